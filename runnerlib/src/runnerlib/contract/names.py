@@ -1,0 +1,39 @@
+"""Names that every party must spell alike: algorithms, task ids, headers."""
+
+import difflib
+import re
+import uuid
+from collections.abc import Iterable
+
+#: An algorithm's name. Our own queues use a hyphen or a dotted step, which no algorithm can spell.
+ALGORITHM_PATTERN = r"[a-z][a-z0-9_]{0,62}"
+#: A task id, given by the producer or by us.
+TASK_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
+
+HEADER_TASK_ID = "Task-Id"
+HEADER_TASK_ATTEMPT = "Task-Attempt"
+#: Seconds left for the task, never a clock time: two machines' clocks differ.
+HEADER_TASK_DEADLINE = "Task-Deadline"
+#: Which process answered; another boot id at the same address means that all it was running is gone.
+HEADER_BOOT = "Runner-Boot"
+
+_ALGORITHM = re.compile(ALGORITHM_PATTERN)
+_TASK_ID = re.compile(TASK_ID_PATTERN)
+
+
+def is_algorithm(name: object) -> bool:
+    return isinstance(name, str) and _ALGORITHM.fullmatch(name) is not None
+
+
+def is_task_id(text: object) -> bool:
+    return isinstance(text, str) and _TASK_ID.fullmatch(text) is not None
+
+
+def new_task_id() -> str:
+    """A random id of 122 bits, so that ids cannot be guessed."""
+    return uuid.uuid4().hex
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names that look like `name`, best first; for did-you-mean sentences."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

@@ -1,0 +1,1 @@
+"""A task at rest: the queue and the task store, each behind a small protocol."""

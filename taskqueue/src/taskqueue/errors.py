@@ -1,0 +1,17 @@
+"""What can go wrong with a task at rest. Nobody above this package sees SQLAlchemy's or pika's errors."""
+
+
+class TaskQueueError(Exception):
+    """Base of this package's errors."""
+
+
+class QueueUnavailable(TaskQueueError):
+    """The queue cannot be reached or is full; try again later. A publish that raised may still have arrived."""
+
+
+class StoreUnavailable(TaskQueueError):
+    """The store cannot be reached; nothing may be acknowledged meanwhile."""
+
+
+class OwnedElsewhere(TaskQueueError):
+    """Another process owns the SQLite file."""

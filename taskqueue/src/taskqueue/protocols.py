@@ -1,0 +1,95 @@
+"""The two protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`)."""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from taskqueue.tasks import (
+    CancelAnswer,
+    Counts,
+    DeadLetter,
+    Delivery,
+    NewTask,
+    Placement,
+    Published,
+    Record,
+    TaskRow,
+)
+
+
+class Feed(Protocol):
+    """The tasks of one algorithm, flowing to one controller. One owner; close it when done."""
+
+    async def set_prefetch(self, count: int) -> None:
+        """Most tasks that may be out at the same time (buffered here or taken, not yet settled). 0 pauses."""
+
+    async def take(self, most: int) -> list[Delivery]:
+        """Waits until at least one task is here, then gives up to `most`, oldest first."""
+
+    def waiting(self) -> int:
+        """Tasks that are here, fetched but not taken."""
+
+    async def close(self) -> None:
+        """Gives back what was not taken. What was taken is still its taker's to settle."""
+
+
+class TaskQueue(Protocol):
+    """Tasks between their sender and a controller. At-least-once: what is not settled is handed out again."""
+
+    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+        """Returns only when every task is durable. Raises QueueUnavailable; then nothing is known of any of them."""
+
+    async def feed(self, algorithm: str) -> Feed:
+        """Opens the flow of one algorithm's tasks; nothing flows before `set_prefetch`."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """These are done: their outcome is committed in the store. An old receipt is ignored."""
+
+    async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
+        """Puts attempt + 1 of each back into the queue, durably, to be handed out after its delay. Not acknowledged."""
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hands these back unrun and uncounted, to be handed out again at once (to anybody)."""
+
+    async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
+        """Takes waiting tasks that nobody will take: expired ones, and those whose algorithm is not in `known` and
+        that have waited since before `unknown_before`. The caller tells them apart by `expires_at`."""
+
+
+class TaskStore(Protocol):
+    """What is known of every task. First terminal state wins; only a replay may change it."""
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
+        """Rows of the ids that are known, in one SELECT."""
+
+    async def get(self, task_id: str) -> TaskRow | None:
+        """One row."""
+
+    async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
+        """The row, as soon as it is terminal or when the time is over; None when the id is unknown."""
+
+    async def record(self, records: Sequence[Record]) -> list[bool]:
+        """Commits outcomes, all in one transaction. Fence: not terminal and row.attempt <= delivery.attempt.
+
+        False for a record that the fence kept out. A row that does not exist yet is made from the delivery.
+        """
+
+    async def place(self, placements: Sequence[Placement]) -> None:
+        """Marks runs as running, with their runner and boot id. Same fence."""
+
+    async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
+        """(id, attempt, fraction, message). Same fence."""
+
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        """Durable: a task that is cancelled before its delivery is met later is never run."""
+
+    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
+        """Which of these carry a cancel mark."""
+
+    async def counts(self) -> list[Counts]:
+        """Tasks by algorithm and state."""
+
+    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
+        """Newest first; `before` is the dead id to go on from."""
+
+    async def purge(self, finished_before: float, limit: int) -> int:
+        """Drops up to `limit` rows that ended before that time; returns how many."""

@@ -1,0 +1,171 @@
+"""A task as the queue and the store hold it. All frozen; times are seconds since the epoch, UTC."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task on its way into the queue. `payload` is compact UTF-8 JSON."""
+
+    id: str
+    algorithm: str
+    payload: bytes
+    digest: str
+    expires_at: float | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+class Published(Enum):
+    """What became of a published task."""
+
+    ACCEPTED = "accepted"
+    #: the same id with the same content is known already: one task
+    DUPLICATE = "duplicate"
+    #: the same id with other content; nothing was queued
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One task handed to a controller, to be settled by `ack`, `retry` or `release`.
+
+    `attempt` is the attempt to run (1 is the first). `receipt` belongs to the queue and fences its settling calls.
+    `delivery_count` is how often the task was handed out before without being settled (0: the first time).
+    """
+
+    id: str
+    algorithm: str
+    payload: bytes
+    digest: str
+    attempt: int
+    receipt: Any
+    delivery_count: int = 0
+    expires_at: float | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which runner process has a run; written once the task has run for a second."""
+
+    id: str
+    attempt: int
+    runner: str
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """All the store knows of a task."""
+
+    id: str
+    algorithm: str
+    payload: bytes
+    digest: str
+    state: TaskState
+    attempt: int
+    created_at: float
+    updated_at: float
+    finished_at: float | None = None
+    expires_at: float | None = None
+    result: bytes | None = None
+    error_code: FailureCode | None = None
+    error_message: str | None = None
+    history: tuple[HistoryEntry, ...] = ()
+    placement: Placement | None = None
+    runner: str | None = None
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    replays: int = 0
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`result` is compact UTF-8 JSON."""
+
+    delivery: Delivery
+    result: bytes
+    runner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """For good. Writing it also writes the dead letter, in the same transaction.
+
+    `history` lists every attempt that failed, the last one included.
+    """
+
+    delivery: Delivery
+    code: FailureCode
+    message: str
+    traceback: str | None = None
+    history: tuple[HistoryEntry, ...] = ()
+    runner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`."""
+
+    delivery: Delivery
+    code: FailureCode
+    message: str
+    available_at: float
+    history: tuple[HistoryEntry, ...] = ()
+    runner: str | None = None
+
+
+#: What a controller commits before it settles a delivery.
+Record = Succeeded | Failed | Cancelled | Retrying
+
+
+class CancelAnswer(Enum):
+    """What `cancel` did."""
+
+    #: it had not started: the row is `cancelled` now (also for an id nobody has seen yet: a tombstone)
+    CANCELLED = "cancelled"
+    #: it runs: a durable mark was set, the controller will ask the runner
+    REQUESTED = "requested"
+    #: it had ended before; nothing changed
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A failed task, kept until it is replayed or discarded. `body` is the message as it came."""
+
+    dead_id: int
+    task_id: str
+    algorithm: str
+    code: FailureCode
+    message: str
+    traceback: str | None
+    body: bytes
+    headers: dict[str, Any]
+    history: tuple[HistoryEntry, ...]
+    created_at: float
+    replayed_at: float | None = None
+    discarded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tasks of one algorithm by state, and since when the oldest waiting one waits."""
+
+    algorithm: str
+    by_state: dict[TaskState, int]
+    oldest_waiting_at: float | None = None
