@@ -10,8 +10,8 @@ from runnerlib.contract.names import (
     TASK_ID_PATTERN,
     is_algorithm,
     is_task_id,
-    new_task_id,
     near_names,
+    new_task_id,
 )
 from runnerlib.contract.problems import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.contract.registry import (

@@ -44,7 +44,8 @@ def parse_envelope(body: bytes, *, max_bytes: int = DEFAULT_MESSAGE_BYTES) -> En
     if len(body) > max_bytes:
         raise EnvelopeError(
             FailureCode.TOO_LARGE,
-            f"the message has {len(body)} bytes, the limit is {max_bytes}; store the data elsewhere and send a reference",
+            f"the message has {len(body)} bytes, the limit is {max_bytes}; "
+            "store the data elsewhere and send a reference",
         )
     try:
         value = strict_json.loads(body)
@@ -61,7 +62,7 @@ def envelope_from(value: Any) -> Envelope:
         if name in value:
             raise _malformed(f"{name!r} is not supported; leave it out")
     algorithm = value.get("algorithm")
-    if not is_algorithm(algorithm):
+    if not isinstance(algorithm, str) or not is_algorithm(algorithm):
         raise _malformed("'algorithm' must be a name of lower-case letters, digits and _, at most 63 characters")
     if "payload" not in value:
         raise _malformed("'payload' is missing; send {} for an algorithm without parameters")

@@ -12,13 +12,14 @@ from runnerlib.contract.strict_json import canonical
 
 def _base_url(host: str) -> str:
     """``name:port`` and ``http://name:port/`` both become ``http://name:port``."""
-    text = host.strip().rstrip("/")
+    text = host.strip()
     if "://" not in text:
         text = f"http://{text}"
     scheme, _, rest = text.partition("://")
+    rest = rest.rstrip("/")
     if scheme not in ("http", "https") or not rest or any(c in rest for c in "/@?# "):
         raise ValueError(f"host {host[:80]!r} must look like name:port or http://name:port")
-    return text
+    return f"{scheme}://{rest}"
 
 
 AlgorithmName = Annotated[str, Field(pattern=f"^{ALGORITHM_PATTERN}$")]

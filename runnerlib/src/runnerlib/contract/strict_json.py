@@ -88,9 +88,7 @@ def _constant(name: str) -> NoReturn:
     raise StrictJsonError(f"{name} is not JSON; send null or a string")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

@@ -1,0 +1,1 @@
+"""Takes tasks from the queue, finds their runner, dispatches them, records what became of them."""

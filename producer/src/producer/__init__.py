@@ -1,0 +1,1 @@
+"""Submits tasks: the HTTP gateway and the command line."""

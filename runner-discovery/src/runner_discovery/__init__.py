@@ -1,0 +1,1 @@
+"""The registry: which runner serves which algorithm."""

@@ -1,0 +1,90 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runnerlib.contract import strict_json
+from runnerlib.contract.strict_json import StrictJsonError
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
+        (b'[{"b": {"a": 1, "a": 1}}]', "duplicate key 'a'"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[-Infinity]", "-Infinity is not JSON"),
+        (b"1e400", "beyond what a 64-bit float can hold"),
+        (b"-1e400", "beyond what a 64-bit float can hold"),
+        (b"1" * 5000, "5000 digits does not fit in 64 bits"),
+        (str(2**64).encode(), "does not fit in 64 bits"),
+        (str(-(2**63) - 1).encode(), "does not fit in 64 bits"),
+        (b"[" * 65 + b"]" * 65, "deeper than 64"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "deeper than 64"),
+        (b"[" * 100_000 + b"]" * 100_000, "deeper than 64"),
+        (rb'"\ud800"', "lone surrogate"),
+        (rb'{"\udC00": 1}', "lone surrogate"),
+        (b"{'a': 1}", "not JSON"),
+        (b"[1] trailing", "not JSON"),
+    ],
+)
+def test_text_that_two_parsers_would_read_differently_is_refused_in_words(text: bytes, says: str) -> None:
+    with pytest.raises(StrictJsonError, match=says.replace("(", r"\(")):
+        strict_json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 64 + b"]" * 64,
+        str(2**64 - 1).encode(),
+        str(-(2**63)).encode(),
+        rb'"\ud83d\ude00"',
+        rb'"\u0000"',
+        rb'"a literal \\ud800"',
+        b'["' + b"[" * 200 + b'"]',
+        b"[" + b",".join([b"{}"] * 200) + b"]",
+    ],
+)
+def test_the_border_cases_pass(text: bytes) -> None:
+    assert strict_json.loads(text) == json.loads(text)
+
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(strict_json.MIN_INTEGER, strict_json.MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_values)
+def test_what_is_written_reads_back_the_same(value: object) -> None:
+    assert strict_json.loads(strict_json.dumps(value)) == value
+
+
+@given(st.dictionaries(st.text(), st.integers(0, 9), max_size=6))
+def test_key_order_does_not_change_the_canonical_bytes(value: dict[str, int]) -> None:
+    assert strict_json.canonical(value) == strict_json.canonical(dict(reversed(value.items())))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf], "\ud800", {"\udfff": 1}])
+def test_values_without_a_json_form_are_not_written(value: object) -> None:
+    with pytest.raises(StrictJsonError):
+        strict_json.dumps(value)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_a_value_or_a_strict_json_error(data: bytes) -> None:
+    try:
+        value = strict_json.loads(data)
+    except StrictJsonError:
+        return
+    assert strict_json.loads(strict_json.dumps(value)) == value
