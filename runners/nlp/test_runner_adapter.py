@@ -48,4 +48,4 @@ def test_megabyte_of_the_same_sentence_is_still_english(identifier: LanguageIden
     text = "On Sunday we cycled along the river as far as the mill. " * 18_000
     detection = run_language_detection(text, identifier=identifier)
     assert detection.language == "en"
-    assert detection.probability > 0.99
+    assert detection.probability > 0.9
