@@ -1,0 +1,1 @@
+"""What every service of the environment shares: settings, logs, health, HTTP, start and stop."""

@@ -1,0 +1,127 @@
+"""Follows discovery's catalogue by blocking queries, and keeps the last answer when discovery is away."""
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack
+from types import TracebackType
+
+import aiohttp
+from pydantic import ValidationError
+
+from runnerlib.contract import Catalogue
+from runnerlib.service.lifecycle import background
+from runnerlib.service.logs import get_logger
+
+log = get_logger(__name__)
+
+#: One blocking query, as asked for; discovery may cap it lower.
+WAIT_SECONDS = 30.0
+#: A discovery that has not answered for longer than this cannot make us sure of anything.
+SURE_FOR_SECONDS = 60.0
+FIRST_RETRY_SECONDS = 0.2
+LAST_RETRY_SECONDS = 5.0
+#: Beyond this an answer is not a catalogue.
+MAX_CATALOGUE_BYTES = 64 * 1024 * 1024
+
+
+class BadAnswer(Exception):
+    """Discovery answered, but not with a catalogue."""
+
+
+class CatalogueWatch:
+    """The catalogue as last known: ``async with CatalogueWatch(url) as watch: watch.catalogue``."""
+
+    def __init__(self, discovery_url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._url = f"{discovery_url.rstrip('/')}/catalogue"
+        self._wait_seconds = wait_seconds
+        self._catalogue: Catalogue | None = None
+        self._answered_at: float | None = None
+        self._changes = 0
+        self._changed = asyncio.Event()
+        self._failures = 0
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "CatalogueWatch":
+        timeout = aiohttp.ClientTimeout(total=self._wait_seconds + 10, sock_connect=2)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        background(self._stack, self._follow(session), "catalogue watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """The last known catalogue; None until discovery answered for the first time."""
+        return self._catalogue
+
+    @property
+    def last_answer_age_seconds(self) -> float | None:
+        """Seconds since discovery last answered; None when it never did."""
+        return None if self._answered_at is None else time.monotonic() - self._answered_at
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether a name missing from the catalogue is really unknown.
+
+        A discovery that has just started may not have heard of every runner yet, so it must have been up for longer
+        than one lease and have answered lately.
+        """
+        age = self.last_answer_age_seconds
+        if self._catalogue is None or age is None or age > SURE_FOR_SECONDS:
+            return False
+        return self._catalogue.uptime_seconds > self._catalogue.lease_seconds
+
+    async def wait_changed(self, since: int) -> int:
+        """Waits until there were more than `since` changes, and returns their number; start with 0."""
+        while self._changes <= since:
+            await self._changed.wait()
+        return self._changes
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            try:
+                self._accept(await self._ask(session))
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, BadAnswer) as error:
+                await self._pause(error)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> Catalogue:
+        query: dict[str, str | int | float] = {}
+        if self._catalogue is not None and self._failures == 0:
+            query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": self._wait_seconds}
+        async with session.get(self._url, params=query) as answer:
+            if answer.status != 200:
+                raise BadAnswer(f"status {answer.status}")
+            body = bytearray()
+            async for chunk in answer.content.iter_chunked(256 * 1024):
+                body += chunk
+                if len(body) > MAX_CATALOGUE_BYTES:
+                    raise BadAnswer(f"more than {MAX_CATALOGUE_BYTES} bytes")
+        try:
+            return Catalogue.model_validate_json(bytes(body))
+        except ValidationError as error:
+            raise BadAnswer(f"not a catalogue: {error.error_count()} mistakes") from None
+
+    def _accept(self, catalogue: Catalogue) -> None:
+        if self._failures:
+            log.info("discovery answers again", url=self._url)
+        self._failures = 0
+        self._answered_at = time.monotonic()
+        known = self._catalogue
+        self._catalogue = catalogue
+        if known is None or (known.epoch, known.index) != (catalogue.epoch, catalogue.index):
+            self._changes += 1
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def _pause(self, error: Exception) -> None:
+        """Full jitter: clients that lost the same discovery don't come back in one wave."""
+        if self._failures == 0:
+            reason = str(error) or type(error).__name__
+            log.warning("discovery does not answer; the last catalogue stays in use", url=self._url, reason=reason)
+        bound = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
+        self._failures += 1
+        await asyncio.sleep(random.uniform(0.02, bound))  # noqa: S311 - spreads retries, hides nothing

@@ -1,0 +1,176 @@
+"""An HTTP server as a component: it listens when entered and stops in bounded time when left."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runnerlib.service.lifecycle import StartupError, background
+from runnerlib.service.problem_errors import problem_response
+
+#: How long requests in progress may take after the stop began; held long polls are then answered 503.
+DRAIN_SECONDS = 1.0
+#: uvicorn's own bound for closing what remains.
+CLOSE_SECONDS = 1
+KEEP_ALIVE_SECONDS = 75
+BACKLOG = 2048
+
+
+class PortTaken(StartupError):
+    """Another process listens there."""
+
+
+class HttpServer:
+    """Serves an ASGI application; ``async with HttpServer(app, host, port) as server: server.port``.
+
+    `setting` is the variable that the operator would change when the port is taken.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT", drain_seconds: float = DRAIN_SECONDS
+    ) -> None:
+        self._requests = _Requests(app)
+        self._host = host
+        self._wanted_port = port
+        self._setting = setting
+        self._drain_seconds = drain_seconds
+        self._stack: AsyncExitStack | None = None
+        self.port = port
+
+    async def __aenter__(self) -> "HttpServer":
+        if self._stack is not None:
+            raise RuntimeError("this HTTP server has been started already; make another one")
+        listener = await _bind(self._host, self._wanted_port, self._setting)
+        self.port = listener.getsockname()[1]
+        server = _Server(
+            uvicorn.Config(
+                self._requests,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                ws="none",
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+            )
+        )
+        self._stack = AsyncExitStack()
+        self._stack.callback(listener.close)
+        task = background(self._stack, server.serve(sockets=[listener]), f"HTTP server on port {self.port}")
+        self._stack.push_async_callback(self._stop, server, task)
+        await _listening(server, task, self._stack)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            await self._stack.aclose()
+
+    async def _stop(self, server: "_Server", task: "asyncio.Task[None]") -> None:
+        server.should_exit = True
+        await self._requests.drain(self._drain_seconds)
+        await asyncio.wait([task], timeout=2 * CLOSE_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers (ours decide) and with an event that tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class _Requests:
+    """Knows the requests in progress, so that a stop need not wait for a client that holds one open."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            if started or not self._stopping:
+                raise
+            headers = {"Connection": "close", "Retry-After": "1"}
+            await problem_response(503, "stopping", "This process is stopping; ask again.", headers)(
+                scope, receive, send
+            )
+        finally:
+            self._running.discard(task)
+
+    async def drain(self, seconds: float) -> None:
+        """Waits for the requests in progress, then answers 503 to the others."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+        self._stopping = True
+        for task in self._running:
+            task.cancel()
+
+
+async def _listening(server: _Server, task: "asyncio.Task[None]", stack: AsyncExitStack) -> None:
+    waiter = asyncio.ensure_future(server.listening.wait())
+    try:
+        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()
+        if not server.listening.is_set():
+            await stack.aclose()
+
+
+async def _bind(host: str, port: int, setting: str) -> socket.socket:
+    try:
+        addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartupError(f"host {host!r} cannot be resolved ({error.strerror}); set HOST to an address") from None
+    family, kind, protocol, _, address = addresses[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(error, host, port, setting) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _cannot_listen(error: OSError, host: str, port: int, setting: str) -> StartupError:
+    if error.errno == errno.EADDRINUSE:
+        return PortTaken(
+            f"port {port} on {host} is used by another process; stop that one, or set {setting} to a free port"
+        )
+    if error.errno == errno.EACCES:
+        return StartupError(f"port {port} needs more rights than this user has; set {setting} to a port above 1023")
+    return StartupError(
+        f"cannot listen on {host} port {port} ({error.strerror}); set HOST to an address of this machine"
+    )

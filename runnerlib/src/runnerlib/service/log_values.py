@@ -1,0 +1,84 @@
+"""Makes values safe to log: no secrets, no control characters, no floods. Pure."""
+
+import re
+from typing import Any
+
+#: Longest logged value, in characters; a longer one is cut and says so.
+MAX_VALUE_LENGTH = 1024
+#: Longest logged traceback; its end is kept, where the cause is.
+MAX_EXCEPTION_LENGTH = 32 * 1024
+_MAX_DEPTH = 3
+_REDACTED = "[redacted]"
+
+_SECRET_NAMES = r"authorization|password|passwd|secret|token|api[_-]?key|cookie|credentials"  # noqa: S105 - names, not secrets
+_SECRET_KEY = re.compile(rf"(?:^|[_-])(?:{_SECRET_NAMES})$", re.IGNORECASE)
+_SECRET_TEXT = (
+    # ://user:password@host, also when the password has an @ or is without a user
+    (re.compile(r"(://[^\s/:@]*):[^\s/]*@"), rf"\1:{_REDACTED}@"),
+    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {_REDACTED}"),
+    # password=..., "token": "...", Authorization: ...
+    (
+        re.compile(rf"((?:{_SECRET_NAMES})[\"']?\s*[=:]\s*[\"']?)(?!(?:bearer|basic)\s)[^\s\"'&;,]+", re.IGNORECASE),
+        rf"\1{_REDACTED}",
+    ),
+)
+#: C0, DEL, C1, line separators, direction marks and lone surrogates: what moves a cursor or breaks a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b"}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value under this name must not be shown."""
+    return _SECRET_KEY.search(name) is not None
+
+
+def clean_value(value: Any) -> Any:
+    """The value as it may be logged: numbers as they are, text escaped, secrets out, at most 1 KB."""
+    cleaned = _clean(value, 0)
+    if isinstance(cleaned, dict | list) and len(str(cleaned)) > MAX_VALUE_LENGTH:
+        return _cut(str(cleaned))
+    return cleaned
+
+
+def clean_exception(text: str) -> str:
+    """A traceback that keeps its lines; all else as :func:`clean_value` does."""
+    return _CONTROL_BUT_LINES.sub(_escape, redact(text[-MAX_EXCEPTION_LENGTH:]))
+
+
+def redact(text: str) -> str:
+    """Replaces passwords in URLs, bearer tokens, and ``password=...`` by ``[redacted]``."""
+    for pattern, replacement in _SECRET_TEXT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _clean(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth < _MAX_DEPTH:
+        if isinstance(value, dict):
+            return {
+                _text(str(key)): _REDACTED if is_secret(str(key)) else _clean(item, depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_clean(item, depth + 1) for item in value]
+    return _text(value if isinstance(value, str) else str(value))
+
+
+def _text(text: str) -> str:
+    # Cut before searching too: a value may have megabytes.
+    return _cut(_CONTROL.sub(_escape, redact(text[: 4 * MAX_VALUE_LENGTH])), total=len(text))
+
+
+def _cut(text: str, total: int = 0) -> str:
+    if len(text) <= MAX_VALUE_LENGTH:
+        return text
+    return f"{text[: MAX_VALUE_LENGTH - 40]}... ({max(total, len(text))} characters)"
+
+
+def _escape(match: "re.Match[str]") -> str:
+    character = match.group()
+    code = ord(character)
+    return _SHORT_ESCAPES.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

@@ -1,0 +1,108 @@
+"""Settings from environment variables: upper-case names without a prefix, checked once, frozen."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogFormat = Literal["auto", "json", "pretty"]
+S = TypeVar("S", bound=BaseSettings)
+
+#: A value under such a name is never shown in a message.
+_SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "KEY", "URL")
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+class ServiceSettings(BaseSettings):
+    """What every service lets its operator choose."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
+        default="auto", description="`json`, `pretty`, or `auto`: pretty on a terminal, else json."
+    )
+    grace_seconds: float = Field(default=10, ge=0, le=86_400, description="Time to finish work after SIGTERM.")
+    exit_with_parent: bool = Field(default=False, description="Stop when the process that started this one is gone.")
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as the documentation shows it."""
+
+    name: str
+    aliases: tuple[str, ...]
+    type: str
+    default: str
+    description: str
+
+
+def load_settings(cls: type[S]) -> S:
+    """Reads the settings of a service. Prints one sentence for each bad variable and exits with 2."""
+    try:
+        return cls()
+    except ValidationError as error:
+        sentences = [_sentence(cls, dict(entry)) for entry in error.errors(include_url=False)]
+    except SettingsError as error:
+        sentences = [str(error)]
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def describe_settings(cls: type[BaseSettings]) -> list[SettingRow]:
+    """Every setting of a class, in the order of its definition, for a generated table."""
+    rows = []
+    for field, info in cls.model_fields.items():
+        name, *aliases = _variables(field, info)
+        default = "required" if info.is_required() else str(info.get_default(call_default_factory=True))
+        rows.append(SettingRow(name, tuple(aliases), _type_name(info.annotation), default, info.description or ""))
+    return rows
+
+
+def _variables(field: str, info: FieldInfo) -> list[str]:
+    alias = info.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [choice for choice in alias.choices if isinstance(choice, str)]
+    return [alias] if isinstance(alias, str) else [field.upper()]
+
+
+def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
+    place = str(entry["loc"][0]) if entry["loc"] else ""
+    variable = place.upper()
+    for field, info in cls.model_fields.items():
+        names = _variables(field, info)
+        if place == field or place.upper() in {name.upper() for name in names}:
+            variable = next((name for name in names if name in os.environ), names[0])
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if entry["type"] == "missing":
+        return f"{variable} is not set; set this environment variable."
+    shown = "" if any(word in variable.upper() for word in _SECRET_WORDS) else f" {str(entry['input'])[:80]!r}"
+    return f"{variable} has a value{shown} that cannot be used: {message[:1].lower()}{message[1:]}."
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if isinstance(annotation, type) and origin is None:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")

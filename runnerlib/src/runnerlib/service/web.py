@@ -1,0 +1,112 @@
+"""The HTTP application that every service starts from: documentation, health, metrics, problems."""
+
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
+from runnerlib.service.body_limit import BodyLimit
+from runnerlib.service.health import Health
+from runnerlib.service.metrics import new_registry
+from runnerlib.service.problem_errors import ProblemError, add_problem_handlers, problem_response
+
+__all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registry", "problem_response"]
+
+_PROBLEM_REFERENCE = "#/components/schemas/Problem"
+_DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem: what is wrong, and what to do.",
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _PROBLEM_REFERENCE}}},
+    }
+}
+
+
+class ServiceApp(FastAPI):
+    """FastAPI whose OpenAPI document tells our errors instead of the framework's."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
+def create_app(
+    title: str,
+    *,
+    health: Health,
+    registry: CollectorRegistry | None = None,
+    description: str = "",
+    version: str = "0.1.0",
+) -> FastAPI:
+    """An application with ``/docs``, ``/healthz/live``, ``/healthz/ready`` and ``/metrics``; add routers to it.
+
+    `registry` holds the metrics of this process; without one the process's own memory, CPU and files are shown.
+    """
+    app = ServiceApp(
+        title=title,
+        description=description,
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        responses=_DEFAULT_RESPONSES,
+    )
+    add_problem_handlers(app)
+    app.include_router(_health_routes(health))
+    app.include_router(_metrics_route(registry if registry is not None else new_registry()))
+    _add_docs(app)
+    return app
+
+
+def _health_routes(health: Health) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz/live", summary="The process answers")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get(
+        "/healthz/ready",
+        summary="The process can do its work",
+        responses={503: {"description": "Not ready; `reasons` says why."}},
+    )
+    async def ready() -> JSONResponse:
+        is_ready = health.is_ready
+        return JSONResponse({"ready": is_ready, "reasons": health.reasons}, status_code=200 if is_ready else 503)
+
+    return router
+
+
+def _metrics_route(registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _add_docs(app: FastAPI) -> None:
+    """``/docs`` from files of an installed package: it works without a network. Links are relative, for proxies."""
+    app.mount("/swagger", StaticFiles(directory=str(files("fastapi_swagger") / "resources")), name="swagger")
+    parameters = {"tryItOutEnabled": True, "displayRequestDuration": True, "filter": True, "validatorUrl": None}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url="swagger/swagger-ui-bundle.js",
+            swagger_css_url="swagger/swagger-ui.css",
+            swagger_favicon_url="swagger/favicon-32x32.png",
+            swagger_ui_parameters=parameters,
+        )
