@@ -1,1 +1,1 @@
-"""The whole environment on one machine."""
+"""The whole environment on one machine: discovery, controller + gateway, and every runner, without containers."""

@@ -1,0 +1,157 @@
+"""A virtual environment of its own for each runner, made once and kept until its requirements change."""
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from worker.errors import EnvironmentBroken
+from worker.lines import read_lines
+from worker.process_group import end_group
+from worker.runnerlib_source import RunnerlibSource
+from worker.runners import RunnerFolder
+
+#: Written last. A folder without it was never finished, whatever ended its making, and is made anew.
+COMPLETE = "complete"
+#: pip downloads and compiles; more at a time than this only makes each slower
+AT_THE_SAME_TIME = 4
+#: -I: neither the current folder nor PYTHONPATH shadows what pip imports
+_PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+_TAIL_LINES = 12
+#: Fails when a package that runnerlib needs is now there in a version it cannot work with.
+_CHECK = """
+import sys
+from importlib import metadata
+from pip._vendor.packaging.requirements import Requirement
+wrong = []
+for text in metadata.requires("plugplay-runnerlib") or []:
+    need = Requirement(text)
+    if need.marker is None or need.marker.evaluate({"extra": ""}):
+        have = metadata.version(need.name)
+        if not need.specifier.contains(have, prereleases=True):
+            wrong.append(f"runnerlib needs {need.name}{need.specifier}, the requirements bring {have}")
+print("\\n".join(wrong))
+sys.exit(bool(wrong))
+"""
+
+Report = Callable[[str, str], None]
+
+
+class EnvironmentBuilder:
+    """Makes and finds environments under one folder; one process at a time may use that folder.
+
+    An environment is made in its final place, since the scripts in it carry their own path; it counts only once its
+    `complete` mark is written. `python` makes the environments; `extra` is installed besides the runner's own.
+    """
+
+    def __init__(
+        self, folder: Path, source: RunnerlibSource, *, python: str = sys.executable, extra: Sequence[str] = ()
+    ) -> None:
+        self._folder = folder
+        self._source = source
+        self._python = python
+        self._extra = tuple(extra)
+        self._turns = asyncio.Semaphore(AT_THE_SAME_TIME)
+
+    def path(self, runner: RunnerFolder) -> Path:
+        """Where the runner's environment is or will be."""
+        facts = [_requirements(runner), self._python, sys.version, self._source.fingerprint, *self._extra]
+        return self._folder / f"{runner.name}-{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:12]}"
+
+    def is_complete(self, runner: RunnerFolder) -> bool:
+        return (self.path(runner) / COMPLETE).exists()
+
+    async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
+        """The Python of the runner's environment, made now when it isn't there. Raises EnvironmentBroken.
+
+        `report(name, what)` is told each step.
+        """
+        folder = self.path(runner)
+        python = folder / "bin" / "python"
+        if self.is_complete(runner):
+            return python
+        async with self._turns:
+            _remove(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                await self._make(folder, python, runner, lambda what: report(runner.name, what))
+                (folder / COMPLETE).touch()
+            except BaseException:
+                _remove(folder)
+                raise
+        self._remove_older(runner, folder)
+        return python
+
+    async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Callable[[str], None]) -> None:
+        report("making a virtual environment")
+        run = partial(_run, folder=runner.path, report=report)
+        await run([self._python, "-I", "-m", "venv", str(folder)], why="the virtual environment could not be made")
+        constraints = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
+        command = [str(python), *_PIP, *constraints, *self._source.arguments, *self._extra]
+        await run(command, why="runnerlib could not be installed")
+        if _has_requirements(runner):
+            # After runnerlib and without its constraints: an author's pins win.
+            command = [str(python), *_PIP, "--requirement", str(runner.requirements)]
+            await run(command, why=f"{runner.requirements} could not be installed")
+            # pip only warns when a pin of the author's breaks what was there before.
+            command = [str(python), "-I", "-c", _CHECK]
+            await run(command, why=f"{runner.requirements} does not fit with what runnerlib needs")
+
+    def _remove_older(self, runner: RunnerFolder, current: Path) -> None:
+        """Environments can be gigabytes; one for each runner is kept."""
+        suffix_length = len(current.name) - len(runner.name)
+        for folder in self._folder.glob(f"{runner.name}-*"):
+            if folder != current and len(folder.name) - len(runner.name) == suffix_length:
+                _remove(folder)
+
+
+async def _run(command: Sequence[str], folder: Path, why: str, report: Callable[[str], None]) -> None:
+    """Runs one step, in `folder`, to its end; its last lines go into the error."""
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        cwd=folder,
+    )
+    assert process.stdout is not None
+    async with _ended_with_us(process):
+        async for line in read_lines(process.stdout):
+            if line.strip():
+                tail.append(line.rstrip())
+                report(line.strip())
+        if await process.wait():
+            raise EnvironmentBroken("\n".join([f"{why}:", *(f"    {line}" for line in tail)]))
+
+
+@contextlib.asynccontextmanager
+async def _ended_with_us(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """An interrupted build leaves no pip behind."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            end_group(process.pid)
+            await process.wait()
+
+
+def _requirements(runner: RunnerFolder) -> str:
+    return runner.requirements.read_text(encoding="utf-8") if runner.requirements.is_file() else ""
+
+
+def _has_requirements(runner: RunnerFolder) -> bool:
+    lines = (line.partition("#")[0].strip() for line in _requirements(runner).splitlines())
+    return any(lines)
+
+
+def _remove(folder: Path) -> None:
+    """The mark goes first: what is half removed must not count."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,29 @@
+"""What can go wrong while an environment is set up. Every message is a sentence that says what to do."""
+
+
+class WorkerError(Exception):
+    """Base of this package's errors."""
+
+
+class PortTaken(WorkerError):
+    """Another program listens where one of ours must."""
+
+
+class EnvironmentBroken(WorkerError):
+    """A runner's virtual environment could not be made."""
+
+
+class NoRunners(WorkerError):
+    """The folder of runners does not hold what was asked for."""
+
+
+class AlreadyRunning(WorkerError):
+    """Another worker uses this data folder."""
+
+
+class NotRunning(WorkerError):
+    """A command needs a running environment and there is none."""
+
+
+class StartFailed(WorkerError):
+    """A part that everything else needs did not come up."""

@@ -1,0 +1,93 @@
+"""Are our ports free? Asked before anything starts, so that nothing starts in vain."""
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+#: /proc/net/tcp: state of a listening socket
+_LISTENING = "0A"
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """A port that a process of ours needs, and the setting that moves it."""
+
+    port: int
+    process: str
+    setting: str
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether we could listen there now (a connection that is being closed does not count)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def taken_sentence(host: str, use: PortUse) -> str:
+    """What to tell somebody whose port is taken."""
+    pid = listener_pid(use.port)
+    holder = f" by process {pid}{_name_of(pid)}" if pid is not None else ""
+    return (
+        f"{use.process} needs port {use.port} on {host}, but it is taken{holder}; "
+        f"stop that process or choose another port with {use.setting}"
+    )
+
+
+def listener_pid(port: int) -> int | None:
+    """The process that listens on the port, where /proc tells (Linux, own processes)."""
+    inodes = _listening_inodes(port)
+    if not inodes:
+        return None
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and _holds(folder / "fd", inodes):
+            return int(folder.name)
+    return None
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The variables a process was started with; empty when we may not know."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (entry.partition("=") for entry in raw.decode("utf-8", "replace").split("\0") if "=" in entry)
+    return {name: value for name, _, value in pairs}
+
+
+def _listening_inodes(port: int) -> set[str]:
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _holds(descriptors: Path, inodes: set[str]) -> bool:
+    try:
+        entries = list(descriptors.iterdir())
+    except OSError:
+        return False
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()) in inodes:
+                return True
+    return False
+
+
+def _name_of(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return ""
+    return f" ({' '.join(words).strip()[:80]})"

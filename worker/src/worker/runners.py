@@ -1,0 +1,39 @@
+"""Which runners there are: every folder with a ``runner_adapter.py``."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from runnerlib.contract import near_names
+from worker.errors import NoRunners
+
+ADAPTER_FILE = "runner_adapter.py"
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerFolder:
+    """One runner. `position` is its place among all runners, so that its port does not depend on `--only`."""
+
+    name: str
+    path: Path
+    position: int
+
+    @property
+    def requirements(self) -> Path:
+        return self.path / "requirements.txt"
+
+
+def find_runners(folder: Path, only: Collection[str] = ()) -> list[RunnerFolder]:
+    """Sorted by name. Raises NoRunners when there are none, or when one of `only` is not among them."""
+    if not folder.is_dir():
+        raise NoRunners(f"{folder} is no folder; name the folder of your runners with --runners")
+    paths = sorted(path.parent.resolve() for path in folder.glob(f"*/{ADAPTER_FILE}"))
+    found = [RunnerFolder(path.name, path, position) for position, path in enumerate(paths)]
+    if not found:
+        raise NoRunners(f"{folder} holds no runner: each is a folder with a {ADAPTER_FILE}")
+    names = [runner.name for runner in found]
+    for name in only:
+        if name not in names:
+            near = near_names(name, names) or names
+            raise NoRunners(f"{folder} holds no runner called {name!r}; there are: {', '.join(near)}")
+    return [runner for runner in found if not only or runner.name in only]

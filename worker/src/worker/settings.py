@@ -1,0 +1,52 @@
+"""Settings of ``worker``, from environment variables; the command line's options win over them."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runnerlib.service.settings import LogFormat, LogLevel, load_settings
+
+#: Variables that would make a child use the worker's own Python set-up instead of its own.
+_PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+
+
+class WorkerSettings(BaseSettings):
+    """Where things are and on which ports they listen."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    runners_folder: Path = Field(default=Path("runners"), description="Folder that holds one folder for each runner.")
+    data_folder: Path = Field(
+        default=Path(".plugplay"), description="Where the environment keeps its database and its virtual environments."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that every process of the environment binds to.")
+    gateway_port: int = Field(default=8000, ge=1, le=65535, description="Port of the gateway.")
+    discovery_port: int = Field(default=8010, ge=1, le=65535, description="Port of discovery.")
+    runner_ports_start: int = Field(
+        default=8101, ge=1, le=65535, description="Port of the first runner; the others follow in order of their names."
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(str.lower)] = Field(
+        default="auto", description="`json`, `pretty`, or `auto`: pretty on a terminal, else json."
+    )
+    grace_seconds: float = Field(default=10, gt=0, description="How long each process may take to stop by itself.")
+    start_seconds: float = Field(default=60, gt=0, description="How long discovery and the core may take to start.")
+    load_seconds: float = Field(
+        default=300, gt=0, description="How long the demo waits for all runners to have loaded and registered."
+    )
+
+
+def read_settings(**options: object) -> WorkerSettings:
+    """From the environment; `options` that are not None win. Exits with a sentence for a bad variable."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return load_settings(WorkerSettings).model_copy(update=given)
+
+
+def inherited_environment() -> dict[str, str]:
+    """What children inherit from us: everything but the worker's own Python set-up."""
+    return {name: value for name, value in os.environ.items() if name not in _PYTHON_VARIABLES}
