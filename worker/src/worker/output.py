@@ -5,10 +5,13 @@ import zlib
 from typing import TextIO
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 #: Colours that are readable on light and dark terminals.
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
+#: A file or a pipe has no width of its own.
+_PIPE_COLUMNS = 180
 _OWN_NAME = "worker"
 
 
@@ -20,7 +23,7 @@ class Output:
 
     def __init__(self, stream: TextIO, *, as_json: bool = False, width: int = 10) -> None:
         self.console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._as_json = as_json
+        self.as_json = as_json
         self._width = width
 
     @property
@@ -29,7 +32,7 @@ class Output:
 
     def line(self, name: str, text: str) -> None:
         """One line of a process."""
-        if self._as_json:
+        if self.as_json:
             self._write(text if _is_json_object(text) else json.dumps({"service": name, "event": text}))
         elif self.is_terminal:
             prefix = Text(f"{name:<{self._width}} │ ", style=_colour(name))
@@ -41,6 +44,13 @@ class Output:
         """One or more lines of the worker itself."""
         for line in text.splitlines():
             self.line(_OWN_NAME, line)
+
+    def show(self, table: Table) -> None:
+        """A table; on a pipe as wide as it needs."""
+        if self.is_terminal:
+            self.console.print(table)
+        else:
+            Console(file=self.console.file, width=_PIPE_COLUMNS, highlight=False).print(table)
 
     def _write(self, text: str) -> None:
         self.console.file.write(text + "\n")

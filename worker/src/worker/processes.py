@@ -44,6 +44,7 @@ class ManagedProcess:
         self.plan = plan
         self.restarts = 0
         self._output = output
+        self._ready_pid: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -60,12 +61,20 @@ class ManagedProcess:
         """It ended and will not be started again."""
         return self._keeper is not None and self._keeper.done()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lives and :meth:`wait_ready` has seen it ready since its last start."""
+        return self.pid is not None and self._ready_pid == self.pid
+
     def start(self) -> None:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_alive(), name=f"keep {self.plan.name} alive")
 
-    async def wait_ready(self, timeout_seconds: float) -> None:
-        """Returns when ``/healthz/ready`` says so. Raises StartFailed when it ended for good, or after the time."""
+    async def wait_ready(self, timeout_seconds: float, *, most_restarts: int | None = None) -> None:
+        """Returns when ``/healthz/ready`` says so. Raises StartFailed when it ended for good, or after the time.
+
+        With `most_restarts` it is also given up when it died more often than that.
+        """
         deadline = time.monotonic() + timeout_seconds
         said = "it does not answer"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
@@ -73,8 +82,11 @@ class ManagedProcess:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"{self.plan.url}/healthz/ready") as answer:
                         if answer.status == 200 and self.pid is not None:
+                            self._ready_pid = self.pid
                             return
                         said = f"it answers {answer.status}: {(await answer.text())[:300]}"
+                if most_restarts is not None and self.restarts > most_restarts:
+                    raise StartFailed(f"{self.plan.name} does not stay alive; its last lines above say why")
                 await asyncio.sleep(_ASK_SECONDS)
         if self.has_given_up:
             raise StartFailed(f"{self.plan.name} ended before it was ready; its last lines above say why")

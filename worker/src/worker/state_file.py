@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from worker.errors import AlreadyRunning, NotRunning
 
@@ -17,7 +17,7 @@ _LOCK = "worker.lock"
 class EnvironmentState(BaseModel):
     """A running environment."""
 
-    pid: int
+    pid: int = Field(default_factory=os.getpid)
     gateway: str
     discovery: str
     #: runner's name → its address

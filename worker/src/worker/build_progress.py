@@ -1,0 +1,50 @@
+"""Shows how far the making of virtual environments is: moving lines on a terminal, a line for each event elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from worker.output import Output
+
+_WIDTH = 80
+
+
+class BuildProgress:
+    """``with BuildProgress(output) as progress: await builder.ensure(runner, progress.step)``."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._started: dict[str, float] = {}
+        self._rows: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[name]:<12} {task.description}"),
+            TimeElapsedColumn(),
+            console=output.console,
+            transient=True,
+            disable=not output.is_terminal,
+        )
+
+    def __enter__(self) -> "BuildProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, name: str, what: str) -> None:
+        """One step of one environment."""
+        if name not in self._started:
+            self._started[name] = time.monotonic()
+            self._rows[name] = self._progress.add_task("", name=name)
+            self._output.say(f"{name}: setting up its virtual environment (once; later starts use it again)")
+        self._progress.update(self._rows[name], description=what[:_WIDTH])
+
+    def done(self, name: str) -> None:
+        """Says how long it took; nothing for one that was there already."""
+        if name in self._started:
+            self._progress.update(self._rows[name], visible=False)
+            self._output.say(f"{name}: virtual environment ready after {time.monotonic() - self._started[name]:.0f} s")

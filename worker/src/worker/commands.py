@@ -1,0 +1,144 @@
+"""``worker up | demo | status | schemas``."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from worker.demo import Demo
+from worker.environments import EnvironmentBuilder
+from worker.errors import WorkerError
+from worker.gateway_client import GatewayClient
+from worker.interrupt import Interrupted, run_environment
+from worker.output import Output
+from worker.plan import Layout
+from worker.runner_tests import test_runners
+from worker.runnerlib_source import find_runnerlib
+from worker.runners import find_runners
+from worker.settings import WorkerSettings, inherited_environment, read_settings
+from worker.state_file import read_state
+from worker.status_view import schemas_of, show_status
+from worker.up import Environment
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+T = TypeVar("T")
+
+RunnersOption = Annotated[
+    Path | None, typer.Option("--runners", metavar="DIR", help="Folder of runner folders. [RUNNERS_FOLDER, runners]")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Database and virtual environments. [DATA_FOLDER, .plugplay]"),
+]
+OnlyOption = Annotated[str | None, typer.Option("--only", metavar="NAMES", help="Only these runners: text,nlp")]
+
+
+@app.command()
+def up(runners: RunnersOption = None, data: DataOption = None, only: OnlyOption = None) -> None:
+    """Start discovery, controller + gateway and every runner; Ctrl-C stops them in order."""
+    settings = read_settings(runners_folder=runners, data_folder=data)
+    output = _output(settings)
+
+    async def body(environment: Environment) -> None:
+        output.say(f"everything is started; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
+        await asyncio.Event().wait()
+
+    _run_environment(settings, only, output, body)
+
+
+@app.command()
+def demo(
+    runners: RunnersOption = None,
+    data: DataOption = None,
+    only: OnlyOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
+) -> None:
+    """Start everything, send sample tasks for every algorithm through the queue, show the results."""
+    settings = read_settings(runners_folder=runners, data_folder=data)
+    if not verbose and "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": "WARNING"})
+    output = _output(settings, for_people=True)
+
+    async def body(environment: Environment) -> bool:
+        succeeded = await Demo(environment, output).run()
+        if not once:
+            output.say("everything goes on running; Ctrl-C stops")
+            await asyncio.Event().wait()
+        return succeeded
+
+    if not _run_environment(settings, only, output, body):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(data: DataOption = None) -> None:
+    """Runners, algorithms, and how many tasks wait, run and failed. Exits with 1 when nothing runs."""
+    settings = read_settings(data_folder=data)
+
+    async def look() -> None:
+        state = read_state(settings.data_folder)
+        async with GatewayClient(state.gateway, state.discovery) as client:
+            show_status(Output(sys.stdout), state, await client.catalogue(), await client.status())
+
+    _run(look())
+
+
+@app.command()
+def schemas(data: DataOption = None) -> None:
+    """The JSON Schemas of every algorithm of the environment, as one JSON object."""
+    settings = read_settings(data_folder=data)
+
+    async def look() -> None:
+        state = read_state(settings.data_folder)
+        async with GatewayClient(state.gateway, state.discovery) as client:
+            typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
+
+    _run(look())
+
+
+@app.command("test-runners")
+def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, only: OnlyOption = None) -> None:
+    """Run each runner's own tests with pytest, in a virtual environment made from its requirements."""
+    settings = read_settings(runners_folder=runners, data_folder=data)
+    output = _output(settings, for_people=True)
+    if not _run(test_runners(settings, _names(only), output)):
+        raise typer.Exit(1)
+
+
+def _run_environment(
+    settings: WorkerSettings, only: str | None, output: Output, body: Callable[[Environment], Awaitable[T]]
+) -> T:
+    async def live() -> T:
+        data = settings.data_folder.resolve()
+        folders = find_runners(settings.runners_folder, _names(only))
+        log_format = "json" if output.as_json else "pretty"
+        layout = Layout(settings, data, log_format, inherited_environment())
+        builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
+        return await run_environment(Environment(layout, folders, builder, output), body, output)
+
+    return _run(live())
+
+
+def _run(work: Any) -> Any:
+    """Runs one command; what can go wrong becomes a sentence and exit code 1."""
+    try:
+        return asyncio.run(work)
+    except WorkerError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except Interrupted as stopped:
+        raise typer.Exit(stopped.exit_code) from None
+
+
+def _output(settings: WorkerSettings, *, for_people: bool = False) -> Output:
+    wish = settings.log_format
+    return Output(sys.stdout, as_json=wish == "json" or (wish == "auto" and not for_people and not sys.stdout.isatty()))
+
+
+def _names(only: str | None) -> list[str]:
+    return [name.strip() for name in (only or "").split(",") if name.strip()]

@@ -1,0 +1,89 @@
+"""The worker's own view of a running environment: the gateway's and discovery's HTTP interface."""
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from runnerlib.contract import Catalogue, TaskView
+from worker.errors import NotRunning, WorkerError
+
+#: Progress is shown once a second.
+_WAIT_SECONDS = 1
+M = TypeVar("M", bound=BaseModel)
+
+
+class RequestFailed(WorkerError):
+    """The environment answered with a problem; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A task on its way; `at` is a monotonic time."""
+
+    id: str
+    at: float
+
+
+class GatewayClient:
+    """``async with GatewayClient(gateway_url, discovery_url) as client``. Raises NotRunning when nobody answers."""
+
+    def __init__(self, gateway: str, discovery: str) -> None:
+        self._gateway = gateway
+        self._discovery = discovery
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "GatewayClient":
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30, sock_connect=5))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def catalogue(self) -> Catalogue:
+        """All that discovery knows, schemas included."""
+        return _read(Catalogue, await self._ask("GET", f"{self._discovery}/catalogue"))
+
+    async def algorithms(self) -> Any:
+        return await self._ask("GET", f"{self._gateway}/algorithms")
+
+    async def status(self) -> Any:
+        return await self._ask("GET", f"{self._gateway}/status")
+
+    async def submit(self, algorithm: str, payload: Any) -> Submitted:
+        """Queues one task; returns when it is durable."""
+        at = time.monotonic()
+        answer = await self._ask("POST", f"{self._gateway}/tasks", {"algorithm": algorithm, "payload": payload})
+        return Submitted(answer["id"], at)
+
+    async def look(self, task_id: str) -> TaskView:
+        """The task as it is when it has ended, else after a second."""
+        headers = {"Prefer": f"wait={_WAIT_SECONDS}"}
+        return _read(TaskView, await self._ask("GET", f"{self._gateway}/tasks/{task_id}", headers=headers))
+
+    async def _ask(self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        assert self._session is not None, "enter the client first"
+        try:
+            async with self._session.request(method, url, json=body, headers=headers) as answer:
+                content = await answer.json(content_type=None)
+                if answer.status >= 400:
+                    raise RequestFailed(f"{method} {url} was refused: {content.get('detail', answer.status)}")
+                return content
+        except (aiohttp.ClientError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise NotRunning(f"{url} does not answer ({reason}); start the environment with: worker up") from None
+        except ValueError:
+            raise RequestFailed(f"{method} {url} answered with something that is not JSON") from None
+
+
+def _read(model: type[M], content: Any) -> M:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise RequestFailed(f"the environment answered with another shape than expected: {error}") from None

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM: once is a clean stop, twice is a kill."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from worker.output import Output
+from worker.up import Environment
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: What a shell expects of a program that was killed by Ctrl-C.
+KILLED = 130
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """A person or a supervisor asked to stop; everything has been stopped."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped on request")
+        self.exit_code = exit_code
+
+
+async def run_environment(environment: Environment, body: Callable[[Environment], Awaitable[T]], output: Output) -> T:
+    """Starts the environment, awaits `body`, stops the environment. Raises Interrupted after a signal."""
+    loop = asyncio.get_running_loop()
+    life = asyncio.ensure_future(_live(environment, body))
+    asked = 0
+
+    def on_signal() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            environment.kill()
+        elif not environment.is_stopping:
+            output.say("stopping; once more kills")
+            life.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            return await life
+        raise Interrupted(KILLED if asked > 1 else 0)
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _live(environment: Environment, body: Callable[[Environment], Awaitable[T]]) -> T:
+    async with environment:
+        return await body(environment)

@@ -1,0 +1,105 @@
+"""What an environment consists of: addresses, commands and variables of each process. Decides, starts nothing."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.ports import PortUse
+from worker.processes import ProcessPlan
+from worker.runners import RunnerFolder
+from worker.settings import WorkerSettings
+
+DISCOVERY = "discovery"
+CORE = "core"
+#: Every process of an environment carries its data folder in this variable, so that it can be recognised.
+MARK = "PLUGPLAY_ENVIRONMENT"
+#: `python -m runnerlib` ends with it when the adapter has a mistake; only its author can change that.
+ADAPTER_MISTAKE = 3
+#: After SIGTERM a service takes its grace and a little more before it ends in any case.
+_BEYOND_GRACE_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of one environment is."""
+
+    settings: WorkerSettings
+    data: Path
+    #: the log format of the children; `auto` has been decided by then
+    log_format: str
+    inherited: dict[str, str]
+
+    def url(self, port: int) -> str:
+        host = self.settings.host
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        return f"http://{reachable}:{port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return self.url(self.settings.gateway_port)
+
+    @property
+    def discovery_url(self) -> str:
+        return self.url(self.settings.discovery_port)
+
+    def runner_port(self, runner: RunnerFolder) -> int:
+        return self.settings.runner_ports_start + runner.position
+
+    def ports(self, runners: list[RunnerFolder]) -> list[PortUse]:
+        """Every port that must be free."""
+        own = [
+            PortUse(self.settings.discovery_port, DISCOVERY, "DISCOVERY_PORT"),
+            PortUse(self.settings.gateway_port, "the gateway", "GATEWAY_PORT"),
+        ]
+        return own + [PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners]
+
+    def discovery(self) -> ProcessPlan:
+        return self._service(
+            DISCOVERY,
+            "runner_discovery",
+            self.settings.discovery_port,
+            {"DISCOVERY_FILE": str(self.data / "discovery.json")},
+        )
+
+    def core(self) -> ProcessPlan:
+        return self._service(CORE, "worker.core", self.settings.gateway_port, {"DATA_FOLDER": str(self.data)})
+
+    def runner(self, runner: RunnerFolder, python: Path) -> ProcessPlan:
+        port = self.runner_port(runner)
+        return ProcessPlan(
+            name=runner.name,
+            command=(str(python), "-m", "runnerlib"),
+            url=self.url(port),
+            environment=self._environment(port) | {"RUNNER_NAME": runner.name},
+            folder=runner.path,
+            stop_seconds=self._stop_seconds,
+            hopeless=frozenset({ADAPTER_MISTAKE}),
+            advice=f"mend {runner.path / 'runner_adapter.py'} and start the environment again",
+        )
+
+    def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:
+        return ProcessPlan(
+            name=name,
+            # -P: what lies in the current folder must not shadow our packages
+            command=(sys.executable, "-P", "-m", module),
+            url=self.url(port),
+            environment=self._environment(port) | variables,
+            stop_seconds=self._stop_seconds,
+        )
+
+    @property
+    def _stop_seconds(self) -> float:
+        return self.settings.grace_seconds + _BEYOND_GRACE_SECONDS
+
+    def _environment(self, port: int) -> dict[str, str]:
+        return self.inherited | {
+            MARK: str(self.data),
+            "HOST": self.settings.host,
+            "PORT": str(port),
+            "DISCOVERY_URL": self.discovery_url,
+            "LOG_LEVEL": self.settings.log_level,
+            "LOG_FORMAT": self.log_format,
+            "GRACE_SECONDS": str(self.settings.grace_seconds),
+            "EXIT_WITH_PARENT": "true",
+            "PYTHONUNBUFFERED": "1",
+        }

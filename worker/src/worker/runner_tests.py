@@ -1,0 +1,52 @@
+"""Runs the tests that lie in runners' folders, each where its runner's requirements are."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker.build_progress import BuildProgress
+from worker.environments import EnvironmentBuilder
+from worker.lines import read_lines
+from worker.output import Output
+from worker.process_group import end_group
+from worker.runnerlib_source import find_runnerlib
+from worker.runners import RunnerFolder, find_runners
+from worker.settings import WorkerSettings, inherited_environment
+from worker.state_file import data_folder_owned
+
+_TOOLS = ("pytest",)
+#: `-c` and `--rootdir`: a pytest configuration further up is not the author's
+_PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider")
+
+
+async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
+    """True when all tests of all runners pass. Runners without ``test_*.py`` are left out."""
+    data = settings.data_folder.resolve() / "tests"
+    runners = [r for r in find_runners(settings.runners_folder, only) if any(r.path.glob("test_*.py"))]
+    builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=_TOOLS)
+    with data_folder_owned(data):
+        with BuildProgress(output) as progress:
+            pythons = await asyncio.gather(*(builder.ensure(runner, progress.step) for runner in runners))
+        passed = [await _test(runner, python, output) for runner, python in zip(runners, pythons, strict=True)]
+    return all(passed)
+
+
+async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
+    process = await asyncio.create_subprocess_exec(
+        str(python),
+        *_PYTEST,
+        cwd=runner.path,
+        env=inherited_environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        async for line in read_lines(process.stdout):
+            output.line(runner.name, line)
+        return await process.wait() == 0
+    finally:
+        end_group(process.pid)
+        await process.wait()

@@ -1,0 +1,146 @@
+"""A running environment: discovery, core, runners; started in that order, stopped in the one that loses nothing."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from types import TracebackType
+
+from worker.build_progress import BuildProgress
+from worker.environments import EnvironmentBuilder
+from worker.errors import EnvironmentBroken, PortTaken, StartFailed
+from worker.output import Output
+from worker.plan import MARK, Layout
+from worker.ports import environment_of, is_free, listener_pid, taken_sentence
+from worker.processes import ManagedProcess, ProcessPlan
+from worker.runners import RunnerFolder
+from worker.state_file import EnvironmentState, data_folder_owned, state_written
+
+#: Processes of a worker that was killed here a moment ago end by themselves within this time.
+_LEFTOVERS_SECONDS = 15.0
+
+
+class Environment:
+    """``async with Environment(...)``: everything is started on entering and stopped on leaving.
+
+    A runner whose virtual environment cannot be made is left out (`broken`); the others go on.
+    """
+
+    def __init__(
+        self, layout: Layout, runners: list[RunnerFolder], builder: EnvironmentBuilder, output: Output
+    ) -> None:
+        self.layout = layout
+        self.runners: list[ManagedProcess] = []
+        self.broken: dict[str, str] = {}
+        self.is_stopping = False
+        self._folders = runners
+        self._builder = builder
+        self._output = output
+        self._discovery = ManagedProcess(layout.discovery(), output)
+        self._core = ManagedProcess(layout.core(), output)
+        self._announcements: list[asyncio.Task[None]] = []
+        self._files = ExitStack()
+
+    async def __aenter__(self) -> "Environment":
+        try:
+            self._files.enter_context(data_folder_owned(self.layout.data))
+            await self._check_ports()
+            plans = await self._make_environments()
+            await self._start(self._discovery)
+            await self._start(self._core)
+            self._start_runners(plans)
+            self._files.enter_context(state_written(self.layout.data, self._state()))
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    def kill(self) -> None:
+        """Ends everything at once."""
+        for process in self._all():
+            process.kill()
+
+    async def _check_ports(self) -> None:
+        uses = self.layout.ports(self._folders)
+        host = self.layout.settings.host
+        deadline = time.monotonic() + _LEFTOVERS_SECONDS
+        for use in uses:
+            while not is_free(host, use.port):
+                if time.monotonic() > deadline or not self._is_leftover(use.port):
+                    raise PortTaken(taken_sentence(host, use))
+                await asyncio.sleep(0.1)
+
+    def _is_leftover(self, port: int) -> bool:
+        """We own the data folder, so a process that carries its mark lost its worker and is about to end."""
+        pid = listener_pid(port)
+        if pid is None:
+            return is_free(self.layout.settings.host, port)
+        return environment_of(pid).get(MARK) == str(self.layout.data)
+
+    async def _make_environments(self) -> list[ProcessPlan]:
+        with BuildProgress(self._output) as progress:
+            made = await asyncio.gather(*(self._make(runner, progress) for runner in self._folders))
+        return [plan for plan in made if plan is not None]
+
+    async def _make(self, runner: RunnerFolder, progress: BuildProgress) -> ProcessPlan | None:
+        try:
+            python = await self._builder.ensure(runner, progress.step)
+        except EnvironmentBroken as error:
+            self.broken[runner.name] = str(error)
+            self._output.say(f"{runner.name} is left out: {error}")
+            return None
+        progress.done(runner.name)
+        return self.layout.runner(runner, python)
+
+    async def _start(self, process: ManagedProcess) -> None:
+        started_at = time.monotonic()
+        process.start()
+        await process.wait_ready(self.layout.settings.start_seconds, most_restarts=1)
+        self._output.say(
+            f"{process.plan.name} is ready after {time.monotonic() - started_at:.1f} s: {process.plan.url}"
+        )
+
+    def _start_runners(self, plans: Iterable[ProcessPlan]) -> None:
+        for plan in plans:
+            runner = ManagedProcess(plan, self._output)
+            self.runners.append(runner)
+            runner.start()
+            self._announcements.append(asyncio.create_task(self._announce(runner)))
+
+    async def _announce(self, runner: ManagedProcess) -> None:
+        """Loading a model may take minutes: nobody waits for it, but everybody is told."""
+        started_at = time.monotonic()
+        try:
+            await runner.wait_ready(self.layout.settings.load_seconds)
+        except StartFailed as error:
+            if not self.is_stopping:
+                self._output.say(str(error))
+        else:
+            seconds = time.monotonic() - started_at
+            self._output.say(f"{runner.plan.name} is ready after {seconds:.1f} s: {runner.plan.url}/docs")
+
+    async def _stop(self) -> None:
+        """The core first: it takes nothing more and hands back what it has. Then those that worked for it."""
+        self.is_stopping = True
+        for announcement in self._announcements:
+            announcement.cancel()
+        await asyncio.gather(*self._announcements, return_exceptions=True)
+        await self._core.stop()
+        await asyncio.gather(*(runner.stop() for runner in self.runners))
+        await self._discovery.stop()
+        self._files.close()
+
+    def _state(self) -> EnvironmentState:
+        return EnvironmentState(
+            gateway=self.layout.gateway_url,
+            discovery=self.layout.discovery_url,
+            runners={runner.plan.name: runner.plan.url for runner in self.runners},
+        )
+
+    def _all(self) -> list[ManagedProcess]:
+        return [self._core, *self.runners, self._discovery]
