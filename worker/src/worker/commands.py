@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,7 +21,7 @@ from worker.runnerlib_source import find_runnerlib
 from worker.runners import find_runners
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
-from worker.status_view import schemas_of, show_status
+from worker.status_view import runner_table, schemas_of, task_table
 from worker.up import Environment
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -79,11 +79,14 @@ def demo(
 def status(data: DataOption = None) -> None:
     """Runners, algorithms, and how many tasks wait, run and failed. Exits with 1 when nothing runs."""
     settings = read_settings(data_folder=data)
+    output = Output(sys.stdout)
 
     async def look() -> None:
         state = read_state(settings.data_folder)
         async with GatewayClient(state.gateway, state.discovery) as client:
-            show_status(Output(sys.stdout), state, await client.catalogue(), await client.status())
+            status = await client.status()
+        output.show(runner_table(state, status.runners))
+        output.show(task_table(status))
 
     _run(look())
 
@@ -124,8 +127,8 @@ def _run_environment(
     return _run(live())
 
 
-def _run(work: Any) -> Any:
-    """Runs one command; what can go wrong becomes a sentence and exit code 1."""
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs one command to its end; what can go wrong becomes a sentence and exit code 1."""
     try:
         return asyncio.run(work)
     except WorkerError as error:

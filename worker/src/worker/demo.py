@@ -136,7 +136,8 @@ class Demo:
 
 
 async def _known_to(client: GatewayClient) -> set[str]:
-    return {entry["name"] for entry in await client.algorithms()}
+    """Algorithms that the gateway accepts: its view of the catalogue may be a moment behind."""
+    return {algorithm.name for algorithm in (await client.status()).algorithms if algorithm.runners}
 
 
 def _result(outcome: Outcome) -> str:

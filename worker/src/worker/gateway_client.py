@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
+from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, WorkerError
 
@@ -50,11 +51,9 @@ class GatewayClient:
         """All that discovery knows, schemas included."""
         return _read(Catalogue, await self._ask("GET", f"{self._discovery}/catalogue"))
 
-    async def algorithms(self) -> Any:
-        return await self._ask("GET", f"{self._gateway}/algorithms")
-
-    async def status(self) -> Any:
-        return await self._ask("GET", f"{self._gateway}/status")
+    async def status(self) -> Status:
+        """Runners and counts of tasks, as the gateway knows them."""
+        return _read(Status, await self._ask("GET", f"{self._gateway}/status"))
 
     async def submit(self, algorithm: str, payload: Any) -> Submitted:
         """Queues one task; returns when it is durable."""

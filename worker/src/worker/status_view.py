@@ -4,30 +4,48 @@ from typing import Any
 
 from rich.table import Table
 
+from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from runnerlib.contract import Catalogue
-from worker.output import Output
 from worker.state_file import EnvironmentState
 
 
 def schemas_of(catalogue: Catalogue) -> dict[str, Any]:
     """Algorithm → its summary, schemas, example and limits."""
     return {
-        name: view.description.model_dump(mode="json", exclude={"name", "description"})
+        name: view.description.model_dump(mode="json", exclude={"name"})
         for name, view in sorted(catalogue.algorithms.items())
     }
 
 
-def show_status(output: Output, state: EnvironmentState, catalogue: Catalogue, status: Any) -> None:
-    runners = Table("runner", "address", "algorithms", title=f"gateway {state.gateway}/docs")
-    for view in sorted(catalogue.runners.values(), key=lambda runner: runner.id):
-        runners.add_row(view.name, view.host, ", ".join(sorted(view.algorithms)))
+def runner_table(state: EnvironmentState, runners: list[RunnerStatus]) -> Table:
+    """Every runner that is registered, and those of this environment that are not."""
+    table = Table("runner", "address", "algorithms", title=f"gateway {state.gateway}/docs", title_justify="left")
+    for runner in runners:
+        table.add_row(runner.name, runner.host, ", ".join(runner.algorithms))
+    registered = {runner.host for runner in runners}
     for name, url in state.runners.items():
-        if url not in {view.host for view in catalogue.runners.values()}:
-            runners.add_row(name, url, "not registered", style="red")
-    output.show(runners)
-    output.show(_tasks(catalogue, status))
-
-
-def _tasks(catalogue: Catalogue, status: Any) -> Table:
-    table = Table("algorithm", "runners", "waiting", "running", "oldest waits", "failed", "done")
+        if url not in registered:
+            table.add_row(name, url, "not registered", style="red")
     return table
+
+
+def task_table(status: Status) -> Table:
+    """Tasks of every algorithm by state."""
+    table = Table("algorithm", "runners", "waiting", "running", "oldest waits", "succeeded", "failed", "cancelled")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for algorithm in status.algorithms:
+        table.add_row(algorithm.name, *_cells(algorithm))
+    table.add_section()
+    table.add_row("all", str(len(status.runners)), *_counts(status.tasks))
+    return table
+
+
+def _cells(algorithm: AlgorithmStatus) -> list[str]:
+    return [str(algorithm.runners), *_counts(algorithm.tasks)]
+
+
+def _counts(tasks: TaskCounts) -> list[str]:
+    oldest = tasks.oldest_waiting_seconds
+    waits = "-" if oldest is None else f"{oldest:.1f} s"
+    return [str(n) for n in (tasks.waiting, tasks.running, waits, tasks.succeeded, tasks.failed, tasks.cancelled)]

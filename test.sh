@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Sets everything up and runs what CI runs. --quick leaves out the tests that take minutes; other words go to pytest.
+set -eu
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+bash "$here/.ci/set-up" dev
+cd "$here"
+bin="$here/.venv/bin"
+pytest_options=()
+if [ "${1:-}" = --quick ]; then
+    pytest_options+=(-m "not slow")
+    shift
+fi
+
+step() { printf '\n== %s\n' "$1"; }
+
+step "ruff"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+step "mypy"
+"$bin/mypy"
+step "import-linter"
+"$bin/lint-imports"
+step "tests"
+"$bin/python" -m pytest ${pytest_options[@]+"${pytest_options[@]}"} "$@"
+step "tests of the runners"
+RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners
