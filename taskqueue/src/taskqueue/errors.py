@@ -15,3 +15,11 @@ class StoreUnavailable(TaskQueueError):
 
 class OwnedElsewhere(TaskQueueError):
     """Another process owns the SQLite file."""
+
+
+class QueueClosed(TaskQueueError):
+    """The feed or the queue was closed; whoever waited in `take` gets this and stops."""
+
+
+class UnsuitableFile(TaskQueueError):
+    """The SQLite file cannot be used: a network filesystem, or a database that a newer version wrote."""

@@ -1,0 +1,96 @@
+"""Opens a queue and a task store."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from taskqueue.clock import Clock
+from taskqueue.errors import StoreUnavailable, UnsuitableFile
+from taskqueue.filesystem import NETWORK, SHARED, filesystem_type
+from taskqueue.outstanding import Outstanding
+from taskqueue.owner_lock import owner_lock
+from taskqueue.sql import queue_statements
+from taskqueue.sql.failures import translated
+from taskqueue.sql.migrate import back_up, current_revision, migrate, needs_upgrade
+from taskqueue.sql.readers import READERS, Readers
+from taskqueue.sql.sqlite_engine import BUSY_SECONDS, SqliteHooks, reading_engine, writing_engine
+from taskqueue.sql.store import SqlStore
+from taskqueue.sql.writer import Writer
+from taskqueue.sqlite_queue import Leases, SqliteQueue
+from taskqueue.waiters import Waiters
+
+_log = logging.getLogger(__name__)
+
+#: The longest delay between two attempts that is honoured across a restart.
+_MAX_DELAY_SECONDS = 3600.0
+
+
+@asynccontextmanager
+async def open_embedded(
+    path: Path | str,
+    *,
+    leases: Leases | None = None,
+    clock: Clock | None = None,
+    busy_seconds: float = BUSY_SECONDS,
+) -> AsyncIterator[tuple[SqliteQueue, SqlStore]]:
+    """Queue and store over one SQLite file, which this process owns until the end of the block.
+
+    Creates the file (mode 0600) and its folder (0700), upgrades it, and makes every task that the previous owner was
+    running claimable at once. Raises OwnedElsewhere, UnsuitableFile or StoreUnavailable, each with a sentence.
+    """
+    clock = clock or Clock()
+    async with AsyncExitStack() as stack:
+        with translated(StoreUnavailable):
+            path = _prepare_folder(path)
+            stack.enter_context(owner_lock(path))
+            connection = await asyncio.to_thread(_open, path, clock, busy_seconds)
+        writer = Writer(connection, SqliteHooks(busy_seconds=busy_seconds))
+        stack.push_async_callback(writer.close)
+        readers = Readers(reading_engine(path, READERS, busy_seconds))
+        stack.push_async_callback(readers.close)
+        outstanding, waiters = Outstanding(), Waiters()
+        queue = SqliteQueue(writer, clock=clock, outstanding=outstanding, waiters=waiters, leases=leases or Leases())
+        stack.push_async_callback(queue.close)
+        store = SqlStore(writer, readers, clock=clock, outstanding=outstanding, waiters=waiters, arrived=queue.arrived)
+        yield queue, store
+
+
+def _prepare_folder(given: Path | str) -> Path:
+    path = Path(given).absolute()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kind = filesystem_type(path.parent)
+        if kind in NETWORK:
+            raise UnsuitableFile(
+                f"{path} lies on a network filesystem ({kind}), where SQLite can lose data; name a file on a local "
+                "disk in DATABASE_URL, or use PostgreSQL"
+            )
+        if kind in SHARED:
+            _log.warning("%s lies on a folder shared with the host (%s); a local disk is safer and faster", path, kind)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return path
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be opened: {error.strerror}; check its folder's owner and mode"
+        ) from error
+
+
+def _open(path: Path, clock: Clock, busy_seconds: float) -> Connection:
+    """The writing connection, with the file upgraded and nobody's leases in it."""
+    connection = writing_engine(path, busy_seconds).connect()
+    try:
+        if needs_upgrade(connection):
+            back_up(path, current_revision(connection))
+        migrate(connection)
+        with connection.begin():
+            connection.execute(queue_statements.VOID_LEASES)
+            connection.execute(queue_statements.CAP_DELAYS, {"the_latest": clock.steady() + _MAX_DELAY_SECONDS})
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,1 @@
+"""Migrations of the database, as Alembic revisions; `taskqueue.sql.migrate` runs them."""

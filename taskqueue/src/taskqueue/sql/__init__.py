@@ -1,0 +1,1 @@
+"""SQL: tables, statements, one writing connection and a few reading ones."""

@@ -1,0 +1,135 @@
+"""The queue's statements. Binds are named `the_*` in WHERE and `new_*` in SET.
+
+`available_at` is 0 for a task that may be claimed at once, so that these are claimed strictly by `seq`, and a time for
+one that is delayed or leased.
+"""
+
+from sqlalchemy import BindParameter, bindparam, case, func, null, select, union_all, update
+
+from runnerlib.contract import TaskState
+from taskqueue.sql.statements import NEXT_ATTEMPT
+from taskqueue.sql.tables import tasks
+
+NOW_CLAIMABLE = 0.0
+
+_of_algorithm = tasks.c.algorithm == bindparam("the_algorithm")
+_at_once = tasks.c.available_at == NOW_CLAIMABLE
+_due = (tasks.c.available_at > NOW_CLAIMABLE) & (tasks.c.available_at <= bindparam("the_now"))
+_most: BindParameter[int] = bindparam("the_most")
+
+_CLAIMED = {
+    "state": TaskState.RUNNING.value,
+    "available_at": bindparam("new_available_at"),
+    "receipt": bindparam("new_receipt"),
+    "delivery_count": tasks.c.delivery_count + 1,
+    "updated_at": bindparam("new_now"),
+}
+#: The columns of a Delivery, in the order `sqlite_queue` reads them.
+_DELIVERY = (
+    tasks.c.seq,
+    tasks.c.id,
+    tasks.c.algorithm,
+    tasks.c.payload,
+    tasks.c.digest,
+    tasks.c.attempt,
+    tasks.c.delivery_count,
+    tasks.c.expires_at,
+    tasks.c.reply_to,
+    tasks.c.correlation_id,
+)
+
+_ready = select(tasks.c.seq).where(_of_algorithm & _at_once).order_by(tasks.c.seq).limit(_most).subquery()
+_late = select(tasks.c.seq).where(_of_algorithm & _due).order_by(tasks.c.available_at).limit(_most).subquery()
+_either = union_all(select(_ready.c.seq), select(_late.c.seq)).subquery()
+_oldest = select(_either.c.seq).order_by(_either.c.seq).limit(_most)
+
+CLAIM = update(tasks).where(tasks.c.seq.in_(_oldest)).values(_CLAIMED).returning(*_DELIVERY)
+CLAIM_THESE = (
+    update(tasks).where(tasks.c.seq.in_(bindparam("the_seqs", expanding=True))).values(_CLAIMED).returning(*_DELIVERY)
+)
+NEXT_AVAILABLE = select(func.min(tasks.c.available_at)).where(
+    _of_algorithm & (tasks.c.available_at > bindparam("the_now"))
+)
+
+#: An old receipt meets no row.
+_held = (
+    (tasks.c.seq == bindparam("the_seq"))
+    & (tasks.c.receipt == bindparam("the_receipt"))
+    & (tasks.c.finished_at.is_(None))
+)
+RENEW = update(tasks).where(_held).values(available_at=bindparam("new_available_at"))
+RELEASE = (
+    update(tasks)
+    .where(_held)
+    .values(
+        state=case((tasks.c.placed_attempt.is_not(None), tasks.c.state), else_=TaskState.QUEUED.value),
+        available_at=NOW_CLAIMABLE,
+        receipt=null(),
+        delivery_count=tasks.c.delivery_count - 1,
+        updated_at=bindparam("new_now"),
+    )
+)
+RETRY = update(tasks).where(_held).values(NEXT_ATTEMPT)
+DROP = (
+    update(tasks)
+    .where(_held)
+    .values(
+        state=TaskState.CANCELLED.value,
+        available_at=null(),
+        receipt=null(),
+        updated_at=bindparam("new_now"),
+        finished_at=bindparam("new_now"),
+    )
+)
+
+#: What a new owner does first: nobody holds anything.
+VOID_LEASES = (
+    update(tasks)
+    .where((tasks.c.state == TaskState.RUNNING.value) & tasks.c.available_at.is_not(None))
+    .values(available_at=NOW_CLAIMABLE, receipt=null())
+)
+#: ... and no delay lasts longer than the longest there can be, whatever the clock said when it was written.
+CAP_DELAYS = (
+    update(tasks).where(tasks.c.available_at > bindparam("the_latest")).values(available_at=bindparam("the_latest"))
+)
+
+PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.receipt).where(
+    tasks.c.id.in_(bindparam("the_ids", expanding=True))
+)
+#: The task of a tombstone has arrived: it stays cancelled, and is known from now on.
+FILL_TOMBSTONE = (
+    update(tasks)
+    .where((tasks.c.id == bindparam("the_id")) & (tasks.c.digest == ""))
+    .values(
+        algorithm=bindparam("new_algorithm"),
+        payload=bindparam("new_payload"),
+        digest=bindparam("new_digest"),
+        updated_at=bindparam("new_now"),
+    )
+)
+
+_not_leased = (tasks.c.state != TaskState.RUNNING.value) | (tasks.c.available_at <= bindparam("the_now"))
+EXPIRED = (
+    select(tasks.c.seq)
+    .where(
+        (tasks.c.expires_at <= bindparam("the_wall"))
+        & tasks.c.available_at.is_not(None)
+        & (tasks.c.state != TaskState.RUNNING.value)
+    )
+    .order_by(tasks.c.expires_at)
+    .limit(_most)
+)
+UNCLAIMED = (
+    select(tasks.c.seq)
+    .where(_of_algorithm & (tasks.c.created_at < bindparam("the_created_before")) & _not_leased)
+    .where(tasks.c.available_at.is_not(None))
+    .order_by(tasks.c.available_at, tasks.c.seq)
+    .limit(_most)
+)
+#: One step of a walk over the algorithms that have waiting tasks; reads one index entry.
+NEXT_ALGORITHM = (
+    select(tasks.c.algorithm)
+    .where((tasks.c.algorithm > bindparam("the_algorithm")) & tasks.c.available_at.is_not(None))
+    .order_by(tasks.c.algorithm)
+    .limit(1)
+)

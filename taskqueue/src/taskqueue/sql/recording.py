@@ -1,0 +1,205 @@
+"""Commits outcomes: which records the fence lets through, and what each of them writes. Runs inside a transaction."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from runnerlib.contract import HistoryEntry, TaskState, strict_json
+from taskqueue.sql import statements
+from taskqueue.sql.rows import clean, clean_or_none, envelope, history_from, history_text
+from taskqueue.tasks import Cancelled, Delivery, Failed, Record, Retrying, Succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, by both clocks."""
+
+    wall: float
+    steady: float
+
+
+@dataclass(slots=True)
+class _Known:
+    ended: bool
+    attempt: int
+    history: str | None
+
+
+@dataclass(slots=True)
+class _Writes:
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    explanations: list[dict[str, Any]] = field(default_factory=list)
+    new: list[dict[str, Any]] = field(default_factory=list)
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_records(connection: Connection, records: Sequence[Record], now: Moment) -> list[bool]:
+    """True for each record that was written; the fence: the task has not ended and has no higher attempt."""
+    written: list[bool] = []
+    for group in _without_repetition(records):
+        known = _fence(connection, [record.delivery.id for record in group])
+        writes = _Writes()
+        written.extend(_decide(record, known.get(record.delivery.id), writes, now) for record in group)
+        _execute(connection, writes)
+    return written
+
+
+def _without_repetition(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Groups in which each id is met once, so that the second record of an id sees what the first one wrote."""
+    group: dict[str, Record] = {}
+    for record in records:
+        if record.delivery.id in group:
+            yield list(group.values())
+            group = {}
+        group[record.delivery.id] = record
+    if group:
+        yield list(group.values())
+
+
+def _fence(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
+    rows = connection.execute(statements.FENCE, {"the_ids": statements.padded(ids)})
+    return {
+        task_id: _Known(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
+    }
+
+
+def _decide(record: Record, row: _Known | None, writes: _Writes, now: Moment) -> bool:
+    delivery = record.delivery
+    if row is not None and row.ended:
+        return False
+    if row is not None and row.attempt > delivery.attempt:
+        return _explain_retry(record, row, writes, now)
+    values = _values(record, row, now)
+    if row is None:
+        writes.new.append(_new_row(record, values, now))
+    elif isinstance(record, Retrying):
+        writes.retries.append({"the_id": delivery.id, **values})
+    else:
+        writes.ends.append({"the_id": delivery.id, **values})
+    if isinstance(record, Failed):
+        writes.dead_letters.append(_dead_letter(record, values["new_history"], now))
+    return True
+
+
+def _explain_retry(record: Record, row: _Known, writes: _Writes, now: Moment) -> bool:
+    """The queue has already moved the row on to the next attempt; the reason is still to be written, once."""
+    if not isinstance(record, Retrying) or row.attempt != record.delivery.attempt + 1:
+        return False
+    if any(entry.attempt == record.delivery.attempt for entry in history_from(row.history)):
+        return False
+    writes.explanations.append({"the_id": record.delivery.id, **_why(record, row, now)})
+    return True
+
+
+def _values(record: Record, row: _Known | None, now: Moment) -> dict[str, Any]:
+    if isinstance(record, Retrying):
+        return {
+            "new_attempt": record.delivery.attempt + 1,
+            "new_available_at": now.steady + (record.available_at - now.wall),
+            "new_now": now.wall,
+            **_why(record, row, now),
+        }
+    end: dict[str, Any] = {
+        "new_attempt": record.delivery.attempt,
+        "new_now": now.wall,
+        "new_result": None,
+        "new_error_code": None,
+        "new_error_message": None,
+        "new_history": None,
+        "new_runner": None,
+    }
+    match record:
+        case Succeeded():
+            end |= {
+                "new_state": TaskState.SUCCEEDED.value,
+                "new_result": record.result,
+                "new_runner": clean_or_none(record.runner),
+            }
+        case Failed():
+            end |= {"new_state": TaskState.FAILED.value, **_why(record, row, now)}
+        case Cancelled():
+            end |= {"new_state": TaskState.CANCELLED.value}
+    return end
+
+
+def _why(record: Retrying | Failed, row: _Known | None, now: Moment) -> dict[str, Any]:
+    history = record.history
+    if not history:
+        entry = HistoryEntry(
+            attempt=record.delivery.attempt,
+            code=record.code,
+            message=clean(record.message),
+            runner=clean_or_none(record.runner),
+            at=datetime.fromtimestamp(now.wall, UTC),
+        )
+        history = (*history_from(row.history if row else None), entry)
+    return {
+        "new_error_code": record.code.value,
+        "new_error_message": clean(record.message),
+        "new_history": history_text(history),
+        "new_runner": clean_or_none(record.runner),
+    }
+
+
+def _new_row(record: Record, values: dict[str, Any], now: Moment) -> dict[str, Any]:
+    """A task that the store meets for the first time: the queue is not in this database, or the row was purged."""
+    row = new_task_values(record.delivery, now)
+    row |= {name.removeprefix("new_"): value for name, value in values.items() if name != "new_now"}
+    if isinstance(record, Retrying):
+        row["state"] = TaskState.RETRYING.value
+    else:
+        row["finished_at"] = now.wall
+    return row
+
+
+def new_task_values(delivery: Delivery, now: Moment) -> dict[str, Any]:
+    """All columns that an inserted row may need, so that one prepared statement serves all."""
+    return {
+        "id": delivery.id,
+        "algorithm": delivery.algorithm,
+        "payload": delivery.payload,
+        "digest": delivery.digest,
+        "available_at": None,
+        "created_at": now.wall,
+        "updated_at": now.wall,
+        "finished_at": None,
+        "expires_at": delivery.expires_at,
+        "result": None,
+        "reply_to": delivery.reply_to,
+        "correlation_id": delivery.correlation_id,
+    }
+
+
+def _dead_letter(record: Failed, history: str | None, now: Moment) -> dict[str, Any]:
+    delivery = record.delivery
+    return {
+        "task_id": delivery.id,
+        "algorithm": delivery.algorithm,
+        "code": record.code.value,
+        "message": clean(record.message),
+        "traceback": clean_or_none(record.traceback),
+        "body": envelope(delivery),
+        "headers": strict_json.dumps(delivery.headers).decode(),
+        "history": history,
+        "created_at": now.wall,
+    }
+
+
+def _execute(connection: Connection, writes: _Writes) -> None:
+    if writes.ends:
+        connection.execute(statements.END, writes.ends)
+    if writes.retries:
+        connection.execute(statements.RETRY, writes.retries)
+    if writes.explanations:
+        connection.execute(statements.EXPLAIN, writes.explanations)
+    for kind in (True, False):
+        # one executemany needs the same columns in every row: ended ones and retrying ones differ
+        rows = [row for row in writes.new if (row["finished_at"] is None) is kind]
+        if rows:
+            connection.execute(statements.insert_new(connection.dialect.name), rows)
+    if writes.dead_letters:
+        connection.execute(statements.INSERT_DEAD_LETTER, writes.dead_letters)

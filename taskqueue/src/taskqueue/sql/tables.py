@@ -1,0 +1,106 @@
+"""The two tables. A task's row *is* its queue entry."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+metadata = MetaData()
+
+_KEY = BigInteger().with_variant(Integer, "sqlite")
+
+tasks = Table(
+    "tasks",
+    metadata,
+    #: order of arrival
+    Column("seq", _KEY, primary_key=True),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("algorithm", String(63), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    #: empty: a tombstone, cancelled before the task itself was ever seen
+    Column("digest", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    #: of the current or next run; 1 is the first
+    Column("attempt", Integer, nullable=False),
+    #: when it may be claimed: 0 at once, later for a delay or a lease (an expired lease is a redelivery by itself);
+    #: NULL exactly when the task has ended
+    Column("available_at", Double),
+    #: random number of the last claim; fences settling
+    Column("receipt", BigInteger),
+    #: how often it was claimed and not settled
+    Column("delivery_count", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("expires_at", Double),
+    Column("result", LargeBinary),
+    Column("error_code", String(32)),
+    Column("error_message", Text),
+    #: JSON list of the contract's HistoryEntry
+    Column("history", Text),
+    Column("placed_attempt", Integer),
+    Column("placed_runner", Text),
+    Column("placed_boot", Text),
+    Column("runner", Text),
+    Column("cancel_requested", Boolean, nullable=False, server_default=false()),
+    Column("progress_fraction", Double),
+    Column("progress_message", Text),
+    Column("replays", Integer, nullable=False, server_default=text("0")),
+    Column("reply_to", Text),
+    Column("correlation_id", Text),
+)
+
+_waiting = tasks.c.available_at.is_not(None)
+_finished = tasks.c.finished_at.is_not(None)
+
+# Claims walk it in order; with the state it also answers the counts of what has not ended.
+Index(
+    "tasks_claim",
+    tasks.c.algorithm,
+    tasks.c.available_at,
+    tasks.c.seq,
+    tasks.c.state,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+# Retention, lists, and the counts of what has ended. Grows at its end only.
+Index(
+    "tasks_finished",
+    tasks.c.finished_at,
+    tasks.c.algorithm,
+    tasks.c.state,
+    sqlite_where=_finished,
+    postgresql_where=_finished,
+)
+_expiring = tasks.c.expires_at.is_not(None) & tasks.c.available_at.is_not(None)
+Index("tasks_expiring", tasks.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("dead_id", _KEY, primary_key=True),
+    Column("task_id", String(128), nullable=False, index=True),
+    Column("algorithm", String(63), nullable=False),
+    Column("code", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("traceback", Text),
+    Column("body", LargeBinary, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("history", Text),
+    Column("created_at", Double, nullable=False),
+    Column("replayed_at", Double),
+    Column("discarded_at", Double),
+    # an id is never used twice, also when the newest dead letter was removed
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,171 @@
+"""One thread that owns the one writing connection, with group commit.
+
+SQLite before 3.51.3 can corrupt a WAL that two connections write; one writer is also the fastest there is. Functions
+that wait at the same time share one transaction, so that one flush to the disk makes all of them durable.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import ResourceClosedError
+
+Value = TypeVar("Value")
+
+#: Functions that share one transaction. More would hold the write lock longer than a person notices.
+MOST_IN_A_GROUP = 256
+#: Functions that may wait; the next caller waits for room (back-pressure).
+MOST_WAITING = 4096
+
+
+@dataclass(slots=True)
+class _Work:
+    function: Callable[[Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    then: Callable[[Any], None] | None
+    durable: bool
+    value: Any = None
+    error: BaseException | None = None
+
+
+class WriterHooks(Protocol):
+    """What differs from one database to the next; called in the writer's thread."""
+
+    #: without a write for so long, `when_idle` is called (once)
+    idle_seconds: float
+
+    def before_group(self, connection: Connection, durable: bool) -> None:
+        """Before each transaction: must its commit survive a power failure?"""
+
+    def when_idle(self, connection: Connection) -> None:
+        """Tidies up; must not raise."""
+
+
+class Writer:
+    """Runs functions in transactions: `value = await writer.run(function)`."""
+
+    def __init__(self, connection: Connection, hooks: WriterHooks) -> None:
+        """From here on the connection belongs to the writer, which also closes it."""
+        self._connection = connection
+        self._hooks = hooks
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(MOST_WAITING)
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="taskqueue-writer", daemon=True)
+        self._thread.start()
+
+    async def run(
+        self,
+        function: Callable[[Connection], Value],
+        *,
+        then: Callable[[Value], None] | None = None,
+        durable: bool = True,
+    ) -> Value:
+        """Calls function(connection) inside a transaction and returns its value once that is committed.
+
+        The function may be called twice (a group that fails is repeated one by one), so it changes nothing but the
+        database. `then` is called with the value on the event loop after the commit, also when the caller has been
+        cancelled meanwhile. `durable=False`: a power failure may undo it, a killed process never does.
+        """
+        async with self._room:
+            if self._closed:
+                raise ResourceClosedError("the writer is closed")
+            loop = asyncio.get_running_loop()
+            work = _Work(function, loop, loop.create_future(), then, durable)
+            self._queue.put(work)
+            result: Value = await work.future
+            return result
+
+    async def close(self) -> None:
+        """Finishes what waits, then closes the connection. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _serve(self) -> None:
+        with self._connection as connection:
+            while (group := self._next_group(connection)) is not None:
+                self._run_group(connection, group)
+                _announce(group)
+        self._connection.engine.dispose()
+
+    def _next_group(self, connection: Connection) -> list[_Work] | None:
+        try:
+            first = self._queue.get(timeout=self._hooks.idle_seconds)
+        except queue.Empty:
+            self._hooks.when_idle(connection)
+            first = self._queue.get()
+        if first is None:
+            return None
+        group = [first]
+        while len(group) < MOST_IN_A_GROUP:
+            try:
+                work = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if work is None:
+                self._queue.put(None)
+                break
+            group.append(work)
+        return group
+
+    def _run_group(self, connection: Connection, group: list[_Work]) -> None:
+        error = self._transaction(connection, group)
+        if error is None:
+            return
+        if len(group) == 1 or not error.inside:
+            for work in group:
+                work.error = error.cause
+            return
+        for work in group:
+            alone = self._transaction(connection, [work])
+            if alone is not None:
+                work.error = alone.cause
+
+    def _transaction(self, connection: Connection, group: list[_Work]) -> "_Failure | None":
+        inside = False
+        try:
+            self._hooks.before_group(connection, any(work.durable for work in group))
+            with connection.begin():
+                inside = True
+                for work in group:
+                    work.value = work.function(connection)
+        except Exception as error:
+            # Whatever a function raises belongs to its caller, who gets it from the future.
+            return _Failure(error, inside)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    cause: BaseException
+    #: False when the transaction could not even begin: trying one by one would only wait again
+    inside: bool
+
+
+def _announce(group: list[_Work]) -> None:
+    """Tells the waiting coroutines, with one wake-up of each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Work]] = {}
+    for work in group:
+        by_loop.setdefault(work.loop, []).append(work)
+    for loop, works in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, works)
+
+
+def _resolve(works: list[_Work]) -> None:
+    for work in works:
+        if work.error is None and work.then is not None:
+            work.then(work.value)
+        if work.future.done():
+            continue
+        if work.error is None:
+            work.future.set_result(work.value)
+        else:
+            work.future.set_exception(work.error)
