@@ -1,1 +1,1 @@
-"""Submits tasks: the HTTP gateway and the command line."""
+"""Submits tasks: an HTTP gateway, a command line and a small Python client."""

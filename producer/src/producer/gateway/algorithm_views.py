@@ -1,0 +1,167 @@
+"""What the environment offers and how it is doing: ``GET /algorithms`` and ``GET /status``."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from runnerlib.contract import AlgorithmView, Catalogue, Example, Limits, RunnerLevel, RunnerView, TaskState
+from taskqueue.tasks import Counts
+
+
+class RunnerInfo(BaseModel):
+    """A live runner."""
+
+    id: str
+    name: str
+    host: str
+    docs: str | None = Field(description="Its documentation, when it has one.")
+
+
+class TaskCounts(BaseModel):
+    """Tasks of one algorithm. `waiting`: queued, or between two attempts."""
+
+    waiting: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    oldest_waiting_seconds: float | None = None
+
+
+class AlgorithmInfo(BaseModel):
+    """One algorithm, with all that a sender needs."""
+
+    name: str
+    summary: str
+    description: str
+    input_schema: dict[str, Any] | None = Field(description="JSON Schema of the payload; null: not told.")
+    output_schema: dict[str, Any] | None
+    example: Example | None
+    limits: Limits
+    runners: list[RunnerInfo] = Field(description="Who offers it now; empty: tasks wait.")
+    conflicts: list[RunnerInfo] = Field(description="Runners with another schema: they get no new work.")
+    tasks: TaskCounts
+
+
+class AlgorithmList(BaseModel):
+    """`complete` is false while runners may be missing: discovery has just started or does not answer."""
+
+    algorithms: list[AlgorithmInfo]
+    complete: bool
+
+
+class RunnerStatus(RunnerInfo):
+    level: RunnerLevel
+    algorithms: list[str]
+
+
+class AlgorithmStatus(BaseModel):
+    name: str
+    runners: int
+    tasks: TaskCounts
+
+
+class Status(BaseModel):
+    """The environment at a glance."""
+
+    runners: list[RunnerStatus]
+    algorithms: list[AlgorithmStatus] = Field(description="Known ones, and those that tasks ask for.")
+    tasks: TaskCounts = Field(description="Over all algorithms.")
+    complete: bool
+
+
+def algorithm_infos(catalogue: Catalogue | None, counts: Iterable[Counts], now: float) -> list[AlgorithmInfo]:
+    """All known algorithms, by name."""
+    if catalogue is None:
+        return []
+    tasks = {count.algorithm: _task_counts(count, now) for count in counts}
+    return [
+        _algorithm_info(catalogue.algorithms[name], catalogue, tasks.get(name, TaskCounts()))
+        for name in sorted(catalogue.algorithms)
+    ]
+
+
+def status(catalogue: Catalogue | None, complete: bool, counts: Iterable[Counts], now: float) -> Status:
+    tasks = {count.algorithm: _task_counts(count, now) for count in counts}
+    known = catalogue.algorithms if catalogue is not None else {}
+    runners = catalogue.runners.values() if catalogue is not None else ()
+    return Status(
+        runners=[_runner_status(runner) for runner in sorted(runners, key=lambda runner: runner.id)],
+        algorithms=[
+            AlgorithmStatus(
+                name=name,
+                runners=len(known[name].runners) if name in known else 0,
+                tasks=tasks.get(name, TaskCounts()),
+            )
+            for name in sorted({*known, *tasks} - {""})
+        ],
+        tasks=_sum(tasks.values()),
+        complete=complete,
+    )
+
+
+def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts) -> AlgorithmInfo:
+    about = view.description
+    return AlgorithmInfo(
+        name=about.name,
+        summary=about.summary,
+        description=about.description,
+        input_schema=about.input_schema,
+        output_schema=about.output_schema,
+        example=about.example,
+        limits=about.limits,
+        runners=_runner_infos(view.runners, catalogue),
+        conflicts=_runner_infos(view.outdated, catalogue),
+        tasks=tasks,
+    )
+
+
+def _runner_infos(ids: Iterable[str], catalogue: Catalogue) -> list[RunnerInfo]:
+    return [_runner_info(catalogue.runners[one]) for one in sorted(ids) if one in catalogue.runners]
+
+
+def _runner_info(runner: RunnerView) -> RunnerInfo:
+    return RunnerInfo(id=runner.id, name=runner.name, host=runner.host, docs=_docs(runner))
+
+
+def _runner_status(runner: RunnerView) -> RunnerStatus:
+    return RunnerStatus(
+        id=runner.id,
+        name=runner.name,
+        host=runner.host,
+        docs=_docs(runner),
+        level=runner.level,
+        algorithms=sorted(runner.algorithms),
+    )
+
+
+def _docs(runner: RunnerView) -> str | None:
+    """A plain runner promises nothing but its algorithms."""
+    return f"{runner.host}/docs" if runner.level is RunnerLevel.FULL else None
+
+
+def _task_counts(count: Counts, now: float) -> TaskCounts:
+    by_state = count.by_state
+    oldest = count.oldest_waiting_at
+    return TaskCounts(
+        waiting=by_state.get(TaskState.QUEUED, 0) + by_state.get(TaskState.RETRYING, 0),
+        running=by_state.get(TaskState.RUNNING, 0),
+        succeeded=by_state.get(TaskState.SUCCEEDED, 0),
+        failed=by_state.get(TaskState.FAILED, 0),
+        cancelled=by_state.get(TaskState.CANCELLED, 0),
+        oldest_waiting_seconds=None if oldest is None else round(max(0.0, now - oldest), 3),
+    )
+
+
+def _sum(all_counts: Iterable[TaskCounts]) -> TaskCounts:
+    counts = list(all_counts)
+    oldest = [count.oldest_waiting_seconds for count in counts if count.oldest_waiting_seconds is not None]
+    return TaskCounts(
+        waiting=sum(count.waiting for count in counts),
+        running=sum(count.running for count in counts),
+        succeeded=sum(count.succeeded for count in counts),
+        failed=sum(count.failed for count in counts),
+        cancelled=sum(count.cancelled for count in counts),
+        oldest_waiting_seconds=max(oldest, default=None),
+    )

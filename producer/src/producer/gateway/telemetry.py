@@ -1,0 +1,21 @@
+"""What the gateway counts."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class GatewayMetrics:
+    """Metrics of one gateway, on the process's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._submissions = Counter(
+            "gateway_submissions",
+            "Messages that came in, by algorithm (known ones; else `unknown`) and outcome.",
+            ["algorithm", "outcome"],
+            registry=registry,
+        )
+        self.waits = Gauge("gateway_waits", "Requests that wait for a result.", registry=registry)
+
+    def submitted(self, algorithm: str | None, outcome: str, is_known: bool) -> None:
+        """`outcome`: accepted, duplicate, or the code of the refusal. Strangers' words never become label values."""
+        label = algorithm if is_known and algorithm is not None else "unknown"
+        self._submissions.labels(label, outcome).inc()
