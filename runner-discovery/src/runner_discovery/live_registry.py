@@ -1,0 +1,171 @@
+"""The registry in a running process: changes wake those who wait, leases expire by a timer, memory goes to disk."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+
+from runner_discovery.registry import Registry
+from runner_discovery.snapshot_file import SnapshotFile
+from runnerlib.service.lifecycle import StartupError, background
+from runnerlib.service.logs import get_logger
+
+log = get_logger(__name__)
+
+#: Changes within this time go to disk together.
+SNAPSHOT_DELAY_SECONDS = 0.2
+#: After a failed write, the next try.
+SNAPSHOT_RETRY_SECONDS = 5.0
+#: A timer that comes later than this shows that the process stood still and could not hear renewals.
+STALL_SECONDS = 2.0
+
+
+class LiveRegistry:
+    """Use: ``async with LiveRegistry(SnapshotFile(path), lease_seconds=30) as live: live.registry``.
+
+    Whoever changes the registry calls :meth:`announce` afterwards.
+    """
+
+    def __init__(
+        self, file: SnapshotFile, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.registry = Registry(epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds)
+        self._file = file
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._changed = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._released = False
+        self._announced = 0
+        self._told: set[tuple[str, str]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> "LiveRegistry":
+        try:
+            snapshot = await asyncio.to_thread(self._file.read)
+        except OSError as error:
+            raise StartupError(
+                f"the snapshot {str(self._file.path)!r} cannot be read ({error.strerror}); "
+                "set SNAPSHOT_PATH to a file that this user may read and write"
+            ) from None
+        if snapshot.runners or snapshot.algorithms:
+            self.registry.restore(snapshot)
+            log.info("remembered", runners=len(snapshot.runners), algorithms=len(snapshot.algorithms))
+        self._tell_conflicts()
+        self._announced = self.registry.index
+        self._arm()
+        self._stack.push_async_callback(self._write_last)
+        background(self._stack, self._write_changes(), "snapshot writer")
+        self._stack.callback(self._disarm)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+        await self._stack.aclose()
+
+    def announce(self) -> None:
+        """Tells a change to all who wait, and has it written. Cheap when nothing changed."""
+        self._arm()
+        if self.registry.index == self._announced:
+            return
+        self._announced = self.registry.index
+        self._dirty.set()
+        self._wake()
+        self._tell_conflicts()
+
+    async def wait_beyond(self, epoch: str | None, index: int, seconds: float) -> None:
+        """Returns when the catalogue is another one than (epoch, index), after `seconds`, or when we stop."""
+        if epoch not in (None, self.registry.epoch):
+            return
+        deadline = time.monotonic() + seconds
+        while self.registry.index == index and not self._released:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                return
+
+    def release(self) -> None:
+        """Answers everybody who waits, now and from now on: the process is stopping."""
+        self._released = True
+        self._wake()
+
+    # -- leases
+
+    def _arm(self) -> None:
+        """One timer, for the lease that ends first; renewals only move ends away, so it is never late."""
+        due = self.registry.next_expiry()
+        if due is None or self._timer is not None or self._released:
+            return
+        delay = max(0.0, due - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._expire, due)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self, due: float) -> None:
+        self._timer = None
+        late = self._clock() - due
+        if late > STALL_SECONDS:
+            log.warning("this process stood still; all leases are prolonged", seconds=round(late, 1))
+            self.registry.prolong(late)
+        for runner_id in self.registry.expire():
+            log.warning("a runner's lease ran out", runner=runner_id)
+        self.announce()
+
+    # -- announcing
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _tell_conflicts(self) -> None:
+        conflicts = self.registry.conflicts()
+        for conflict in conflicts:
+            if (conflict.algorithm, conflict.outdated) not in self._told:
+                log.warning(
+                    "two runners offer an algorithm with different schemas; the newer one is current, "
+                    "the other gets no new work until it is updated",
+                    algorithm=conflict.algorithm,
+                    current=conflict.current,
+                    outdated=conflict.outdated,
+                )
+        self._told = {(conflict.algorithm, conflict.outdated) for conflict in conflicts}
+
+    # -- memory
+
+    async def _write_changes(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(SNAPSHOT_DELAY_SECONDS)
+            if not await self._write():
+                await asyncio.sleep(SNAPSHOT_RETRY_SECONDS)
+
+    async def _write_last(self) -> None:
+        if self._dirty.is_set():
+            await self._write()
+
+    async def _write(self) -> bool:
+        self._dirty.clear()
+        try:
+            await asyncio.shield(asyncio.to_thread(self._file.write, self.registry.snapshot()))
+        except OSError as error:
+            self._dirty.set()
+            log.warning(
+                "the snapshot cannot be written; what is registered now would be lost with this process",
+                path=str(self._file.path),
+                reason=error.strerror,
+            )
+            return False
+        except asyncio.CancelledError:
+            self._dirty.set()
+            raise
+        return True

@@ -1,0 +1,16 @@
+"""The registry's numbers for Prometheus, read when they are asked for."""
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from runner_discovery.registry import Registry
+
+
+def add_metrics(metrics: CollectorRegistry, registry: Registry) -> None:
+    numbers = (
+        ("runners", "Live runners.", lambda: registry.runner_count),
+        ("algorithms", "Algorithms that were registered once.", lambda: registry.algorithm_count),
+        ("conflicts", "Live runners with an outdated schema of an algorithm.", lambda: len(registry.conflicts())),
+        ("index", "Number of changes of the catalogue.", lambda: registry.index),
+    )
+    for name, text, read in numbers:
+        Gauge(f"runner_discovery_{name}", text, registry=metrics).set_function(read)

@@ -1,0 +1,25 @@
+"""Settings of the registry."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+
+from runnerlib.service.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Where the registry listens, how long a lease lasts, and where it remembers."""
+
+    port: int = Field(
+        default=8010,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("PORT", "RUNNER_DISCOVERY_PORT"),
+        description="Port to listen on; 0 takes a free one.",
+    )
+    lease_seconds: float = Field(
+        default=30, ge=1, le=3600, description="A runner that has not renewed for this long is gone."
+    )
+    snapshot_path: Path = Field(
+        default=Path(".plugplay/discovery.json"), description="File that keeps what is registered over a restart."
+    )
