@@ -38,7 +38,7 @@ def field_errors(errors: Iterable[ValidationError], schema: dict[str, Any]) -> l
     """The errors as sentences, in the order of the schema's fields; unknown fields last; each place once."""
     leaves = [leaf for error in errors for leaf in _leaves(error)]
     order = {name: place for place, name in enumerate(schema.get("properties", {}))}
-    leaves.sort(key=lambda leaf: order.get(leaf.absolute_path[0], len(order)) if leaf.absolute_path else -1)
+    leaves.sort(key=lambda leaf: _rank(leaf, order))
     by_field: dict[str, FieldError] = {}
     for leaf in leaves:
         field = _field(leaf.absolute_path)
@@ -50,6 +50,11 @@ def in_one_line(errors: Sequence[FieldError], most: int = 3) -> str:
     """The first errors as one sentence."""
     text = "; ".join(f"{error.field} {error.message}" for error in errors[:most])
     return text if len(errors) <= most else f"{text}; and {len(errors) - most} more"
+
+
+def _rank(error: ValidationError, order: dict[Any, int]) -> tuple[int, bool]:
+    path = error.absolute_path
+    return (order.get(path[0], len(order)) if path else -1, error.validator == "additionalProperties")
 
 
 def _leaves(error: ValidationError, depth: int = 0) -> Iterator[ValidationError]:
@@ -112,6 +117,10 @@ def _alternatives(error: ValidationError) -> str:
     if children and all(child.validator == "type" and not child.relative_path for child in children):
         wanted = dict.fromkeys(_type_name(child.validator_value) for child in children)
         return f"must be {_or(wanted)}, not {_type_of(error.instance)}"
+    tags = [child for child in children if child.validator == "const"]
+    if tags and len({tuple(tag.relative_path) for tag in tags}) == 1:
+        values = ", ".join(_short(_json(tag.validator_value)) for tag in tags[:_MOST_CHOICES])
+        return f"has {_field(tags[0].relative_path)!r} {_short(_json(tags[0].instance))}, which must be one of {values}"
     fitting = [child for child in children if not _means_other_branch(child)]
     if not fitting:
         return "fits none of its allowed forms"
@@ -129,7 +138,7 @@ def _choices(error: ValidationError) -> str:
 
 def _format(error: ValidationError) -> str:
     example = EXAMPLES.get(str(error.validator_value))
-    return f"must be a {error.validator_value}" + (f" such as {example}" if example else "")
+    return f"must have the format {error.validator_value}" + (f", such as {example}" if example else "")
 
 
 def _limit(words: str) -> Callable[[ValidationError], str]:
