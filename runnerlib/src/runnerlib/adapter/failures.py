@@ -1,0 +1,93 @@
+"""From what a handler raised to the error a caller is told, by class."""
+
+import asyncio
+import concurrent.futures
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from runnerlib.adapter.model import Options
+from runnerlib.adapter.results import BadResult
+from runnerlib.contract import FailureCode, RunError
+
+MAX_MESSAGE_BYTES = 4 * 1024
+MAX_TRACEBACK_BYTES = 16 * 1024
+
+#: What may be gone at the next attempt. On Python 3.10 asyncio and concurrent.futures have time-outs of their own.
+_TRANSIENT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError, OSError, MemoryError)
+#: Libraries' own classes for a device without memory, e.g. torch.cuda.OutOfMemoryError.
+_OUT_OF_MEMORY = "OutOfMemoryError"
+
+_OUR_FOLDER = str(Path(__file__).parent)
+
+
+def classify(error: BaseException, options: Options) -> RunError:
+    """Says what became of a run whose handler raised `error`: code, message, whether another attempt may help."""
+    if isinstance(error, BadResult):
+        return RunError(code=FailureCode.BAD_RESULT.value, message=_cut(str(error)), retryable=False)
+    return RunError(
+        code=FailureCode.HANDLER_ERROR.value,
+        message=message_of(error),
+        retryable=is_transient(error, options.retry_on),
+        traceback=traceback_of(error),
+    )
+
+
+def is_transient(error: BaseException, retry_on: Iterable[str] = ()) -> bool:
+    """Whether another attempt may help: time-outs, connections, the operating system, memory, and `retry_on`."""
+    if isinstance(error, _TRANSIENT):
+        return True
+    classes = type(error).__mro__
+    if any(cls.__name__ == _OUT_OF_MEMORY for cls in classes):
+        return True
+    wanted = frozenset(retry_on)
+    return bool(wanted) and any(dotted_name(cls) in wanted for cls in classes)
+
+
+def dotted_name(cls: type) -> str:
+    """How a class is named in `Options.retry_on`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def message_of(error: BaseException) -> str:
+    """``TypeName: text``, cut to 4 KB. Never fails, whatever the author's ``__str__`` does."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an author's __str__ may raise anything; the type's name still tells something
+        text = ""
+    return _cut(f"{name}: {text}" if text else name)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback from the author's first frame on, its last 16 KB."""
+    trimmed = _skip_ours(error.__traceback__)
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trimmed))
+    except Exception:  # the same author's __str__
+        text = "".join(traceback.format_tb(trimmed)) + type(error).__name__
+    data = _clean(text).encode()
+    if len(data) <= MAX_TRACEBACK_BYTES:
+        return data.decode()
+    return "…\n" + data[-MAX_TRACEBACK_BYTES + 8 :].decode(errors="ignore")
+
+
+def _skip_ours(frames: TracebackType | None) -> TracebackType | None:
+    """Frames of this package say nothing to an author."""
+    first = frames
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):
+        first = first.tb_next
+    return first if first is not None else frames
+
+
+def _cut(text: str) -> str:
+    data = _clean(text).encode()
+    if len(data) <= MAX_MESSAGE_BYTES:
+        return data.decode()
+    return data[: MAX_MESSAGE_BYTES - 4].decode(errors="ignore") + "…"
+
+
+def _clean(text: str) -> str:
+    """Without what some databases refuse: lone surrogates and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
