@@ -11,11 +11,11 @@ class Backoff:
 
     def __init__(self, first_seconds: float = FIRST_SECONDS) -> None:
         self._first_seconds = first_seconds
-        self._deaths = 0
+        self._next_seconds = first_seconds
 
     def next_seconds(self, lived_seconds: float) -> float:
         if lived_seconds >= HEALTHY_SECONDS:
-            self._deaths = 0
-        delay = min(self._first_seconds * 2.0**self._deaths, MOST_SECONDS)
-        self._deaths += 1
+            self._next_seconds = self._first_seconds
+        delay = self._next_seconds
+        self._next_seconds = min(2 * delay, MOST_SECONDS)
         return delay

@@ -1,20 +1,19 @@
 """A virtual environment of its own for each runner, made once and kept until its requirements change."""
 
 import asyncio
-import contextlib
 import hashlib
 import shutil
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from worker.child import start_child
 from worker.errors import EnvironmentBroken
-from worker.lines import read_lines
-from worker.process_group import end_group
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
+from worker.settings import inherited_environment
 
 #: Written last. A folder without it was never finished, whatever ended its making, and is made anew.
 COMPLETE = "complete"
@@ -113,33 +112,13 @@ class EnvironmentBuilder:
 async def _run(command: Sequence[str], folder: Path, why: str, report: Callable[[str], None]) -> None:
     """Runs one step, in `folder`, to its end; its last lines go into the error."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        cwd=folder,
-    )
-    assert process.stdout is not None
-    async with _ended_with_us(process):
-        async for line in read_lines(process.stdout):
+    async with start_child(command, folder=folder, environment=inherited_environment()) as child:
+        async for line in child.lines():
             if line.strip():
                 tail.append(line.rstrip())
                 report(line.strip())
-        if await process.wait():
+        if await child.wait():
             raise EnvironmentBroken("\n".join([f"{why}:", *(f"    {line}" for line in tail)]))
-
-
-@contextlib.asynccontextmanager
-async def _ended_with_us(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
-    """An interrupted build leaves no pip behind."""
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            end_group(process.pid)
-            await process.wait()
 
 
 def _requirements(runner: RunnerFolder) -> str:

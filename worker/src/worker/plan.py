@@ -58,7 +58,7 @@ class Layout:
             DISCOVERY,
             "runner_discovery",
             self.settings.discovery_port,
-            {"DISCOVERY_FILE": str(self.data / "discovery.json")},
+            {"SNAPSHOT_PATH": str(self.data / "discovery.json")},
         )
 
     def core(self) -> ProcessPlan:

@@ -10,15 +10,12 @@ from pathlib import Path
 import aiohttp
 
 from worker.backoff import FIRST_SECONDS, Backoff
+from worker.child import Child, rest_of, start_child
 from worker.errors import StartFailed
-from worker.lines import read_lines
 from worker.output import Output
-from worker.process_group import ask_to_stop, end_group
 
 #: How often a starting process is asked whether it is ready.
 _ASK_SECONDS = 0.05
-#: After the end of a process: how long its last lines may take to arrive.
-_LAST_LINES_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class ManagedProcess:
         self.restarts = 0
         self._output = output
         self._ready_pid: int | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
@@ -53,8 +50,7 @@ class ManagedProcess:
     @property
     def pid(self) -> int | None:
         """Its process id while it lives."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+        return self._child.pid if self._child is not None and self._child.lives else None
 
     @property
     def has_given_up(self) -> bool:
@@ -102,8 +98,8 @@ class ManagedProcess:
         """At once, with everything it started; :meth:`stop` then only waits for its end."""
         self._stop.set()
         self._kill.set()
-        if self._process is not None and self._process.returncode is None:
-            end_group(self._process.pid)
+        if self._child is not None and self._child.lives:
+            self._child.kill_group()
 
     async def _keep_alive(self) -> None:
         backoff = Backoff(self.plan.first_delay_seconds)
@@ -121,56 +117,43 @@ class ManagedProcess:
 
     async def _run_once(self) -> str:
         """From its start to its end; says how it ended."""
+        plan = self.plan
         try:
-            process = await self._spawn()
+            async with start_child(plan.command, folder=plan.folder, environment=plan.environment) as child:
+                self._child = child
+                reading = asyncio.create_task(self._show(child))
+                code = await self._until_end(child)
+                # Nothing that a dead process started may keep its port, its memory or our pipe.
+                child.kill_group()
+                await rest_of(reading)
         except OSError as error:
             return f"cannot be started ({error})"
-        self._process = process
-        assert process.stdout is not None
-        reader = asyncio.create_task(self._show(process.stdout))
-        try:
-            code = await self._until_end(process)
-        finally:
-            # Nothing that a dead process started may keep its port, its memory or our pipe.
-            end_group(process.pid)
-            await asyncio.wait([reader], timeout=_LAST_LINES_SECONDS)
-            reader.cancel()
-        if code in self.plan.hopeless and not self._stop.is_set():
-            self._output.say(f"{self.plan.name} is not started again: {self.plan.advice}")
+        if code in plan.hopeless and not self._stop.is_set():
+            self._output.say(f"{plan.name} is not started again: {plan.advice}")
             self._stop.set()
         return _how_it_ended(code)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self.plan.command,
-            env=self.plan.environment,
-            cwd=self.plan.folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    async def _until_end(self, process: asyncio.subprocess.Process) -> int:
-        end = asyncio.create_task(process.wait())
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait([end, stop], return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+    async def _until_end(self, child: Child) -> int:
+        end = asyncio.create_task(child.wait())
+        await _first_of(end, self._stop)
         if not end.done():
-            ask_to_stop(process.pid)
-            kill = asyncio.create_task(self._kill.wait())
-            timeout = self.plan.stop_seconds
-            await asyncio.wait([end, kill], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            kill.cancel()
+            child.ask_to_stop()
+            await _first_of(end, self._kill, self.plan.stop_seconds)
             if not end.done():
                 if not self._kill.is_set():
-                    self._output.say(f"{self.plan.name} did not stop within {timeout:g} s and is killed")
-                end_group(process.pid)
+                    self._output.say(f"{self.plan.name} did not stop within {self.plan.stop_seconds:g} s and is killed")
+                child.kill_group()
         return await end
 
-    async def _show(self, stream: asyncio.StreamReader) -> None:
-        async for line in read_lines(stream):
+    async def _show(self, child: Child) -> None:
+        async for line in child.lines():
             self._output.line(self.plan.name, line)
+
+
+async def _first_of(end: "asyncio.Task[int]", event: asyncio.Event, timeout_seconds: float | None = None) -> None:
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([end, waiting], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 def _how_it_ended(code: int) -> str:

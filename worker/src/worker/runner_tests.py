@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.build_progress import BuildProgress
+from worker.child import start_child
 from worker.environments import EnvironmentBuilder
-from worker.lines import read_lines
 from worker.output import Output
-from worker.process_group import end_group
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder, find_runners
 from worker.settings import WorkerSettings, inherited_environment
@@ -32,21 +31,7 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
 
 
 async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
-    process = await asyncio.create_subprocess_exec(
-        str(python),
-        *_PYTEST,
-        cwd=runner.path,
-        env=inherited_environment(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        async for line in read_lines(process.stdout):
+    async with start_child([str(python), *_PYTEST], folder=runner.path, environment=inherited_environment()) as child:
+        async for line in child.lines():
             output.line(runner.name, line)
-        return await process.wait() == 0
-    finally:
-        end_group(process.pid)
-        await process.wait()
+        return await child.wait() == 0

@@ -1,0 +1,167 @@
+"""What the worker's tests share: a captured terminal, small runners, a service that answers like ours."""
+
+import asyncio
+import io
+import os
+import socket
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from worker.output import Output
+from worker.plan import MARK
+from worker.processes import ProcessPlan
+from worker.runners import RunnerFolder
+
+#: Answers /healthz/ready like a service of ours, stops on SIGTERM, and does what its arguments say.
+SERVICE = """
+import http.server, os, signal, subprocess, sys, time
+mode = sys.argv[1] if len(sys.argv) > 1 else ""
+print("hello from", os.getpid(), flush=True)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if mode == "parent":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("child", child.pid, flush=True)
+if mode.startswith("exit"):
+    sys.exit(int(mode[4:]))
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *words):
+        pass
+
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def terminal() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def output(terminal: io.StringIO) -> Output:
+    return Output(terminal)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture
+def until() -> Callable[..., object]:
+    """Waits, with a bound, until a condition holds; in a test without an event loop of its own."""
+
+    def wait(condition: Callable[[], object], seconds: float = 10) -> object:
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            time.sleep(0.02)
+        return value
+
+    return wait
+
+
+@pytest.fixture
+def until_async() -> Callable[..., object]:
+    async def wait(condition: Callable[[], object], seconds: float = 10) -> object:
+        async with asyncio.timeout(seconds):
+            while not (value := condition()):
+                await asyncio.sleep(0.02)
+        return value
+
+    return wait
+
+
+@pytest.fixture
+def service_plan(tmp_path: Path, free_port: Callable[[], int]) -> Callable[..., ProcessPlan]:
+    """Plans a small service; the first word is its mode."""
+    script = tmp_path / "service.py"
+    script.write_text(SERVICE)
+
+    def plan(mode: str = "", **options: object) -> ProcessPlan:
+        port = free_port()
+        return ProcessPlan(
+            name=str(options.pop("name", "service")),
+            command=(sys.executable, str(script), mode),
+            url=f"http://127.0.0.1:{port}",
+            environment=dict(os.environ) | {"PORT": str(port), MARK: str(tmp_path)},
+            **options,  # type: ignore[arg-type]
+        )
+
+    return plan
+
+
+@pytest.fixture
+def make_runner(tmp_path: Path) -> Callable[..., RunnerFolder]:
+    """Writes a runner's folder below ``tmp_path/runners``."""
+
+    def make(name: str, code: str = "", requirements: str | None = "", position: int = 0) -> RunnerFolder:
+        folder = tmp_path / "runners" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "runner_adapter.py").write_text(textwrap.dedent(code))
+        if requirements is not None:
+            (folder / "requirements.txt").write_text(requirements)
+        return RunnerFolder(name, folder, position)
+
+    return make
+
+
+@pytest.fixture
+def make_wheel(tmp_path: Path) -> Callable[..., Path]:
+    """An empty package as a wheel, so that pip needs no network."""
+
+    def make(name: str, version: str, *needs: str) -> Path:
+        info = f"{name}-{version}.dist-info"
+        metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {n}" for n in needs)]
+        files = {
+            f"{name}.py": "",
+            f"{info}/METADATA": "\n".join(metadata) + "\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+        wheel = tmp_path / "wheels" / f"{name}-{version}-py3-none-any.whl"
+        wheel.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+        return wheel
+
+    return make
+
+
+@pytest.fixture
+def marked_processes(tmp_path: Path) -> Iterator[Callable[[Path], list[psutil.Process]]]:
+    """Lists the living processes that carry an environment's mark; what a test leaves is killed and fails it."""
+
+    def find(data: Path) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == str(data) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    yield find
+    left = [process for folder in (tmp_path, tmp_path / "data") for process in find(folder)]
+    for process in left:
+        process.kill()
+    assert not left, f"left behind: {left}"

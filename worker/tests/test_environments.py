@@ -1,0 +1,145 @@
+"""Virtual environments: made once, kept, made anew when something changes, never half-made."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from worker.environments import COMPLETE, EnvironmentBuilder
+from worker.errors import EnvironmentBroken
+from worker.runnerlib_source import RunnerlibSource, find_runnerlib
+from worker.runners import RunnerFolder
+
+MakeRunner = Callable[..., RunnerFolder]
+#: Installs nothing new: pip is in every virtual environment.
+NOTHING = RunnerlibSource(arguments=("pip",), fingerprint="nothing")
+
+
+class Steps(list[str]):
+    def __call__(self, name: str, what: str) -> None:
+        self.append(f"{name}: {what}")
+
+
+def _ensure(builder: EnvironmentBuilder, runner: RunnerFolder, steps: Steps | None = None) -> Path:
+    return asyncio.run(builder.ensure(runner, steps if steps is not None else Steps()))
+
+
+def test_environment_is_made_once_and_found_again(tmp_path: Path, make_runner: MakeRunner) -> None:
+    runner = make_runner("tiny", requirements="# nothing but a comment\n")
+    steps = Steps()
+    python = _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner, steps)
+    prefix = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
+    assert Path(prefix.stdout.strip()) == python.parent.parent
+    assert steps[0] == "tiny: making a virtual environment"
+
+    steps.clear()
+    assert _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner, steps) == python
+    assert steps == []
+
+
+def test_other_requirements_or_runnerlib_or_python_mean_another_environment(
+    tmp_path: Path, make_runner: MakeRunner
+) -> None:
+    builder = EnvironmentBuilder(tmp_path, NOTHING)
+    paths = {
+        builder.path(make_runner("tiny", requirements="")),
+        builder.path(make_runner("tiny", requirements="one==1")),
+        EnvironmentBuilder(tmp_path, replace(NOTHING, fingerprint="other")).path(make_runner("tiny")),
+        EnvironmentBuilder(tmp_path, NOTHING, python="/other/python").path(make_runner("tiny")),
+        EnvironmentBuilder(tmp_path, NOTHING, extra=["pytest"]).path(make_runner("tiny")),
+    }
+    assert len(paths) == 5
+
+
+def test_changed_requirements_replace_the_older_environment(
+    tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
+) -> None:
+    source = RunnerlibSource((str(make_wheel("plugplay_runnerlib", "1.0")),), "wheel")
+    builder = EnvironmentBuilder(tmp_path / "venvs", source)
+    neighbour = tmp_path / "venvs" / "tiny-neighbour-0123456789ab"
+    neighbour.mkdir(parents=True)
+    old = _ensure(builder, make_runner("tiny"))
+    new = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "1.0"))))
+    assert new != old
+    assert not old.exists()
+    assert neighbour.exists()
+    subprocess.run([new, "-c", "import needle"], check=True)
+
+
+def test_requirement_that_does_not_exist_is_told_with_pips_last_lines(tmp_path: Path, make_runner: MakeRunner) -> None:
+    runner = make_runner("wrong", requirements="./no-such-package-1.0-py3-none-any.whl\n")
+    builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING)
+    with pytest.raises(EnvironmentBroken) as error:
+        _ensure(builder, runner)
+    assert str(error.value).startswith(f"{runner.requirements} could not be installed:\n")
+    assert "no-such-package" in str(error.value)
+    assert not builder.path(runner).exists()
+
+
+def test_pins_that_break_runnerlib_are_told(
+    tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
+) -> None:
+    wheels = [str(make_wheel("plugplay_runnerlib", "1.0", "needle>=2")), str(make_wheel("needle", "2.0"))]
+    runner = make_runner("old", requirements=str(make_wheel("needle", "1.0")))
+    with pytest.raises(EnvironmentBroken) as error:
+        _ensure(EnvironmentBuilder(tmp_path / "venvs", RunnerlibSource(tuple(wheels), "wheels")), runner)
+    assert "runnerlib needs needle>=2, the requirements bring 1.0" in str(error.value)
+
+
+def test_interrupted_making_leaves_nothing(
+    tmp_path: Path, make_runner: MakeRunner, until_async: Callable[..., object]
+) -> None:
+    pid_file = tmp_path / "pid"
+    endless = tmp_path / "python"
+    endless.write_text(
+        f'#!/bin/sh\nmkdir -p "$4"\necho $$ > "{pid_file}.new"\nmv "{pid_file}.new" "{pid_file}"\nsleep 600\n'
+    )
+    endless.chmod(0o755)
+    runner = make_runner("tiny")
+
+    async def scenario() -> None:
+        builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING, python=str(endless))
+        making = asyncio.create_task(builder.ensure(runner, Steps()))
+        await until_async(pid_file.exists)
+        assert builder.path(runner).exists()
+        making.cancel()
+        await asyncio.wait([making], timeout=5)
+        assert making.cancelled()
+        assert not builder.path(runner).exists()
+
+    asyncio.run(scenario())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_half_made_environment_of_a_killed_worker_is_made_anew(tmp_path: Path, make_runner: MakeRunner) -> None:
+    runner = make_runner("tiny")
+    builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING)
+    folder = builder.path(runner)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text("half")
+    assert not builder.is_complete(runner)
+    python = _ensure(builder, runner)
+    subprocess.run([python, "-c", ""], check=True)
+    assert (folder / COMPLETE).exists()
+
+
+def test_runners_folder_does_not_shadow_what_pip_imports(tmp_path: Path, make_runner: MakeRunner) -> None:
+    runner = make_runner("shadow")
+    (runner.path / "json.py").write_text("raise SystemExit('shadowed')")
+    _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner)
+
+
+def test_real_environment_serves_runnerlib_from_the_checkout(tmp_path: Path, make_runner: MakeRunner) -> None:
+    source = find_runnerlib()
+    python = _ensure(EnvironmentBuilder(tmp_path / "venvs", source), make_runner("tiny"))
+    command = [python, "-c", "import runnerlib, pydantic; print(runnerlib.__file__)"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
+    if source.arguments[0] == "--editable":
+        assert Path(found).is_relative_to(source.arguments[1])
+    assert sys.prefix not in str(python)

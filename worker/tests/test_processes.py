@@ -1,0 +1,157 @@
+"""One process: shown, started again, stopped."""
+
+import asyncio
+import io
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from worker.errors import StartFailed
+from worker.output import Output
+from worker.processes import ManagedProcess, ProcessPlan
+
+Plan = Callable[..., ProcessPlan]
+
+
+def test_lines_carry_the_name_of_their_process(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan(name="text"), output)
+        process.start()
+        await process.wait_ready(10)
+        await process.stop()
+
+    asyncio.run(scenario())
+    assert "text       │ hello from" in terminal.getvalue()
+
+
+def test_process_that_dies_is_started_again(
+    service_plan: Plan, output: Output, terminal: io.StringIO, until_async: Callable[..., object]
+) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan(first_delay_seconds=0.05), output)
+        process.start()
+        await process.wait_ready(10)
+        first = process.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until_async(lambda: process.pid not in (None, first))
+        await process.wait_ready(10)
+        assert process.restarts == 1
+        await process.stop()
+        assert process.pid is None
+
+    asyncio.run(scenario())
+    assert "service was ended by SIGKILL; it is started again in 0.05 s" in terminal.getvalue()
+
+
+def test_hopeless_end_is_final_and_advice_is_shown(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:
+    async def scenario() -> None:
+        plan = service_plan("exit3", hopeless=frozenset({3}), advice="mend the adapter")
+        process = ManagedProcess(plan, output)
+        process.start()
+        with pytest.raises(StartFailed, match="ended before it was ready"):
+            await process.wait_ready(10)
+        assert process.restarts == 0
+        assert process.has_given_up
+        await process.stop()
+
+    asyncio.run(scenario())
+    assert "service is not started again: mend the adapter" in terminal.getvalue()
+
+
+def test_start_that_dies_again_and_again_is_given_up(service_plan: Plan, output: Output) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan("exit1", first_delay_seconds=0.01), output)
+        process.start()
+        with pytest.raises(StartFailed, match="does not stay alive"):
+            await process.wait_ready(20, most_restarts=1)
+        await process.stop()
+
+    asyncio.run(scenario())
+
+
+def test_stubborn_process_is_killed_in_bounded_time(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan("stubborn", stop_seconds=0.3), output)
+        process.start()
+        await process.wait_ready(10)
+        await asyncio.wait_for(process.stop(), 5)
+        assert process.pid is None
+
+    asyncio.run(scenario())
+    assert "service did not stop within 0.3 s and is killed" in terminal.getvalue()
+
+
+def test_kill_does_not_wait_for_the_stop_in_progress(service_plan: Plan, output: Output) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan("stubborn", stop_seconds=60), output)
+        process.start()
+        await process.wait_ready(10)
+        stopping = asyncio.create_task(process.stop())
+        await asyncio.sleep(0)
+        process.kill()
+        await asyncio.wait_for(stopping, 5)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_process_started_ends_with_it(
+    service_plan: Plan, output: Output, terminal: io.StringIO, until_async: Callable[..., object]
+) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan("parent"), output)
+        process.start()
+        await process.wait_ready(10)
+        await process.stop()
+        child = int(terminal.getvalue().split("child ")[1].split()[0])
+        await until_async(lambda: not _runs(child))
+
+    asyncio.run(scenario())
+
+
+def test_stop_before_start_and_stop_twice_do_nothing(service_plan: Plan, output: Output) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan(), output)
+        await process.stop()
+        process = ManagedProcess(service_plan(), output)
+        process.start()
+        await process.stop()
+        await process.stop()
+        assert process.pid is None
+
+    asyncio.run(scenario())
+
+
+def test_stop_between_two_starts_is_immediate(
+    service_plan: Plan, output: Output, terminal: io.StringIO, until_async: Callable[..., object]
+) -> None:
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan("exit1", first_delay_seconds=30), output)
+        process.start()
+        await until_async(lambda: "started again" in terminal.getvalue())
+        await asyncio.wait_for(process.stop(), 2)
+
+    asyncio.run(scenario())
+
+
+def test_command_that_is_not_there_is_said(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:
+    async def scenario() -> None:
+        plan = ProcessPlan(name="gone", command=("/no/such/python",), url="http://127.0.0.1:1", environment={})
+        process = ManagedProcess(plan, output)
+        process.start()
+        with pytest.raises(StartFailed):
+            await process.wait_ready(0.3)
+        await process.stop()
+
+    asyncio.run(scenario())
+    assert "gone cannot be started" in terminal.getvalue()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,36 @@
+"""Which runners there are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from worker.errors import NoRunners
+from worker.runners import RunnerFolder, find_runners
+
+
+def test_every_folder_with_an_adapter_is_a_runner(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+    for name in ("text", "nlp"):
+        make_runner(name)
+    (tmp_path / "runners" / "notes").mkdir()
+    assert [(r.name, r.position) for r in find_runners(tmp_path / "runners")] == [("nlp", 0), ("text", 1)]
+
+
+def test_only_keeps_the_position_and_so_the_port(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+    for name in ("text", "nlp"):
+        make_runner(name)
+    assert [(r.name, r.position) for r in find_runners(tmp_path / "runners", ["text"])] == [("text", 1)]
+
+
+def test_misspelt_runner_is_told_with_the_near_one(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+    for name in ("text", "nlp"):
+        make_runner(name)
+    with pytest.raises(NoRunners, match="no runner called 'txt'; there are: text"):
+        find_runners(tmp_path / "runners", ["txt"])
+
+
+def test_empty_and_missing_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(NoRunners, match="holds no runner"):
+        find_runners(tmp_path)
+    with pytest.raises(NoRunners, match="--runners"):
+        find_runners(tmp_path / "missing")
