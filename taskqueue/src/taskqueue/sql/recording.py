@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from runnerlib.contract import HistoryEntry, TaskState, strict_json
+from taskqueue.messages import envelope
 from taskqueue.sql import statements
-from taskqueue.sql.rows import clean, clean_or_none, envelope, history_from, history_text
+from taskqueue.sql.rows import clean, clean_or_none, history_from, history_text
 from taskqueue.tasks import Cancelled, Delivery, Failed, Record, Retrying, Succeeded
 
 

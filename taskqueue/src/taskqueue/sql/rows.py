@@ -8,7 +8,7 @@ from sqlalchemy import Row
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
 from taskqueue.sql.tables import dead_letters, tasks
-from taskqueue.tasks import DeadLetter, Delivery, Placement, TaskRow
+from taskqueue.tasks import DeadLetter, Placement, TaskRow
 
 #: The columns of a TaskRow, in the order `task_row` reads them.
 TASK_COLUMNS = (
@@ -96,12 +96,6 @@ def history_from(text: str | None) -> tuple[HistoryEntry, ...]:
 
 def history_text(history: Sequence[HistoryEntry]) -> str | None:
     return clean(_HISTORY.dump_json(tuple(history)).decode()) if history else None
-
-
-def envelope(delivery: Delivery) -> bytes:
-    """The message as a producer would write it."""
-    head = strict_json.dumps({"id": delivery.id, "algorithm": delivery.algorithm})
-    return head[:-1] + b',"payload":' + delivery.payload + b"}"
 
 
 def clean(text: str) -> str:

@@ -1,0 +1,182 @@
+"""The task store in memory."""
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from runnerlib.contract import HistoryEntry, Progress, TaskState
+from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
+from taskqueue.messages import envelope
+from taskqueue.tasks import (
+    CancelAnswer,
+    Cancelled,
+    Counts,
+    DeadLetter,
+    Failed,
+    NewTask,
+    Placement,
+    Record,
+    Retrying,
+    Succeeded,
+    TaskRow,
+)
+
+
+class MemoryStore:
+    """See `taskqueue.protocols.TaskStore`."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
+        entries = self._tables.entries
+        return {task_id: entries[task_id].row for task_id in ids if task_id in entries}
+
+    async def get(self, task_id: str) -> TaskRow | None:
+        entry = self._tables.entries.get(task_id)
+        return None if entry is None else entry.row
+
+    async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
+        with self._tables.waiters.waiting(task_id) as ended:
+            row = await self.get(task_id)
+            if row is None or row.state.is_terminal:
+                return row
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), timeout_seconds)
+        return await self.get(task_id)
+
+    async def record(self, records: Sequence[Record]) -> list[bool]:
+        written = [self._record(record) for record in records]
+        kept = [record for record, done in zip(records, written, strict=True) if done]
+        self._tables.outstanding.mark_over(record.delivery for record in kept)
+        self._tables.arrived({record.delivery.algorithm for record in kept if isinstance(record, Retrying)})
+        return written
+
+    async def place(self, placements: Sequence[Placement]) -> None:
+        for placement in placements:
+            entry = self._open_entry(placement.id, placement.attempt)
+            if entry is not None:
+                self._tables.change(
+                    entry,
+                    state=TaskState.RUNNING,
+                    attempt=placement.attempt,
+                    placement=placement,
+                    runner=placement.runner,
+                )
+
+    async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
+        for task_id, attempt, fraction, message in updates:
+            entry = self._open_entry(task_id, attempt)
+            if entry is not None:
+                self._tables.change(entry, progress=Progress(fraction=fraction, message=message))
+
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        entry = self._tables.entries.get(task_id)
+        if entry is None:
+            unseen = NewTask(id=task_id, algorithm="", payload=b"null", digest="")
+            row = new_row(unseen, TaskState.QUEUED, 1, self._tables.clock.wall())
+            entry = self._tables.entries[task_id] = Entry(next(self._tables.sequence), row)
+        if entry.ended:
+            return CancelAnswer.FINISHED
+        if entry.row.state in WAITING:
+            self._tables.end(entry, TaskState.CANCELLED)
+            return CancelAnswer.CANCELLED
+        self._tables.change(entry, cancel_requested=True)
+        return CancelAnswer.REQUESTED
+
+    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
+        return {task_id for task_id, row in (await self.lookup(list(ids))).items() if row.cancel_requested}
+
+    async def counts(self) -> list[Counts]:
+        by_algorithm: dict[str, dict[TaskState, int]] = {}
+        oldest: dict[str, float] = {}
+        for entry in self._tables.entries.values():
+            states = by_algorithm.setdefault(entry.row.algorithm, {})
+            states[entry.row.state] = states.get(entry.row.state, 0) + 1
+            if entry.available_at == 0.0 and entry.token is None:
+                oldest.setdefault(entry.row.algorithm, entry.row.created_at)
+        return [Counts(name, states, oldest.get(name)) for name, states in sorted(by_algorithm.items())]
+
+    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
+        letters = [letter for letter in self._tables.dead_letters if before is None or letter.dead_id < before]
+        return letters[::-1][:limit]
+
+    async def purge(self, finished_before: float, limit: int) -> int:
+        ended = [e.row for e in self._tables.entries.values() if e.row.finished_at is not None]
+        old = sorted((r.finished_at, r.id) for r in ended if r.finished_at and r.finished_at < finished_before)[:limit]
+        for _, task_id in old:
+            del self._tables.entries[task_id]
+        return len(old)
+
+    def _open_entry(self, task_id: str, attempt: int) -> Entry | None:
+        """The entry, if the fence lets this attempt through."""
+        entry = self._tables.entries.get(task_id)
+        return entry if entry is not None and not entry.ended and entry.row.attempt <= attempt else None
+
+    def _record(self, record: Record) -> bool:
+        delivery = record.delivery
+        entry = self._tables.entries.get(delivery.id)
+        if entry is None:
+            row = new_row(delivery, TaskState.RUNNING, delivery.attempt, self._tables.clock.wall())
+            entry = self._tables.entries[delivery.id] = Entry(next(self._tables.sequence), row)
+        if entry.ended:
+            return False
+        if entry.row.attempt > delivery.attempt:
+            return self._explain_retry(record, entry)
+        self._write(record, entry)
+        return True
+
+    def _explain_retry(self, record: Record, entry: Entry) -> bool:
+        """The queue has already moved the row on to the next attempt; the reason is still to be written, once."""
+        attempt = record.delivery.attempt
+        if not isinstance(record, Retrying) or entry.row.attempt != attempt + 1:
+            return False
+        if any(past.attempt == attempt for past in entry.row.history):
+            return False
+        self._tables.change(entry, **self._why(record, entry))
+        return True
+
+    def _write(self, record: Record, entry: Entry) -> None:
+        attempt = record.delivery.attempt
+        match record:
+            case Succeeded():
+                kept = {"attempt": attempt, "result": record.result, "runner": record.runner or entry.row.runner}
+                self._tables.end(entry, TaskState.SUCCEEDED, error_code=None, error_message=None, **kept)
+            case Cancelled():
+                self._tables.end(entry, TaskState.CANCELLED, attempt=attempt, error_code=None, error_message=None)
+            case Retrying():
+                self._tables.change(entry, **self._why(record, entry))
+                self._tables.next_attempt(entry, attempt + 1, self._tables.clock.to_steady(record.available_at))
+            case Failed():
+                self._tables.end(entry, TaskState.FAILED, attempt=attempt, **self._why(record, entry))
+                self._tables.dead_letters.append(self._dead_letter(record, entry))
+
+    def _why(self, record: Retrying | Failed, entry: Entry) -> dict[str, Any]:
+        history = record.history or (
+            *entry.row.history,
+            HistoryEntry(
+                attempt=record.delivery.attempt,
+                code=record.code,
+                message=record.message,
+                runner=record.runner,
+                at=datetime.fromtimestamp(self._tables.clock.wall(), UTC),
+            ),
+        )
+        runner = record.runner or entry.row.runner
+        return {"error_code": record.code, "error_message": record.message, "history": history, "runner": runner}
+
+    def _dead_letter(self, record: Failed, entry: Entry) -> DeadLetter:
+        return DeadLetter(
+            dead_id=len(self._tables.dead_letters) + 1,
+            task_id=record.delivery.id,
+            algorithm=record.delivery.algorithm,
+            code=record.code,
+            message=record.message,
+            traceback=record.traceback,
+            body=envelope(record.delivery),
+            headers=record.delivery.headers,
+            history=entry.row.history,
+            created_at=self._tables.clock.wall(),
+        )

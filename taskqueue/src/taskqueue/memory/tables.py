@@ -1,0 +1,76 @@
+"""What the queue and the store in memory share."""
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runnerlib.contract import TaskState
+from taskqueue.clock import Clock
+from taskqueue.feed import PullFeed
+from taskqueue.outstanding import Outstanding
+from taskqueue.tasks import DeadLetter, Delivery, NewTask, TaskRow
+from taskqueue.waiters import Waiters
+
+WAITING = (TaskState.QUEUED, TaskState.RETRYING)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A row and its place in the queue; `available_at` is 0 for at once and None once the task has ended."""
+
+    seq: int
+    row: TaskRow
+    available_at: float | None = 0.0
+    token: int | None = None
+    delivery_count: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.row.state.is_terminal
+
+
+@dataclass(slots=True)
+class Tables:
+    """The rows, and who is to be told when one of them changes."""
+
+    clock: Clock
+    entries: dict[str, Entry] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    sequence: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    outstanding: Outstanding = field(default_factory=Outstanding)
+    waiters: Waiters = field(default_factory=Waiters)
+    feeds: set[PullFeed] = field(default_factory=set)
+
+    def arrived(self, algorithms: Collection[str]) -> None:
+        for feed in self.feeds:
+            if feed.algorithm in algorithms:
+                feed.arrived()
+
+    def change(self, entry: Entry, **changes: Any) -> None:
+        entry.row = replace(entry.row, updated_at=self.clock.wall(), **changes)
+
+    def end(self, entry: Entry, state: TaskState, **changes: Any) -> None:
+        self.change(entry, state=state, finished_at=self.clock.wall(), **changes)
+        entry.available_at = entry.token = None
+        self.waiters.ended([entry.row.id])
+
+    def next_attempt(self, entry: Entry, attempt: int, available_at: float) -> None:
+        self.change(entry, state=TaskState.RETRYING, attempt=attempt, placement=None, progress=None)
+        entry.available_at, entry.token, entry.delivery_count = available_at, None, 0
+
+
+def new_row(task: NewTask | Delivery, state: TaskState, attempt: int, now: float) -> TaskRow:
+    return TaskRow(
+        id=task.id,
+        algorithm=task.algorithm,
+        payload=task.payload,
+        digest=task.digest,
+        state=state,
+        attempt=attempt,
+        created_at=now,
+        updated_at=now,
+        expires_at=task.expires_at,
+        reply_to=task.reply_to,
+        correlation_id=task.correlation_id,
+    )

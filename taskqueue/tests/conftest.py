@@ -1,0 +1,136 @@
+"""Tasks, deliveries and bounded runs for every test of this package."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from runnerlib.contract import strict_json, task_digest
+from taskqueue.connect import open_embedded
+from taskqueue.memory import open_memory
+from taskqueue.protocols import Feed, TaskQueue, TaskStore
+from taskqueue.tasks import Delivery, NewTask
+
+Value = TypeVar("Value")
+Pair = tuple[TaskQueue, TaskStore]
+OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
+
+#: No scenario here needs more on a busy machine.
+LIMIT_SECONDS = 60.0
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Value]], Value]:
+    """Runs one scenario on a fresh event loop, with a bound."""
+
+    def call(scenario: Coroutine[Any, Any, Value]) -> Value:
+        async def bounded() -> Value:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                return await scenario
+
+        return asyncio.run(bounded())
+
+    return call
+
+
+@pytest.fixture
+def make_task() -> Callable[..., NewTask]:
+    def make(task_id: str, algorithm: str = "upper", payload: Any = None, **more: Any) -> NewTask:
+        value = {"text": task_id} if payload is None else payload
+        return NewTask(
+            id=task_id,
+            algorithm=algorithm,
+            payload=strict_json.dumps(value),
+            digest=task_digest(algorithm, value),
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_delivery(make_task: Callable[..., NewTask]) -> Callable[..., Delivery]:
+    """A delivery that came from nowhere near the store under test."""
+
+    def make(task_id: str, attempt: int = 1, **more: Any) -> Delivery:
+        task = make_task(task_id)
+        return Delivery(
+            id=task.id,
+            algorithm=task.algorithm,
+            payload=task.payload,
+            digest=task.digest,
+            attempt=attempt,
+            receipt=object(),
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def open_pair(request: pytest.FixtureRequest, tmp_path: Path) -> OpenPair:
+    """A queue and a store of the same kind."""
+
+    @asynccontextmanager
+    async def memory() -> AsyncIterator[Pair]:
+        queue, store = open_memory()
+        try:
+            yield queue, store
+        finally:
+            await queue.close()
+
+    def sqlite() -> AbstractAsyncContextManager[Pair]:
+        return open_embedded(tmp_path / "tasks.db")
+
+    return {"memory": memory, "sqlite": sqlite}[request.param]
+
+
+@pytest.fixture
+def take_all() -> Callable[..., Coroutine[Any, Any, list[Delivery]]]:
+    """Takes until so many deliveries are here; fails when they do not come in time."""
+
+    async def take(feed: Feed, count: int, seconds: float = 15.0) -> list[Delivery]:
+        taken: list[Delivery] = []
+        async with asyncio.timeout(seconds):
+            while len(taken) < count:
+                taken.extend(await feed.take(count - len(taken)))
+        return taken
+
+    return take
+
+
+@pytest.fixture
+def comes_nothing() -> Callable[..., Coroutine[Any, Any, bool]]:
+    """True when nothing can be taken for a while."""
+
+    async def check(feed: Feed, seconds: float = 0.15) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await feed.take(1)
+        except TimeoutError:
+            return True
+        return False
+
+    return check
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Coroutine[Any, Any, None]]:
+    """Waits until a condition holds; fails after a bound."""
+
+    async def wait(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        deadline = time.monotonic() + seconds
+        tick = asyncio.Event()
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            try:
+                async with asyncio.timeout(0.01):
+                    await tick.wait()
+            except TimeoutError:
+                continue
+
+    return wait
