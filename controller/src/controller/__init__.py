@@ -1,1 +1,1 @@
-"""Takes tasks from the queue, finds their runner, dispatches them, records what became of them."""
+"""Takes tasks from the queue, finds their runner, dispatches, records, acknowledges."""

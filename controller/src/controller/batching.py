@@ -1,0 +1,96 @@
+"""How many tasks travel together, and to which runner. Pure: what decides here has no socket and no clock."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from runnerlib.contract import BatchEntry, Limits
+
+#: Tasks without a batched twin share a call as long as they are expected to take no more than this together.
+CALL_SECONDS = 0.1
+#: Calls that are shorter than this may wait at the runner, so that it never waits for us.
+SHORT_CALL_SECONDS = 0.1
+#: Payload bytes of one call.
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+#: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.
+_WEIGHT_UP = 0.5
+_WEIGHT_DOWN = 0.2
+
+
+class Pace:
+    """How long tasks and calls of one algorithm take, as measured by its runners (moving averages)."""
+
+    def __init__(self) -> None:
+        self.task_seconds: float | None = None
+        self.call_seconds: float | None = None
+
+    def observe(self, entries: Iterable[BatchEntry], elapsed_seconds: float, *, batched: bool) -> None:
+        """Takes in the ended runs of one call; `elapsed_seconds` stands in where a runner measured nothing."""
+        ended = list(entries)
+        if not ended:
+            return
+        share = elapsed_seconds / len(ended)
+        seconds = [share if entry.seconds is None else entry.seconds for entry in ended]
+        self.task_seconds = _average(self.task_seconds, sum(seconds) / len(seconds))
+        self.call_seconds = _average(self.call_seconds, max(seconds) if batched else sum(seconds))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether calls are known to be short."""
+        return self.call_seconds is not None and self.call_seconds < SHORT_CALL_SECONDS
+
+    def cap(self, limits: Limits) -> int:
+        """Most tasks for one call."""
+        if limits.batched:
+            return limits.batch
+        if self.task_seconds is None:
+            return 1
+        if self.task_seconds * limits.batch <= CALL_SECONDS:
+            return limits.batch
+        return max(1, int(CALL_SECONDS / self.task_seconds))
+
+    def calls_at_once(self, limits: Limits) -> int:
+        """Most calls in flight at one runner."""
+        return limits.slots * 2 if self.is_short else limits.slots
+
+
+def _average(known: float | None, seconds: float) -> float:
+    if known is None:
+        return seconds
+    weight = _WEIGHT_UP if seconds > known else _WEIGHT_DOWN
+    return known + weight * (seconds - known)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the available runners of an algorithm can take now."""
+
+    #: calls that may be sent, one runner after the other, least loaded first
+    calls: tuple[str, ...]
+    #: slots that do nothing now
+    free_slots: int
+
+
+def room(loads: Mapping[str, int], limits: Limits, calls_at_once: int) -> Room:
+    """`loads`: available runner → its calls in flight. The order of `calls` is the order in which to fill them."""
+    calls = sorted(
+        ((load + extra, runner) for runner, load in loads.items() for extra in range(calls_at_once - load)),
+    )
+    free = sum(max(0, limits.slots - load) for load in loads.values())
+    return Room(tuple(runner for _, runner in calls), free)
+
+
+def share(waiting: int, free_slots: int, cap: int) -> int:
+    """How many of the waiting tasks the next call takes, so that all free slots get some."""
+    return max(1, min(cap, ceil(waiting / max(1, free_slots))))
+
+
+def prefetch(cap: int, limits: Limits, runners: int, stranded: int = 0) -> int:
+    """Most tasks to have out: two batches for each slot, and what is held outside of them.
+
+    `stranded` are tasks that occupy nobody's slot any more, e.g. of a runner that does not answer. Without a runner
+    tasks wait in the queue.
+    """
+    if runners == 0:
+        return 0
+    return 2 * cap * limits.slots * runners + stranded

@@ -1,0 +1,59 @@
+"""What can go wrong between the controller and a runner, in the words that dispatching decides by."""
+
+from runnerlib.contract import Problem
+
+
+class ControllerError(Exception):
+    """Base of this package's errors."""
+
+
+class RunnerError(ControllerError):
+    """A call to a runner gave no outcome. `boot` is the process that answered, if one did."""
+
+    def __init__(self, message: str, *, boot: str | None = None) -> None:
+        super().__init__(message)
+        self.boot = boot
+
+
+class NotSent(RunnerError):
+    """The runner was never reached: nothing of the call can have started."""
+
+
+class LostAfterSending(RunnerError):
+    """The connection ended after the call was sent: whether it started is not known."""
+
+
+class TimedOut(LostAfterSending):
+    """No answer within the time for it."""
+
+
+class Busy(RunnerError):
+    """No free slot (429)."""
+
+    def __init__(self, message: str, retry_after_seconds: float, *, boot: str | None = None) -> None:
+        super().__init__(message, boot=boot)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Draining(RunnerError):
+    """The runner is about to stop, or is not ready, and takes nothing new (503)."""
+
+
+class Refused(RunnerError):
+    """The runner said no, with a reason."""
+
+    def __init__(self, problem: Problem, *, boot: str | None = None) -> None:
+        super().__init__(problem.detail, boot=boot)
+        self.problem = problem
+
+    @property
+    def is_retryable(self) -> bool:
+        return bool((self.problem.model_extra or {}).get("retryable") is True)
+
+
+class BadAnswer(RunnerError):
+    """The runner answered, but not in the contract's words, or with more than it may."""
+
+
+class RunnerLost(ControllerError):
+    """The process that had these runs is gone, and they with it."""

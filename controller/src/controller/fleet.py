@@ -1,0 +1,150 @@
+"""The runners as this controller sees them: the catalogue, calls in flight, and who is left alone for a while."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from runnerlib.contract import AlgorithmView, Catalogue, Limits, RunnerView
+
+FIRST_QUARANTINE_SECONDS = 1.0
+LAST_QUARANTINE_SECONDS = 10.0
+#: A runner is silent for good after this long, when no catalogue says how long its lease is.
+DEFAULT_LEASE_SECONDS = 30.0
+
+
+class CatalogueSource(Protocol):
+    """What the controller needs of `runnerlib.service.catalogue_watch.CatalogueWatch`."""
+
+    @property
+    def catalogue(self) -> Catalogue | None: ...
+
+    @property
+    def is_sure(self) -> bool: ...
+
+    async def wait_changed(self, since: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Quarantine:
+    boot: str
+    seconds: float
+    until: float
+
+
+class Fleet:
+    """No sockets; `clock` gives monotonic seconds."""
+
+    def __init__(self, source: CatalogueSource, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._clock = clock
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._quarantines: dict[str, _Quarantine] = {}
+        #: (algorithm, runner) → until when it is given nothing of this algorithm
+        self._rests: dict[tuple[str, str], float] = {}
+
+    @property
+    def is_sure(self) -> bool:
+        return self._source.is_sure
+
+    def algorithms(self) -> dict[str, AlgorithmView]:
+        """All that were registered once."""
+        catalogue = self._source.catalogue
+        return {} if catalogue is None else catalogue.algorithms
+
+    def limits(self, algorithm: str) -> Limits:
+        view = self.algorithms().get(algorithm)
+        return Limits() if view is None else view.description.limits
+
+    def runner(self, runner_id: str) -> RunnerView | None:
+        catalogue = self._source.catalogue
+        return None if catalogue is None else catalogue.runners.get(runner_id)
+
+    def known(self, algorithm: str) -> list[RunnerView]:
+        """Live runners that offer the algorithm with its current schema."""
+        catalogue = self._source.catalogue
+        view = None if catalogue is None else catalogue.algorithms.get(algorithm)
+        if catalogue is None or view is None:
+            return []
+        return [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
+
+    def offering(self, algorithm: str) -> list[RunnerView]:
+        """All live runners that may have runs of the algorithm, those with an outdated schema included."""
+        catalogue = self._source.catalogue
+        if catalogue is None:
+            return []
+        return [runner for runner in catalogue.runners.values() if algorithm in runner.algorithms]
+
+    def loads(self, algorithm: str) -> dict[str, int]:
+        """Runners that can be given work now → their calls in flight for this algorithm."""
+        now = self._clock()
+        return {
+            runner.id: self._calls[algorithm, runner.id]
+            for runner in self.known(algorithm)
+            if self._free_at(algorithm, runner) <= now
+        }
+
+    def next_free_in_seconds(self, algorithm: str) -> float | None:
+        """When the next runner's pause is over; None when nobody pauses."""
+        now = self._clock()
+        times = [self._free_at(algorithm, runner) - now for runner in self.known(algorithm)]
+        return min((seconds for seconds in times if seconds > 0), default=None)
+
+    @contextmanager
+    def call(self, algorithm: str, runner_id: str) -> Iterator[None]:
+        """Counts one call in flight."""
+        key = (algorithm, runner_id)
+        self._calls[key] += 1
+        try:
+            yield
+        finally:
+            self._calls[key] -= 1
+            if not self._calls[key]:
+                del self._calls[key]
+
+    def quarantine(self, runner: RunnerView) -> float:
+        """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""
+        before = self._quarantines.get(runner.id)
+        now = self._clock()
+        if before is not None and before.boot == runner.boot:
+            if before.until > now:
+                return before.seconds
+            seconds = min(LAST_QUARANTINE_SECONDS, before.seconds * 2)
+        else:
+            seconds = FIRST_QUARANTINE_SECONDS
+        self._quarantines[runner.id] = _Quarantine(runner.boot, seconds, now + seconds)
+        return seconds
+
+    def answered(self, runner_id: str) -> None:
+        """It was reached: its next quarantine is a first one again."""
+        if self._quarantines:
+            self._quarantines.pop(runner_id, None)
+
+    def rest(self, algorithm: str, runner_id: str, seconds: float) -> None:
+        """It is busy or draining: none of this algorithm's tasks for so long."""
+        now = self._clock()
+        for key in [key for key, until in self._rests.items() if until <= now]:
+            del self._rests[key]
+        self._rests[algorithm, runner_id] = now + seconds
+
+    def is_gone(self, runner_id: str, boot: str | None, silent_seconds: float) -> str | None:
+        """Why a silent runner's process must be taken for dead, in words; None while it may come back."""
+        catalogue = self._source.catalogue
+        view = self.runner(runner_id)
+        if view is not None and boot and view.boot != boot:
+            return f"runner {runner_id} was started anew"
+        if view is None and catalogue is not None and self._source.is_sure:
+            return f"runner {runner_id} is gone"
+        lease = DEFAULT_LEASE_SECONDS if catalogue is None else catalogue.lease_seconds
+        if silent_seconds >= lease:
+            return f"runner {runner_id} has not answered for {lease:g} s"
+        return None
+
+    def _free_at(self, algorithm: str, runner: RunnerView) -> float:
+        rest = self._rests.get((algorithm, runner.id), 0.0)
+        quarantine = self._quarantines.get(runner.id)
+        if quarantine is None or quarantine.boot != runner.boot:
+            return rest
+        return max(rest, quarantine.until)

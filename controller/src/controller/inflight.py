@@ -1,0 +1,93 @@
+"""The runs that this process is responsible for."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from runnerlib.contract import HistoryEntry, Progress, RunnerLevel, RunnerView
+from taskqueue.tasks import Delivery, Placement
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One attempt of one task, from its delivery to its outcome."""
+
+    delivery: Delivery
+    history: tuple[HistoryEntry, ...] = ()
+    #: further deliveries of the same attempt, settled together with the first
+    repeated: list[Delivery] = field(default_factory=list)
+    #: must have a call for itself
+    alone: bool = False
+    cancel_requested: bool = False
+    #: when DELETE was last sent (monotonic)
+    cancel_sent_at: float | None = None
+    #: who has it; None while it waits for a runner
+    runner: RunnerView | None = None
+    boot: str | None = None
+    #: when it was sent to its runner (monotonic)
+    sent_at: float | None = None
+    #: as last written to the store
+    placement: Placement | None = None
+    progress: Progress | None = None
+    reported: Progress | None = None
+
+    @property
+    def id(self) -> str:
+        return self.delivery.id
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.delivery.id, self.delivery.attempt
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [self.delivery, *self.repeated]
+
+    @property
+    def current_placement(self) -> Placement | None:
+        """What the store should know of where it runs; None: nothing. A plain runner cannot be attached to.
+
+        Without a boot id: it was placed, and handed back since.
+        """
+        if self.runner is not None and self.sent_at is not None and self.runner.level is RunnerLevel.FULL:
+            return Placement(self.id, self.delivery.attempt, self.runner.id, self.boot or self.runner.boot)
+        if self.placement is not None and self.placement.boot:
+            return Placement(self.id, self.delivery.attempt, self.placement.runner, "")
+        return None
+
+    def sent_to(self, runner: RunnerView, boot: str | None, now: float) -> None:
+        self.runner, self.boot, self.sent_at = runner, boot, now
+
+    def handed_back(self) -> None:
+        """Nobody has it now."""
+        self.runner = self.boot = self.sent_at = self.cancel_sent_at = None
+
+
+class InFlight:
+    """Runs by task id and attempt."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, int], Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def __contains__(self, run: Run) -> bool:
+        return self._runs.get(run.key) is run
+
+    def find(self, delivery: Delivery) -> Run | None:
+        return self._runs.get((delivery.id, delivery.attempt))
+
+    def add(self, run: Run) -> None:
+        self._runs[run.key] = run
+
+    def remove(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            if run in self:
+                del self._runs[run.key]
+
+
+def deliveries_of(runs: Sequence[Run]) -> list[Delivery]:
+    return [delivery for run in runs for delivery in run.deliveries]

@@ -1,0 +1,81 @@
+"""What to do with a task that the queue has just handed out. Pure; the store's row and our own runs are given."""
+
+from dataclasses import dataclass
+
+from controller.inflight import Run
+from controller.retry import CancelledDecision, Drop, Fail
+from runnerlib.contract import FailureCode
+from taskqueue.tasks import Delivery, Placement, TaskRow
+
+#: Handed out so often without being settled, a task is suspected of killing whoever works for it: it runs alone,
+ALONE_AFTER_DELIVERIES = 3
+#: and in the end not at all.
+GIVE_UP_AFTER_DELIVERIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """This very attempt is already ours: the delivery is settled together with it."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A runner process has it, as the store knows."""
+
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class AskAll:
+    """It was handed out before; one of the runners may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """It has never run, as far as anybody can know."""
+
+
+Step = Join | Attach | AskAll | Start | Drop | Fail | CancelledDecision
+
+
+def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float) -> Step:
+    """`ours` is the same task and attempt in this process; `now` is seconds since the epoch."""
+    if ours is not None:
+        return Join(ours) if ours.delivery.digest == delivery.digest else _conflict(delivery)
+    placement = None
+    cancelled = False
+    if row is not None:
+        # a tombstone (cancelled before it was ever seen) has no digest
+        if row.digest and row.digest != delivery.digest:
+            return _conflict(delivery)
+        if row.state.is_terminal:
+            return Drop(f"it is {row.state.value} already")
+        if delivery.attempt < row.attempt:
+            return Drop(f"attempt {row.attempt} is on record already")
+        placement, cancelled = row.placement, row.cancel_requested
+    if placement is not None and placement.attempt == delivery.attempt and placement.boot:
+        return Attach(placement)
+    if delivery.delivery_count > 0:
+        return AskAll()
+    return before_start(delivery, cancelled=cancelled, now=now) or Start()
+
+
+def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | CancelledDecision | None:
+    """Why a task that no runner has must not be started; None when it may."""
+    if cancelled:
+        return CancelledDecision()
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return Fail(FailureCode.EXPIRED, "its time was over before it could start")
+    if delivery.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
+        return Fail(
+            FailureCode.CONTROLLER_LOST,
+            f"it was handed out {delivery.delivery_count} times without being settled; "
+            "it probably ends the controller that takes it",
+        )
+    return None
+
+
+def _conflict(delivery: Delivery) -> Drop:
+    return Drop(f"id_conflict: {delivery.id!r} is the id of another task; give every task an id of its own")

@@ -1,0 +1,169 @@
+"""From decisions to committed outcomes to acknowledged deliveries, in the one order that loses nothing."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from controller.inflight import InFlight, Run, deliveries_of
+from controller.metrics import ControllerMetrics
+from controller.retry import Again, CancelledDecision, Decision, Done, Drop, Fail, Retry
+from controller.store_gate import StoreGate
+from runnerlib.contract import FailureCode, HistoryEntry
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import QueueUnavailable
+from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.tasks import Cancelled, Delivery, Failed, Record, Retrying, Succeeded
+
+log = get_logger(__name__)
+
+Outcome = tuple[Run, Decision]
+
+
+class Settler:
+    """Commits outcomes. Retries are put back durably first, then everything is recorded, then acknowledged."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        store: TaskStore,
+        gate: StoreGate,
+        in_flight: InFlight,
+        metrics: ControllerMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._gate = gate
+        self._in_flight = in_flight
+        self._metrics = metrics
+        self._clock = clock
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Run]:
+        """Returns the runs whose decision was `Again`; the others are over for this process."""
+        again: list[Run] = []
+        final: list[Outcome] = []
+        for run, decision in outcomes:
+            if isinstance(decision, Again):
+                again.append(run)
+                run.alone = run.alone or decision.alone
+                log.info("task starts again, uncounted", task_id=run.id, attempt=run.delivery.attempt, why=decision.why)
+            else:
+                final.append((run, decision))
+        if final:
+            final = await self._without_cancelled(final)
+            await self._publish_retries(final)
+            await self._record(final)
+            await self.acknowledge(deliveries_of([run for run, _ in final]))
+            self._in_flight.remove(run for run, _ in final)
+        self._count(outcomes)
+        return again
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """A failing one does no harm: the delivery comes again and meets its committed outcome."""
+        try:
+            await self._queue.ack(deliveries)
+        except QueueUnavailable as error:
+            log.warning("tasks could not be acknowledged; they come again", count=len(deliveries), reason=str(error))
+
+    async def release(self, runs: Sequence[Run], why: str) -> None:
+        """Hands runs back to the queue, uncounted. Where they run is written first, so that others can attach."""
+        if not runs:
+            return
+        placements = [
+            placement for run in runs if (placement := run.current_placement) and placement != run.placement
+        ]
+        log.info("tasks are handed back, uncounted", count=len(runs), why=why, task_ids=[run.id for run in runs][:20])
+        if placements:
+            await self._gate.insist("placing runs", lambda: self._store.place(placements))
+        await self._gate.insist("releasing tasks", lambda: self._queue.release(deliveries_of(runs)))
+        self._in_flight.remove(runs)
+
+    async def _without_cancelled(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """A task with a cancel mark is not retried."""
+        ids = [run.id for run, decision in outcomes if isinstance(decision, Retry)]
+        if not ids:
+            return outcomes
+        marked = await self._gate.insist("reading cancel marks", lambda: self._store.cancel_requested(ids))
+        return [
+            (run, CancelledDecision() if isinstance(decision, Retry) and run.id in marked else decision)
+            for run, decision in outcomes
+        ]
+
+    async def _publish_retries(self, outcomes: Sequence[Outcome]) -> None:
+        retries = [(run, decision) for run, decision in outcomes if isinstance(decision, Retry)]
+        if not retries:
+            return
+        deliveries = [run.delivery for run, _ in retries]
+        delays = [decision.after_seconds for _, decision in retries]
+        await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays))
+
+    async def _record(self, outcomes: Sequence[Outcome]) -> None:
+        recorded = [(run, record) for run, decision in outcomes if (record := self._record_of(run, decision))]
+        if not recorded:
+            return
+        records = [record for _, record in recorded]
+        written = await self._gate.insist("recording outcomes", lambda: self._store.record(records))
+        for (run, record), was_written in zip(recorded, written, strict=True):
+            if not was_written:
+                log.info(
+                    "outcome not recorded: the task has ended or a higher attempt is on record",
+                    task_id=run.id,
+                    attempt=run.delivery.attempt,
+                    outcome=type(record).__name__.lower(),
+                )
+
+    def _record_of(self, run: Run, decision: Decision) -> Record | None:
+        runner = run.runner.id if run.runner is not None else None
+        match decision:
+            case Done(result):
+                return Succeeded(run.delivery, result, runner)
+            case Retry(after_seconds, code, message):
+                at = self._clock() + after_seconds
+                return Retrying(run.delivery, code, message, at, self._history(run, code, message), runner)
+            case Fail(code, message, traceback):
+                history = self._history(run, code, message)
+                return Failed(run.delivery, code, message, traceback, history, runner)
+            case CancelledDecision():
+                return Cancelled(run.delivery)
+            case _:
+                return None
+
+    def _history(self, run: Run, code: FailureCode, message: str) -> tuple[HistoryEntry, ...]:
+        entry = HistoryEntry(
+            attempt=run.delivery.attempt,
+            code=code,
+            message=message,
+            runner=run.runner.id if run.runner is not None else None,
+            at=datetime.fromtimestamp(self._clock(), UTC),
+        )
+        return (*run.history, entry)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        for run, decision in outcomes:
+            outcome, code = _label(decision)
+            self._metrics.outcomes.labels(run.delivery.algorithm, outcome, code).inc()
+            if isinstance(decision, Fail | Retry | Drop):
+                log.warning(
+                    f"task {outcome}",
+                    task_id=run.id,
+                    algorithm=run.delivery.algorithm,
+                    attempt=run.delivery.attempt,
+                    code=code or None,
+                    why=decision.why if isinstance(decision, Drop) else decision.message,
+                )
+
+
+def _label(decision: Decision) -> tuple[str, str]:
+    match decision:
+        case Done():
+            return "succeeded", ""
+        case Retry():
+            return "retrying", decision.code.value
+        case Fail():
+            return "failed", decision.code.value
+        case CancelledDecision():
+            return "cancelled", ""
+        case Again():
+            return "again", ""
+        case Drop():
+            return "dropped", ""
