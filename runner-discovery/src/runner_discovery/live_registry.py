@@ -5,10 +5,10 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
 
 from runner_discovery.registry import Registry
 from runner_discovery.snapshot_file import SnapshotFile
+from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.logs import get_logger
 
@@ -22,7 +22,7 @@ SNAPSHOT_RETRY_SECONDS = 5.0
 STALL_SECONDS = 2.0
 
 
-class LiveRegistry:
+class LiveRegistry(Component):
     """Use: ``async with LiveRegistry(SnapshotFile(path), lease_seconds=30) as live: live.registry``.
 
     Whoever changes the registry calls :meth:`announce` afterwards.
@@ -34,7 +34,6 @@ class LiveRegistry:
         self.registry = Registry(epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds)
         self._file = file
         self._clock = clock
-        self._stack = AsyncExitStack()
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
         self._released = False
@@ -42,7 +41,7 @@ class LiveRegistry:
         self._told: set[tuple[str, str]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> "LiveRegistry":
+    async def _start(self, stack: AsyncExitStack) -> None:
         try:
             snapshot = await asyncio.to_thread(self._file.read)
         except OSError as error:
@@ -56,16 +55,10 @@ class LiveRegistry:
         self._tell_conflicts()
         self._announced = self.registry.index
         self._arm()
-        self._stack.push_async_callback(self._write_last)
-        background(self._stack, self._write_changes(), "snapshot writer")
-        self._stack.callback(self._disarm)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
-        await self._stack.aclose()
+        stack.push_async_callback(self._write_last)
+        background(stack, self._write_changes(), "snapshot writer")
+        stack.callback(self._disarm)
+        stack.callback(self.release)
 
     def announce(self) -> None:
         """Tells a change to all who wait, and has it written. Cheap when nothing changed."""

@@ -4,12 +4,12 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
-from types import TracebackType
 
 import aiohttp
 from pydantic import ValidationError
 
 from runnerlib.contract import Catalogue
+from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import background
 from runnerlib.service.logs import get_logger
 
@@ -29,7 +29,7 @@ class BadAnswer(Exception):
     """Discovery answered, but not with a catalogue."""
 
 
-class CatalogueWatch:
+class CatalogueWatch(Component):
     """The catalogue as last known: ``async with CatalogueWatch(url) as watch: watch.catalogue``."""
 
     def __init__(self, discovery_url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -40,18 +40,11 @@ class CatalogueWatch:
         self._changes = 0
         self._changed = asyncio.Event()
         self._failures = 0
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> "CatalogueWatch":
+    async def _start(self, stack: AsyncExitStack) -> None:
         timeout = aiohttp.ClientTimeout(total=self._wait_seconds + 10, sock_connect=2)
-        session = await self._stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-        background(self._stack, self._follow(session), "catalogue watch")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        background(stack, self._follow(session), "catalogue watch")
 
     @property
     def catalogue(self) -> Catalogue | None:

@@ -5,11 +5,11 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problem_errors import problem_response
 
@@ -25,7 +25,7 @@ class PortTaken(StartupError):
     """Another process listens there."""
 
 
-class HttpServer:
+class HttpServer(Component):
     """Serves an ASGI application; ``async with HttpServer(app, host, port) as server: server.port``.
 
     `setting` is the variable that the operator would change when the port is taken.
@@ -39,12 +39,9 @@ class HttpServer:
         self._wanted_port = port
         self._setting = setting
         self._drain_seconds = drain_seconds
-        self._stack: AsyncExitStack | None = None
         self.port = port
 
-    async def __aenter__(self) -> "HttpServer":
-        if self._stack is not None:
-            raise RuntimeError("this HTTP server has been started already; make another one")
+    async def _start(self, stack: AsyncExitStack) -> None:
         listener = await _bind(self._host, self._wanted_port, self._setting)
         self.port = listener.getsockname()[1]
         server = _Server(
@@ -61,18 +58,10 @@ class HttpServer:
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
-        self._stack = AsyncExitStack()
-        self._stack.callback(listener.close)
-        task = background(self._stack, server.serve(sockets=[listener]), f"HTTP server on port {self.port}")
-        self._stack.push_async_callback(self._stop, server, task)
-        await _listening(server, task, self._stack)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
+        stack.callback(listener.close)
+        task = background(stack, server.serve(sockets=[listener]), f"HTTP server on port {self.port}")
+        stack.push_async_callback(self._stop, server, task)
+        await _listening(server, task)
 
     async def _stop(self, server: "_Server", task: "asyncio.Task[None]") -> None:
         server.should_exit = True
@@ -136,14 +125,15 @@ class _Requests:
             task.cancel()
 
 
-async def _listening(server: _Server, task: "asyncio.Task[None]", stack: AsyncExitStack) -> None:
+async def _listening(server: _Server, task: "asyncio.Task[None]") -> None:
     waiter = asyncio.ensure_future(server.listening.wait())
     try:
         await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiter.cancel()
-        if not server.listening.is_set():
-            await stack.aclose()
+    if not server.listening.is_set():
+        task.result()
+        raise RuntimeError("the HTTP server ended before it listened")
 
 
 async def _bind(host: str, port: int, setting: str) -> socket.socket:

@@ -12,6 +12,8 @@ from runnerlib.service.log_values import clean_exception, clean_value, is_secret
 
 #: Their informational lines ("Started server process") say nothing that ours do not.
 _CHATTY = ("uvicorn", "uvicorn.error", "aiohttp.access", "asyncio", "sqlalchemy", "alembic", "pika", "urllib3")
+#: The order in which a person reads a line.
+_FIRST_KEYS = ("timestamp", "level", "service", "event")
 
 
 class LogSettings(Protocol):
@@ -90,7 +92,9 @@ def _renderer(pretty: bool) -> Processor:
 def _clean(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Redacts, escapes and cuts what is logged, so that no input can forge a line or leak a secret."""
     cleaned: dict[str, Any] = {}
-    for key, value in event.items():
+    first = [key for key in _FIRST_KEYS if key in event]
+    for key in [*first, *(key for key in event if key not in _FIRST_KEYS)]:
+        value = event[key]
         if key == "exception":
             cleaned[key] = clean_exception(str(value))
         elif is_secret(key):

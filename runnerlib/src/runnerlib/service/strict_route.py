@@ -18,7 +18,7 @@ class StrictRequest(Request):
         try:
             return strict_json.loads(await self.body())
         except StrictJsonError as error:
-            raise ProblemError(400, "malformed", f"The body is {error}.") from None
+            raise ProblemError(400, "malformed", f"The body cannot be read: {error}.") from None
 
 
 class StrictRoute(APIRoute):
