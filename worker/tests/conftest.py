@@ -29,6 +29,10 @@ if mode == "stubborn":
 if mode == "parent":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print("child", child.pid, flush=True)
+if mode == "endless start":
+    time.sleep(600)
+if mode == "polite":
+    signal.signal(signal.SIGTERM, lambda *_: (print("goodbye", flush=True), os._exit(0)))
 if mode.startswith("exit"):
     sys.exit(int(mode[4:]))
 

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from worker.build_progress import BuildProgress
-from worker.environments import EnvironmentBuilder
+from worker.environments import Report
 from worker.errors import EnvironmentBroken, PortTaken, StartFailed
 from worker.output import Output
 from worker.plan import MARK, Layout
@@ -20,15 +22,20 @@ from worker.state_file import EnvironmentState, data_folder_owned, state_written
 _LEFTOVERS_SECONDS = 15.0
 
 
+class Interpreters(Protocol):
+    """Where runners get their Python from; an EnvironmentBuilder, but for tests that save its time."""
+
+    async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
+        """Raises EnvironmentBroken."""
+
+
 class Environment:
     """``async with Environment(...)``: everything is started on entering and stopped on leaving.
 
     A runner whose virtual environment cannot be made is left out (`broken`); the others go on.
     """
 
-    def __init__(
-        self, layout: Layout, runners: list[RunnerFolder], builder: EnvironmentBuilder, output: Output
-    ) -> None:
+    def __init__(self, layout: Layout, runners: list[RunnerFolder], builder: Interpreters, output: Output) -> None:
         self.layout = layout
         self.runners: list[ManagedProcess] = []
         self.broken: dict[str, str] = {}

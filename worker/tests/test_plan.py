@@ -1,0 +1,43 @@
+"""What an environment consists of."""
+
+import sys
+from pathlib import Path
+
+from worker.plan import MARK, Layout
+from worker.runners import RunnerFolder
+from worker.settings import WorkerSettings
+
+TEXT = RunnerFolder("text", Path("/somewhere/text"), 1)
+
+
+def _layout(**settings: object) -> Layout:
+    return Layout(WorkerSettings(**settings), Path("/data"), "json", {"HOME": "/root", "PORT": "1"})  # type: ignore[arg-type]
+
+
+def test_each_process_has_its_own_port_and_a_setting_for_it() -> None:
+    layout = _layout(gateway_port=9000, runner_ports_start=9100)
+    assert [(use.port, use.setting) for use in layout.ports([TEXT])] == [
+        (8010, "DISCOVERY_PORT"),
+        (9000, "GATEWAY_PORT"),
+        (9101, "RUNNER_PORTS_START"),
+    ]
+
+
+def test_runner_is_started_in_its_folder_by_its_own_python() -> None:
+    plan = _layout().runner(TEXT, Path("/venv/bin/python"))
+    assert plan.command == ("/venv/bin/python", "-m", "runnerlib")
+    assert plan.folder == TEXT.path
+    assert plan.url == "http://127.0.0.1:8102"
+    assert plan.environment["PORT"] == "8102"
+
+
+def test_children_end_with_the_worker_and_carry_its_mark() -> None:
+    for plan in (_layout().discovery(), _layout().core(), _layout().runner(TEXT, Path(sys.executable))):
+        assert plan.environment["EXIT_WITH_PARENT"] == "true"
+        assert plan.environment[MARK] == "/data"
+        assert plan.environment["HOME"] == "/root"
+
+
+def test_address_that_means_everywhere_is_reached_on_this_machine() -> None:
+    assert _layout(host="0.0.0.0").gateway_url == "http://127.0.0.1:8000"
+    assert _layout(host="::1").gateway_url == "http://[::1]:8000"
