@@ -34,14 +34,17 @@ class StartupError(Exception):
 class _Stop:
     """Why the service should end: decided once, by a signal, a lost parent or a failed component."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, watchdog: "_Watchdog") -> None:
         self._loop = loop
+        self._watchdog = watchdog
         self.requested = asyncio.Event()
         self.exit_code = 0
         self.signalled = False
 
     def request(self, exit_code: int = 0) -> None:
         self.exit_code = max(self.exit_code, exit_code)
+        # Before anything is stopped: the first component may already block the loop.
+        self._watchdog.start()
         self.requested.set()
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -95,14 +98,13 @@ def background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name
 
 
 async def _serve(build: Build, settings: ServiceSettings, watchdog: "_Watchdog") -> int:
-    stop = _Stop(asyncio.get_running_loop())
+    stop = _Stop(asyncio.get_running_loop(), watchdog)
     _current_stop.set(stop)
     with _signals(stop):
         life = asyncio.ensure_future(_live(build, settings, stop))
         requested = asyncio.ensure_future(stop.requested.wait())
         try:
             await asyncio.wait([life, requested], return_when=asyncio.FIRST_COMPLETED)
-            watchdog.start()
             if not life.done():
                 await asyncio.wait([life], timeout=settings.grace_seconds + CANCEL_AFTER_SECONDS)
             if not life.done():
@@ -175,9 +177,12 @@ class _Watchdog:
     def __init__(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._exit)
         self._timer.daemon = True
+        self._started = False
 
     def start(self) -> None:
-        self._timer.start()
+        if not self._started:
+            self._started = True
+            self._timer.start()
 
     def dismiss(self) -> None:
         self._timer.cancel()

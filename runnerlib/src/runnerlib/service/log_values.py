@@ -64,7 +64,14 @@ def _clean(value: Any, depth: int) -> Any:
             }
         if isinstance(value, list | tuple | set | frozenset):
             return [_clean(item, depth + 1) for item in value]
-    return _text(value if isinstance(value, str) else str(value))
+    return _text(value if isinstance(value, str) else _as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # an author's class may do anything; a log line must not fail because of it
+        return object.__repr__(value)
 
 
 def _text(text: str) -> str:
