@@ -1,0 +1,159 @@
+"""A gateway as it runs: real sockets, a real store, and a catalogue that the test writes."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import requests
+from prometheus_client import CollectorRegistry
+
+from producer.gateway.build import build
+from producer.gateway.settings import GatewaySettings
+from runnerlib.contract import (
+    AlgorithmDescription,
+    AlgorithmView,
+    Catalogue,
+    FailureCode,
+    RunnerLevel,
+    RunnerView,
+    schema_digest,
+)
+from runnerlib.service.health import Health
+from runnerlib.service.http_server import HttpServer
+from taskqueue.connect import open_embedded
+from taskqueue.memory import open_memory
+from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.tasks import Delivery, Failed, Record, Succeeded
+
+T = TypeVar("T")
+
+UPPER_SCHEMA = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "times": {"type": "integer", "default": 1, "minimum": 1}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+WAIT_SECONDS = 10.0
+
+
+class FakeWatch:
+    """What a catalogue watch knows, set by the test."""
+
+    def __init__(self, catalogue: Catalogue | None = None, is_sure: bool = True) -> None:
+        self.catalogue = catalogue
+        self.is_sure = is_sure
+
+
+def make_catalogue(**schemas: dict[str, Any] | None) -> Catalogue:
+    """These algorithms, all offered by one runner called `text`."""
+    algorithms = {}
+    for name, schema in schemas.items():
+        description = AlgorithmDescription(name=name, summary=f"Does {name}.", input_schema=schema)
+        algorithms[name] = AlgorithmView(
+            description=description, schema_digest=schema_digest(description), runners=["text-1"]
+        )
+    runner = RunnerView(
+        id="text-1", name="text", host="http://127.0.0.1:9001", boot="b", level=RunnerLevel.FULL, algorithms=[*schemas]
+    )
+    return Catalogue(
+        epoch="e", index=1, uptime_seconds=99, lease_seconds=30, runners={"text-1": runner}, algorithms=algorithms
+    )
+
+
+class RunningGateway:
+    """The gateway on a free port, with its loop in a thread. `run` runs a coroutine there."""
+
+    def __init__(self, kind: str, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q) -> None:
+        self.watch = FakeWatch(make_catalogue(upper=UPPER_SCHEMA, anything=None))
+        self.health = Health("gateway")
+        self.registry = CollectorRegistry()
+        self.settings = GatewaySettings(port=0, max_message_bytes=64 * 1024)
+        self.queue: TaskQueue
+        self.store: TaskStore
+        self._kind = kind
+        self._folder = folder
+        self._wrap = queue_wrapper
+        self._loop = asyncio.new_event_loop()
+        self._stack = AsyncExitStack()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.url = ""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(WAIT_SECONDS)
+
+    def start(self) -> "RunningGateway":
+        self._thread.start()
+        self.run(self._open())
+        return self
+
+    async def _open(self) -> None:
+        queue: TaskQueue
+        if self._kind == "memory":
+            memory, self.store = open_memory()
+            self._stack.push_async_callback(memory.close)
+            queue = memory
+        else:
+            queue, self.store = await self._stack.enter_async_context(open_embedded(self._folder / "tasks.db"))
+        self.queue = self._wrap(queue)
+        app = build(self._stack, self.settings, self.queue, self.store, self.watch, self.health, self.registry)
+        server = self.server = await self._stack.enter_async_context(HttpServer(app, "127.0.0.1", 0))
+        self.app = app
+        self.url = f"http://127.0.0.1:{server.port}"
+
+    def stop(self) -> None:
+        self.run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(WAIT_SECONDS)
+        self._loop.close()
+
+    # what a controller would do
+
+    def take(self, algorithm: str) -> Delivery:
+        async def take() -> Delivery:
+            feed = await self.queue.feed(algorithm)
+            await feed.set_prefetch(1)
+            [delivery] = await asyncio.wait_for(feed.take(1), WAIT_SECONDS)
+            await feed.close()
+            return delivery
+
+        return self.run(take())
+
+    def settle(self, record: Record) -> None:
+        async def settle() -> None:
+            assert await self.store.record([record]) == [True]
+            await self.queue.ack([record.delivery])
+
+        self.run(settle())
+
+    def succeed(self, algorithm: str, result: bytes) -> Delivery:
+        delivery = self.take(algorithm)
+        self.settle(Succeeded(delivery, result, "text-1"))
+        return delivery
+
+    def fail(self, algorithm: str, message: str) -> Delivery:
+        delivery = self.take(algorithm)
+        self.settle(Failed(delivery, FailureCode.HANDLER_ERROR, message, "Traceback: secret"))
+        return delivery
+
+    # what a sender does
+
+    def post(self, algorithm: str, payload: Any, **envelope: Any) -> requests.Response:
+        message = {"algorithm": algorithm, "payload": payload, **envelope}
+        return requests.post(f"{self.url}/tasks", json=message, timeout=WAIT_SECONDS)
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(f"{self.url}{path}", headers=headers, timeout=2 * WAIT_SECONDS)
+
+    def delete(self, path: str) -> requests.Response:
+        return requests.delete(f"{self.url}{path}", timeout=WAIT_SECONDS)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningGateway]:
+    running = RunningGateway(request.param, tmp_path).start()
+    yield running
+    running.stop()

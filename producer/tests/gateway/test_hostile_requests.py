@@ -1,0 +1,93 @@
+"""Whatever is sent, the gateway answers with a problem in words: never a 5xx, never a traceback."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+FEW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+nearly = st.fixed_dictionaries(
+    {},
+    optional={
+        "algorithm": st.sampled_from(["upper", "anything", "uper", "", "../x"]) | anything,
+        "payload": anything,
+        "id": st.text(max_size=140) | anything,
+        "expires_seconds": anything,
+        "priority": anything,
+    },
+)
+bodies = st.binary(max_size=200) | (anything | nearly | st.lists(nearly, max_size=4)).map(
+    lambda value: json.dumps(value, allow_nan=True).encode()
+)
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+def check(answer: requests.Response) -> None:
+    assert answer.status_code < 500, answer.text
+    assert "Traceback" not in answer.text and 'File "' not in answer.text
+    if answer.status_code >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"]
+
+
+@FEW
+@given(body=bodies)
+def test_any_body_to_tasks(gateway: Any, session: requests.Session, body: bytes) -> None:
+    check(session.post(f"{gateway.url}/tasks", data=body, headers={"Content-Type": "application/json"}, timeout=10))
+
+
+@FEW
+@given(body=bodies, kind=st.sampled_from(["application/json", "application/x-ndjson"]))
+def test_any_body_to_batch(gateway: Any, session: requests.Session, body: bytes, kind: str) -> None:
+    check(session.post(f"{gateway.url}/tasks/batch", data=body, headers={"Content-Type": kind}, timeout=10))
+
+
+@FEW
+@given(
+    key=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=150),
+    prefer=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
+)
+def test_any_headers(gateway: Any, session: requests.Session, key: str, prefer: str) -> None:
+    headers = {"Idempotency-Key": key.strip(), "Prefer": prefer.strip(), "Content-Type": "application/json"}
+    body = b'{"algorithm":"anything","payload":1}'
+    check(session.post(f"{gateway.url}/tasks", data=body, headers=headers, timeout=90))
+
+
+@FEW
+@given(name=st.text(min_size=1, max_size=150))
+def test_any_path(gateway: Any, session: requests.Session, name: str) -> None:
+    part = requests.utils.quote(name.encode("utf-8", "surrogatepass"), safe="")
+    for path in (f"/tasks/{part}", f"/algorithms/{part}"):
+        check(session.get(gateway.url + path, timeout=10))
+    check(session.delete(f"{gateway.url}/tasks/{part}", timeout=10))
+
+
+def test_endless_chunked_body_is_cut_off(gateway: Any, session: requests.Session, tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(4096):
+            yield b" " * 65_536
+
+    headers = {"Content-Type": "application/json"}
+    for path in ("/tasks", "/tasks/batch"):
+        try:
+            answer = session.post(gateway.url + path, data=chunks(), headers=headers, timeout=20)
+        except requests.exceptions.ConnectionError:
+            continue  # cut while it still sent: as good
+        assert answer.status_code == 413

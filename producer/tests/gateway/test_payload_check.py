@@ -1,0 +1,173 @@
+"""The early check: friendly where it is sure, silent where the runner knows better."""
+
+import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from producer.gateway.payload_check import MOST_ERRORS, PayloadChecks
+from runnerlib.contract import AlgorithmDescription, AlgorithmView, schema_digest
+
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    count: int = 1
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Everything(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    top_k: int = Field(default=3, ge=1, le=10)
+    maybe: int | None = None
+    items: list[Item] = Field(default=[], max_length=3)
+    when: datetime | None = None
+    day: date = date(2026, 1, 1)
+    at: time = time(12)
+    took: timedelta = timedelta(0)
+    uid: UUID | None = None
+    price: Decimal = Decimal(0)
+    step: Annotated[float, Field(multiple_of=0.1)] = 0.0
+    code: Annotated[str, Field(pattern=r"^\w+$")] = "a"
+    colour: Literal["red", "green"] = "red"
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")] | None = None
+    either: int | str | Item = 1
+    tags: set[str] = set()
+    more: dict[Annotated[str, Field(pattern="^x")], int] = {}
+
+
+def view(schema: dict[str, Any] | None) -> AlgorithmView:
+    description = AlgorithmDescription(name="x", input_schema=schema)
+    return AlgorithmView(description=description, schema_digest=schema_digest(description))
+
+
+EVERYTHING = view(Everything.model_json_schema())
+CHECKS = PayloadChecks()
+
+
+def said(payload: Any, algorithm: AlgorithmView = EVERYTHING) -> list[str]:
+    return [f"{error.field} {error.message}" for error in CHECKS.errors(algorithm, payload)]
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentences"),
+    [
+        ({}, ["text is missing"]),
+        ([], ["payload must be an object, not a list"]),
+        (None, ["payload must be an object, not null"]),
+        ({"text": True}, ["text must be a string, not true"]),
+        ({"text": "a", "topk": 3}, ["topk is not a field; did you mean 'top_k'?"]),
+        ({"text": "a", "top_k": 11}, ["top_k must be at most 10"]),
+        ({"text": "a", "maybe": "x"}, ["maybe must be an integer or null, not a string"]),
+        ({"text": "a", "colour": "blue"}, ['colour must be one of "red", "green"']),
+        ({"text": "a", "items": [{"name": "x"}, {"nam": "y"}]}, ["items[1].name is missing"]),
+        ({"text": "a", "items": [{"name": "x"}] * 4}, ["items must have at most 3 entries"]),
+        ({"text": "a", "when": "soon"}, ["when must have the format date-time, such as 2026-05-31T12:00:00Z"]),
+        ({"text": "a", "pet": {"kind": "cat"}}, ["pet.lives is missing"]),
+        ({"text": "a", "pet": {"kind": "cow"}}, ['pet has \'kind\' "cow", which must be one of "cat", "dog"']),
+        ({"text": "a", "either": []}, ["either must be an integer, a string or an object, not a list"]),
+        ({"text": "a", "either": {"name": 1}}, ["either.name must be a string, not an integer"]),
+    ],
+)
+def test_mistake_is_told_in_a_sentence(payload: Any, sentences: list[str]) -> None:
+    assert said(payload)[: len(sentences)] == sentences
+
+
+def test_fields_are_named_in_the_order_of_the_schema_and_unknown_ones_last() -> None:
+    sentences = said({"zzz": 1, "colour": 1, "top_k": "x"})
+    assert [sentence.split()[0] for sentence in sentences] == ["text", "top_k", "colour", "zzz"]
+
+
+def test_many_mistakes_are_capped() -> None:
+    assert len(said({"text": "a", **{f"unknown_{n}": 1 for n in range(1000)}})) == MOST_ERRORS
+
+
+def test_long_names_and_values_are_cut() -> None:
+    assert all(len(sentence) < 700 for sentence in said({"n" * 100_000: 1, "colour": "c" * 100_000}))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"uid": "6f1c2f0a52a54a5e9b0e0d6e7f3c2b1a"},
+        {"when": "2026-05-31T12:00:00"},
+        {"tags": ["a", "a"]},
+        {"step": 0.3},
+        {"took": "PT5S"},
+        {"price": "1.50"},
+        {"more": {"x1": 1}},
+    ],
+)
+def test_what_the_runner_takes_is_not_refused(extra: dict[str, Any]) -> None:
+    payload = {"text": "a", **extra}
+    Everything.model_validate_json(json.dumps(payload), strict=True)
+    assert said(payload) == []
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["red", "cat", "dog", "2026-05-31", "12:30", "PT5S", "1.5", "2026-05-31T12:00:00Z", "x1"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "count", "kind", "lives", "x1", "y"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([*Everything.model_fields, "stranger"]), json_values, max_size=5))
+def test_door_never_refuses_what_the_runner_takes(payload: dict[str, Any]) -> None:
+    payload = {"text": "a", **payload}
+    try:
+        Everything.model_validate_json(json.dumps(payload), strict=True)
+    except ValidationError:
+        return
+    assert said(payload) == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"properties": 3},
+        {"$ref": "http://127.0.0.1:9/remote.json"},
+        {"$ref": "#/$defs/missing"},
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+        {"pattern": "(a+)+$"},
+        {"patternProperties": {"(a+)+$": {"type": "integer"}}, "additionalProperties": False},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "uniqueItems": True},
+        None,
+    ],
+)
+def test_schema_that_cannot_be_used_refuses_nothing(schema: dict[str, Any] | None) -> None:
+    for payload in ({"a" * 40 + "!": 1}, ["a" * 40 + "!"] * 2, "a" * 40 + "!", None):
+        assert said(payload, view(schema)) == []
+
+
+def test_schemas_are_compiled_once_for_each_digest() -> None:
+    checks = PayloadChecks()
+    for number in range(1500):
+        schema = {"type": "object", "properties": {f"f{number % 3}": {"type": "string"}}}
+        checks.errors(view(schema), {})
+    assert len(checks._compiled) == 3

@@ -1,0 +1,48 @@
+"""A queue or a store that is away: 503 and Retry-After, never a 202."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import requests
+
+from taskqueue.errors import QueueUnavailable, StoreUnavailable
+
+
+@pytest.fixture
+def broken(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The same gateway, with a disk that is full and a file that cannot be read."""
+
+    async def publish(_tasks: Sequence[Any]) -> Any:
+        raise QueueUnavailable("database or disk is full")
+
+    async def unreadable(*_args: Any) -> Any:
+        raise StoreUnavailable("disk I/O error")
+
+    monkeypatch.setattr(gateway.queue, "publish", publish)
+    for name in ("get", "wait_finished", "cancel", "counts", "lookup"):
+        monkeypatch.setattr(gateway.store, name, unreadable)
+    yield gateway
+
+
+def check(answer: requests.Response, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (503, code)
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "disk" not in answer.text
+
+
+def test_nothing_is_accepted_without_durability(broken: Any) -> None:
+    check(broken.post("upper", {"text": "a"}), "queue_unavailable")
+    batch = [{"algorithm": "upper", "payload": {"text": "a"}}]
+    check(requests.post(f"{broken.url}/tasks/batch", json=batch, timeout=5), "queue_unavailable")
+
+
+def test_reads_say_that_the_store_is_away(broken: Any) -> None:
+    for path in ("/tasks/a", "/algorithms", "/algorithms/upper", "/status"):
+        check(broken.get(path), "store_unavailable")
+    check(broken.get("/tasks/a", Prefer="wait=1"), "store_unavailable")
+    check(broken.delete("/tasks/a"), "store_unavailable")
+
+
+def test_bad_messages_are_still_told_from_a_broken_queue(broken: Any) -> None:
+    assert broken.post("upper", {}).status_code == 422
