@@ -12,9 +12,9 @@ from typing_extensions import Self
 from runnerlib.adapter.metrics import Metrics
 from runnerlib.adapter.model import Adapter, Algorithm, Resource
 from runnerlib.adapter.resources import LoadError, in_loading_order, load
-from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.self_test import Rehearsal, SelfTest, SelfTestFailed
 from runnerlib.adapter.task import Task, TaskCancelled, TaskLike
+from runnerlib.adapter.twins import checked_list
 from runnerlib.service.logs import get_logger
 
 __all__ = ["LoadError", "SelfTest", "SelfTestFailed", "Session", "Task", "TaskCancelled"]
@@ -115,7 +115,7 @@ class Session:
         call = self._batch_calls[algorithm]
         given = self._batch_arguments(algorithm, arguments)
         returned = call.function(**given, **self._provide(call, algorithm, tasks[0]))
-        return _checked_batch(algorithm, returned, len(arguments))
+        return checked_list(f"batch_{algorithm}", returned, len(arguments))
 
     async def call_batch_async(
         self, algorithm: str, arguments: Sequence[Mapping[str, Any]], tasks: Sequence[TaskLike]
@@ -124,7 +124,7 @@ class Session:
         call = self._batch_calls[algorithm]
         given = self._batch_arguments(algorithm, arguments)
         returned = await call.function(**given, **self._provide(call, algorithm, tasks[0]))
-        return _checked_batch(algorithm, returned, len(arguments))
+        return checked_list(f"batch_{algorithm}", returned, len(arguments))
 
     def self_test(self, algorithm: str) -> SelfTest:
         """Runs the docstring's example once, which also warms up; through the twin too, when there is one.
@@ -192,17 +192,3 @@ class Session:
             elif name in members[0]:
                 given[name] = members[0][name]
         return given
-
-
-def _checked_batch(algorithm: str, returned: Any, expected: int) -> list[Any]:
-    function = f"batch_{algorithm}()"
-    if hasattr(returned, "tolist"):
-        raise BadResult(f"{function} returned a {type(returned).__name__}; return a list, e.g. with .tolist()")
-    if not isinstance(returned, list | tuple):
-        raise BadResult(f"{function} returned a {type(returned).__name__}; return a list with one entry for each task")
-    if len(returned) != expected:
-        raise BadResult(
-            f"{function} returned {len(returned)} results for {expected} tasks; "
-            "return one entry for each, in the same order (an Exception instance fails that one alone)"
-        )
-    return list(returned)

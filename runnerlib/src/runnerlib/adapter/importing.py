@@ -1,0 +1,105 @@
+"""Imports an author's ``runner_adapter.py`` with its folder on the path, and reads what its source alone can tell."""
+
+import ast
+import importlib.util
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from runnerlib.adapter.errors import AdapterError
+
+ADAPTER_FILE = "runner_adapter.py"
+
+
+def find_adapter(path: Path) -> Path:
+    """The adapter's file; `path` may be its folder. Raises AdapterError."""
+    file = path / ADAPTER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise AdapterError([f"there is no {file}; write one, or name it with --path or RUNNER_ADAPTER"])
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise AdapterError([f"{file.name} is not a Python module; call it {ADAPTER_FILE}"])
+    return file.resolve()
+
+
+def import_adapter(file: Path) -> ModuleType:
+    """Imports the file under its own name. Raises AdapterError with the author's line.
+
+    Imported once: a second call gives the module that is there. Another adapter of the same name replaces it,
+    together with the modules it took from its folder, so that a test may load one after the other.
+    """
+    known = sys.modules.get(file.stem)
+    if known is not None and _file_of(known) == file:
+        return known
+    if known is not None:
+        _forget(known)
+    _to_front_of_path(str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the author's code runs here, and may raise anything
+        del sys.modules[file.stem]
+        raise AdapterError([_failed(file, error)]) from error
+    return module
+
+
+def top_level_functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions written directly in the module, in their order."""
+    tree = ast.parse(file.read_bytes())
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def written_twice(file: Path) -> Iterator[tuple[str, list[int]]]:
+    """Names of functions with more than one definition, and their lines. Python itself keeps only the last."""
+    functions = [one for one in top_level_functions(file) if not _is_overload(one)]
+    for name, count in Counter(one.name for one in functions).items():
+        if count > 1:
+            yield name, [one.lineno for one in functions if one.name == name]
+
+
+def _is_overload(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(ast.unparse(one).split(".")[-1] == "overload" for one in function.decorator_list)
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
+
+
+def _to_front_of_path(folder: str) -> None:
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+
+
+def _forget(adapter: ModuleType) -> None:
+    """Drops an earlier adapter and what it imported from beside it, so that its ``models.py`` is not taken for ours."""
+    file = _file_of(adapter)
+    sys.modules.pop(adapter.__name__, None)
+    if file is None:
+        return
+    folder = file.parent
+    for name, module in list(sys.modules.items()):
+        place = folder.joinpath(*name.split("."))
+        if _file_of(module) in (place.with_suffix(".py"), place / "__init__.py"):
+            del sys.modules[name]
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+
+
+def _failed(file: Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}; Python cannot read it"
+    ours = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).is_relative_to(file.parent)]
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    sentence = f"{file.name} cannot be imported: {type(error).__name__}: {error}{where}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{sentence}; add the package to requirements.txt and install it"
+    if isinstance(error, SystemExit):
+        return f"{sentence}; an adapter must not exit while it is imported"
+    return sentence

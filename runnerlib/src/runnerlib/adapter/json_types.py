@@ -1,0 +1,141 @@
+"""Which types can be read from JSON and written to it: hints become pydantic TypeAdapters, or sentences."""
+
+import collections.abc
+import inspect
+import sys
+import types
+import typing
+from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
+
+import typing_extensions
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+#: pydantic would read these lazily and check them inside the handler.
+_LAZY = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
+_ADVICE = "use str, int, float, bool, lists and dicts, dataclasses, or pydantic models"
+
+
+class HintError(Exception):
+    """A hint that cannot be used; the message continues "parameter 'x' …" or "its return hint …"."""
+
+
+def resolve(hint: Any, function: Any) -> Any:
+    """A hint as a type, also when it was written as text (``from __future__ import annotations``)."""
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["hint"]
+    except NameError as error:
+        raise HintError(
+            f"has the hint {_spelt(hint)}, but {error.name or error} is not known at run time; "
+            "import it, and not under `if TYPE_CHECKING:`"
+        ) from None
+    except (TypeError, SyntaxError, AttributeError) as error:
+        raise HintError(f"has the hint {_spelt(hint)}, which is no type ({error}); {_ADVICE}") from None
+
+
+def reader(hint: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Adapter and JSON Schema of what callers send. Raises HintError."""
+    return _adapter(hint, "validation")
+
+
+def writer(hint: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Adapter and JSON Schema of what a handler returns. Raises HintError."""
+    return _adapter(hint, "serialization")
+
+
+def arguments_adapter(name: str, fields: dict[str, tuple[Any, bool]]) -> TypeAdapter[dict[str, Any]]:
+    """Reads a whole payload: `fields` are hint and whether it is required.
+
+    A TypedDict, not a model: parameters may be called copy, json, schema, model_config or _x, absent ones are left to
+    Python's own defaults, and the result passes straight as keyword arguments.
+    """
+    hints = {
+        field: for_pydantic(hint) if required else typing_extensions.NotRequired[for_pydantic(hint)]
+        for field, (hint, required) in fields.items()
+    }
+    shape = _typed_dict(name, hints)
+    shape.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(shape)
+
+
+def _adapter(hint: Any, mode: typing.Literal["validation", "serialization"]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    if hint in _LAZY or get_origin(hint) in _LAZY:
+        raise HintError(f"has the hint {_spelt(hint)}, which is read lazily; write list[...] instead")
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(for_pydantic(hint))
+        return adapter, adapter.json_schema(mode=mode)
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        if error.code == "typed-dict-version":
+            raise HintError(
+                f"has the hint {_spelt(hint)}, which holds a typing.TypedDict; "
+                "on this Python write `from typing_extensions import TypedDict`"
+            ) from None
+        raise HintError(_unserialisable(hint, error.message)) from None
+    except Exception as error:  # types may bring pydantic hooks of their own, which raise what they like
+        raise HintError(_unserialisable(hint, f"{type(error).__name__}: {error}")) from None
+
+
+def _unserialisable(hint: Any, reason: str) -> str:
+    first = " ".join(reason.split("\n")[0].split())
+    return f"has the hint {_spelt(hint)}, which JSON cannot carry ({first.rstrip('.')}); {_ADVICE}"
+
+
+def _spelt(hint: Any) -> str:
+    if isinstance(hint, str):
+        return hint
+    if isinstance(hint, ForwardRef):
+        return hint.__forward_arg__
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__qualname__
+    return str(hint).replace("typing.", "")
+
+
+def spelt(hint: Any) -> str:
+    """A hint as an author would write it."""
+    return _spelt(hint)
+
+
+def for_pydantic(hint: Any, seen: dict[Any, Any] | None = None) -> Any:
+    """The same hint with ``typing.TypedDict`` replaced.
+
+    Before Python 3.12 pydantic takes only the one of typing_extensions.
+    """
+    if sys.version_info >= (3, 12):
+        return hint
+    seen = {} if seen is None else seen
+    if isinstance(hint, type) and typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        return _rebuilt(hint, seen)
+    parts = get_args(hint)
+    origin = get_origin(hint)
+    if not parts or origin is typing.Literal or origin is collections.abc.Callable:
+        return hint
+    if origin is Annotated:
+        return Annotated[(for_pydantic(parts[0], seen), *hint.__metadata__)]
+    new = tuple(for_pydantic(part, seen) for part in parts)
+    if new == parts:
+        return hint
+    if origin in (Union, types.UnionType):
+        return Union[new]  # noqa: UP007 - the members are not known here
+    return hint.copy_with(new) if hasattr(hint, "copy_with") else origin[new]
+
+
+def _typed_dict(name: str, hints: dict[str, Any]) -> Any:
+    make: Any = typing_extensions.TypedDict
+    return make(name, hints)
+
+
+def _rebuilt(old: Any, seen: dict[Any, Any]) -> Any:
+    if old in seen:
+        return seen[old]
+    new = _typed_dict(old.__name__, {})
+    seen[old] = new
+    hints = typing.get_type_hints(old, include_extras=True)
+    new.__annotations__ = {name: for_pydantic(hint, seen) for name, hint in hints.items()}
+    new.__required_keys__ = old.__required_keys__
+    new.__optional_keys__ = old.__optional_keys__
+    new.__total__ = old.__total__
+    new.__doc__ = old.__doc__
+    new.__module__ = old.__module__
+    return new

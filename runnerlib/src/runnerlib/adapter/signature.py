@@ -1,0 +1,161 @@
+"""What a function's parameters say, and what is wrong with them."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, ValidationError
+
+from runnerlib.adapter.errors import did_you_mean, listed
+from runnerlib.adapter.json_types import HintError, reader, resolve, spelt
+from runnerlib.adapter.model import MISSING, Parameter
+
+#: What the runner itself provides; every ``load_<thing>`` adds its thing.
+BUILT_IN_NAMES = ("task", "device", "logger", "metrics")
+#: Names that an extra will provide; naming one today is an error that says so.
+_NOT_YET = ("fetch",)
+
+_P = inspect.Parameter
+
+
+@dataclass(frozen=True)
+class Signature:
+    """An inspected ``run_*`` or ``batch_*``."""
+
+    function: Callable[..., Any]
+    name: str
+    is_async: bool
+    #: Left of ``*``.
+    sent: tuple[Parameter, ...]
+    #: Right of ``*``.
+    provided: tuple[str, ...]
+    #: The return hint; MISSING when there is none.
+    returns: Any
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Also for a plain wrapper around an ``async def``, which returns its coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def inspect_handler(
+    name: str, function: Callable[..., Any], loadable: Iterable[str], imported: Iterable[str], problems: list[str]
+) -> Signature:
+    """Reads a ``run_*`` or ``batch_*``; adds a sentence to `problems` for each mistake.
+
+    `loadable` are the things of the module's ``load_*``, `imported` those of ``load_*`` that were only imported.
+    """
+    known = (*BUILT_IN_NAMES, *loadable)
+    unwrapped = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
+        problems.append(f"{name}(): it yields, but a task has one result; return a list instead")
+    sent: list[Parameter] = []
+    provided: list[str] = []
+    signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        if parameter.kind is _P.KEYWORD_ONLY:
+            provided.append(parameter.name)
+            problems.extend(_unprovided(name, parameter.name, known, imported))
+        elif mistake := _wrong_kind(name, parameter):
+            problems.append(mistake)
+        else:
+            sent.extend(_sent(name, function, parameter, known, problems))
+    try:
+        hint = signature.return_annotation
+        returns = MISSING if hint is signature.empty else resolve(hint, function)
+    except HintError as error:
+        problems.append(f"{name}(): the return value {error}")
+        returns = MISSING
+    return Signature(function, name, is_async(function), tuple(sent), tuple(provided), returns)
+
+
+def inspect_load(
+    name: str, function: Callable[..., Any], loadable: Iterable[str], imported: Iterable[str], problems: list[str]
+) -> tuple[str, ...]:
+    """The provided names that a ``load_*`` asks for. A parameter with a default of its own may be anything."""
+    known = tuple(one for one in (*BUILT_IN_NAMES, *loadable) if one != "task")
+    unwrapped = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
+        problems.append(f"{name}(): it is an async def, but things are loaded before any loop runs; write a plain def")
+    asked = []
+    for parameter in inspect.signature(function).parameters.values():
+        if mistake := _wrong_kind(name, parameter):
+            problems.append(mistake)
+        elif parameter.name == "task":
+            problems.append(f"{name}(): there is no 'task' while things are loaded; ask for it in the run_* instead")
+        elif parameter.name in known:
+            asked.append(parameter.name)
+        elif parameter.kind is _P.KEYWORD_ONLY or parameter.default is _P.empty:
+            problems.extend(_unprovided(name, parameter.name, known, imported))
+    return tuple(asked)
+
+
+def _wrong_kind(function: str, parameter: inspect.Parameter) -> str | None:
+    if parameter.kind is _P.VAR_POSITIONAL:
+        return f"{function}(): *{parameter.name} has no fields to validate; name each parameter, or write a list[...]"
+    if parameter.kind is _P.VAR_KEYWORD:
+        return f"{function}(): **{parameter.name} has no fields to validate; name each parameter, or write a dict[...]"
+    if parameter.kind is _P.POSITIONAL_ONLY:
+        return f"{function}(): parameter '{parameter.name}' is positional-only, but fields have names; remove the `/`"
+    return None
+
+
+def _unprovided(function: str, name: str, known: tuple[str, ...], imported: Iterable[str]) -> list[str]:
+    if name in known:
+        return []
+    if name in _NOT_YET:
+        return [f"{function}(): '{name}' comes with an extra of runnerlib that is not there yet; use requests for now"]
+    if name in imported:
+        return [
+            f"{function}(): nobody provides '{name}'; load_{name} is imported, and only what the adapter itself "
+            f"defines counts: write `def load_{name}(): ...` that calls it"
+        ]
+    return [
+        f"{function}(): nobody provides '{name}'.{did_you_mean(name, known)} Provided are {listed(known)}; "
+        f"write load_{name}() to add it, or move it left of the * if callers send it"
+    ]
+
+
+def _sent(
+    function: str, owner: Callable[..., Any], parameter: inspect.Parameter, known: tuple[str, ...], problems: list[str]
+) -> list[Parameter]:
+    name = parameter.name
+    if parameter.annotation is _P.empty:
+        or_right = f"; or move it right of a * if the runner should provide it: *, {name}" if name in known else ""
+        problems.append(f"{function}(): parameter '{name}' has no type hint; add one, e.g. {name}: str{or_right}")
+        return []
+    try:
+        hint = resolve(parameter.annotation, owner)
+        adapter, _ = reader(hint)
+    except HintError as error:
+        problems.append(f"{function}(): parameter '{name}' {error}")
+        return []
+    if parameter.default is _P.empty:
+        return [Parameter(name, hint, required=True)]
+    if isinstance(parameter.default, FieldInfo):
+        problems.append(
+            f"{function}(): parameter '{name}' has Field(...) as its default, which a plain call would receive; "
+            f"write {name}: Annotated[{spelt(hint)}, Field(...)] = value"
+        )
+        return []
+    try:
+        adapter.validate_python(parameter.default, strict=True)
+        adapter.dump_json(parameter.default)
+    except (ValidationError, PydanticSerializationError) as error:
+        problems.append(_bad_default(function, name, hint, parameter.default, error))
+        return []
+    return [Parameter(name, hint, required=False, default=parameter.default)]
+
+
+def _bad_default(function: str, name: str, hint: Any, default: Any, error: Exception) -> str:
+    if default is None:
+        return f"{function}(): parameter '{name}' may be None, but its hint says {spelt(hint)}; " + (
+            f"write {name}: {spelt(hint)} | None = None"
+        )
+    reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return (
+        f"{function}(): the default of '{name}', {default!r}, does not fit its hint {spelt(hint)} ({reason}); "
+        "correct one of them"
+    )
