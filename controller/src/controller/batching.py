@@ -93,4 +93,6 @@ def prefetch(cap: int, limits: Limits, runners: int, stranded: int = 0) -> int:
     """
     if runners == 0:
         return 0
-    return 2 * cap * limits.slots * runners + stranded
+    # The next power of two: a measurement that moves a little must not move the flow.
+    steady_cap = 1 << (cap - 1).bit_length()
+    return 2 * steady_cap * limits.slots * runners + stranded

@@ -68,6 +68,8 @@ class Conversation:
         self._algorithm = algorithm
         self._runner = runner
         self._attach = attach
+        #: whether "unknown" may simply mean that the runs never arrived
+        self._may_have_missed = attach
         self._lone = len(runs) == 1
         self._open = {run.key: run for run in runs}
         self._again: list[Run] = []
@@ -77,19 +79,20 @@ class Conversation:
 
     async def hold(self) -> list[Run]:
         """Returns the runs that must start again; all others are settled."""
-        metrics, fleet = self._tools.metrics, self._tools.fleet
         if not self._attach:
             await self._leave_out()
-            metrics.batch_size.labels(self._algorithm).observe(len(self._open))
-        with fleet.call(self._algorithm, self._runner.id):
-            try:
-                await self._converse()
-            except RunnerLost as lost:
-                log.warning("runner lost", runner=self._runner.id, why=str(lost), task_ids=[run.id for run in self._open.values()])
-                await self._settle_all(lambda run: self._lost(run, str(lost)))
-            except RunnerError as error:
-                await self._settle_all(self._without_answer(error))
-        metrics.dispatch_seconds.labels(self._algorithm).observe(self._elapsed())
+            self._tools.metrics.batch_size.labels(self._algorithm).observe(len(self._open))
+        try:
+            await self._converse()
+        except RunnerLost as lost:
+            why = str(lost)
+            log.warning(
+                "runner lost", runner=self._runner.id, why=why, task_ids=[run.id for run in self._open.values()]
+            )
+            await self._settle_all(lambda run: self._lost(run, why))
+        except RunnerError as error:
+            await self._settle_all(self._without_answer(error))
+        self._tools.metrics.dispatch_seconds.labels(self._algorithm).observe(self._elapsed())
         return self._again
 
     async def _converse(self) -> None:
@@ -121,6 +124,7 @@ class Conversation:
         try:
             return await self._batch(wait, with_payload=True)
         except LostAfterSending as error:
+            self._may_have_missed = True
             log.warning("connection to a runner lost; asking it again", runner=self._runner.id, reason=str(error))
             return await self._ask()
 
@@ -208,7 +212,9 @@ class Conversation:
         if entry.state is EntryState.UNKNOWN:
             if is_anew:
                 return self._lost(run, f"runner {self._runner.id} was started anew")
-            self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
+            if not self._may_have_missed:
+                # it gave the run back, so it is about to stop
+                self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
         return self._tools.decide(run, entry, self._limits, lone=self._lone)
 
     def _lost(self, run: Run, why: str) -> Decision:

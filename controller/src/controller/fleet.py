@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,17 +91,14 @@ class Fleet:
         times = [self._free_at(algorithm, runner) - now for runner in self.known(algorithm)]
         return min((seconds for seconds in times if seconds > 0), default=None)
 
-    @contextmanager
-    def call(self, algorithm: str, runner_id: str) -> Iterator[None]:
+    def call_started(self, algorithm: str, runner_id: str) -> None:
         """Counts one call in flight."""
-        key = (algorithm, runner_id)
-        self._calls[key] += 1
-        try:
-            yield
-        finally:
-            self._calls[key] -= 1
-            if not self._calls[key]:
-                del self._calls[key]
+        self._calls[algorithm, runner_id] += 1
+
+    def call_ended(self, algorithm: str, runner_id: str) -> None:
+        self._calls[algorithm, runner_id] -= 1
+        if not self._calls[algorithm, runner_id]:
+            del self._calls[algorithm, runner_id]
 
     def quarantine(self, runner: RunnerView) -> float:
         """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""

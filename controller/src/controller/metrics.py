@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SECONDS_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
@@ -12,9 +12,7 @@ class ControllerMetrics:
     """All metrics of one controller, in the registry it is given. No ids as labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.taken = Counter(
-            "controller_tasks_taken", "Tasks taken from the queue.", ["algorithm"], registry=registry
-        )
+        self.taken = Counter("controller_tasks_taken", "Tasks taken from the queue.", ["algorithm"], registry=registry)
         self.outcomes = Counter(
             "controller_outcomes",
             "Outcomes of runs: succeeded, retrying, failed, cancelled, again or dropped, with the failure's code.",
@@ -22,7 +20,11 @@ class ControllerMetrics:
             registry=registry,
         )
         self.batch_size = Histogram(
-            "controller_batch_size", "Tasks in one call to a runner.", ["algorithm"], buckets=_BATCH_BUCKETS, registry=registry
+            "controller_batch_size",
+            "Tasks in one call to a runner.",
+            ["algorithm"],
+            buckets=_BATCH,
+            registry=registry,
         )
         self.dispatch_seconds = Histogram(
             "controller_dispatch_seconds",
@@ -34,7 +36,9 @@ class ControllerMetrics:
         self.quarantines = Counter(
             "controller_runner_quarantines", "Runners that could not be reached.", ["runner"], registry=registry
         )
-        self._in_flight = Gauge("controller_in_flight", "Tasks that this controller is responsible for.", registry=registry)
+        self._in_flight = Gauge(
+            "controller_in_flight", "Tasks that this controller is responsible for.", registry=registry
+        )
 
     def count_in_flight(self, count: Callable[[], int]) -> None:
         self._in_flight.set_function(count)

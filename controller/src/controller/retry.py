@@ -172,7 +172,9 @@ def _retry_in_time(
     after_seconds: float, code: FailureCode, error: RunError, delivery: Delivery, now: float
 ) -> Retry | Fail:
     if delivery.expires_at is not None and now + after_seconds >= delivery.expires_at:
-        message = f"no time is left for attempt {delivery.attempt + 1}; attempt {delivery.attempt} failed: {error.message}"
+        message = (
+            f"no time is left for attempt {delivery.attempt + 1}; attempt {delivery.attempt} failed: {error.message}"
+        )
         return Fail(FailureCode.EXPIRED, message, error.traceback)
     return Retry(after_seconds, code, error.message)
 

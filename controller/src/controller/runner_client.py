@@ -102,12 +102,12 @@ class RunnerClient:
         try:
             entries = _ENTRIES.validate_python(orjson.loads(response.body))
         except (orjson.JSONDecodeError, ValidationError) as error:
-            raise BadAnswer(f"the runner's answer is not a list of entries: {_short(error)}", boot=response.boot) from None
+            raise BadAnswer(
+                f"the runner's answer is not a list of entries: {_short(error)}", boot=response.boot
+            ) from None
         return Answer({(entry.id, entry.attempt): entry for entry in entries}, response.boot)
 
-    async def run(
-        self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int
-    ) -> Answer:
+    async def run(self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int) -> Answer:
         """``POST /run/{algorithm}`` of a plain runner, as an answer with one entry."""
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
@@ -134,9 +134,9 @@ class RunnerClient:
     async def cancel(self, host: str, task_id: str) -> None:
         """``DELETE /tasks/{id}``. A runner that does not know the task, or has ended it, is no error."""
         timeout = aiohttp.ClientTimeout(total=CANCEL_SECONDS, sock_connect=CONNECT_SECONDS)
-        async with _translated():
-            async with self._kept.delete(f"{host}/tasks/{task_id}", timeout=timeout, allow_redirects=False) as answer:
-                await answer.content.read(MAX_PROBLEM_BYTES)
+        url = f"{host}/tasks/{task_id}"
+        async with _translated(), self._kept.delete(url, timeout=timeout, allow_redirects=False) as answer:
+            await answer.content.read(MAX_PROBLEM_BYTES)
 
     async def _post(
         self,
@@ -150,14 +150,14 @@ class RunnerClient:
     ) -> _Response:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         headers = {"Content-Type": _JSON, "Accept-Encoding": "identity", **headers}
-        async with _translated():
-            async with session.post(
-                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as answer:
-                boot = answer.headers.get(HEADER_BOOT)
-                limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
-                content = await _read(answer, limit, boot)
-                return _Response(answer.status, boot, answer.headers.get("Retry-After"), content)
+        async with (
+            _translated(),
+            session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as answer,
+        ):
+            boot = answer.headers.get(HEADER_BOOT)
+            limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
+            content = await _read(answer, limit, boot)
+            return _Response(answer.status, boot, answer.headers.get("Retry-After"), content)
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

@@ -53,8 +53,10 @@ class Settler:
             final = await self._without_cancelled(final)
             await self._publish_retries(final)
             await self._record(final)
-            await self.acknowledge(deliveries_of([run for run, _ in final]))
-            self._in_flight.remove(run for run, _ in final)
+            runs = [run for run, _ in final]
+            # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
+            self._in_flight.remove(runs)
+            await self.acknowledge(deliveries_of(runs))
         self._count(outcomes)
         return again
 
@@ -69,14 +71,13 @@ class Settler:
         """Hands runs back to the queue, uncounted. Where they run is written first, so that others can attach."""
         if not runs:
             return
-        placements = [
-            placement for run in runs if (placement := run.current_placement) and placement != run.placement
-        ]
+        placements = [placement for run in runs if (placement := run.current_placement) and placement != run.placement]
         log.info("tasks are handed back, uncounted", count=len(runs), why=why, task_ids=[run.id for run in runs][:20])
         if placements:
             await self._gate.insist("placing runs", lambda: self._store.place(placements))
-        await self._gate.insist("releasing tasks", lambda: self._queue.release(deliveries_of(runs)))
         self._in_flight.remove(runs)
+        deliveries = deliveries_of(runs)
+        await self._gate.insist("releasing tasks", lambda: self._queue.release(deliveries))
 
     async def _without_cancelled(self, outcomes: list[Outcome]) -> list[Outcome]:
         """A task with a cancel mark is not retried."""

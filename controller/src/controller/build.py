@@ -1,0 +1,67 @@
+"""Puts a controller together on an exit stack, in a process of its own or beside the gateway."""
+
+import random
+from contextlib import AsyncExitStack
+
+from prometheus_client import CollectorRegistry
+
+from controller.controller import Controller
+from controller.dispatch import Tools
+from controller.fleet import CatalogueSource, Fleet
+from controller.inflight import InFlight
+from controller.intake import Intake
+from controller.lane_set import LaneSet
+from controller.lanes import LaneTools
+from controller.metrics import ControllerMetrics
+from controller.retry import RetryPolicy
+from controller.runner_client import RunnerClient
+from controller.settings import ControllerSettings
+from controller.settling import Settler
+from controller.store_gate import STORE, StoreGate
+from controller.tending import Tending
+from controller.upkeep import Upkeep
+from runnerlib.service.health import Health
+from taskqueue.protocols import TaskQueue, TaskStore
+
+_SECONDS_A_DAY = 86_400.0
+
+
+async def build(
+    stack: AsyncExitStack,
+    settings: ControllerSettings,
+    queue: TaskQueue,
+    store: TaskStore,
+    watch: CatalogueSource,
+    health: Health,
+    registry: CollectorRegistry,
+) -> Controller:
+    """Starts a controller on `stack`; leaving the stack stops it in order.
+
+    The queue, the store and the watch must have been entered before, so that they are left after it.
+    """
+    metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
+    metrics.count_in_flight(lambda: len(in_flight))
+    gate = StoreGate(health)
+    settler = Settler(queue, store, gate, in_flight, metrics)
+    client = await stack.enter_async_context(RunnerClient())
+    policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
+    lane_tools = LaneTools(
+        queue=queue,
+        gate=gate,
+        intake=Intake(store, gate, settler, in_flight),
+        in_flight=in_flight,
+        calls=Tools(client, fleet, settler, policy, metrics),
+    )
+    upkeep = Upkeep(
+        queue,
+        store,
+        gate,
+        fleet,
+        settler,
+        unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
+        retention_seconds=settings.retention_days * _SECONDS_A_DAY,
+    )
+    lanes = LaneSet(fleet, watch, lane_tools, health)
+    health.set(STORE, True)
+    controller = Controller(lanes, Tending(store, in_flight, client), upkeep, settings.grace_seconds)
+    return await stack.enter_async_context(controller)

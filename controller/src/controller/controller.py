@@ -1,0 +1,39 @@
+"""A controller from its start to its ordered stop."""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+
+from controller.lane_set import LaneSet
+from controller.tending import Tending
+from controller.upkeep import Upkeep
+from runnerlib.service.lifecycle import background
+
+
+class Controller:
+    """A context. Leaving it hands back, uncounted, what does not end within the grace."""
+
+    def __init__(self, lanes: LaneSet, tending: Tending, upkeep: Upkeep, grace_seconds: float) -> None:
+        self._lanes = lanes
+        self._tending = tending
+        self._upkeep = upkeep
+        self._grace_seconds = grace_seconds
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "Controller":
+        # Left in reverse order: placements and cancel marks are followed until the last call has ended.
+        background(self._stack, self._tending.follow_runs(), "placements and progress")
+        background(self._stack, self._tending.follow_cancels(), "cancel marks")
+        self._stack.push_async_callback(self._lanes.stop, self._grace_seconds)
+        background(self._stack, self._upkeep.sweep_for_ever(), "sweep")
+        background(self._stack, self._upkeep.purge_for_ever(), "purge")
+        background(self._stack, self._lanes.follow_catalogue(), "catalogue")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        await self._stack.aclose()

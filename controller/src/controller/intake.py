@@ -1,0 +1,80 @@
+"""Looks at tasks that the queue has just handed out, before anything is sent: one query for all of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from controller.inflight import InFlight, Run
+from controller.pickup import ALONE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, next_step
+from controller.retry import Decision
+from controller.settling import Settler
+from controller.store_gate import StoreGate
+from runnerlib.service.logs import get_logger
+from taskqueue.protocols import TaskStore
+from taskqueue.tasks import Delivery, Placement, TaskRow
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Sorted:
+    """Runs that are ours from now on, by what comes next."""
+
+    start: list[Run] = field(default_factory=list)
+    ask: list[Run] = field(default_factory=list)
+    #: (runner, boot) → where they are and who they are
+    attach: dict[tuple[str, str], tuple[Placement, list[Run]]] = field(default_factory=dict)
+    #: decided at once
+    over: list[tuple[Run, Decision]] = field(default_factory=list)
+
+
+class Intake:
+    def __init__(
+        self,
+        store: TaskStore,
+        gate: StoreGate,
+        settler: Settler,
+        in_flight: InFlight,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._gate = gate
+        self._settler = settler
+        self._in_flight = in_flight
+        self._clock = clock
+
+    async def sort(self, deliveries: Sequence[Delivery]) -> Sorted:
+        """Registers the runs, and settles those on which nothing is to be done."""
+        ids = list({delivery.id for delivery in deliveries})
+        rows = await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
+        result = Sorted()
+        for delivery in deliveries:
+            self._sort_one(delivery, rows.get(delivery.id), result)
+        await self._settler.settle(result.over)
+        return result
+
+    def _sort_one(self, delivery: Delivery, row: TaskRow | None, result: Sorted) -> None:
+        step = next_step(delivery, row, self._in_flight.find(delivery), self._clock())
+        if isinstance(step, Join):
+            step.run.repeated.append(delivery)
+            log.info("task handed out again while it is in flight", task_id=delivery.id, attempt=delivery.attempt)
+            return
+        run = Run(
+            delivery,
+            history=() if row is None else row.history,
+            alone=delivery.delivery_count >= ALONE_AFTER_DELIVERIES,
+            cancel_requested=row is not None and row.cancel_requested,
+        )
+        match step:
+            case Start():
+                result.start.append(run)
+            case AskAll():
+                result.ask.append(run)
+            case Attach(placement):
+                run.placement, run.boot = placement, placement.boot
+                place = (placement.runner, placement.boot)
+                result.attach.setdefault(place, (placement, []))[1].append(run)
+            case _:
+                result.over.append((run, step))
+                return
+        self._in_flight.add(run)

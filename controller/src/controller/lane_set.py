@@ -1,0 +1,96 @@
+"""All lanes of a controller: one appears when its algorithm first has a runner."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from controller.fleet import CatalogueSource, Fleet
+from controller.lanes import Lane, LaneTools
+from runnerlib.service.health import Health
+from runnerlib.service.logs import get_logger
+
+log = get_logger(__name__)
+
+#: Parts of this process's readiness.
+CATALOGUE, LANES = "catalogue", "lanes"
+LOOK_EVERY_SECONDS = 1.0
+#: How often a stop looks whether the calls in flight have ended.
+DRAIN_POLL_SECONDS = 0.05
+
+
+class LaneSet:
+    def __init__(
+        self,
+        fleet: Fleet,
+        source: CatalogueSource,
+        tools: LaneTools,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._source = source
+        self._tools = tools
+        self._health = health
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        health.set(CATALOGUE, False, "discovery has not answered yet")
+        health.set(LANES, False, "starting")
+
+    async def follow_catalogue(self) -> None:
+        """For ever: opens lanes, and wakes them when runners come or go."""
+        changes = 0
+        while True:
+            self._open_lanes()
+            self._report_health()
+            try:
+                changes = await asyncio.wait_for(self._source.wait_changed(changes), LOOK_EVERY_SECONDS)
+            except TimeoutError:
+                continue
+            except Exception:
+                log.exception("following the catalogue failed; the lanes go on with what is known")
+                await asyncio.sleep(LOOK_EVERY_SECONDS)
+            for lane in self._lanes.values():
+                lane.wake()
+
+    def _open_lanes(self) -> None:
+        for algorithm, view in self._fleet.algorithms().items():
+            if algorithm in self._lanes or not view.runners:
+                continue
+            lane = self._lanes[algorithm] = Lane(algorithm, self._tools)
+            self._tasks[algorithm] = asyncio.create_task(lane.run(), name=f"lane {algorithm}")
+            log.info("lane opened", algorithm=algorithm)
+
+    def _report_health(self) -> None:
+        if self._source.catalogue is not None:
+            self._health.set(CATALOGUE, True)
+        troubles = [f"{name}: {lane.trouble}" for name, lane in self._lanes.items() if lane.trouble]
+        troubles += [f"{name}: ended" for name, task in self._tasks.items() if task.done()]
+        self._health.set(LANES, not troubles, "; ".join(troubles))
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes nothing more, waits for short calls, hands the rest back. Idempotent."""
+        deadline = self._clock() + grace_seconds
+        self._health.set(LANES, False, "stopping")
+        for lane in self._lanes.values():
+            lane.stop()
+        tasks = list(self._tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.1, grace_seconds))
+        await self._drain(deadline, grace_seconds)
+        for lane in self._lanes.values():
+            await lane.abandon_calls()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drain(self, deadline: float, grace_seconds: float) -> None:
+        """Waits for calls that may still end within the grace: one that is older than that is a long one."""
+        while True:
+            now = self._clock()
+            ages = [
+                0.0 if run.sent_at is None else now - run.sent_at for lane in self._lanes.values() for run in lane.runs
+            ]
+            if now >= deadline or not any(age < grace_seconds for age in ages):
+                return
+            await asyncio.sleep(min(DRAIN_POLL_SECONDS, deadline - now))

@@ -1,0 +1,250 @@
+"""One lane for each algorithm: takes tasks as runners have room for them, and sends them in batches."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from controller import batching
+from controller.dispatch import Conversation, Tools
+from controller.inflight import InFlight, Run
+from controller.intake import Intake, Sorted
+from controller.reattach import attach, find
+from controller.store_gate import StoreGate
+from runnerlib.contract import RunnerLevel, RunnerView
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import QueueClosed
+from taskqueue.protocols import Feed, TaskQueue
+from taskqueue.tasks import Delivery
+
+log = get_logger(__name__)
+
+#: A lane looks around at least this often, whatever it was told: a net, not the path.
+LOOK_AROUND_SECONDS = 5.0
+#: How long a lane rests after something went wrong in it.
+PAUSE_AFTER_FAILURE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTools:
+    """What every lane needs."""
+
+    queue: TaskQueue
+    gate: StoreGate
+    intake: Intake
+    in_flight: InFlight
+    calls: Tools
+
+
+class Lane:
+    """Everything of one algorithm in this process. A failure here concerns no other lane."""
+
+    def __init__(self, algorithm: str, tools: LaneTools) -> None:
+        self.algorithm = algorithm
+        #: why it does not work at the moment; empty when it does
+        self.trouble = ""
+        self._tools = tools
+        self._fleet = tools.calls.fleet
+        self._pace = batching.Pace()
+        self._ready: deque[Run] = deque()
+        #: call → its runs, and the runner when one is known
+        self._calls: dict[asyncio.Task[None], tuple[list[Run], str | None]] = {}
+        self._taking: asyncio.Task[list[Delivery]] | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._prefetch = -1
+
+    def wake(self) -> None:
+        """Something changed: runners, a call's end, the store."""
+        self._wake.set()
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs in its calls."""
+        runs = dict.fromkeys(run for runs, _ in self._calls.values() for run in runs)
+        return [run for run in runs if run in self._tools.in_flight]
+
+    async def run(self) -> None:
+        """Until `stop`. What fails in here is logged, what waited is released, and the lane starts again."""
+        while not self._stopping:
+            try:
+                await self._flow()
+            except QueueClosed:
+                log.info("the queue is closed; the lane ends", algorithm=self.algorithm)
+                return
+            except Exception as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+                log.exception(
+                    "lane failed; its waiting tasks are released and it starts again", algorithm=self.algorithm
+                )
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+
+    def stop(self) -> None:
+        """Takes nothing more, and gives back what has not been sent; calls in flight go on."""
+        self._stopping = True
+        self._wake.set()
+
+    async def abandon_calls(self) -> None:
+        """Leaves the calls in flight: their runs go on at the runners, their tasks are released to be attached to."""
+        runs = self.runs
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await self._release([run for run in runs if run in self._tools.in_flight], "the controller stops")
+
+    async def _flow(self) -> None:
+        feed = await self._tools.queue.feed(self.algorithm)
+        self._prefetch = -1
+        try:
+            while not self._stopping:
+                await self._turn(feed)
+        finally:
+            await self._end_flow(feed)
+
+    async def _end_flow(self, feed: Feed) -> None:
+        taking, self._taking = self._taking, None
+        if taking is not None:
+            taking.cancel()
+            await asyncio.wait([taking])
+            if not taking.cancelled() and taking.exception() is None:
+                self._ready.extend(Run(delivery) for delivery in taking.result())
+        waiting = list(self._ready)
+        self._ready.clear()
+        await self._release(waiting, "the lane stops")
+        await feed.close()
+
+    async def _turn(self, feed: Feed) -> None:
+        self._wake.clear()
+        await self._set_prefetch(feed)
+        if self._ready and not self._fleet.known(self.algorithm):
+            waiting = list(self._ready)
+            self._ready.clear()
+            await self._release(waiting, "no runner offers the algorithm any more")
+        self._launch()
+        self._take(feed)
+        await self._pause()
+        self.trouble = ""
+        if self._taking is not None and self._taking.done():
+            taking, self._taking = self._taking, None
+            await self._admit(taking.result())
+
+    async def _pause(self) -> None:
+        """Until tasks are here, or something changed."""
+        events: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._wake.wait())]
+        if not self._tools.gate.is_open:
+            events.append(asyncio.ensure_future(self._tools.gate.wait_open()))
+        waits = events if self._taking is None else [*events, self._taking]
+        seconds = self._fleet.next_free_in_seconds(self.algorithm)
+        timeout = LOOK_AROUND_SECONDS if seconds is None else min(seconds + 0.001, LOOK_AROUND_SECONDS)
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for event in events:
+                event.cancel()
+
+    async def _set_prefetch(self, feed: Feed) -> None:
+        runners = self._fleet.known(self.algorithm)
+        limits = self._fleet.limits(self.algorithm)
+        live = {runner.id for runner in runners}
+        stranded = sum(len(runs) for runs, runner_id in self._calls.values() if runner_id not in live)
+        count = batching.prefetch(self._pace.cap(limits), limits, len(runners), stranded)
+        if count != self._prefetch:
+            self._prefetch = count
+            await feed.set_prefetch(count)
+
+    def _room(self) -> batching.Room:
+        limits = self._fleet.limits(self.algorithm)
+        return batching.room(self._fleet.loads(self.algorithm), limits, self._pace.calls_at_once(limits))
+
+    def _take(self, feed: Feed) -> None:
+        """Asks for what there is room for now; waits in the background."""
+        if self._taking is not None or not self._tools.gate.is_open or self._stopping:
+            return
+        calls = len(self._room().calls)
+        most = calls * self._pace.cap(self._fleet.limits(self.algorithm)) - len(self._ready)
+        if most > 0:
+            self._taking = asyncio.create_task(feed.take(most), name=f"take {self.algorithm}")
+
+    async def _admit(self, deliveries: list[Delivery]) -> None:
+        self._tools.calls.metrics.taken.labels(self.algorithm).inc(len(deliveries))
+        try:
+            result = await self._tools.intake.sort(deliveries)
+        except Exception:
+            runs = [self._tools.in_flight.find(delivery) or Run(delivery) for delivery in deliveries]
+            await self._release(runs, "they could not be looked up")
+            raise
+        self._ready.extend(result.start)
+        self._resume(result)
+
+    def _resume(self, result: Sorted) -> None:
+        """What was handed out before takes no room: it runs already, or is looked for."""
+        for placement, runs in result.attach.values():
+            log.info("attaching to runs", runner=placement.runner, task_ids=[run.id for run in runs][:20])
+            self._spawn(attach(self._tools.calls, self._pace, self.algorithm, placement, runs), runs, placement.runner)
+        if result.ask:
+            self._spawn(self._look_for(result.ask), result.ask, None)
+
+    async def _look_for(self, runs: list[Run]) -> list[Run]:
+        found, unknown = await find(self._tools.calls, self.algorithm, runs)
+        for its_runs in found.values():
+            runner = its_runs[0].runner
+            assert runner is not None
+            talk = Conversation(self._tools.calls, self._pace, self.algorithm, runner, its_runs, attach=True)
+            self._spawn(talk.hold(), its_runs, runner.id)
+        return unknown
+
+    def _launch(self) -> None:
+        """Sends what waits, as far as there is room, to the least loaded runners first."""
+        while self._ready and not self._stopping:
+            room = self._room()
+            runner = self._fleet.runner(room.calls[0]) if room.calls else None
+            if runner is None:
+                return
+            runs = self._next_batch(runner, room.free_slots)
+            talk = Conversation(self._tools.calls, self._pace, self.algorithm, runner, runs)
+            self._spawn(talk.hold(), runs, runner.id)
+
+    def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
+        cap = self._pace.cap(self._fleet.limits(self.algorithm))
+        size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
+        runs = [self._ready.popleft()]
+        payload = len(runs[0].delivery.payload)
+        while self._ready and len(runs) < size and not runs[0].alone and not self._ready[0].alone:
+            payload += len(self._ready[0].delivery.payload)
+            if payload > batching.MAX_BATCH_BYTES:
+                break
+            runs.append(self._ready.popleft())
+        return runs
+
+    def _spawn(self, work: Coroutine[Any, Any, list[Run]], runs: list[Run], runner_id: str | None) -> None:
+        call = asyncio.create_task(self._call(work, runs), name=f"call {self.algorithm}")
+        self._calls[call] = (runs, runner_id)
+        if runner_id is not None:
+            self._fleet.call_started(self.algorithm, runner_id)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._calls[call]
+            if runner_id is not None:
+                self._fleet.call_ended(self.algorithm, runner_id)
+            self._wake.set()
+
+        call.add_done_callback(ended)
+
+    async def _call(self, work: Coroutine[Any, Any, list[Run]], runs: list[Run]) -> None:
+        """The outermost level of a call: whatever fails in it, its tasks are handed back."""
+        try:
+            again = await work
+        except Exception:
+            log.exception("call failed; its tasks are released", algorithm=self.algorithm)
+            await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+            await self._release([run for run in runs if run in self._tools.in_flight], "their call failed")
+            return
+        if self._stopping:
+            await self._release(again, "the controller stops")
+        else:
+            self._ready.extendleft(reversed(again))
+
+    async def _release(self, runs: Iterable[Run], why: str) -> None:
+        await self._tools.calls.settler.release(list(runs), why)

@@ -1,0 +1,72 @@
+"""Finds the runs of tasks that were handed out before: nothing that still runs is started twice."""
+
+import asyncio
+from collections.abc import Sequence
+
+from controller.batching import Pace
+from controller.dispatch import LAST_PAUSE_SECONDS, Conversation, Tools
+from controller.errors import RunnerError
+from controller.inflight import Run
+from controller.refusals import lost_entry
+from controller.runner_client import Answer
+from runnerlib.contract import EntryState, RunnerLevel, RunnerView
+from runnerlib.service.logs import get_logger
+from taskqueue.tasks import Placement
+
+log = get_logger(__name__)
+
+
+async def attach(tools: Tools, pace: Pace, algorithm: str, placement: Placement, runs: Sequence[Run]) -> list[Run]:
+    """Follows runs at the runner process that the store names. Returns those that must start again."""
+    runner = await _wait_for_runner(tools, placement)
+    if isinstance(runner, RunnerView):
+        return await Conversation(tools, pace, algorithm, runner, runs, attach=True).hold()
+    limits, lone = tools.fleet.limits(algorithm), len(runs) == 1
+    log.warning("runner lost", runner=placement.runner, why=runner, task_ids=[run.id for run in runs])
+    again = await tools.settler.settle(
+        [(run, tools.decide(run, lost_entry(run, runner), limits, lone=lone)) for run in runs]
+    )
+    for run in again:
+        run.handed_back()
+    return again
+
+
+async def _wait_for_runner(tools: Tools, placement: Placement) -> RunnerView | str:
+    """The runner, or why its process must be taken for dead. A registry that has just started may not know it yet."""
+    since = tools.clock()
+    while True:
+        gone = tools.fleet.is_gone(placement.runner, placement.boot, tools.clock() - since)
+        runner = tools.fleet.runner(placement.runner)
+        if gone is not None:
+            return gone
+        if runner is not None:
+            return runner
+        await asyncio.sleep(LAST_PAUSE_SECONDS / 4)
+
+
+async def find(tools: Tools, algorithm: str, runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[Run]]:
+    """Asks every runner for these runs: (runner id → the runs that it has, the runs that nobody has)."""
+    runners = [runner for runner in tools.fleet.offering(algorithm) if runner.level is RunnerLevel.FULL]
+    answers = await asyncio.gather(*(_ask(tools, algorithm, runner, runs) for runner in runners))
+    found: dict[str, list[Run]] = {}
+    unknown: list[Run] = []
+    for run in runs:
+        for runner, answer in zip(runners, answers, strict=True):
+            entry = answer.entries.get(run.key) if answer is not None else None
+            if entry is not None and entry.state is not EntryState.UNKNOWN:
+                run.runner, run.boot = runner, (answer.boot if answer is not None else None) or runner.boot
+                found.setdefault(runner.id, []).append(run)
+                break
+        else:
+            unknown.append(run)
+    return found, unknown
+
+
+async def _ask(tools: Tools, algorithm: str, runner: RunnerView, runs: Sequence[Run]) -> Answer | None:
+    items = [tools.item(run, with_payload=False) for run in runs]
+    limits = tools.fleet.limits(algorithm)
+    try:
+        return await tools.client.batch(runner.host, algorithm, items, wait_seconds=0, result_bytes=limits.result_bytes)
+    except RunnerError as error:
+        log.warning("runner cannot be asked for runs that it may have", runner=runner.id, reason=str(error))
+        return None

@@ -1,0 +1,39 @@
+"""Settings of the controller, from environment variables."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from controller.retry import DEFAULT_STEPS_SECONDS
+from runnerlib.service.settings import ServiceSettings
+
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+
+
+def _numbers(value: object) -> object:
+    """``1,5,30`` as well as a JSON list."""
+    if isinstance(value, str):
+        return value.strip().strip("[]").replace(",", " ").split()
+    return value
+
+
+class ControllerSettings(ServiceSettings):
+    """What an operator may choose for a controller."""
+
+    port: int = Field(default=8020, ge=0, le=65535, description="Port of health and metrics; 0 takes a free one.")
+    discovery_url: str = Field(default="http://127.0.0.1:8010", description="Base URL of runner-discovery.")
+    database_url: str = Field(
+        default="sqlite:///.plugplay/tasks.sqlite", description="Where tasks, results and dead letters are kept."
+    )
+    queue_url: str = Field(default="", description="Where tasks wait; empty: in the same database.")
+    retry_steps_seconds: Annotated[
+        tuple[Seconds, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1, max_length=20)
+    ] = Field(
+        default=DEFAULT_STEPS_SECONDS,
+        description="Seconds before the next attempt, one for each failure, with commas; the last one repeats.",
+    )
+    retention_days: float = Field(default=7, gt=0, description="How long finished tasks and their results are kept.")
+    unknown_algorithm_grace_seconds: float = Field(
+        default=600, ge=0, description="How long a task waits for an algorithm that nobody has registered."
+    )

@@ -1,0 +1,121 @@
+"""Looks after the runs in flight: where they are, how far they are, and whether somebody wants them cancelled."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from controller.errors import RunnerError
+from controller.inflight import InFlight, Run
+from controller.runner_client import RunnerClient
+from runnerlib.contract import RunnerLevel
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import StoreUnavailable
+from taskqueue.protocols import TaskStore
+
+log = get_logger(__name__)
+
+#: A run gets a placement after this long, so that short tasks cost one write, at their end.
+PLACE_AFTER_SECONDS = 1.0
+TEND_EVERY_SECONDS = 0.25
+MARKS_EVERY_SECONDS = 0.5
+#: DELETE is sent again when the run has not ended after this long.
+CANCEL_AGAIN_SECONDS = 5.0
+
+
+class Tending:
+    """Two loops for all lanes together, so that there is one write and one query for all runs."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        in_flight: InFlight,
+        client: RunnerClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._in_flight = in_flight
+        self._client = client
+        self._clock = clock
+
+    async def follow_runs(self) -> None:
+        """For ever: writes placements and progress. A run whose write failed is written at the next turn."""
+        while True:
+            await asyncio.sleep(TEND_EVERY_SECONDS)
+            try:
+                await self.place()
+                await self.report_progress()
+            except StoreUnavailable as error:
+                log.warning("placements and progress wait for the store", reason=str(error))
+            except Exception:
+                log.exception("following runs failed; they go on, and it is tried again")
+
+    async def follow_cancels(self) -> None:
+        """For ever: reads cancel marks and asks runners to cancel."""
+        while True:
+            await asyncio.sleep(MARKS_EVERY_SECONDS)
+            try:
+                await self.read_marks()
+                await self.send_cancels()
+            except StoreUnavailable as error:
+                log.warning("cancel marks wait for the store", reason=str(error))
+            except Exception:
+                log.exception("following cancel marks failed; it is tried again")
+
+    async def place(self) -> None:
+        now = self._clock()
+        moved: list[Run] = []
+        for run in self._in_flight:
+            if run.sent_at is None or now - run.sent_at < PLACE_AFTER_SECONDS:
+                continue
+            place = run.current_placement
+            if place is not None and place != run.placement:
+                moved.append(run)
+        places = [place for run in moved if (place := run.current_placement) is not None]
+        if not places:
+            return
+        await self._store.place(places)
+        for run, place in zip(moved, places, strict=True):
+            run.placement = place
+
+    async def report_progress(self) -> None:
+        updates = [
+            (run, run.progress) for run in self._in_flight if run.progress is not None and run.progress != run.reported
+        ]
+        if not updates:
+            return
+        await self._store.report_progress(
+            [(run.id, run.delivery.attempt, progress.fraction, progress.message) for run, progress in updates]
+        )
+        for run, progress in updates:
+            run.reported = progress
+
+    async def read_marks(self) -> None:
+        runs = [run for run in self._in_flight if not run.cancel_requested]
+        if not runs:
+            return
+        marked = await self._store.cancel_requested([run.id for run in runs])
+        for run in runs:
+            if run.id in marked:
+                run.cancel_requested = True
+                log.info("task is to be cancelled", task_id=run.id, attempt=run.delivery.attempt)
+
+    async def send_cancels(self) -> None:
+        now = self._clock()
+        due = [
+            run
+            for run in self._in_flight
+            if run.cancel_requested
+            and run.runner is not None
+            and run.runner.level is RunnerLevel.FULL
+            and run.sent_at is not None
+            and (run.cancel_sent_at is None or now - run.cancel_sent_at >= CANCEL_AGAIN_SECONDS)
+        ]
+        await asyncio.gather(*(self._cancel(run, now) for run in due))
+
+    async def _cancel(self, run: Run, now: float) -> None:
+        assert run.runner is not None
+        run.cancel_sent_at = now
+        try:
+            await self._client.cancel(run.runner.host, run.id)
+        except RunnerError as error:
+            log.warning("runner cannot be asked to cancel", task_id=run.id, runner=run.runner.id, reason=str(error))

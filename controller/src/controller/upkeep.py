@@ -1,0 +1,98 @@
+"""What is done from time to time: tasks that nobody will take are failed, old finished ones are dropped."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from controller.fleet import Fleet
+from controller.inflight import Run
+from controller.retry import Fail
+from controller.settling import Settler
+from controller.store_gate import StoreGate
+from runnerlib.contract import FailureCode, near_names
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import TaskQueueError
+from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.tasks import Delivery
+
+log = get_logger(__name__)
+
+SWEEP_EVERY_SECONDS = 1.0
+SWEEP_LIMIT = 500
+PURGE_EVERY_SECONDS = 3600.0
+PURGE_LIMIT = 1000
+#: No task has waited since before that: with it a sweep finds expired ones alone.
+_LONG_AGO = 0.0
+
+
+class Upkeep:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        store: TaskStore,
+        gate: StoreGate,
+        fleet: Fleet,
+        settler: Settler,
+        *,
+        unknown_grace_seconds: float,
+        retention_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._gate = gate
+        self._fleet = fleet
+        self._settler = settler
+        self._unknown_grace_seconds = unknown_grace_seconds
+        self._retention_seconds = retention_seconds
+        self._clock = clock
+
+    async def sweep_for_ever(self) -> None:
+        """What could not be settled comes again when its lease is over."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_SECONDS)
+            try:
+                while await self.sweep() == SWEEP_LIMIT:
+                    pass
+            except TaskQueueError as error:
+                log.warning("sweeping waits for the queue", reason=str(error))
+            except Exception:
+                log.exception("sweeping failed; it is tried again")
+
+    async def purge_for_ever(self) -> None:
+        """At the start and then each hour; no task that has not ended is touched."""
+        while True:
+            try:
+                while await self.purge() == PURGE_LIMIT:
+                    pass
+            except TaskQueueError as error:
+                log.warning("purging waits for the store", reason=str(error))
+            except Exception:
+                log.exception("purging failed; it is tried again")
+            await asyncio.sleep(PURGE_EVERY_SECONDS)
+
+    async def sweep(self) -> int:
+        """Fails tasks that expired while they waited, and those whose algorithm surely nobody knows."""
+        if not self._gate.is_open:
+            return 0
+        now = self._clock()
+        known = self._fleet.algorithms()
+        unknown_before = now - self._unknown_grace_seconds if self._fleet.is_sure else _LONG_AGO
+        deliveries = await self._queue.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
+        if deliveries:
+            await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
+        return len(deliveries)
+
+    async def purge(self) -> int:
+        count = await self._store.purge(self._clock() - self._retention_seconds, PURGE_LIMIT)
+        if count:
+            log.info("old finished tasks dropped", count=count)
+        return count
+
+
+def _verdict(delivery: Delivery, known: Iterable[str], now: float) -> Fail:
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return Fail(FailureCode.EXPIRED, "its time was over before it could start")
+    near = near_names(delivery.algorithm, known)
+    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return Fail(FailureCode.UNKNOWN_ALGORITHM, f"no runner has registered {delivery.algorithm!r}{hint}")
