@@ -21,7 +21,7 @@ def publish(connection: Connection, tasks: Sequence[NewTask], token: int, now: f
 
 
 def _read_back(connection: Connection, tasks: Sequence[NewTask], token: int, now: float) -> list[Published]:
-    found = connection.execute(queue_statements.PUBLISHED, {"the_ids": padded([task.id for task in tasks])})
+    found = connection.execute(queue_statements.PUBLISHED, {"the_ids": padded([task.id for task in tasks])}).all()
     digests: dict[str, str] = {}
     ours: set[str] = set()
     for task_id, digest, receipt in found:

@@ -4,7 +4,7 @@
 one that is delayed or leased.
 """
 
-from sqlalchemy import BindParameter, bindparam, case, func, null, select, union_all, update
+from sqlalchemy import BindParameter, LargeBinary, bindparam, case, cast, func, null, select, union_all, update
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.statements import NEXT_ATTEMPT
@@ -29,7 +29,8 @@ _DELIVERY = (
     tasks.c.seq,
     tasks.c.id,
     tasks.c.algorithm,
-    tasks.c.payload,
+    # also of a row that somebody put in by hand, as text
+    cast(tasks.c.payload, LargeBinary),
     tasks.c.digest,
     tasks.c.attempt,
     tasks.c.delivery_count,

@@ -62,7 +62,7 @@ def _without_repetition(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 def _fence(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
-    rows = connection.execute(statements.FENCE, {"the_ids": statements.padded(ids)})
+    rows = connection.execute(statements.FENCE, {"the_ids": statements.padded(ids)}).all()
     return {
         task_id: _Known(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
     }

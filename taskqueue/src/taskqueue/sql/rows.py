@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, Unpack
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row
+from sqlalchemy import LargeBinary, Row, cast
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
 from taskqueue.sql.tables import dead_letters, tasks
@@ -14,7 +14,8 @@ from taskqueue.tasks import DeadLetter, Placement, TaskRow
 TASK_COLUMNS = (
     tasks.c.id,
     tasks.c.algorithm,
-    tasks.c.payload,
+    # also of a row that somebody put in by hand, as text
+    cast(tasks.c.payload, LargeBinary).label("payload"),
     tasks.c.digest,
     tasks.c.state,
     tasks.c.attempt,
@@ -41,32 +42,59 @@ TASK_COLUMNS = (
 #: A row of any columns.
 AnyRow: TypeAlias = "Row[Unpack[tuple[Any, ...]]]"
 
+_STATES = {state.value: state for state in TaskState}
 _HISTORY: TypeAdapter[tuple[HistoryEntry, ...]] = TypeAdapter(tuple[HistoryEntry, ...])
 
 
 def task_row(row: AnyRow) -> TaskRow:
+    (
+        task_id,
+        algorithm,
+        payload,
+        digest,
+        state,
+        attempt,
+        created_at,
+        updated_at,
+        finished_at,
+        expires_at,
+        result,
+        error_code,
+        error_message,
+        history,
+        placed_attempt,
+        placed_runner,
+        placed_boot,
+        runner,
+        cancel_requested,
+        progress_fraction,
+        progress_message,
+        replays,
+        reply_to,
+        correlation_id,
+    ) = row
     return TaskRow(
-        id=row.id,
-        algorithm=row.algorithm,
-        payload=row.payload,
-        digest=row.digest,
-        state=TaskState(row.state),
-        attempt=row.attempt,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        finished_at=row.finished_at,
-        expires_at=row.expires_at,
-        result=row.result,
-        error_code=FailureCode(row.error_code) if row.error_code else None,
-        error_message=row.error_message,
-        history=history_from(row.history),
-        placement=_placement(row),
-        runner=row.runner,
-        cancel_requested=row.cancel_requested,
-        progress=_progress(row),
-        replays=row.replays,
-        reply_to=row.reply_to,
-        correlation_id=row.correlation_id,
+        id=task_id,
+        algorithm=algorithm,
+        payload=payload,
+        digest=digest,
+        state=_STATES[state],
+        attempt=attempt,
+        created_at=created_at,
+        updated_at=updated_at,
+        finished_at=finished_at,
+        expires_at=expires_at,
+        result=result,
+        error_code=None if error_code is None else FailureCode(error_code),
+        error_message=error_message,
+        history=history_from(history),
+        placement=None if placed_attempt is None else Placement(task_id, placed_attempt, placed_runner, placed_boot),
+        runner=runner,
+        cancel_requested=cancel_requested,
+        progress=None if progress_fraction is None else Progress(fraction=progress_fraction, message=progress_message),
+        replays=replays,
+        reply_to=reply_to,
+        correlation_id=correlation_id,
     )
 
 
@@ -107,15 +135,3 @@ def clean(text: str) -> str:
 
 def clean_or_none(text: str | None) -> str | None:
     return None if text is None else clean(text)
-
-
-def _placement(row: AnyRow) -> Placement | None:
-    if row.placed_attempt is None:
-        return None
-    return Placement(id=row.id, attempt=row.placed_attempt, runner=row.placed_runner, boot=row.placed_boot)
-
-
-def _progress(row: AnyRow) -> Progress | None:
-    if row.progress_fraction is None:
-        return None
-    return Progress(fraction=row.progress_fraction, message=row.progress_message or "")

@@ -27,6 +27,7 @@ def writing_engine(path: Path, busy_seconds: float = BUSY_SECONDS) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(driver: DriverConnection, _record: Any) -> None:
+        driver.text_factory = _text
         driver.execute("PRAGMA journal_mode=WAL")
         driver.execute("PRAGMA synchronous=FULL")
         driver.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
@@ -45,6 +46,7 @@ def reading_engine(path: Path, size: int, busy_seconds: float = BUSY_SECONDS) ->
 
     @event.listens_for(engine, "connect")
     def prepare(driver: DriverConnection, _record: Any) -> None:
+        driver.text_factory = _text
         driver.execute("PRAGMA query_only=1")
         driver.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
 
@@ -81,6 +83,11 @@ def _driver(connection: Connection) -> DriverConnection:
     driver = connection.connection.driver_connection
     assert isinstance(driver, DriverConnection)
     return driver
+
+
+def _text(raw: bytes) -> str:
+    """A row that somebody put in by hand must not stop everybody: what is not UTF-8 is shown as such."""
+    return raw.decode("utf-8", "replace")
 
 
 def _engine(path: Path, busy_seconds: float, *, size: int) -> Engine:

@@ -46,8 +46,8 @@ class SqlStore:
             return {}
 
         def read(connection: Connection) -> dict[str, TaskRow]:
-            rows = connection.execute(statements.TASKS_BY_IDS, {"the_ids": statements.padded(ids)})
-            return {row.id: task_row(row) for row in rows}
+            rows = connection.execute(statements.TASKS_BY_IDS, {"the_ids": statements.padded(ids)}).all()
+            return {row[0]: task_row(row) for row in rows}
 
         return await self._read(read)
 
@@ -130,7 +130,7 @@ class SqlStore:
             return set()
 
         def read(connection: Connection) -> set[str]:
-            return set(connection.scalars(statements.MARKED, {"the_ids": statements.padded(list(ids))}))
+            return set(connection.scalars(statements.MARKED, {"the_ids": statements.padded(list(ids))}).all())
 
         return await self._read(read)
 
@@ -141,7 +141,7 @@ class SqlStore:
         query = select(*DEAD_LETTER_COLUMNS).order_by(desc(dead_letters.c.dead_id)).limit(limit)
         if before is not None:
             query = query.where(dead_letters.c.dead_id < before)
-        return await self._read(lambda connection: [dead_letter(row) for row in connection.execute(query)])
+        return await self._read(lambda connection: [dead_letter(row) for row in connection.execute(query).all()])
 
     async def purge(self, finished_before: float, limit: int) -> int:
         old = (
@@ -198,7 +198,7 @@ def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
 def _counts(connection: Connection) -> list[Counts]:
     by_algorithm: dict[str, dict[TaskState, int]] = {}
     for query in (statements.COUNT_WAITING, statements.COUNT_FINISHED):
-        for algorithm, state, count in connection.execute(query):
+        for algorithm, state, count in connection.execute(query).all():
             by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
     return [
         Counts(
