@@ -20,6 +20,8 @@ from worker.state_file import EnvironmentState, data_folder_owned, state_written
 
 #: Processes of a worker that was killed here a moment ago end by themselves within this time.
 _LEFTOVERS_SECONDS = 15.0
+#: How often a process that was ready is looked at, to tell when it is ready again after a new start.
+_LOOK_SECONDS = 0.5
 
 
 class Interpreters(Protocol):
@@ -105,12 +107,12 @@ class Environment:
         return self.layout.runner(runner, python)
 
     async def _start(self, process: ManagedProcess) -> None:
-        started_at = time.monotonic()
+        """Everything else needs it: waits until it is ready. Raises StartFailed."""
         process.start()
+        started_at = time.monotonic()
         await process.wait_ready(self.layout.settings.start_seconds, most_restarts=1)
-        self._output.say(
-            f"{process.plan.name} is ready after {time.monotonic() - started_at:.1f} s: {process.plan.url}"
-        )
+        self._say_ready(process, time.monotonic() - started_at)
+        self._announcements.append(asyncio.create_task(self._announce(process)))
 
     def _start_runners(self, plans: Iterable[ProcessPlan]) -> None:
         for plan in plans:
@@ -119,17 +121,22 @@ class Environment:
             runner.start()
             self._announcements.append(asyncio.create_task(self._announce(runner)))
 
-    async def _announce(self, runner: ManagedProcess) -> None:
-        """Loading a model may take minutes: nobody waits for it, but everybody is told."""
-        started_at = time.monotonic()
-        try:
-            await runner.wait_ready(self.layout.settings.load_seconds)
-        except StartFailed as error:
-            if not self.is_stopping:
+    async def _announce(self, process: ManagedProcess) -> None:
+        """Loading a model may take minutes: nobody waits for it, but everybody is told, also after each new start."""
+        while not process.has_given_up:
+            if process.is_ready:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            started_at = time.monotonic()
+            try:
+                await process.wait_ready(self.layout.settings.load_seconds)
+            except StartFailed as error:
                 self._output.say(str(error))
-        else:
-            seconds = time.monotonic() - started_at
-            self._output.say(f"{runner.plan.name} is ready after {seconds:.1f} s: {runner.plan.url}/docs")
+            else:
+                self._say_ready(process, time.monotonic() - started_at)
+
+    def _say_ready(self, process: ManagedProcess, seconds: float) -> None:
+        self._output.say(f"{process.plan.name} is ready after {seconds:.1f} s: {process.plan.url}/docs")
 
     async def _stop(self) -> None:
         """The core first: it takes nothing more and hands back what it has. Then those that worked for it."""
