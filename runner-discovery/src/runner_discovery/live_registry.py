@@ -108,8 +108,8 @@ class LiveRegistry(Component):
         self._timer = None
         late = self._clock() - due
         if late > STALL_SECONDS:
-            log.warning("this process stood still; all leases are prolonged", seconds=round(late, 1))
-            self.registry.prolong(late)
+            log.warning("this process stood still; every runner gets a fresh lease", seconds=round(late, 1))
+            self.registry.renew_all()
         for runner_id in self.registry.expire():
             log.warning("a runner's lease ran out", runner=runner_id)
         self.announce()

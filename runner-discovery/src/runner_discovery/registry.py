@@ -115,11 +115,11 @@ class Registry:
             self._changed()
         return gone
 
-    def prolong(self, seconds: float) -> None:
-        """Moves every lease's end: for time in which this process itself could not hear renewals."""
-        for record in self._runners.values():
-            if record.expires_at is not None:
-                record.expires_at += seconds
+    def renew_all(self) -> None:
+        """Gives every runner a fresh lease: after a time in which this process could not hear renewals."""
+        expires_at = self._clock() + self.lease_seconds
+        for record in self._leased():
+            record.expires_at = expires_at
 
     # -- what others see
 
