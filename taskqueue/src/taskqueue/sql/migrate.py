@@ -41,9 +41,10 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def needs_upgrade(connection: Connection) -> bool:
-    """True for a database with tables that are older than this code."""
-    current = current_revision(connection)
-    return current is not None and current != ScriptDirectory(str(FOLDER)).get_current_head()
+    """True for a database with tables that are older than this code. Raises UnsuitableFile for a newer one."""
+    script, current = ScriptDirectory(str(FOLDER)), current_revision(connection)
+    _refuse_newer(script, current)
+    return current is not None and current != script.get_current_head()
 
 
 def back_up(path: Path, revision: str | None) -> Path:

@@ -1,0 +1,141 @@
+"""Migrations: from nothing, from older, from newer, and half-way."""
+
+import shutil
+import sqlite3
+import stat
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from taskqueue.connect import open_embedded
+from taskqueue.errors import UnsuitableFile
+from taskqueue.sql import migrate as migrations
+from taskqueue.sql.sqlite_engine import writing_engine
+from taskqueue.sql.tables import metadata
+
+NEXT_REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{number}"
+down_revision = "0001"
+
+def upgrade():
+    op.add_column("tasks", sa.Column("colour", sa.Text))
+    {more}
+"""
+
+
+@pytest.fixture
+def connection(tmp_path):
+    engine = writing_engine(tmp_path / "tasks.db")
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+@pytest.fixture
+def newer_code(tmp_path, monkeypatch):
+    """Puts one more revision into the program."""
+
+    def add(more: str = "pass", number: str = "0002") -> None:
+        folder = tmp_path / "migrations"
+        shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "versions" / f"{number}_colour.py").write_text(NEXT_REVISION.format(number=number, more=more))
+        monkeypatch.setattr(migrations, "FOLDER", folder)
+
+    return add
+
+
+def columns(path) -> list[str]:
+    with sqlite3.connect(path) as driver:
+        names = [row[1] for row in driver.execute("PRAGMA table_info(tasks)")]
+    driver.close()
+    return names
+
+
+def test_migrated_database_is_what_the_tables_say(connection):
+    migrations.migrate(connection)
+    with connection.begin():
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert migrations.current_revision(connection) == "0001"
+
+
+def test_migrating_twice_changes_nothing(connection):
+    migrations.migrate(connection)
+    assert not migrations.needs_upgrade(connection)
+    migrations.migrate(connection)
+    assert migrations.current_revision(connection) == "0001"
+
+
+def test_partial_indexes_serve_the_claim_and_the_counts(connection):
+    """SQLite uses a partial index only when it can prove that the query implies its condition."""
+    migrations.migrate(connection)
+    plans = [
+        "SELECT seq FROM tasks WHERE algorithm = 'a' AND available_at = 0 ORDER BY seq LIMIT 5",
+        "SELECT seq FROM tasks WHERE algorithm = 'a' AND available_at > 0 AND available_at <= 5"
+        " ORDER BY available_at LIMIT 5",
+        "SELECT algorithm, state, count(*) FROM tasks WHERE available_at IS NOT NULL GROUP BY algorithm, state",
+        "SELECT algorithm, state, count(*) FROM tasks WHERE finished_at IS NOT NULL GROUP BY algorithm, state",
+    ]
+    with connection.begin():
+        for query in plans:
+            plan = " ".join(row[3] for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + query))
+            assert "COVERING INDEX tasks_" in plan, plan
+            assert "ORDER BY" not in plan, plan
+
+
+def test_newer_database_is_refused_and_left_alone(run, tmp_path):
+    path = tmp_path / "tasks.db"
+
+    async def scenario():
+        async with open_embedded(path):
+            pass
+        with sqlite3.connect(path) as driver:
+            driver.execute("UPDATE alembic_version SET version_num = '9999'")
+        driver.close()
+        with pytest.raises(UnsuitableFile, match="a newer version wrote it"):
+            async with open_embedded(path):
+                pass
+        assert list(tmp_path.glob("*.before-*")) == []
+
+    run(scenario())
+
+
+def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_task, newer_code):
+    path = tmp_path / "tasks.db"
+
+    async def scenario():
+        async with open_embedded(path) as (queue, _):
+            await queue.publish([make_task("a")])
+        newer_code()
+        async with open_embedded(path) as (_, store):
+            assert (await store.get("a")).payload == make_task("a").payload
+        assert "colour" in columns(path)
+        copy = tmp_path / "tasks.db.before-0001"
+        assert "colour" not in columns(copy)
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        with sqlite3.connect(copy) as driver:
+            assert driver.execute("SELECT id FROM tasks").fetchall() == [("a",)]
+        driver.close()
+
+    run(scenario())
+
+
+def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, newer_code):
+    path = tmp_path / "tasks.db"
+
+    async def scenario():
+        async with open_embedded(path):
+            pass
+        newer_code("raise RuntimeError('half-way')")
+        with pytest.raises(RuntimeError, match="half-way"):
+            async with open_embedded(path):
+                pass
+        assert "colour" not in columns(path)
+        with sqlite3.connect(path) as driver:
+            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        driver.close()
+
+    run(scenario())

@@ -1,0 +1,148 @@
+"""Opening a file: who may, where, and what is made."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from taskqueue.connect import open_embedded
+from taskqueue.errors import OwnedElsewhere, StoreUnavailable, UnsuitableFile
+from taskqueue.filesystem import NETWORK, filesystem_type
+
+OPEN_AND_REPORT = """
+import asyncio, sys
+from taskqueue.connect import open_embedded
+from taskqueue.errors import OwnedElsewhere
+
+async def main():
+    try:
+        async with open_embedded(sys.argv[1]):
+            print("opened", flush=True)
+            sys.stdin.read()
+    except OwnedElsewhere as error:
+        print(error, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """Opens the file in another process; gives that process and the line it prints."""
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_REPORT, str(tmp_path / "tasks.db")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_file_and_folder_are_for_their_owner_only(run, tmp_path):
+    path = tmp_path / "new" / "deep" / "tasks.db"
+
+    async def scenario():
+        async with open_embedded(path):
+            for name in (path, path.with_name("tasks.db.lock"), path.with_name("tasks.db-wal")):
+                assert stat.S_IMODE(name.stat().st_mode) == 0o600
+
+    run(scenario())
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["tasks.db", "tasks.db.lock"]
+
+
+def test_second_owner_in_another_process_is_told_who_the_first_is(run, tmp_path, other_process):
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db"):
+            _, line = other_process()
+            assert f"already in use by process {os.getpid()}" in line
+
+    run(scenario())
+
+
+def test_second_owner_in_this_process_is_refused(run, tmp_path, make_task):
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (queue, _):
+            with pytest.raises(OwnedElsewhere, match="already in use"):
+                async with open_embedded(tmp_path / "tasks.db"):
+                    pass
+            await queue.publish([make_task("a")])
+        async with open_embedded(tmp_path / "tasks.db"):
+            pass
+
+    run(scenario())
+
+
+def test_killed_owner_leaves_no_lock_behind(run, tmp_path, other_process):
+    process, line = other_process()
+    assert line == "opened"
+    process.kill()
+    process.wait(10)
+
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (_, store):
+            assert await store.counts() == []
+
+    run(scenario())
+
+
+def test_damaged_file_is_refused_with_a_sentence_and_the_lock_is_free_again(run, tmp_path):
+    path = tmp_path / "tasks.db"
+    path.write_bytes(b"this is not a database, and it is long enough to be read as one" * 100)
+
+    async def scenario():
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="not a SQLite database"):
+                async with open_embedded(path):
+                    pass
+
+    run(scenario())
+
+
+def test_folder_that_cannot_be_made_is_refused_with_a_sentence(run, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    async def scenario():
+        with pytest.raises(StoreUnavailable, match="cannot be opened"):
+            async with open_embedded(tmp_path / "file" / "tasks.db"):
+                pass
+
+    run(scenario())
+
+
+def test_network_filesystem_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("taskqueue.connect.filesystem_type", lambda _path: "nfs4")
+
+    async def scenario():
+        with pytest.raises(UnsuitableFile, match="network filesystem"):
+            async with open_embedded(tmp_path / "tasks.db"):
+                pass
+
+    run(scenario())
+
+
+def test_filesystem_type_is_that_of_the_innermost_mount(tmp_path):
+    mounts = (
+        "/dev/vda / ext4 rw 0 0\n"
+        f"server:/data {tmp_path} nfs4 rw 0 0\n"
+        f"tmpfs {tmp_path}/a\\040b tmpfs rw 0 0\n"
+        "broken line\n"
+    )
+    assert filesystem_type(tmp_path, mounts) in NETWORK
+    assert filesystem_type(tmp_path / "a b" / "c", mounts) == "tmpfs"
+    assert filesystem_type(tmp_path.parent, mounts) == "ext4"
+    assert filesystem_type(tmp_path.with_name(tmp_path.name + "x"), mounts) == "ext4"
+    assert filesystem_type(tmp_path, "") == ""

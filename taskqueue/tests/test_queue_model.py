@@ -1,0 +1,186 @@
+"""Any order of calls: the queue against a dictionary."""
+
+import asyncio
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from runnerlib.contract import FailureCode, TaskState, task_digest
+from taskqueue.connect import open_embedded
+from taskqueue.memory import open_memory
+from taskqueue.tasks import Delivery, NewTask, Published, Retrying, Succeeded
+
+IDS = st.sampled_from([f"t{n}" for n in range(12)])
+PREFETCH = 4
+
+
+@dataclass
+class Known:
+    """What must be true of one task."""
+
+    attempt: int = 1
+    ended: bool = False
+    out: Delivery | None = None
+    count: int = 0
+
+
+def new_task(task_id: str) -> NewTask:
+    return NewTask(task_id, "upper", b'"x"', task_digest("upper", "x"))
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """One feed; everything that can happen to a task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.known: dict[str, Known] = {}
+
+    async def open(self) -> None:
+        self.queue, self.store = open_memory()
+        self.stack.push_async_callback(self.queue.close)
+
+    @initialize()
+    def begin(self) -> None:
+        self.runner.run(self.begin_feed(first=True))
+
+    async def begin_feed(self, first: bool = False) -> None:
+        if first:
+            await self.open()
+        self.feed = await self.queue.feed("upper")
+        await self.feed.set_prefetch(PREFETCH)
+
+    @rule(ids=st.lists(IDS, min_size=1, max_size=5))
+    def publish(self, ids: list[str]) -> None:
+        answers = self.runner.run(self.queue.publish([new_task(task_id) for task_id in ids]))
+        for task_id, answer in zip(ids, answers, strict=True):
+            assert answer is (Published.DUPLICATE if task_id in self.known else Published.ACCEPTED)
+            self.known.setdefault(task_id, Known())
+
+    def waiting(self) -> list[str]:
+        return [task_id for task_id, known in self.known.items() if not known.ended and known.out is None]
+
+    def out(self) -> list[Known]:
+        return [known for known in self.known.values() if known.out is not None]
+
+    @precondition(lambda self: self.waiting() and len(self.out()) < PREFETCH)
+    @rule(most=st.integers(1, PREFETCH))
+    def take(self, most: int) -> None:
+        taken = self.runner.run(asyncio.wait_for(self.feed.take(most), 5))
+        assert 1 <= len(taken) <= most
+        for delivery in taken:
+            known = self.known[delivery.id]
+            assert not known.ended
+            assert known.out is None, "handed out twice at the same time"
+            assert (delivery.attempt, delivery.delivery_count) == (known.attempt, known.count)
+            known.out = delivery
+        assert len(self.out()) <= PREFETCH
+
+    @precondition(lambda self: self.out())
+    @rule(data=st.data())
+    def succeed(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(self.out()))
+        assert self.runner.run(self.store.record([Succeeded(known.out, b"1")])) == [True]
+        self.runner.run(self.queue.ack([known.out]))
+        assert self.runner.run(self.store.record([Succeeded(known.out, b"2")])) == [False]
+        known.out, known.ended = None, True
+
+    @precondition(lambda self: self.out())
+    @rule(data=st.data(), record_first=st.booleans())
+    def retry(self, data: st.DataObject, record_first: bool) -> None:
+        known = data.draw(st.sampled_from(self.out()))
+        record = Retrying(known.out, FailureCode.TIMEOUT, "slow", 0.0)
+        if record_first:
+            self.runner.run(self.store.record([record]))
+        self.runner.run(self.queue.retry([known.out], [0.0]))
+        if not record_first:
+            self.runner.run(self.store.record([record]))
+        self.runner.run(self.queue.ack([known.out]))
+        known.out, known.attempt, known.count = None, known.attempt + 1, 0
+
+    @precondition(lambda self: self.out())
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(self.out()))
+        self.runner.run(self.queue.release([known.out]))
+        old, known.out = known.out, None
+        self.runner.run(self.queue.ack([old]))
+
+    @rule(task_id=IDS)
+    def cancel(self, task_id: str) -> None:
+        """Of a task that may be buffered: then it is only marked."""
+        self.runner.run(self.store.cancel(task_id))
+        row = self.runner.run(self.store.get(task_id))
+        known = self.known.setdefault(task_id, Known())
+        if row.state is TaskState.CANCELLED:
+            known.ended = True
+
+    @rule()
+    def reopen_feed(self) -> None:
+        self.runner.run(self.feed.close())
+        self.runner.run(self.begin_feed())
+        for known in self.out():
+            # the new feed has room of its own; settle what the old one had out, to keep the count simple
+            self.runner.run(self.queue.release([known.out]))
+            known.out = None
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "feed"):
+                for known in self.out():
+                    self.runner.run(self.queue.release([known.out]))
+                    known.out = None
+                while self.waiting():
+                    self.take(PREFETCH)
+                    for known in self.out():
+                        self.runner.run(self.store.record([Succeeded(known.out, b"1")]))
+                        self.runner.run(self.queue.ack([known.out]))
+                        known.out, known.ended = None, True
+                rows = self.runner.run(self.store.lookup(list(self.known)))
+                assert all(row.state.is_terminal for row in rows.values())
+                assert len(rows) == len(self.known)
+        finally:
+            self.runner.run(self.stack.aclose())
+            self.runner.close()
+
+
+class SqliteQueueMachine(QueueMachine):
+    """The same on a file, whose owner may be replaced by the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+
+    async def open(self) -> None:
+        path = Path(self.folder.name) / "tasks.db"
+        self.queue, self.store = await self.stack.enter_async_context(open_embedded(path))
+
+    @rule()
+    def next_owner(self) -> None:
+        self.runner.run(self.stack.aclose())
+        self.runner.run(self.begin_feed(first=True))
+        for known in self.out():
+            known.out = None
+            known.count += 1
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+LIMITS = settings(
+    max_examples=15,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestMemoryQueue = QueueMachine.TestCase
+TestMemoryQueue.settings = LIMITS
+TestSqliteQueue = SqliteQueueMachine.TestCase
+TestSqliteQueue.settings = LIMITS
