@@ -1,0 +1,98 @@
+"""How many, and to whom."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.batching import Pace, prefetch, room, share
+from runnerlib.contract import BatchEntry, EntryState, Limits
+
+
+def entries(*seconds):
+    return [
+        BatchEntry(id=str(n), attempt=1, state=EntryState.SUCCEEDED, seconds=each) for n, each in enumerate(seconds)
+    ]
+
+
+def measured(seconds, count=1, batched=False):
+    pace = Pace()
+    for _ in range(20):
+        pace.observe(entries(*[seconds] * count), 0.5, batched=batched)
+    return pace
+
+
+def test_algorithm_without_a_twin_goes_one_by_one_until_it_is_measured():
+    assert Pace().cap(Limits(batch=64)) == 1
+
+
+def test_algorithm_without_a_twin_sends_what_fits_in_a_tenth_of_a_second():
+    assert measured(0.01).cap(Limits(batch=64)) == 10
+    assert measured(0.5).cap(Limits(batch=64)) == 1
+    assert measured(0.00001).cap(Limits(batch=64)) == 64
+    assert measured(0.0).cap(Limits(batch=64)) == 64
+
+
+def test_twinned_algorithm_sends_up_to_its_batch_at_once():
+    assert Pace().cap(Limits(batch=32, batched=True)) == 32
+
+
+def test_one_slow_task_shrinks_batches_at_once_and_fast_ones_grow_them_slowly():
+    pace = measured(0.001)
+    pace.observe(entries(10.0), 10, batched=False)
+    assert pace.cap(Limits()) == 1
+    assert not pace.is_short
+    pace.observe(entries(0.001), 0.1, batched=False)
+    assert pace.cap(Limits()) == 1
+
+
+def test_runner_that_measures_nothing_is_measured_from_outside():
+    pace = Pace()
+    pace.observe(entries(None, None), 0.08, batched=False)
+    assert pace.task_seconds == 0.04
+    pace.observe([], 9.0, batched=False)
+    assert pace.task_seconds == 0.04
+
+
+def test_short_calls_let_one_more_wait_at_each_slot():
+    limits = Limits(slots=3)
+    assert Pace().calls_at_once(limits) == 3
+    assert measured(0.001).calls_at_once(limits) == 6
+    assert measured(0.2).calls_at_once(limits) == 3
+
+
+def test_call_of_a_twin_takes_as_long_as_its_slowest_member():
+    pace = measured(0.09, count=64, batched=True)
+    assert pace.is_short
+
+
+def test_waiting_tasks_are_split_fairly_over_free_slots():
+    assert share(10, 4, 64) == 3
+    assert share(1, 4, 64) == 1
+    assert share(1000, 2, 64) == 64
+    assert share(5, 0, 64) == 5
+
+
+def test_least_loaded_runner_is_filled_first():
+    found = room({"a": 1, "b": 0}, Limits(slots=2), 2)
+    assert found.calls == ("b", "a", "b")
+    assert found.free_slots == 3
+    assert room({"a": 5}, Limits(slots=1), 2).calls == ()
+
+
+def test_prefetch_is_two_batches_for_each_slot_and_nothing_without_a_runner():
+    assert prefetch(64, Limits(slots=2), runners=3) == 2 * 64 * 2 * 3
+    assert prefetch(64, Limits(slots=2), runners=0, stranded=5) == 0
+    assert prefetch(1, Limits(), runners=1) == 2
+    assert prefetch(1, Limits(), runners=1, stranded=7) == 9
+
+
+@given(st.integers(1, 512), st.integers(1, 8), st.integers(1, 20))
+def test_prefetch_covers_what_can_be_sent(cap, slots, runners):
+    assert prefetch(cap, Limits(slots=slots), runners) >= 2 * cap * slots * runners
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 5), max_size=6), st.integers(1, 4))
+def test_no_runner_gets_more_calls_than_it_may_have(loads, slots):
+    limits = Limits(slots=slots)
+    found = room(loads, limits, slots * 2)
+    for runner, load in loads.items():
+        assert found.calls.count(runner) == max(0, slots * 2 - load)

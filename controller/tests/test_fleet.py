@@ -1,0 +1,134 @@
+"""The runners as a controller sees them."""
+
+import pytest
+
+from controller.fleet import Fleet
+from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue, RunnerLevel, RunnerView
+
+
+class Source:
+    def __init__(self):
+        self.catalogue = None
+        self.is_sure = True
+
+    async def wait_changed(self, since):
+        return since
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def source():
+    return Source()
+
+
+@pytest.fixture
+def fleet(source, clock):
+    return Fleet(source, clock)
+
+
+def runner(name, boot="b1"):
+    return RunnerView(id=name, name=name, host="http://h:1", boot=boot, level=RunnerLevel.FULL, algorithms=["a"])
+
+
+def catalogue(*runners, current=None):
+    view = AlgorithmView(
+        description=AlgorithmDescription(name="a"),
+        schema_digest="d",
+        runners=[each.id for each in runners] if current is None else current,
+    )
+    return Catalogue(
+        epoch="e",
+        index=1,
+        uptime_seconds=100,
+        lease_seconds=30,
+        runners={each.id: each for each in runners},
+        algorithms={"a": view},
+    )
+
+
+def test_nothing_is_known_before_discovery_answered(fleet):
+    assert fleet.known("a") == []
+    assert fleet.algorithms() == {}
+    assert fleet.loads("a") == {}
+    assert fleet.runner("r") is None
+
+
+def test_runner_with_an_outdated_schema_gets_no_new_work_but_is_asked_for_its_runs(fleet, source):
+    source.catalogue = catalogue(runner("new"), runner("old"), current=["new"])
+    assert [each.id for each in fleet.known("a")] == ["new"]
+    assert {each.id for each in fleet.offering("a")} == {"new", "old"}
+
+
+def test_quarantine_doubles_up_to_ten_seconds(fleet, source, clock):
+    source.catalogue = catalogue(runner("r"))
+    seconds = []
+    for _ in range(6):
+        seconds.append(fleet.quarantine(runner("r")))
+        assert fleet.loads("a") == {}
+        clock.now += seconds[-1]
+        assert fleet.loads("a") == {"r": 0}
+    assert seconds == [1, 2, 4, 8, 10, 10]
+
+
+def test_several_failures_at_once_are_one_quarantine(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    assert [fleet.quarantine(runner("r")) for _ in range(5)] == [1] * 5
+
+
+def test_another_boot_ends_a_quarantine(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    fleet.quarantine(runner("r"))
+    source.catalogue = catalogue(runner("r", boot="b2"))
+    assert fleet.loads("a") == {"r": 0}
+    assert fleet.quarantine(runner("r", boot="b2")) == 1
+
+
+def test_answer_ends_a_quarantine(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    fleet.quarantine(runner("r"))
+    fleet.answered("r")
+    assert fleet.loads("a") == {"r": 0}
+
+
+def test_resting_runner_is_passed_over_for_its_time(fleet, source, clock):
+    source.catalogue = catalogue(runner("r1"), runner("r2"))
+    fleet.rest("a", "r1", 0.5)
+    assert fleet.loads("a") == {"r2": 0}
+    assert fleet.next_free_in_seconds("a") == 0.5
+    clock.now += 0.5
+    assert set(fleet.loads("a")) == {"r1", "r2"}
+    assert fleet.next_free_in_seconds("a") is None
+
+
+def test_load_counts_calls_in_flight(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    fleet.call_started("a", "r")
+    fleet.call_started("a", "r")
+    fleet.call_ended("a", "r")
+    assert fleet.loads("a") == {"r": 1}
+
+
+def test_silent_runner_is_gone_with_another_boot_without_its_entry_or_after_its_lease(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    assert fleet.is_gone("r", "b1", 29) is None
+    assert "has not answered" in fleet.is_gone("r", "b1", 30)
+    assert "anew" in fleet.is_gone("r", "b0", 0)
+    assert "is gone" in fleet.is_gone("x", "b1", 0)
+
+
+def test_registry_that_is_not_sure_makes_nobody_gone(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    source.is_sure = False
+    assert fleet.is_gone("x", "b1", 29) is None
+    assert fleet.is_gone("x", "b1", 30) is not None
