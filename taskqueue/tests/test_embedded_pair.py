@@ -134,6 +134,20 @@ def test_retry_and_its_record_work_in_either_order(run, open_pair, make_task, ta
     run(scenario())
 
 
+def test_retry_of_long_ago_comes_back_at_once(run, open_pair, make_task, take_all):
+    async def scenario():
+        async with open_pair() as (queue, store):
+            await queue.publish([make_task("a"), make_task("b")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(8)
+            first = await take_all(feed, 2)
+            assert await store.record([Retrying(first[0], FailureCode.TIMEOUT, "slow", -5.0)]) == [True]
+            await queue.retry(first[1:], [-5.0])
+            assert len(await take_all(feed, 2, seconds=5)) == 2
+
+    run(scenario())
+
+
 def test_late_reason_of_a_retry_that_already_runs_again_is_kept(run, open_pair, make_task, take_all):
     async def scenario():
         async with open_pair() as (queue, store):

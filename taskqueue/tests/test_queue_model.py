@@ -62,6 +62,18 @@ class QueueMachine(RuleBasedStateMachine):
         for task_id, answer in zip(ids, answers, strict=True):
             assert answer is (Published.DUPLICATE if task_id in self.known else Published.ACCEPTED)
             self.known.setdefault(task_id, Known())
+        self.settled()
+
+    def settled(self) -> None:
+        """Waits until the feed has fetched all it should: then what follows does not depend on time."""
+        expected = min(len(self.waiting()), PREFETCH - len(self.out()))
+
+        async def fetched() -> None:
+            async with asyncio.timeout(5):
+                while self.feed.waiting() != expected:
+                    await asyncio.sleep(0.001)
+
+        self.runner.run(fetched())
 
     def waiting(self) -> list[str]:
         return [task_id for task_id, known in self.known.items() if not known.ended and known.out is None]
@@ -72,15 +84,16 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting() and len(self.out()) < PREFETCH)
     @rule(most=st.integers(1, PREFETCH))
     def take(self, most: int) -> None:
+        expected = min(most, self.feed.waiting())
         taken = self.runner.run(asyncio.wait_for(self.feed.take(most), 5))
-        assert 1 <= len(taken) <= most
+        assert len(taken) == expected
         for delivery in taken:
             known = self.known[delivery.id]
             assert not known.ended
             assert known.out is None, "handed out twice at the same time"
             assert (delivery.attempt, delivery.delivery_count) == (known.attempt, known.count)
             known.out = delivery
-        assert len(self.out()) <= PREFETCH
+        self.settled()
 
     @precondition(lambda self: self.out())
     @rule(data=st.data())
@@ -90,6 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.run(self.queue.ack([known.out]))
         assert self.runner.run(self.store.record([Succeeded(known.out, b"2")])) == [False]
         known.out, known.ended = None, True
+        self.settled()
 
     @precondition(lambda self: self.out())
     @rule(data=st.data(), record_first=st.booleans())
@@ -103,6 +117,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.runner.run(self.store.record([record]))
         self.runner.run(self.queue.ack([known.out]))
         known.out, known.attempt, known.count = None, known.attempt + 1, 0
+        self.settled()
 
     @precondition(lambda self: self.out())
     @rule(data=st.data())
@@ -111,6 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.run(self.queue.release([known.out]))
         old, known.out = known.out, None
         self.runner.run(self.queue.ack([old]))
+        self.settled()
 
     @rule(task_id=IDS)
     def cancel(self, task_id: str) -> None:
@@ -120,6 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.known.setdefault(task_id, Known())
         if row.state is TaskState.CANCELLED:
             known.ended = True
+        self.settled()
 
     @rule()
     def reopen_feed(self) -> None:
@@ -129,6 +146,7 @@ class QueueMachine(RuleBasedStateMachine):
             # the new feed has room of its own; settle what the old one had out, to keep the count simple
             self.runner.run(self.queue.release([known.out]))
             known.out = None
+        self.settled()
 
     def teardown(self) -> None:
         try:
@@ -136,6 +154,7 @@ class QueueMachine(RuleBasedStateMachine):
                 for known in self.out():
                     self.runner.run(self.queue.release([known.out]))
                     known.out = None
+                self.settled()
                 while self.waiting():
                     self.take(PREFETCH)
                     for known in self.out():
@@ -168,6 +187,7 @@ class SqliteQueueMachine(QueueMachine):
         for known in self.out():
             known.out = None
             known.count += 1
+        self.settled()
 
     def teardown(self) -> None:
         super().teardown()

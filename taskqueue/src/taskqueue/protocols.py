@@ -23,7 +23,10 @@ class Feed(Protocol):
         """Most tasks that may be out at the same time (buffered here or taken, not yet settled). 0 pauses."""
 
     async def take(self, most: int) -> list[Delivery]:
-        """Waits until at least one task is here, then gives up to `most`, oldest first."""
+        """Waits until at least one task is here, then gives up to `most`, oldest first.
+
+        Raises QueueClosed once the feed or the queue is closed, also when it was waiting. Cancelling it loses nothing.
+        """
 
     def waiting(self) -> int:
         """Tasks that are here, fetched but not taken."""
@@ -42,7 +45,10 @@ class TaskQueue(Protocol):
         """Opens the flow of one algorithm's tasks; nothing flows before `set_prefetch`."""
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done: their outcome is committed in the store. An old receipt is ignored."""
+        """These are done: their outcome is committed in the store. An old receipt is ignored.
+
+        Where queue and store are one table, a task acknowledged without an outcome becomes `cancelled`.
+        """
 
     async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
         """Puts attempt + 1 of each back into the queue, durably, to be handed out after its delay. Not acknowledged."""
@@ -70,11 +76,12 @@ class TaskStore(Protocol):
     async def record(self, records: Sequence[Record]) -> list[bool]:
         """Commits outcomes, all in one transaction. Fence: not terminal and row.attempt <= delivery.attempt.
 
-        False for a record that the fence kept out. A row that does not exist yet is made from the delivery.
+        False for a record that the fence kept out. A row that does not exist yet is made from the delivery. A
+        Retrying may come before or after the queue's `retry` of the same delivery.
         """
 
     async def place(self, placements: Sequence[Placement]) -> None:
-        """Marks runs as running, with their runner and boot id. Same fence."""
+        """Marks runs as running, with their runner and boot id. Same fence; an unknown id is ignored."""
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         """(id, attempt, fraction, message). Same fence."""
@@ -86,7 +93,7 @@ class TaskStore(Protocol):
         """Which of these carry a cancel mark."""
 
     async def counts(self) -> list[Counts]:
-        """Tasks by algorithm and state."""
+        """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
 
     async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
         """Newest first; `before` is the dead id to go on from."""

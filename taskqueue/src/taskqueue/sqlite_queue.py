@@ -85,7 +85,7 @@ class SqliteQueue:
             {
                 **value,
                 "new_attempt": delivery.attempt + 1,
-                "new_available_at": now + delay,
+                "new_available_at": now + max(0.0, delay),
             }
             for value, delivery, delay in zip(
                 self._held(deliveries, new_now=self._clock.wall()), deliveries, delay_seconds, strict=True

@@ -101,7 +101,8 @@ class Succeeded:
 class Failed:
     """For good. Writing it also writes the dead letter, in the same transaction.
 
-    `history` lists every attempt that failed, the last one included.
+    `history` lists every attempt that failed, the last one included; without it the store adds an entry to the row's
+    own.
     """
 
     delivery: Delivery
@@ -119,7 +120,10 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`."""
+    """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`.
+
+    `history` lists every attempt that failed, this one included; without it the store adds an entry to the row's own.
+    """
 
     delivery: Delivery
     code: FailureCode

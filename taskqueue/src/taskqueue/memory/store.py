@@ -93,6 +93,8 @@ class MemoryStore:
         by_algorithm: dict[str, dict[TaskState, int]] = {}
         oldest: dict[str, float] = {}
         for entry in self._tables.entries.values():
+            if not entry.row.algorithm:  # a tombstone has none
+                continue
             states = by_algorithm.setdefault(entry.row.algorithm, {})
             states[entry.row.state] = states.get(entry.row.state, 0) + 1
             if entry.available_at == 0.0 and entry.token is None:

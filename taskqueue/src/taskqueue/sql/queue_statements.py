@@ -109,7 +109,6 @@ FILL_TOMBSTONE = (
     )
 )
 
-_not_leased = (tasks.c.state != TaskState.RUNNING.value) | (tasks.c.available_at <= bindparam("the_now"))
 EXPIRED = (
     select(tasks.c.seq)
     .where(
@@ -120,12 +119,17 @@ EXPIRED = (
     .order_by(tasks.c.expires_at)
     .limit(_most)
 )
-UNCLAIMED = (
-    select(tasks.c.seq)
-    .where(_of_algorithm & (tasks.c.created_at < bindparam("the_created_before")) & _not_leased)
-    .where(tasks.c.available_at.is_not(None))
+#: Looks at the oldest few only: when these came too lately, so did all behind them.
+_head = (
+    select(tasks.c.seq, tasks.c.created_at, tasks.c.state, tasks.c.available_at)
+    .where(_of_algorithm & tasks.c.available_at.is_not(None))
     .order_by(tasks.c.available_at, tasks.c.seq)
     .limit(_most)
+    .subquery()
+)
+UNCLAIMED = select(_head.c.seq).where(
+    (_head.c.created_at < bindparam("the_created_before"))
+    & ((_head.c.state != TaskState.RUNNING.value) | (_head.c.available_at <= bindparam("the_now")))
 )
 #: One step of a walk over the algorithms that have waiting tasks; reads one index entry.
 NEXT_ALGORITHM = (

@@ -100,7 +100,7 @@ def _values(record: Record, row: _Known | None, now: Moment) -> dict[str, Any]:
     if isinstance(record, Retrying):
         return {
             "new_attempt": record.delivery.attempt + 1,
-            "new_available_at": now.steady + (record.available_at - now.wall),
+            "new_available_at": now.steady + max(0.0, record.available_at - now.wall),
             "new_now": now.wall,
             **_why(record, row, now),
         }

@@ -199,7 +199,8 @@ def _counts(connection: Connection) -> list[Counts]:
     by_algorithm: dict[str, dict[TaskState, int]] = {}
     for query in (statements.COUNT_WAITING, statements.COUNT_FINISHED):
         for algorithm, state, count in connection.execute(query).all():
-            by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
+            if algorithm:  # a tombstone has none
+                by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
     return [
         Counts(
             algorithm=algorithm,
