@@ -73,6 +73,29 @@ def test_nobody_waits_for_what_is_already_there(file: SnapshotFile, put: Callabl
     asyncio.run(scenario())
 
 
+def test_many_changes_at_once_are_few_answers(file: SnapshotFile, put: Callable[..., None]) -> None:
+    async def scenario() -> None:
+        async with LiveRegistry(file, lease_seconds=30) as live:
+            answers = 0
+            index = 0
+
+            async def follow() -> None:
+                nonlocal answers, index
+                while index < 100:
+                    await live.wait_beyond(live.registry.epoch, index, 30)
+                    index = live.registry.index
+                    answers += 1
+
+            following = asyncio.ensure_future(follow())
+            for number in range(100):
+                put(live, f"r{number}", upper=1, host=f"h:{number}")
+                await asyncio.sleep(0)
+            await asyncio.wait_for(following, 5)
+            assert answers < 20
+
+    asyncio.run(scenario())
+
+
 def test_a_stop_releases_who_waits(file: SnapshotFile) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=30) as live:

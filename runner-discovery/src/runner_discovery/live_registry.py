@@ -18,6 +18,8 @@ log = get_logger(__name__)
 SNAPSHOT_DELAY_SECONDS = 0.2
 #: After a failed write, the next try.
 SNAPSHOT_RETRY_SECONDS = 5.0
+#: Who waits is woken at most this often: many runners that start together make few answers, not one each.
+WAKE_SECONDS = 0.1
 #: A timer that comes later than this shows that the process stood still and could not hear renewals.
 STALL_SECONDS = 2.0
 
@@ -38,6 +40,10 @@ class LiveRegistry(Component):
         self._dirty = asyncio.Event()
         self._released = False
         self._announced = 0
+        #: index of the last wake: what is newer is not yet a reason to answer
+        self._woken = 0
+        self._woken_at = -WAKE_SECONDS
+        self._wake_timer: asyncio.TimerHandle | None = None
         self._told: set[tuple[str, str]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -53,7 +59,7 @@ class LiveRegistry(Component):
             self.registry.restore(snapshot)
             log.info("remembered", runners=len(snapshot.runners), algorithms=len(snapshot.algorithms))
         self._tell_conflicts()
-        self._announced = self.registry.index
+        self._announced = self._woken = self.registry.index
         self._arm()
         stack.push_async_callback(self._write_last)
         background(stack, self._write_changes(), "snapshot writer")
@@ -67,7 +73,7 @@ class LiveRegistry(Component):
             return
         self._announced = self.registry.index
         self._dirty.set()
-        self._wake()
+        self._wake_soon()
         self._tell_conflicts()
 
     async def wait_beyond(self, epoch: str | None, index: int, seconds: float) -> None:
@@ -75,7 +81,7 @@ class LiveRegistry(Component):
         if epoch not in (None, self.registry.epoch):
             return
         deadline = time.monotonic() + seconds
-        while self.registry.index == index and not self._released:
+        while self._woken <= index <= self.registry.index and not self._released:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
@@ -100,9 +106,10 @@ class LiveRegistry(Component):
         self._timer = asyncio.get_running_loop().call_later(delay, self._expire, due)
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._wake_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._wake_timer = None
 
     def _expire(self, due: float) -> None:
         self._timer = None
@@ -116,7 +123,18 @@ class LiveRegistry(Component):
 
     # -- announcing
 
+    def _wake_soon(self) -> None:
+        """At once after a quiet time, else when WAKE_SECONDS have passed since the last wake."""
+        if self._wake_timer is None and not self._released:
+            delay = self._woken_at + WAKE_SECONDS - time.monotonic()
+            if delay <= 0:
+                self._wake()
+            else:
+                self._wake_timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
     def _wake(self) -> None:
+        self._wake_timer = None
+        self._woken, self._woken_at = self.registry.index, time.monotonic()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
