@@ -1,0 +1,65 @@
+"""The runner's HTTP application."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runnerlib.adapter.model import Adapter
+from runnerlib.contract import HEADER_BOOT
+from runnerlib.openapi import Components
+from runnerlib.reception import Reception
+from runnerlib.routes import runner_routes
+from runnerlib.service.health import Health
+from runnerlib.service.web import BodyLimit, create_app
+
+#: As much as one message of the queue may have.
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+
+def create_runner_app(
+    name: str, boot: str, adapter: Adapter, reception: Reception, health: Health, registry: CollectorRegistry
+) -> FastAPI:
+    """Everything but the server: routes, docs, health, metrics, and the boot id on every answer."""
+    components = Components()
+    app = create_app(
+        name, health=health, registry=registry, description=_first_paragraph(adapter.module.__doc__), version=boot
+    )
+    app.include_router(runner_routes(reception, adapter, components))
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(BootHeader, boot=boot)
+    _document(app, components)
+    return app
+
+
+class BootHeader:
+    """Tells in every answer which process gave it."""
+
+    def __init__(self, app: ASGIApp, boot: str) -> None:
+        self._app = app
+        self._header = (HEADER_BOOT.lower().encode(), boot.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def marked_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._header]
+            await send(message)
+
+        await self._app(scope, receive, marked_send)
+
+
+def _document(app: FastAPI, components: Components) -> None:
+    """Adds the schemas of the algorithms to the OpenAPI document, which is made once, when somebody asks."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _first_paragraph(text: str | None) -> str:
+    return (text or "").strip().split("\n\n")[0]

@@ -1,0 +1,121 @@
+"""What ``/docs`` shows: each algorithm with its own fields, defaults, descriptions and example. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runnerlib.adapter.model import Algorithm
+from runnerlib.contract import PROBLEM_MEDIA_TYPE, BatchEntry, BatchItem
+
+_COMPONENTS = "#/components/schemas/"
+_PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
+_ERRORS = {
+    "400": "`malformed`: the body is not JSON that is accepted.",
+    "409": "`stale_attempt`, `id_conflict` or `cancelled`.",
+    "413": "`too_large`: the body is too large.",
+    "422": "`invalid_payload`: a field is missing, unknown or of another type; `errors` names each.",
+    "429": "`busy`: no slot is free; ask again after `Retry-After` seconds.",
+    "500": "`handler_error`, `bad_result`, `timeout`, `runner_lost` or `expired`; `retryable` tells whether another "
+    "attempt may help.",
+    "503": "`draining` or `not_ready`: send it to another runner, or later.",
+}
+_HEADERS = (
+    ("Task-Id", "string", "Names the run, so that it can be asked for again and cancelled."),
+    ("Task-Attempt", "integer", "Number of the attempt, from 1. The same id and attempt again attaches."),
+    ("Task-Deadline", "number", "Seconds left for the task."),
+    ("Prefer", "string", "`wait=20`: answer after that many seconds with what is known."),
+)
+
+
+class Components:
+    """Schemas that were given a place under ``components``; equal names of different algorithms stay apart."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Any] = {}
+
+    def place(self, schema: Mapping[str, Any], owner: str) -> dict[str, Any]:
+        """`schema` without its ``$defs``, which are moved here under names that begin with `owner`."""
+        names = {name: f"{owner}_{name}" for name in schema.get("$defs", {})}
+        for name, definition in schema.get("$defs", {}).items():
+            self.schemas[names[name]] = _renamed(definition, names)
+        placed = _renamed({key: value for key, value in schema.items() if key != "$defs"}, names)
+        assert isinstance(placed, dict)
+        return placed
+
+
+def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any]:
+    """The OpenAPI operation of ``POST /run/<algorithm>``."""
+    payload = components.place(algorithm.input_schema(), algorithm.name)
+    content: dict[str, Any] = {"schema": payload}
+    result: dict[str, Any] = components.place(algorithm.output_schema() or {}, f"{algorithm.name}_result")
+    described = algorithm.describe()
+    if described.example is not None:
+        content["example"] = described.example.payload
+    return {
+        "requestBody": {"required": True, "content": {"application/json": content}},
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": {"type": kind}, "description": text}
+            for name, kind, text in _HEADERS
+        ],
+        "responses": {
+            "200": {"description": "What the handler returned.", "content": _json(_object(result=result))},
+            "202": {
+                "description": "Not ended yet; ask again with the same Task-Id and Task-Attempt.",
+                "content": _json(components.place(BatchEntry.model_json_schema(), "BatchEntry")),
+            },
+            **_errors(_ERRORS),
+        },
+    }
+
+
+def batch_operation(components: Components) -> dict[str, Any]:
+    """The OpenAPI operation of ``POST /batch/{algorithm}``."""
+    item = components.place(BatchItem.model_json_schema(), "BatchItem")
+    entry = components.place(BatchEntry.model_json_schema(), "BatchEntry")
+    used = {code: text for code, text in _ERRORS.items() if code in ("400", "413", "429", "503")}
+    return {
+        "requestBody": {"required": True, "content": _json({"type": "array", "items": item})},
+        "responses": {
+            "200": {"description": "One entry for each item, in order.", "content": _json(_array(entry))},
+            **_errors({**used, "404": "`unknown_algorithm`."}),
+        },
+    }
+
+
+def entry_operation(components: Components, done: str, errors: Mapping[str, str]) -> dict[str, Any]:
+    """The OpenAPI operation of a call that answers with one entry."""
+    entry = components.place(BatchEntry.model_json_schema(), "BatchEntry")
+    return {"responses": {done: {"description": "What is known.", "content": _json(entry)}, **_errors(errors)}}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _errors(texts: Mapping[str, str]) -> dict[str, Any]:
+    return {code: {"description": text, "content": _PROBLEM} for code, text in texts.items()}
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """The same schema with references to ``$defs`` turned into references to components."""
+    if isinstance(node, list):
+        return [_renamed(one, names) for one in node]
+    if not isinstance(node, dict):
+        return node
+    renamed: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "$ref" and isinstance(value, str) and value.startswith("#/$defs/"):
+            renamed[key] = _COMPONENTS + names.get(value.removeprefix("#/$defs/"), value)
+        elif key == "mapping" and isinstance(value, dict):
+            # of a discriminator: values are references too
+            renamed[key] = {k: _renamed({"$ref": v}, names)["$ref"] for k, v in value.items()}
+        else:
+            renamed[key] = _renamed(value, names)
+    return renamed

@@ -1,0 +1,80 @@
+"""Entry point of a worker process; arguments: the socket's file descriptor and the parent's process id."""
+
+import asyncio
+import faulthandler
+import gc
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.loading import load_adapter
+from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.frames import encode
+from runnerlib.process.async_calls import AsyncCalls
+from runnerlib.process.channel import Channel
+from runnerlib.process.parent import die_with, leave_signals_to_parent
+from runnerlib.process.sync_calls import SyncCalls
+from runnerlib.service.logs import configure_logging
+
+
+@dataclass(frozen=True)
+class _Logging:
+    log_level: str
+    log_format: str
+
+
+def main(descriptor: int, parent: int) -> int:
+    die_with(parent)
+    leave_signals_to_parent()
+    faulthandler.enable()
+    # What an author prints belongs with the logs.
+    os.dup2(2, 1)
+    channel = Channel(socket.socket(fileno=descriptor))
+    setup, _ = channel.first()
+    configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
+    try:
+        return _serve(channel, setup)
+    except (AdapterError, LoadError, SelfTestFailed) as error:
+        channel.send(encode({"kind": "failed", "reason": str(error)}))
+        return 1
+
+
+def _serve(channel: Channel, setup: dict[str, Any]) -> int:
+    adapter = load_adapter(Path(setup["adapter"]), setup["overrides"])
+    with Session(adapter, setup["algorithms"], setup["device"]) as session:
+        if setup["is_async"]:
+            asyncio.run(_serve_async(channel, session, setup))
+        else:
+            calls = SyncCalls(session, channel, setup["watch_rss"])
+            channel.read_in_thread(calls.on_frames)
+            if setup["self_test"]:
+                for name in session.algorithms:
+                    session.self_test(name)
+            _ready(channel)
+            calls.serve()
+    return 0
+
+
+async def _serve_async(channel: Channel, session: Session, setup: dict[str, Any]) -> None:
+    calls = AsyncCalls(session, channel, setup["watch_rss"], asyncio.get_running_loop())
+    channel.read_in_thread(calls.on_frames)
+    if setup["self_test"]:
+        for name in session.algorithms:
+            await session.self_test_async(name)
+    _ready(channel)
+    await calls.serve()
+
+
+def _ready(channel: Channel) -> None:
+    # What is loaded now stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    channel.send(encode({"kind": "ready"}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

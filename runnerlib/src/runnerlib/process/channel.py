@@ -1,0 +1,113 @@
+"""The worker process's end of the socket: frames in, frames out, and progress at a bearable rate."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from runnerlib.frames import FrameError, FrameReader, encode
+
+#: One run reports its progress at most this often.
+PROGRESS_EVERY_SECONDS = 0.1
+_READ_BYTES = 256 * 1024
+
+Frame = tuple[dict[str, Any], bytes]
+
+
+class Channel:
+    """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._reader = FrameReader()
+        self._lock = threading.Lock()
+        self._early: list[Frame] = []
+
+    def send(self, data: bytes) -> None:
+        """Bytes of one or several whole frames. Ends the process when nobody is there to read them."""
+        try:
+            with self._lock:
+                self._socket.sendall(data)
+        except OSError:
+            end_with_group()
+
+    def first(self) -> Frame:
+        """Waits for the first frame."""
+        while not self._early:
+            self._early = self._receive()
+        return self._early.pop(0)
+
+    def read_in_thread(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        threading.Thread(target=self._read, args=(on_frames,), name="frames", daemon=True).start()
+
+    def _read(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        frames = self._early
+        while True:
+            if frames:
+                on_frames(frames)
+            frames = self._receive()
+
+    def _receive(self) -> list[Frame]:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+            if data:
+                return self._reader.feed(data)
+        except (OSError, FrameError):
+            pass
+        # The serving process is gone: nobody wants what is still running here.
+        end_with_group()
+        return []
+
+
+def end_with_group() -> None:
+    """Ends this process at once, with the processes that a handler may have started."""
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+class ProgressReports:
+    """Progress of one run on its way out: the first at once, then the latest each tenth of a second."""
+
+    def __init__(self, channel: Channel, call: int, at: int) -> None:
+        self._channel = channel
+        self._call = call
+        self._at = at
+        self._lock = threading.Lock()
+        self._sent_at = 0.0
+        self._pending: tuple[float, str] | None = None
+        self._timer: threading.Timer | None = None
+
+    def report(self, fraction: float, message: str) -> None:
+        with self._lock:
+            self._pending = (fraction, message)
+            wait = self._sent_at + PROGRESS_EVERY_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self._late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """The run has ended: what is not out yet is worthless."""
+        with self._lock:
+            self._pending = None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _late(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            fraction, message = self._pending
+            self._pending = None
+            self._sent_at = time.monotonic()
+            header = {"kind": "progress", "call": self._call, "at": self._at, "fraction": fraction, "message": message}
+            self._channel.send(encode(header))

@@ -1,0 +1,294 @@
+"""Between the doors and the processes: what is accepted, attached to, refused, waited for."""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from runnerlib import answers
+from runnerlib.adapter.model import Algorithm
+from runnerlib.contract import TASK_ID_PATTERN, EntryState, FailureCode, StrictJsonError, near_names, strict_json
+from runnerlib.execution.measures import Measures
+from runnerlib.execution.pool import Pool
+from runnerlib.refusals import (
+    AlreadyFinished,
+    Busy,
+    Draining,
+    IdConflict,
+    InvalidPayload,
+    Malformed,
+    NotReady,
+    StaleAttempt,
+    UnknownAlgorithm,
+    UnknownTask,
+)
+from runnerlib.run_table import Outcome, Run, RunTable, Verdict
+
+#: Kept outcomes are looked through this often, also when nothing happens.
+SWEEP_SECONDS = 30.0
+#: Items in one batch; more than any `batch` option makes sense.
+MAX_ITEMS = 4096
+
+_is_task_id = re.compile(TASK_ID_PATTERN).fullmatch
+
+
+class Waiter:
+    """Wakes one request when the last of its runs has ended."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._left = 0
+        self._all_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for run in runs:
+            if run.outcome is None:
+                self._left += 1
+                run.watchers.append(self._one_less)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until all have ended, or for so long."""
+        if self._left:
+            await asyncio.wait([self._all_ended], timeout=seconds)
+
+    def _one_less(self) -> None:
+        self._left -= 1
+        if not self._left and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+
+class Reception:
+    """The one owner of the run table."""
+
+    def __init__(self, algorithms: Mapping[str, Algorithm], table: RunTable, measures: Measures) -> None:
+        self._algorithms = algorithms
+        self._table = table
+        self._measures = measures
+        self._pool: Pool | None = None
+        self._is_draining = False
+
+    def connect(self, pool: Pool) -> None:
+        self._pool = pool
+
+    # the doors
+
+    def algorithm(self, name: str) -> Algorithm:
+        """Raises UnknownAlgorithm with near names."""
+        found = self._algorithms.get(name)
+        if found is None:
+            near = near_names(name, self._algorithms)
+            did_you_mean = f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(self._algorithms)}"
+            raise UnknownAlgorithm(f"this runner has no algorithm {name[:80]!r}{did_you_mean}")
+        return found
+
+    def submit(self, name: str, id: str, attempt: int, deadline_seconds: float | None, body: bytes) -> Run:
+        """One run: started, or attached to. Raises a Refusal."""
+        algorithm = self.algorithm(name)
+        try:
+            payload = to_json(strict_json.loads(body))
+        except StrictJsonError as error:
+            raise Malformed(f"the body is {error}") from None
+        try:
+            shared_key = _checked(algorithm, payload)
+        except ValidationError as error:
+            raise InvalidPayload(error) from None
+        if self._table.would_start(id, attempt):
+            self._refuse_when_full(name)
+        admission = self._table.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
+        if admission.verdict is Verdict.STALE:
+            raise StaleAttempt(f"a later attempt than {attempt} of task {id} is known here")
+        run = admission.run
+        if run is None:
+            raise IdConflict(f"task {id}, attempt {attempt} is known here with another payload; use another id")
+        if admission.verdict is Verdict.START:
+            run.shared_key = shared_key
+            self._start(name, [run], [admission.replaced])
+        return run
+
+    async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
+        """``POST /batch/{algorithm}``: the answer's bytes. Raises a Refusal, and has started nothing then."""
+        algorithm = self.algorithm(name)
+        items = _read_items(body)
+        has_payloads = any("payload" in item for item in items)
+        if has_payloads and any(
+            "payload" in item and self._table.would_start(item["id"], item["attempt"]) for item in items
+        ):
+            self._refuse_when_full(name)
+        found = self._admit(algorithm, items)
+        runs = [one for one in found if isinstance(one, Run)]
+        await Waiter(runs).wait(wait_seconds)
+        return answers.batch([self.tell(one) if isinstance(one, Run) else one for one in found])
+
+    def tell(self, run: Run, *, with_traceback: bool = True) -> bytes:
+        """What is known of a run, as an entry; an outcome counts as delivered."""
+        if run.outcome is not None:
+            self._table.delivered(run)
+        return answers.entry(run, with_traceback=with_traceback)
+
+    def delivered(self, run: Run) -> None:
+        self._table.delivered(run)
+
+    def find(self, id: str) -> Run:
+        run = self._table.find(id)
+        if run is None:
+            raise UnknownTask(f"this process has no run of task {id[:128]}")
+        return run
+
+    def cancel(self, id: str) -> Run:
+        """Asks the latest attempt to stop. Raises UnknownTask, AlreadyFinished."""
+        run = self.find(id)
+        if run.outcome is not None:
+            raise AlreadyFinished(f"task {id} has ended already: {run.outcome.state.value}")
+        if not run.cancel_requested:
+            self._running_pool().cancel(run)
+        return run
+
+    # the processes' side
+
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """Where every outcome is recorded; the first one stays."""
+        if self._table.finish(run, outcome):
+            label = outcome.error.code if outcome.error is not None else outcome.state.value
+            self._measures.outcome(run.algorithm, label, outcome.seconds)
+
+    def release(self, run: Run) -> None:
+        self._table.release(run)
+
+    # stopping
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def start_draining(self) -> None:
+        """From now on nothing new starts; what is known can be asked for."""
+        self._is_draining = True
+
+    @property
+    def undelivered(self) -> int:
+        return self._table.undelivered
+
+    async def sweep(self) -> None:
+        """Drops kept outcomes in time, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._table.sweep()
+
+    def _admit(self, algorithm: Algorithm, items: list[dict[str, Any]]) -> list[Run | bytes]:
+        """For each item its run, or an entry that says why there is none."""
+        found: list[Run | bytes] = []
+        started: list[Run] = []
+        replaced: list[Run | None] = []
+        submit = self._table.submit
+        for item in items:
+            id, attempt = item["id"], item["attempt"]
+            if "payload" not in item:
+                found.append(self._attach(algorithm.name, id, attempt))
+                continue
+            # Bytes again: strict reading from JSON is another thing than strict reading of Python values.
+            payload = to_json(item["payload"])
+            if self._table.would_start(id, attempt):
+                try:
+                    shared_key = _checked(algorithm, payload)
+                except ValidationError as error:
+                    message = str(InvalidPayload(error))
+                    found.append(answers.refused(id, attempt, FailureCode.INVALID_PAYLOAD, message))
+                    continue
+            admission = submit(id, attempt, algorithm.name, payload, _deadline_at(item.get("deadline")))
+            run = admission.run
+            if run is None:
+                found.append(_not_admitted(id, attempt, admission.verdict))
+                continue
+            if admission.verdict is Verdict.START:
+                run.shared_key = shared_key
+                started.append(run)
+                if admission.replaced is not None:
+                    replaced.append(admission.replaced)
+            found.append(run)
+        self._start(algorithm.name, started, replaced)
+        return found
+
+    def _attach(self, name: str, id: str, attempt: int) -> Run | bytes:
+        run = self._table.find(id, attempt)
+        if run is not None and run.algorithm == name:
+            return run
+        stale = self._table.is_stale(id, attempt)
+        return answers.bare(id, attempt, EntryState.STALE_ATTEMPT if stale else EntryState.UNKNOWN)
+
+    def _start(self, name: str, runs: list[Run], replaced: list[Run | None]) -> None:
+        pool = self._running_pool()
+        for old in replaced:
+            if old is not None:
+                pool.stop_run(old)
+        # One batch may name a task twice: only its highest attempt is to run.
+        pool.add(name, [run for run in runs if run.outcome is None])
+
+    def _refuse_when_full(self, name: str) -> None:
+        if self._is_draining:
+            raise Draining("this runner is stopping; send it to another one")
+        pool = self._running_pool()
+        reason = pool.unready_reason(name)
+        if reason:
+            raise NotReady(f"the worker processes of {name} cannot work now: {reason}")
+        if not pool.has_room(name):
+            raise Busy("every slot has a batch waiting; ask again")
+
+    def _running_pool(self) -> Pool:
+        if self._pool is None:
+            raise NotReady("this runner is starting; ask again")
+        return self._pool
+
+
+def _checked(algorithm: Algorithm, payload: bytes) -> bytes:
+    """The key of what may share a call. Raises ValidationError."""
+    arguments = algorithm.validate(payload)
+    return algorithm.shared_key(arguments) if algorithm.has_batch else b""
+
+
+def _not_admitted(id: str, attempt: int, verdict: Verdict) -> bytes:
+    if verdict is Verdict.STALE:
+        return answers.bare(id, attempt, EntryState.STALE_ATTEMPT)
+    message = f"task {id}, attempt {attempt} is known here with another payload; use another id"
+    return answers.refused(id, attempt, FailureCode.ID_CONFLICT, message)
+
+
+def _deadline_at(seconds_left: float | None) -> float | None:
+    return None if seconds_left is None else time.monotonic() + seconds_left
+
+
+def _read_items(body: bytes) -> list[dict[str, Any]]:
+    """Raises Malformed.
+
+    Not the strict parser: whoever sends batches has checked each payload at its own door (docs/protocol.md), and
+    reading strictly costs as much for each task as everything else here.
+    """
+    try:
+        items = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+    if not isinstance(items, list):
+        raise Malformed('the body must be a list of {"id", "attempt", "deadline", "payload"}')
+    if len(items) > MAX_ITEMS:
+        raise Malformed(f"a batch has at most {MAX_ITEMS} items; send several")
+    for position, item in enumerate(items):
+        if not _is_item(item):
+            raise Malformed(
+                f'item {position} must have "id" (1–128 of A-Z a-z 0-9 . _ : -), "attempt" (a whole number from 1) '
+                'and, if any, "deadline" (seconds left)'
+            )
+    return items
+
+
+def _is_item(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    id, attempt, deadline = item.get("id"), item.get("attempt"), item.get("deadline")
+    return (
+        type(id) is str
+        and _is_task_id(id) is not None
+        and type(attempt) is int
+        and attempt >= 1
+        and (deadline is None or (type(deadline) in (int, float) and math.isfinite(deadline)))
+    )

@@ -1,0 +1,119 @@
+"""Tells discovery that this runner is there, again and again, from a thread that never holds up the serving."""
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from runnerlib.contract import RunnerRegistration
+from runnerlib.service.logs import get_logger
+
+log = get_logger(__name__)
+
+#: A third of a lease.
+RENEW_SECONDS = 10.0
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 15.0
+#: A runner that is not ready for so long takes itself off the list; until then it may come back at once.
+UNREADY_SECONDS = 15.0
+TIMEOUT_SECONDS = (2.0, 5.0)
+#: A stop is held up no longer than this.
+LEAVE_SECONDS = 1.0
+
+
+def runner_id(name: str, address: str) -> str:
+    """``name-host-port``, safe in a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{address}")[:200]
+
+
+class Registration:
+    """Registers once `is_ready`, renews, and takes the runner off the list when stopped."""
+
+    def __init__(self, discovery: str, registration: RunnerRegistration, is_ready: Callable[[], bool]) -> None:
+        address = registration.host.partition("://")[2]
+        self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
+        self._body = registration.model_dump_json().encode()
+        self._is_ready = is_ready
+        self._changed = threading.Event()
+        self._leaving = False
+        self._registered = False
+        self._failures = 0
+        self._unready_since: float | None = None
+        self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
+
+    def wake(self) -> None:
+        """Readiness may have changed: look at once."""
+        self._changed.set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes the runner off the list, if discovery answers in time; else the end of the lease does it."""
+        self._leaving = True
+        self._changed.set()
+        self._thread.join(LEAVE_SECONDS)
+
+    def _live(self) -> None:
+        with requests.Session() as session:
+            # Discovery is next door: a proxy for the outside would not find it.
+            session.trust_env = False
+            session.headers["Content-Type"] = "application/json"
+            while not self._leaving:
+                self._changed.clear()
+                self._changed.wait(self._step(session))
+            if self._registered:
+                self._leave(session)
+
+    def _step(self, session: requests.Session) -> float:
+        """Does what is due; the seconds until the next look."""
+        if self._is_ready():
+            self._unready_since = None
+            return self._register(session)
+        now = time.monotonic()
+        if self._unready_since is None:
+            self._unready_since = now
+        if not self._registered:
+            return RENEW_SECONDS
+        left = self._unready_since + UNREADY_SECONDS - now
+        if left > 0:
+            return left
+        self._leave(session)
+        return RENEW_SECONDS
+
+    def _register(self, session: requests.Session) -> float:
+        refused = self._call(session, "PUT", self._body)
+        if refused is None:
+            if not self._registered:
+                log.info("registered", url=self._url)
+            self._registered, self._failures = True, 0
+            return RENEW_SECONDS
+        self._failures += 1
+        most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))
+        if self._failures in (1, 5) or self._failures % 20 == 0:
+            log.warning("cannot register; trying on", url=self._url, reason=refused, failures=self._failures)
+        # Jitter, so that a whole environment does not come back in one instant.
+        return random.uniform(most / 2, most)  # noqa: S311 - no secret
+
+    def _leave(self, session: requests.Session) -> None:
+        refused = self._call(session, "DELETE", None)
+        log.info("taken off the list", url=self._url, reason=refused or "")
+        self._registered = False
+
+    def _call(self, session: requests.Session, method: str, body: bytes | None) -> str | None:
+        """None when it was accepted, else why not."""
+        try:
+            answer = session.request(method, self._url, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+        except requests.RequestException as error:
+            return f"{type(error).__name__}: {_short(error)}"
+        if answer.ok:
+            return None
+        return f"{answer.status_code}: {answer.text[:500]}"
+
+
+def _short(error: Any) -> str:
+    return str(error)[:300]

@@ -1,0 +1,233 @@
+"""Which runs this process has, keyed (task id, attempt). Pure: no socket, no thread, the clock is handed in."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from runnerlib.contract import EntryState, RunError
+
+#: How long an outcome is kept once it was handed to somebody who asked,
+KEEP_DELIVERED_SECONDS = 60.0
+#: and how long when nobody came for it.
+KEEP_SECONDS = 3600.0
+#: Kept outcomes together; above it the oldest go first, those that were delivered before the others.
+KEEP_BYTES = 64 * 1024 * 1024
+#: What a kept run costs beyond its result, measured.
+_OVERHEAD_BYTES = 700
+
+Clock = Callable[[], float]
+
+
+class Outcome(NamedTuple):
+    """How a run ended. `result` is JSON."""
+
+    state: EntryState
+    result: bytes | None = None
+    error: RunError | None = None
+    seconds: float | None = None
+
+
+class Run:
+    """One attempt at one task, from its acceptance to its outcome."""
+
+    __slots__ = (
+        "algorithm",
+        "attempt",
+        "cancel_requested",
+        "deadline_at",
+        "delivered",
+        "digest",
+        "ended_at",
+        "id",
+        "outcome",
+        "payload",
+        "progress",
+        "shared_key",
+        "started_at",
+        "watchers",
+    )
+
+    def __init__(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None = None) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.algorithm = algorithm
+        self.payload = payload
+        self.digest = _digest(algorithm, payload)
+        self.deadline_at = deadline_at
+        #: tasks with equal keys may be in one call of the batched twin
+        self.shared_key = b""
+        self.started_at: float | None = None
+        self.progress: tuple[float, str] | None = None
+        self.cancel_requested = False
+        self.outcome: Outcome | None = None
+        self.ended_at = 0.0
+        self.delivered = False
+        #: called once each, when the run has ended
+        self.watchers: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> EntryState:
+        if self.outcome is not None:
+            return self.outcome.state
+        return EntryState.WAITING if self.started_at is None else EntryState.RUNNING
+
+    @property
+    def kept_bytes(self) -> int:
+        result = self.outcome.result if self.outcome is not None else None
+        return _OVERHEAD_BYTES + (len(result) if result is not None else 0)
+
+
+class Verdict(Enum):
+    """What becomes of a run that somebody submits."""
+
+    START = "start"
+    ATTACH = "attach"
+    STALE = "stale"
+    CONFLICT = "conflict"
+
+
+class Admission(NamedTuple):
+    """`run` is the one that was started or attached to; `replaced` a lower attempt that must be stopped."""
+
+    verdict: Verdict
+    run: Run | None = None
+    replaced: Run | None = None
+
+
+_STALE = Admission(Verdict.STALE)
+_CONFLICT = Admission(Verdict.CONFLICT)
+_STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
+_UNKNOWN_OUTCOME = Outcome(EntryState.UNKNOWN)
+
+
+class RunTable:
+    """The highest attempt of each task that this process has seen, running or kept."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        keep_delivered_seconds: float = KEEP_DELIVERED_SECONDS,
+        keep_seconds: float = KEEP_SECONDS,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        self._clock = clock
+        self._keep_delivered_seconds = keep_delivered_seconds
+        self._keep_seconds = keep_seconds
+        self._keep_bytes = keep_bytes
+        self._runs: dict[str, Run] = {}
+        # Both by the time of their entry, oldest first; `delivered` holds the times.
+        self._undelivered: OrderedDict[str, Run] = OrderedDict()
+        self._delivered: OrderedDict[str, float] = OrderedDict()
+        self._kept_bytes = 0
+
+    def submit(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None) -> Admission:
+        """The one decision about a run with a payload: start it, attach to it, or refuse it."""
+        known = self._runs.get(id)
+        if known is not None:
+            if attempt < known.attempt:
+                return _STALE
+            if attempt == known.attempt:
+                same = known.digest == _digest(algorithm, payload)
+                return Admission(Verdict.ATTACH, known) if same else _CONFLICT
+        replaced = self._replace(known) if known is not None else None
+        run = Run(id, attempt, algorithm, payload, deadline_at)
+        self._runs[id] = run
+        return Admission(Verdict.START, run, replaced)
+
+    def would_start(self, id: str, attempt: int) -> bool:
+        """Whether :meth:`submit` would start something; asked before anything is changed."""
+        known = self._runs.get(id)
+        return known is None or attempt > known.attempt
+
+    def find(self, id: str, attempt: int | None = None) -> Run | None:
+        """The run of this attempt, or of the latest one."""
+        run = self._runs.get(id)
+        return run if run is not None and attempt in (None, run.attempt) else None
+
+    def is_stale(self, id: str, attempt: int) -> bool:
+        known = self._runs.get(id)
+        return known is not None and attempt < known.attempt
+
+    def finish(self, run: Run, outcome: Outcome) -> bool:
+        """Records how a run ended; False when it had ended before: the first outcome stays."""
+        if run.outcome is not None:
+            return False
+        run.ended_at = self._clock()
+        _end(run, outcome)
+        if self._runs.get(run.id) is run:
+            self._undelivered[run.id] = run
+            self._kept_bytes += run.kept_bytes
+            self.sweep()
+        return True
+
+    def release(self, run: Run) -> None:
+        """Gives a run up uncounted: whoever asks is told `unknown`, and the same attempt may start again."""
+        if run.outcome is None:
+            if self._runs.get(run.id) is run:
+                del self._runs[run.id]
+            _end(run, _UNKNOWN_OUTCOME)
+
+    def delivered(self, run: Run) -> None:
+        """Somebody was told the outcome; from now it is kept for a short while only."""
+        if run.outcome is not None and not run.delivered:
+            run.delivered = True
+            if self._undelivered.pop(run.id, None) is not None:
+                self._delivered[run.id] = self._clock()
+
+    def sweep(self) -> None:
+        """Drops what was kept long enough, or what is too much."""
+        now = self._clock()
+        while self._delivered:
+            id, since = next(iter(self._delivered.items()))
+            if now - since < self._keep_delivered_seconds and self._kept_bytes <= self._keep_bytes:
+                break
+            self._drop(id)
+        while self._undelivered:
+            run = next(iter(self._undelivered.values()))
+            if now - run.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
+                break
+            self._drop(run.id)
+
+    @property
+    def undelivered(self) -> int:
+        """Outcomes that nobody has been told yet."""
+        return len(self._undelivered)
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._kept_bytes
+
+    def unfinished(self) -> Iterator[Run]:
+        return (run for run in list(self._runs.values()) if run.outcome is None)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def _replace(self, known: Run) -> Run | None:
+        """Makes room for a higher attempt; returns the lower one when it still runs."""
+        if known.outcome is not None:
+            self._drop(known.id)
+            return None
+        _end(known, _STALE_OUTCOME)
+        return known
+
+    def _drop(self, id: str) -> None:
+        run = self._runs.pop(id)
+        self._undelivered.pop(id, None)
+        self._delivered.pop(id, None)
+        self._kept_bytes -= run.kept_bytes
+
+
+def _digest(algorithm: str, payload: bytes) -> int:
+    # Guards against a mistake, not an attack, and never leaves this process: the built-in hash is enough.
+    return hash((algorithm, payload))
+
+
+def _end(run: Run, outcome: Outcome) -> None:
+    run.outcome = outcome
+    run.payload = b""
+    run.progress = None
+    watchers, run.watchers = run.watchers, []
+    for watcher in watchers:
+        watcher()

@@ -1,0 +1,56 @@
+"""What the operator of a runner can choose, by environment variables."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+
+from runnerlib.adapter.options import OVERRIDE_PREFIX
+from runnerlib.service.settings import ServiceSettings
+
+
+def _alias(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class RunnerSettings(ServiceSettings):
+    """Settings of ``python -m runnerlib``. ``OPTION_<ALGORITHM>_<KEY>`` come on top: see :func:`option_overrides`."""
+
+    name: str = Field(
+        default="",
+        max_length=100,
+        validation_alias=_alias("NAME", "RUNNER_NAME", "CONTAINER_NAME"),
+        description="Name of this runner; without one, the name of the adapter's folder.",
+    )
+    port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    runner_adapter: Path = Field(default=Path("runner_adapter.py"), description="The adapter's file, or its folder.")
+    discovery_url: str = Field(default="", description="Where to register; empty: nowhere.")
+    runner_discovery_container_name: str = Field(default="", description="Host of discovery, without DISCOVERY_URL.")
+    runner_discovery_port: int = Field(
+        default=8000, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
+    )
+    container_name: str = Field(default="", description="Host to register when listening on every interface.")
+    advertise_host: str = Field(
+        default="", max_length=250, description="Address to register, host or host:port; default: where it listens."
+    )
+    cancel_grace_seconds: float = Field(
+        default=5, ge=0, le=3600, description="Time for a handler to notice a cancel before its process is killed."
+    )
+    device: str = Field(default="auto", description="What handlers get as `device`; auto: cpu.")
+
+    @property
+    def discovery(self) -> str:
+        """Base URL of discovery; empty when there is none to register at."""
+        url = self.discovery_url
+        if not url and self.runner_discovery_container_name:
+            url = f"{self.runner_discovery_container_name}:{self.runner_discovery_port}"
+        if url and "://" not in url:
+            url = f"http://{url}"
+        return url.rstrip("/")
+
+
+def option_overrides(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment variables that override OPTIONS."""
+    variables = os.environ if environment is None else environment
+    return {name: value for name, value in variables.items() if name.startswith(OVERRIDE_PREFIX)}
