@@ -51,9 +51,11 @@ def arguments_adapter(name: str, fields: dict[str, tuple[Any, bool]]) -> TypeAda
     A TypedDict, not a model: parameters may be called copy, json, schema, model_config or _x, absent ones are left to
     Python's own defaults, and the result passes straight as keyword arguments.
     """
+    seen: dict[Any, Any] = {}
+    readable = {field: for_pydantic(hint, seen) for field, (hint, _) in fields.items()}
     hints = {
-        field: for_pydantic(hint) if required else typing_extensions.NotRequired[for_pydantic(hint)]
-        for field, (hint, required) in fields.items()
+        field: readable[field] if required else typing_extensions.NotRequired[readable[field]]
+        for field, (_, required) in fields.items()
     }
     shape = _typed_dict(name, hints)
     shape.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -78,7 +80,9 @@ def _adapter(hint: Any, mode: typing.Literal["validation", "serialization"]) -> 
 
 
 def _unserialisable(hint: Any, reason: str) -> str:
-    first = " ".join(reason.split("\n")[0].split())
+    # What follows (". Set `arbitrary_types_allowed`…") helps the author of a model, not of a runner.
+    first = " ".join(reason.split("\n")[0].split(". Set `")[0].split())
+    first = first.replace("Unable to generate pydantic-core schema for", "pydantic has no schema for")
     return f"has the hint {_spelt(hint)}, which JSON cannot carry ({first.rstrip('.')}); {_ADVICE}"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from runnerlib.adapter.json_types import for_pydantic
 from runnerlib.adapter.model import Parameter
 
 
@@ -22,6 +23,6 @@ def input_schema(
         if parameter.description and "description" not in known:
             known["description"] = parameter.description
         if not parameter.required:
-            adapter: TypeAdapter[Any] = TypeAdapter(parameter.annotation)
+            adapter: TypeAdapter[Any] = TypeAdapter(for_pydantic(parameter.annotation))
             known["default"] = adapter.dump_python(parameter.default, mode="json")
     return schema

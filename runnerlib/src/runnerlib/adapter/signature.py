@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, ValidationError
 from runnerlib.adapter.errors import did_you_mean, listed
 from runnerlib.adapter.json_types import HintError, reader, resolve, spelt
 from runnerlib.adapter.model import MISSING, Parameter
+from runnerlib.contract import near_names
 
 #: What the runner itself provides; every ``load_<thing>`` adds its thing.
 BUILT_IN_NAMES = ("task", "device", "logger", "metrics")
@@ -74,7 +75,7 @@ def inspect_handler(
 def inspect_load(
     name: str, function: Callable[..., Any], loadable: Iterable[str], imported: Iterable[str], problems: list[str]
 ) -> tuple[str, ...]:
-    """The provided names that a ``load_*`` asks for. A parameter with a default of its own may be anything."""
+    """The provided names that a ``load_*`` asks for. A parameter with a default may be its own."""
     known = tuple(one for one in (*BUILT_IN_NAMES, *loadable) if one != "task")
     unwrapped = inspect.unwrap(function)
     if inspect.iscoroutinefunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
@@ -87,7 +88,7 @@ def inspect_load(
             problems.append(f"{name}(): there is no 'task' while things are loaded; ask for it in the run_* instead")
         elif parameter.name in known:
             asked.append(parameter.name)
-        elif parameter.kind is _P.KEYWORD_ONLY or parameter.default is _P.empty:
+        elif parameter.default is _P.empty or near_names(parameter.name, known):
             problems.extend(_unprovided(name, parameter.name, known, imported))
     return tuple(asked)
 
@@ -112,9 +113,10 @@ def _unprovided(function: str, name: str, known: tuple[str, ...], imported: Iter
             f"{function}(): nobody provides '{name}'; load_{name} is imported, and only what the adapter itself "
             f"defines counts: write `def load_{name}(): ...` that calls it"
         ]
+    or_sent = "" if function.startswith("load_") else ", or move it left of the * if callers send it"
     return [
         f"{function}(): nobody provides '{name}'.{did_you_mean(name, known)} Provided are {listed(known)}; "
-        f"write load_{name}() to add it, or move it left of the * if callers send it"
+        f"write load_{name}() to add it{or_sent}"
     ]
 
 

@@ -25,6 +25,7 @@ class Twins:
 
 def pair(run: Signature, batch: Signature, problems: list[str]) -> Twins:
     """Checks that the twin takes the same fields, each as itself (shared) or as a list (batched)."""
+    before = len(problems)
     _check_batch(batch, problems)
     if run.is_async != batch.is_async:
         problems.append(f"{batch.name}(): one of it and {run.name} is an async def; make both so, or none")
@@ -51,7 +52,7 @@ def pair(run: Signature, batch: Signature, problems: list[str]) -> Twins:
             )
         elif not _same_default(ours, other):
             problems.append(f"{batch.name}(): the shared '{ours.name}' must have the same default as in {run.name}")
-    if not batched and not missing and not extra:
+    if not batched and len(problems) == before:
         problems.append(f"{batch.name}(): no parameter is a list of what {run.name} takes, so nothing is batched")
     returns = _pair_returns(run, batch, problems)
     return Twins(run.function, run.sent, run.provided, run.is_async, returns, tuple(batched))
