@@ -7,14 +7,14 @@ from sqlalchemy import Connection
 
 from runnerlib.contract import TaskState
 from taskqueue.sql import queue_statements
-from taskqueue.sql.statements import insert_new, padded
+from taskqueue.sql.statements import INSERT_NEW, padded
 from taskqueue.tasks import NewTask, Published
 
 
 def publish(connection: Connection, tasks: Sequence[NewTask], token: int, now: float) -> list[Published]:
     """What became of each. `token` is a fresh random number by which our own rows are told from older ones."""
     rows = [_row(task, token, now) for task in tasks]
-    inserted = connection.execute(insert_new(connection.dialect.name), rows).rowcount
+    inserted = connection.execute(INSERT_NEW[connection.dialect.name], rows).rowcount
     if inserted == len(tasks):
         return [Published.ACCEPTED] * len(tasks)
     return _read_back(connection, tasks, token, now)

@@ -201,6 +201,6 @@ def _execute(connection: Connection, writes: _Writes) -> None:
         # one executemany needs the same columns in every row: ended ones and retrying ones differ
         rows = [row for row in writes.new if (row["finished_at"] is None) is kind]
         if rows:
-            connection.execute(statements.insert_new(connection.dialect.name), rows)
+            connection.execute(statements.INSERT_NEW[connection.dialect.name], rows)
     if writes.dead_letters:
         connection.execute(statements.INSERT_DEAD_LETTER, writes.dead_letters)

@@ -1,6 +1,7 @@
 """The store's statements, for SQLite and PostgreSQL alike. Binds are named `the_*` in WHERE and `new_*` in SET."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Insert, bindparam, func, insert, null, select, update
@@ -130,11 +131,13 @@ OLDEST_WAITING = (
 )
 
 
-def insert_new(dialect_name: str) -> Insert:
-    """Inserts tasks and leaves known ids as they are."""
-    if dialect_name == "postgresql":
-        return postgresql.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id])
-    return sqlite.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id])
+#: By the dialect's name: inserts tasks, leaves known ids as they are. Made once: making one costs as much as using it.
+INSERT_NEW: Mapping[str, Insert] = MappingProxyType(
+    {
+        "sqlite": sqlite.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
+        "postgresql": postgresql.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
+    }
+)
 
 
 def padded(ids: Sequence[str]) -> list[str]:

@@ -191,7 +191,7 @@ def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
         "updated_at": now,
         "finished_at": now,
     }
-    inserted = _execute(connection, statements.insert_new(connection.dialect.name), [tombstone])
+    inserted = _execute(connection, statements.INSERT_NEW[connection.dialect.name], [tombstone])
     return CancelAnswer.CANCELLED if inserted else CancelAnswer.FINISHED
 
 
