@@ -23,9 +23,7 @@ def create_runner_app(
 ) -> FastAPI:
     """Everything but the server: routes, docs, health, metrics, and the boot id on every answer."""
     components = Components()
-    app = create_app(
-        name, health=health, registry=registry, description=_first_paragraph(adapter.module.__doc__), version=boot
-    )
+    app = create_app(name, health=health, registry=registry, description=_first_paragraph(adapter.module.__doc__))
     app.include_router(runner_routes(reception, adapter, components))
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(BootHeader, boot=boot)

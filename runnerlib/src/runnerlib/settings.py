@@ -20,7 +20,7 @@ class RunnerSettings(ServiceSettings):
     name: str = Field(
         default="",
         max_length=100,
-        validation_alias=_alias("NAME", "RUNNER_NAME", "CONTAINER_NAME"),
+        validation_alias=_alias("RUNNER_NAME", "CONTAINER_NAME", "NAME"),
         description="Name of this runner; without one, the name of the adapter's folder.",
     )
     port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
