@@ -125,7 +125,7 @@ class GatewayClient:
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
                 allow_redirects=False,
             )
-        except requests.exceptions.ConnectionError as error:
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise _LostConnection(_advice(self._url), _nobody_listens(error)) from None
         except requests.exceptions.Timeout:
             raise GatewayUnreachable(f"the gateway at {self._url} takes too long to answer; ask again") from None
@@ -157,7 +157,7 @@ class _LostConnection(Exception):
         self.nobody_listens = nobody_listens
 
 
-def _nobody_listens(error: requests.exceptions.ConnectionError) -> bool:
+def _nobody_listens(error: requests.exceptions.RequestException) -> bool:
     """urllib3 gives a reason when it gave up connecting; a connection that broke later has none."""
     return getattr(error.args[0] if error.args else None, "reason", None) is not None
 
