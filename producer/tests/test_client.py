@@ -50,7 +50,7 @@ def test_payload_that_is_no_json_is_refused_before_it_is_sent(payload: Any) -> N
         client.submit("upper", payload)
 
 
-@pytest.mark.parametrize("first_answer_bytes", [0, 40, 250])
+@pytest.mark.parametrize("first_answer_bytes", [0, -10])
 def test_task_survives_a_connection_that_breaks(gateway: Any, first_answer_bytes: int) -> None:
     """A door in between drops the first connection after the request was passed on; the client asks again."""
     with _Breaker(gateway.url, first_answer_bytes) as breaker, GatewayClient(breaker.url) as client:
