@@ -152,7 +152,8 @@ def test_exceptions_in_the_return_hint_of_a_twin_are_no_results(sample):
         ("def run_x(a: list[str]): ...\ndef batch_x(a: list[list[str]]): ...", ("a",)),
         ("def run_x(a: list[str], b: int): ...\ndef batch_x(a: list[str], b: list[int]): ...", ("b",)),
         (
-            "from __future__ import annotations\ndef run_x(a: int, b: int): ...\ndef batch_x(a: list[int], b: int): ...",
+            "from __future__ import annotations\n"
+            "def run_x(a: int, b: int): ...\ndef batch_x(a: list[int], b: int): ...",
             ("a",),
         ),
     ],

@@ -48,7 +48,8 @@ MISTAKES = {
     "a type that JSON cannot carry": (
         "class Image: ...\ndef run_x(image: Image): ...",
         "run_x(): parameter 'image' has the hint Image, which JSON cannot carry (pydantic has no schema "
-        "for <class 'runner_adapter.Image'>); use str, int, float, bool, lists and dicts, dataclasses, or pydantic models",
+        "for <class 'runner_adapter.Image'>); use str, int, float, bool, lists and dicts, dataclasses, "
+        "or pydantic models",
     ),
     "such a type deep inside": (
         "class Image: ...\ndef run_x(images: dict[str, list[Image]]): ...",

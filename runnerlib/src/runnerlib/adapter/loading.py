@@ -76,7 +76,9 @@ def _discover(file: Path, module: ModuleType, problems: list[str]) -> _Found:
             imported.append(name)
     for name, lines in written_twice(file):
         if name.startswith(_PREFIXES):
-            problems.append(f"{name}() is defined more than once (lines {' and '.join(map(str, lines))}); rename all but one")
+            problems.append(
+                f"{name}() is defined more than once (lines {' and '.join(map(str, lines))}); rename all but one"
+            )
     found = _Found(
         runs=_of(own, "run_"),
         batches=_of(own, "batch_"),

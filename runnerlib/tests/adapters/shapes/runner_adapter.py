@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
 from pydantic import BaseModel, Field
 
 if typing.TYPE_CHECKING:
-    from numpy import ndarray  # noqa: F401
+    from numpy import ndarray
 
 
 class Colour(enum.Enum):
@@ -72,7 +72,7 @@ def run_each(
 
 def run_awkward(
     copy: int, json: int, schema: int, model_config: int, _x: int, __y: int, self: int, validate: int = 1
-) -> list[int]:  # noqa: E501
+) -> list[int]:
     return [copy, json, schema, model_config, _x, __y, self, validate]
 
 
@@ -89,6 +89,8 @@ def run_nested(outer: Outer) -> Outer:
 
 
 def run_default(
-    box: Box = Box(2.0), when: datetime.date = datetime.date(2024, 1, 31), names: tuple[str, ...] = ()
-) -> Box:  # noqa: B008, E501
+    box: Box = Box(2.0),  # noqa: B008
+    when: datetime.date = datetime.date(2024, 1, 31),
+    names: tuple[str, ...] = (),
+) -> Box:
     return box

@@ -1,0 +1,224 @@
+"""What may be a result, and in which words the rest is refused."""
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import uuid
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
+
+from runnerlib.adapter.results import BadResult, encode
+from runnerlib.contract import strict_json
+
+LIMIT = 1024 * 1024
+
+
+class Model(BaseModel):
+    x: float
+    y: Any = None
+
+
+@dataclasses.dataclass
+class Data:
+    x: float
+
+
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = ("x",)
+    x: float
+
+
+class Pair(NamedTuple):
+    a: int
+    b: float
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Many:
+    some: tuple[int, ...]
+
+
+class Array:
+    """Like numpy's: no JSON, but a list of it."""
+
+    def tolist(self):
+        return [1]
+
+
+class Self:
+    def __init__(self):
+        self.me = [self]
+
+
+GOOD = [
+    (Any, {"a": [1, 2.5, None, True, "ä"]}, b'{"a":[1,2.5,null,true,"\xc3\xa4"]}'),
+    (None, {"a": (1, {2})}, b'{"a":[1,[2]]}'),
+    (None, None, b"null"),
+    (None, "null NaN Infinity", b'"null NaN Infinity"'),
+    (None, 2**64 - 1, b"18446744073709551615"),
+    (None, "1" * 40, b'"' + b"1" * 40 + b'"'),
+    (int, 3, b"3"),
+    (float, 3, b"3.0"),
+    (int, "3", b"3"),
+    (Model, Model(x=1), b'{"x":1.0,"y":null}'),
+    (Model, {"x": 1}, b'{"x":1.0,"y":null}'),
+    (Data, Data(1.5), b'{"x":1.5}'),
+    (Many, Many([1]), b'{"some":[1]}'),
+    (Pair, Pair(1, 2.0), b"[1,2.0]"),
+    (Colour, Colour.RED, b'"red"'),
+    (None, Colour.RED, b'"red"'),
+    (datetime.datetime, datetime.datetime(2024, 1, 31, tzinfo=datetime.timezone.utc), b'"2024-01-31T00:00:00Z"'),
+    (decimal.Decimal, decimal.Decimal("1.10"), b'"1.10"'),
+    (uuid.UUID, uuid.UUID(int=1), b'"00000000-0000-0000-0000-000000000001"'),
+    (bytes, b"abc", b'"abc"'),
+    (set[int], {1}, b"[1]"),
+    (None, {1: "a"}, b'{"1":"a"}'),
+]
+
+
+@pytest.mark.parametrize(("hint", "value", "expected"), GOOD)
+def test_value_that_fits_is_compact_json(hint, value, expected):
+    returns = None if hint is None else TypeAdapter(hint)
+    data = encode(value, returns, LIMIT, "run_x")
+    assert data == expected
+    strict_json.loads(data)
+
+
+NON_FINITE = "run_x() returned NaN or an infinity, which is not JSON; return None or a string instead"
+BAD = {
+    "nan": (None, math.nan, NON_FINITE),
+    "infinity": (float, math.inf, NON_FINITE),
+    "minus infinity": (float, -math.inf, NON_FINITE),
+    "nan deep inside": (Any, {"a": [1, {"b": math.nan}]}, NON_FINITE),
+    "nan in a typed list": (list[float], [1.0, math.nan], NON_FINITE),
+    "nan in a model": (Model, Model(x=math.nan), NON_FINITE),
+    "nan in what a model may hold": (Model, Model(x=1, y=[math.nan]), NON_FINITE),
+    "nan in a model without a hint": (None, Model(x=math.nan), NON_FINITE),
+    "nan in a dataclass": (Data, Data(math.nan), NON_FINITE),
+    "nan in a dataclass with slots": (None, Slotted(math.nan), NON_FINITE),
+    "nan in a named tuple": (Pair, Pair(1, math.nan), NON_FINITE),
+    "nan in a set": (None, {math.nan}, NON_FINITE),
+    "bytes": (bytes, b"\xff", "run_x() returned something that is not JSON: invalid utf-8 sequence"),
+    "lone surrogate": (str, "\ud800", "run_x() returned something that"),
+    "an object": (
+        None,
+        object(),
+        "run_x() returned something that is not JSON: Unable to serialize unknown type: <class 'object'>; "
+        "return str, numbers",
+    ),
+    "an array": (None, Array(), "run_x() returned something that is not JSON: Unable to serialize unknown type"),
+    "a circle": (None, [[]], None),
+    "a huge integer": (
+        None,
+        2**64,
+        "run_x() returned something that is not JSON for every reader: integer of 20 digits does not fit in 64 bits",
+    ),
+    "too deep": (
+        None,
+        json.loads("[" * 70 + "]" * 70),
+        "run_x() returned something that is not JSON for every reader: nested deeper than 64 levels",
+    ),
+    "not the hint": (
+        int,
+        "three",
+        "run_x() returned something that does not fit its return hint: Input should be a valid integer",
+    ),
+    "not the hint inside": (
+        dict[str, list[int]],
+        {"a": [1, "b", "c"]},
+        "run_x() returned something that does not fit its return hint: a.1: Input should be a valid integer, "
+        "unable to parse string as an integer, got str (and 1 more)",
+    ),
+    "a wrong field of a dataclass": (
+        list[Data],
+        [Data("abc")],
+        "run_x() returned something that does not fit its return hint: 0.x: Input should be a valid number",
+    ),
+    "none instead of text": (
+        str,
+        None,
+        "run_x() returned something that does not fit its return hint: Input should be a valid string, got NoneType",
+    ),
+    "something instead of none": (type(None), 1, "run_x() returned something that does not fit its return hint"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_value_that_cannot_be_a_result_is_told_in_words(name):
+    hint, value, expected = BAD[name]
+    if name == "a circle":
+        value[0].append(value)
+        expected = "run_x() returned something that is not JSON: Circular reference"
+    with pytest.raises(BadResult) as caught:
+        encode(value, None if hint is None else TypeAdapter(hint), LIMIT, "run_x")
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_array_is_told_to_become_a_list():
+    with pytest.raises(BadResult, match=r"convert it with \.tolist\(\)"):
+        encode(Array(), None, LIMIT, "run_x")
+
+
+def test_result_larger_than_its_limit_is_refused_with_both_figures():
+    assert encode("a" * 98, None, 100, "run_x")
+    with pytest.raises(BadResult) as caught:
+        encode("a" * 99, None, 100, "run_x")
+    assert str(caught.value) == (
+        "run_x() returned 101 bytes of JSON, the limit is 100; store the data and return a reference, "
+        'or raise "result_bytes" in OPTIONS'
+    )
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_whatever_json_can_say_comes_back_as_it_was(value):
+    for returns in (None, TypeAdapter(Any)):
+        assert strict_json.loads(encode(value, returns, LIMIT, "run_x")) == value
+
+
+@given(
+    st.recursive(
+        st.floats() | st.none(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=10,
+    )
+)
+def test_no_float_ever_becomes_null(value):
+    def has_bad(item):
+        if isinstance(item, float):
+            return not math.isfinite(item)
+        return (
+            any(map(has_bad, item.values() if isinstance(item, dict) else item))
+            if isinstance(item, dict | list)
+            else False
+        )
+
+    for returns in (None, TypeAdapter(Any)):
+        if has_bad(value):
+            with pytest.raises(BadResult):
+                encode(value, returns, LIMIT, "run_x")
+        else:
+            assert strict_json.loads(encode(value, returns, LIMIT, "run_x")) == value

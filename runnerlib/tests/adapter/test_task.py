@@ -1,0 +1,89 @@
+"""What a handler can do with its task."""
+
+import math
+
+import pytest
+
+from runnerlib.adapter.task import Task, TaskCancelled, TaskLike
+
+
+class Recorder:
+    def __init__(self):
+        self.reports = []
+        self.cancelled = False
+
+    def task(self, **options):
+        return Task(
+            "t", report=lambda fraction, message: self.reports.append((fraction, message)),
+            is_cancelled=lambda: self.cancelled, **options,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+def test_task_is_what_the_session_expects():
+    assert isinstance(Task("t"), TaskLike)
+
+
+def test_progress_is_reported_as_it_is(recorder):
+    task = recorder.task()
+    task.progress(0, "started")
+    task.progress(0.5)
+    task.progress(1.0000001)
+    assert recorder.reports == [(0.0, "started"), (0.5, ""), (1.0, "")]
+
+
+@pytest.mark.parametrize("fraction", [2, -1, math.nan, "0.5", True, None])
+def test_what_is_no_fraction_is_refused(fraction, recorder):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        recorder.task().progress(fraction)
+
+
+def test_progress_raises_once_the_task_was_cancelled(recorder):
+    task = recorder.task()
+    assert not task.cancelled
+    recorder.cancelled = True
+    assert task.cancelled
+    with pytest.raises(TaskCancelled):
+        task.progress(0.5)
+    assert recorder.reports == []
+
+
+def test_track_yields_everything_and_ends_at_one(recorder):
+    assert list(recorder.task().track(range(1000), "counting")) == list(range(1000))
+    assert recorder.reports[0] == (0.0, "counting")
+    assert recorder.reports[-1] == (1.0, "counting")
+    assert len(recorder.reports) < 100
+
+
+def test_track_of_nothing_is_done(recorder):
+    assert list(recorder.task().track([])) == []
+    assert recorder.reports == [(1.0, "")]
+
+
+def test_track_needs_to_know_how_many(recorder):
+    with pytest.raises(TypeError, match="pass total="):
+        recorder.task().track(iter([1, 2]))
+    assert list(recorder.task().track(iter([1, 2]), total=2)) == [1, 2]
+
+
+def test_track_stops_between_two_items_once_cancelled(recorder):
+    seen = []
+    with pytest.raises(TaskCancelled):
+        for item in recorder.task().track(range(10)):
+            seen.append(item)
+            recorder.cancelled = item == 2
+    assert seen == [0, 1, 2]
+
+
+def test_cancelled_is_not_swallowed_by_except_exception():
+    assert not issubclass(TaskCancelled, Exception)
+
+
+def test_deadline_counts_down_and_never_below_zero(recorder):
+    assert recorder.task().deadline is None
+    assert 4 < recorder.task(deadline_seconds=5).deadline <= 5
+    assert recorder.task(deadline_seconds=-1).deadline == 0
