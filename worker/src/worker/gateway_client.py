@@ -12,8 +12,8 @@ from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, WorkerError
 
-#: Progress is shown once a second.
-_WAIT_SECONDS = 1
+#: How often progress is shown.
+_WAIT_SECONDS = 0.5
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -62,7 +62,7 @@ class GatewayClient:
         return Submitted(answer["id"], at)
 
     async def look(self, task_id: str) -> TaskView:
-        """The task as it is when it has ended, else after a second."""
+        """The task as it is when it has ended, else after half a second."""
         headers = {"Prefer": f"wait={_WAIT_SECONDS}"}
         return _read(TaskView, await self._ask("GET", f"{self._gateway}/tasks/{task_id}", headers=headers))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from worker.ports import PortUse
 from worker.processes import ProcessPlan
-from worker.runners import RunnerFolder
+from worker.runners import ADAPTER_FILE, RunnerFolder
 from worker.settings import WorkerSettings
 
 DISCOVERY = "discovery"
@@ -70,11 +70,17 @@ class Layout:
             name=runner.name,
             command=(str(python), "-m", "runnerlib"),
             url=self.url(port),
-            environment=self._environment(port) | {"RUNNER_NAME": runner.name},
+            environment=self._environment(port)
+            | {
+                # All its names: one that we inherited must not win.
+                **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
+                "RUNNER_ADAPTER": str(runner.path / ADAPTER_FILE),
+                "ADVERTISE_HOST": self.url(port).removeprefix("http://"),
+            },
             folder=runner.path,
             stop_seconds=self._stop_seconds,
             hopeless=frozenset({ADAPTER_MISTAKE}),
-            advice=f"mend {runner.path / 'runner_adapter.py'} and start the environment again",
+            advice=f"mend {runner.path / ADAPTER_FILE} and start the environment again",
         )
 
     def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:
