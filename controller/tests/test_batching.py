@@ -31,6 +31,15 @@ def test_algorithm_without_a_twin_sends_what_fits_in_a_tenth_of_a_second():
     assert measured(0.0).cap(Limits(batch=64)) == 64
 
 
+def test_number_of_tasks_in_a_call_doubles_at_most():
+    pace, limits = Pace(), Limits(batch=64)
+    caps = []
+    for _ in range(8):
+        caps.append(pace.cap(limits))
+        pace.observe(entries(0.0001), 0.01, batched=False)
+    assert caps == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
 def test_twinned_algorithm_sends_up_to_its_batch_at_once():
     assert Pace().cap(Limits(batch=32, batched=True)) == 32
 

@@ -12,6 +12,8 @@ CALL_SECONDS = 0.1
 SHORT_CALL_SECONDS = 0.1
 #: Payload bytes of one call.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+#: What a call costs beside its handler; nothing measures as less.
+_SHORTEST_TASK_SECONDS = 1e-5
 #: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.
 _WEIGHT_UP = 0.5
 _WEIGHT_DOWN = 0.2
@@ -23,6 +25,8 @@ class Pace:
     def __init__(self) -> None:
         self.task_seconds: float | None = None
         self.call_seconds: float | None = None
+        #: tasks that may share a call so far; doubles with each call, so that one lucky measurement binds few tasks
+        self._trusted = 1
 
     def observe(self, entries: Iterable[BatchEntry], elapsed_seconds: float, *, batched: bool) -> None:
         """Takes in the ended runs of one call; `elapsed_seconds` stands in where a runner measured nothing."""
@@ -33,6 +37,8 @@ class Pace:
         seconds = [share if entry.seconds is None else entry.seconds for entry in ended]
         self.task_seconds = _average(self.task_seconds, sum(seconds) / len(seconds))
         self.call_seconds = _average(self.call_seconds, max(seconds) if batched else sum(seconds))
+        fitting = int(CALL_SECONDS / max(self.task_seconds, _SHORTEST_TASK_SECONDS))
+        self._trusted = max(1, min(self._trusted * 2, fitting))
 
     @property
     def is_short(self) -> bool:
@@ -43,11 +49,7 @@ class Pace:
         """Most tasks for one call."""
         if limits.batched:
             return limits.batch
-        if self.task_seconds is None:
-            return 1
-        if self.task_seconds * limits.batch <= CALL_SECONDS:
-            return limits.batch
-        return max(1, int(CALL_SECONDS / self.task_seconds))
+        return min(limits.batch, self._trusted)
 
     def calls_at_once(self, limits: Limits) -> int:
         """Most calls in flight at one runner."""

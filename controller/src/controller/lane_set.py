@@ -44,7 +44,9 @@ class LaneSet:
             self._open_lanes()
             self._report_health()
             try:
-                changes = await asyncio.wait_for(self._source.wait_changed(changes), LOOK_EVERY_SECONDS)
+                # not wait_for: before Python 3.12 it can swallow a cancellation
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                    changes = await self._source.wait_changed(changes)
             except TimeoutError:
                 continue
             except Exception:

@@ -1,0 +1,291 @@
+"""How tasks flow: who waits for whom, what one lane's trouble means for others, what was handed out before."""
+
+import time
+from dataclasses import replace
+
+from runnerlib.contract import FailureCode, Limits, TaskState
+
+
+def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            await world.start()
+            await world.send(("t1", {"value": 1}))
+            runner = make_runner()
+            await runner.start()
+            world.runners.append(runner)
+            assert (await world.row("t1")).state is TaskState.QUEUED
+            world.tell()
+            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+
+    go(scenario())
+
+
+def test_waiting_tasks_go_back_when_the_last_runner_leaves(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await world.start(runner)
+            await world.send(("t1", {"do": "hold"}), ("t2", {"value": 2}), ("t3", {"value": 3}))
+            await wait_until(lambda: runner.started("t1"))
+            world.tell_none()
+            await world.until_row("t2", lambda row: row.state is TaskState.QUEUED)
+            runner.let_go("t1")
+            await world.ended("t1")
+            world.tell()
+            assert (await world.ended("t2")).attempt == 1
+
+    go(scenario())
+
+
+def test_slow_algorithm_does_not_block_another(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner(algorithms=["echo", "slow"])
+            await world.start(runner)
+            await world.send(*((f"s{n}", {"do": "hold"}) for n in range(20)), algorithm="slow")
+            await wait_until(lambda: runner.started("s0"))
+            await world.send(("t1", {"value": 1}))
+            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+
+    go(scenario())
+
+
+def test_no_more_tasks_are_sent_than_there_are_slots_while_calls_are_long(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(slots=3)
+            runner = make_runner()
+            await world.start(runner)
+            await world.send(*((f"t{n}", {"do": "hold"}) for n in range(10)))
+            await wait_until(lambda: len(runner.executions) == 3)
+            runner.let_go("t0")
+            await wait_until(lambda: len(runner.executions) == 4)
+            assert len([call for call in runner.calls if call[1]]) == 4
+            # two for each slot and no more are taken from the queue
+            assert world.metric("controller_in_flight") <= 6
+
+    go(scenario())
+
+
+def test_replicas_share_the_load(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runners = [make_runner(f"r{n}") for n in range(3)]
+            await world.start(*runners)
+            await world.send(*((f"t{n}", {"do": "hold"}) for n in range(3)))
+            await wait_until(lambda: all(len(runner.executions) == 1 for runner in runners))
+
+    go(scenario())
+
+
+def test_batch_is_split_fairly_over_free_slots(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(batched=True, batch=64)
+            one, two = make_runner("r1"), make_runner("r2")
+            await world.start()
+            await world.send(*((f"t{n}", {"do": "hold"}) for n in range(10)))
+            for runner in (one, two):
+                await runner.start()
+                world.runners.append(runner)
+            world.tell()
+            await wait_until(lambda: len(one.executions) + len(two.executions) == 10)
+            assert len(one.executions) == len(two.executions) == 5
+
+    go(scenario())
+
+
+def test_call_never_has_more_than_four_mebibytes(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(batched=True, batch=64)
+            runner = make_runner()
+            await world.start()
+            await world.send(*((f"t{n}", {"value": n, "fill": "x" * 1_500_000}) for n in range(5)))
+            await runner.start()
+            world.runners.append(runner)
+            world.tell()
+            for n in range(5):
+                await world.ended(f"t{n}")
+            assert max(len(ids) for ids, with_payload, _ in runner.calls if with_payload) == 2
+
+    go(scenario())
+
+
+def test_failing_lane_releases_its_tasks_and_others_go_on(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner(algorithms=["echo", "other"]))
+            lookup, broken = world.store.lookup, True
+
+            async def failing(ids):
+                if broken and any(each.startswith("bad") for each in ids):
+                    raise ZeroDivisionError("planted")
+                return await lookup(ids)
+
+            world.store.lookup = failing
+            await world.send(("bad1", {"value": 1}))
+            await wait_until(lambda: "planted" in world.health.reasons.get("lanes", ""))
+            await world.send(("t1", {"value": 1}), algorithm="other")
+            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+            broken = False
+            assert (await world.ended("bad1")).attempt == 1
+            await wait_until(lambda: world.health.is_ready)
+
+    go(scenario())
+
+
+def test_failing_call_releases_its_tasks(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await world.start(runner)
+            record, failures = world.store.record, [1]
+
+            async def failing(records):
+                if failures:
+                    failures.pop()
+                    raise ZeroDivisionError("planted")
+                return await record(records)
+
+            world.store.record = failing
+            await world.send(("t1", {"value": 1}))
+            row = await world.ended("t1")
+            assert (row.state, row.attempt) == (TaskState.SUCCEEDED, 1)
+            assert runner.executions == [("t1", 1)]
+
+    go(scenario())
+
+
+def test_redelivered_task_attaches_to_its_placed_run(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await world.start(runner)
+            await world.send(("t1", {"do": "hold"}))
+            row = await world.until_row("t1", lambda row: row.placement)
+            assert (row.placement.runner, row.placement.boot) == ("r1", runner.boot)
+            await world.stop_controller()
+            assert (await world.row("t1")).attempt == 1
+            await world.start_controller()
+            await wait_until(lambda: world.metric("controller_in_flight") == 1)
+            runner.let_go("t1", "kept")
+            row = await world.ended("t1")
+            assert (row.result, row.attempt, row.history) == (b'"kept"', 1, ())
+            assert runner.executions == [("t1", 1)]
+
+    go(scenario())
+
+
+def test_placed_run_of_another_boot_is_lost_at_once(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await world.start(runner)
+            await world.send(("t1", {"do": "hold"}))
+            await world.until_row("t1", lambda row: row.placement)
+            await world.stop_controller()
+            await runner.kill()
+            await runner.start()
+            world.tell()
+            await world.start_controller()
+            await wait_until(lambda: ("t1", 2) in runner.executions, 3)
+
+    go(scenario())
+
+
+def test_redelivered_task_without_placement_is_found_at_the_runner_that_has_it(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds(None) as world:
+            one, two = make_runner("r1"), make_runner("r2")
+            await world.start(one, two)
+            await world.stop_controller()
+            await world.send(("t1", {"do": "hold"}))
+            await crashed_once(world, "t1")
+            two._accept({"id": "t1", "attempt": 1, "payload": {"do": "hold"}})
+            await world.start_controller()
+            await wait_until(lambda: any(ids == ["t1"] and wait > 0 for ids, _, wait in two.calls))
+            two.let_go("t1", 5)
+            assert (await world.ended("t1")).result == b"5"
+            assert one.executions == []
+            assert two.executions == [("t1", 1)]
+
+    go(scenario())
+
+
+async def crashed_once(world, task_id, times=1):
+    """Makes the next delivery look like one after so many controllers were killed."""
+    feed_of = world.queue.feed
+
+    async def feed(algorithm):
+        inner = await feed_of(algorithm)
+        take = inner.take
+
+        async def taking(most):
+            return [replace(each, delivery_count=times) if each.id == task_id else each for each in await take(most)]
+
+        inner.take = taking
+        return inner
+
+    world.queue.feed = feed
+
+
+def test_redelivered_task_that_nobody_has_runs_with_the_same_attempt(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await crashed_once(world, "t1")
+            await world.start(runner)
+            await world.send(("t1", {"value": 1}))
+            row = await world.ended("t1")
+            assert (row.state, row.attempt) == (TaskState.SUCCEEDED, 1)
+            assert [with_payload for ids, with_payload, _ in runner.calls] == [False, True]
+
+    go(scenario())
+
+
+def test_task_that_was_handed_out_three_times_runs_alone(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(batched=True, batch=8)
+            runner = make_runner()
+            await crashed_once(world, "bad", times=3)
+            await world.start()
+            await world.send(("bad", {"value": 1}), ("t1", {"value": 1}), ("t2", {"value": 1}))
+            await runner.start()
+            world.runners.append(runner)
+            world.tell()
+            for task_id in ("bad", "t1", "t2"):
+                assert (await world.ended(task_id)).state is TaskState.SUCCEEDED
+            assert ["bad"] in [ids for ids, with_payload, _ in runner.calls if with_payload]
+
+    go(scenario())
+
+
+def test_task_that_was_handed_out_twenty_times_fails_as_controller_lost(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await crashed_once(world, "t1", times=20)
+            await world.start(runner)
+            await world.send(("t1", {"value": 1}))
+            assert (await world.ended("t1")).error_code is FailureCode.CONTROLLER_LOST
+            assert runner.executions == []
+
+    go(scenario())
+
+
+def test_expired_task_never_runs(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            await world.start()
+            await world.send(("t1", {"value": 1}), expires_at=time.time() + 0.05)
+            await runner.start()
+            world.runners.append(runner)
+            assert (await world.ended("t1")).error_code is FailureCode.EXPIRED
+            world.tell()
+            assert runner.executions == []
+
+    go(scenario())

@@ -1,0 +1,73 @@
+"""Tasks that nobody will take, and old ones."""
+
+import asyncio
+import time
+
+from runnerlib.contract import FailureCode, TaskState
+
+
+def test_task_for_an_unknown_algorithm_waits_its_grace(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner())
+            await world.send(("t1", {}), algorithm="ecko")
+            await wait_until(lambda: world.health.is_ready)
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_task_for_an_unknown_algorithm_fails_after_its_grace_and_names_near_ones(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner(), unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="ecko")
+            row = await world.ended("t1")
+            assert row.error_code is FailureCode.UNKNOWN_ALGORITHM
+            assert "did you mean 'echo'" in row.error_message
+
+    go(scenario())
+
+
+def test_nothing_is_unknown_while_the_catalogue_is_not_sure(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            world.source.is_sure = False
+            await world.start(make_runner(), unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="ecko")
+            await world.send(("t2", {}), algorithm="ecko", expires_at=time.time() + 1.2)
+            assert (await world.ended("t2")).error_code is FailureCode.EXPIRED
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_known_algorithm_without_a_runner_waits(worlds, go):
+    async def scenario():
+        async with worlds() as world:
+            world.tell_none(known=["asleep"])
+            await world.start_controller(unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="asleep")
+            await world.send(("t2", {}), algorithm="nobody")
+            await world.ended("t2")
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_finished_tasks_are_dropped_after_their_retention(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner())
+            await world.send(("t1", {"value": 1}))
+            await world.ended("t1")
+            await world.stop_controller()
+            await world.start_controller(retention_days=1e-9)
+
+            async def gone():
+                while await world.store.get("t1") is not None:
+                    await asyncio.sleep(0.02)
+
+            await asyncio.wait_for(gone(), 5)
+
+    go(scenario())
