@@ -17,8 +17,16 @@ def batch(entries: Iterable[bytes]) -> bytes:
 
 def entry(run: Run, *, with_traceback: bool = True) -> bytes:
     """What is known of a run, as a BatchEntry."""
-    head = b'{"id":"%s","attempt":%d,"state":"%s"' % (run.id.encode(), run.attempt, _STATES[run.state])
     outcome = run.outcome
+    if outcome is not None and outcome.result is not None and outcome.seconds is not None:
+        # Nearly all are of this kind.
+        return b'{"id":"%s","attempt":%d,"state":"succeeded","result":%s,"seconds":%.6f}' % (
+            run.id.encode(),
+            run.attempt,
+            outcome.result,
+            outcome.seconds,
+        )
+    head = b'{"id":"%s","attempt":%d,"state":"%s"' % (run.id.encode(), run.attempt, _STATES[run.state])
     if outcome is None:
         if run.progress is None:
             return head + b"}"

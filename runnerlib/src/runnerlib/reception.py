@@ -30,10 +30,11 @@ from runnerlib.refusals import (
 from runnerlib.run_table import Outcome, Run, RunTable, Verdict
 
 #: Kept outcomes are looked through this often, also when nothing happens.
-SWEEP_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
 #: Items in one batch; more than any `batch` option makes sense.
 MAX_ITEMS = 4096
 
+_SUCCEEDED = EntryState.SUCCEEDED.value
 _is_task_id = re.compile(TASK_ID_PATTERN).fullmatch
 
 
@@ -42,7 +43,8 @@ class Waiter:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._left = 0
-        self._all_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._enough: asyncio.Future[None] = self._loop.create_future()
         for run in runs:
             if run.outcome is None:
                 self._left += 1
@@ -50,13 +52,23 @@ class Waiter:
 
     async def wait(self, seconds: float | None) -> None:
         """Until all have ended, or for so long."""
-        if self._left:
-            await asyncio.wait([self._all_ended], timeout=seconds)
+        if not self._left:
+            return
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+        try:
+            await self._enough
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _one_less(self) -> None:
         self._left -= 1
-        if not self._left and not self._all_ended.done():
-            self._all_ended.set_result(None)
+        if not self._left:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._enough.done():
+            self._enough.set_result(None)
 
 
 class Reception:
@@ -150,7 +162,10 @@ class Reception:
     def finish(self, run: Run, outcome: Outcome) -> None:
         """Where every outcome is recorded; the first one stays."""
         if self._table.finish(run, outcome):
-            label = outcome.error.code if outcome.error is not None else outcome.state.value
+            if outcome.result is not None:
+                label = _SUCCEEDED
+            else:
+                label = outcome.error.code if outcome.error is not None else outcome.state.value
             self._measures.outcome(run.algorithm, label, outcome.seconds)
 
     def release(self, run: Run) -> None:

@@ -158,7 +158,8 @@ class RunTable:
         if self._runs.get(run.id) is run:
             self._undelivered[run.id] = run
             self._kept_bytes += run.kept_bytes
-            self.sweep()
+            if self._kept_bytes > self._keep_bytes:
+                self.sweep()
         return True
 
     def release(self, run: Run) -> None:
@@ -176,7 +177,7 @@ class RunTable:
                 self._delivered[run.id] = self._clock()
 
     def sweep(self) -> None:
-        """Drops what was kept long enough, or what is too much."""
+        """Drops what was kept long enough, or what is too much; to be called now and then."""
         now = self._clock()
         while self._delivered:
             id, since = next(iter(self._delivered.items()))

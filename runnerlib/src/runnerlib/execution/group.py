@@ -77,6 +77,7 @@ class Group:
             is_async=group.is_async,
             watch_rss=group.max_rss_mb is not None,
         )
+        self.finish = callbacks.finish
         self._callbacks = callbacks
         self._health = health
         self._measures = measures
@@ -145,9 +146,6 @@ class Group:
 
     def algorithm(self, name: str) -> Algorithm:
         return self._algorithms[name]
-
-    def finish(self, run: Run, outcome: Outcome) -> None:
-        self._callbacks.finish(run, outcome)
 
     def again(self, runs: list[Run], alone: bool) -> None:
         """Runs that were taken and cost nobody an attempt."""

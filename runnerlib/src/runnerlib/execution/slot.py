@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from runnerlib.adapter.model import Algorithm, ProcessGroup
@@ -27,9 +28,9 @@ class Owner(Protocol):
     group: ProcessGroup
     queue: WorkQueue
     cancel_grace_seconds: float
+    finish: Callable[[Run, Outcome], None]
 
     def algorithm(self, name: str) -> Algorithm: ...
-    def finish(self, run: Run, outcome: Outcome) -> None: ...
     def again(self, runs: list[Run], alone: bool) -> None: ...
     def call_started(self, call: Call) -> None: ...
     def call_ended(self) -> None: ...
