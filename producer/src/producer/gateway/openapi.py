@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from runnerlib.contract import ALGORITHM_PATTERN, PROBLEM_MEDIA_TYPE, TASK_ID_PATTERN, Problem, TaskState, TaskView
 from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
@@ -18,7 +18,7 @@ class Message(BaseModel):
     )
 
     algorithm: str = Field(pattern=f"^{ALGORITHM_PATTERN}$")
-    payload: JsonValue = Field(description="What the algorithm takes; see GET /algorithms.")
+    payload: Any = Field(description="What the algorithm takes; see GET /algorithms.")
     id: str | None = Field(
         default=None,
         pattern=f"^{TASK_ID_PATTERN}$",
@@ -77,11 +77,11 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
 
 _MESSAGE = Message.model_json_schema()
 ONE_MESSAGE: dict[str, Any] = {"required": True, "content": {"application/json": {"schema": _MESSAGE}}}
+#: Lines of messages (NDJSON) are told in the operation's description: few tools can write them from a schema.
 MANY_MESSAGES: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {"schema": {"type": "array", "items": _MESSAGE, "maxItems": 1000}},
-        "application/x-ndjson": {"schema": {"type": "string", "description": "One message on each line."}},
     },
 }
 

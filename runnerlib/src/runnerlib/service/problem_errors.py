@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
@@ -18,6 +19,7 @@ log = get_logger(__name__)
 #: Fields at fault that one answer lists.
 MAX_ERRORS = 20
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -115,7 +117,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
         detail = f"There is nothing at {request.url.path[:200]!r}; see /docs for what there is."
     elif status == 405:
         detail = f"{request.method} is not possible at {request.url.path[:200]!r}; see /docs."
+        return problem_response(405, _CODES[405], detail, {"Allow": ", ".join(_allowed_methods(request))})
     return problem_response(status, _CODES.get(status, f"http_{status}"), detail, error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of every route at this path; the framework names those of the first one only."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _invalid_request(_request: Request, error: Exception) -> Response:
