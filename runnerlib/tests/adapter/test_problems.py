@@ -53,7 +53,7 @@ MISTAKES = {
     ),
     "such a type deep inside": (
         "class Image: ...\ndef run_x(images: dict[str, list[Image]]): ...",
-        "run_x(): parameter 'images' has the hint dict[str, list[runner_adapter.Image]], which JSON cannot carry",
+        "run_x(): parameter 'images' has the hint dict[str, list[Image]], which JSON cannot carry",
     ),
     "a function as a type": (
         "from typing import Callable\ndef run_x(f: Callable[[int], int]): ...",

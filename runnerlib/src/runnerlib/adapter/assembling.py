@@ -47,6 +47,7 @@ def assemble(
         batched_parameters=twins.batched,
         returns=returns,
         result_schema=result_schema,
+        return_hint=twins.returns,
         options=options,
         summary=docs.summary,
         description=docs.description,

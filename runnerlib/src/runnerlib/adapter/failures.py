@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ _TRANSIENT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutErro
 #: Libraries' own classes for a device without memory, e.g. torch.cuda.OutOfMemoryError.
 _OUT_OF_MEMORY = "OutOfMemoryError"
 
-_OUR_FOLDER = str(Path(__file__).parent)
+_OUR_FOLDER = str(Path(__file__).parents[1]) + os.sep
 
 
 def classify(error: BaseException, options: Options) -> RunError:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import inspect
+import re
 import sys
 import types
 import typing
@@ -13,6 +14,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 #: pydantic would read these lazily and check them inside the handler.
 _LAZY = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
+_MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 _ADVICE = "use str, int, float, bool, lists and dicts, dataclasses, or pydantic models"
 
 
@@ -28,11 +30,11 @@ def resolve(hint: Any, function: Any) -> Any:
         return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["hint"]
     except NameError as error:
         raise HintError(
-            f"has the hint {_spelt(hint)}, but {error.name or error} is not known at run time; "
+            f"has the hint {spelt(hint)}, but {error.name or error} is not known at run time; "
             "import it, and not under `if TYPE_CHECKING:`"
         ) from None
     except (TypeError, SyntaxError, AttributeError) as error:
-        raise HintError(f"has the hint {_spelt(hint)}, which is no type ({error}); {_ADVICE}") from None
+        raise HintError(f"has the hint {spelt(hint)}, which is no type ({error}); {_ADVICE}") from None
 
 
 def reader(hint: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
@@ -64,14 +66,14 @@ def arguments_adapter(name: str, fields: dict[str, tuple[Any, bool]]) -> TypeAda
 
 def _adapter(hint: Any, mode: typing.Literal["validation", "serialization"]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     if hint in _LAZY or get_origin(hint) in _LAZY:
-        raise HintError(f"has the hint {_spelt(hint)}, which is read lazily; write list[...] instead")
+        raise HintError(f"has the hint {spelt(hint)}, which is read lazily; write list[...] instead")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(for_pydantic(hint))
         return adapter, adapter.json_schema(mode=mode)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         if error.code == "typed-dict-version":
             raise HintError(
-                f"has the hint {_spelt(hint)}, which holds a typing.TypedDict; "
+                f"has the hint {spelt(hint)}, which holds a typing.TypedDict; "
                 "on this Python write `from typing_extensions import TypedDict`"
             ) from None
         raise HintError(_unserialisable(hint, error.message)) from None
@@ -83,22 +85,23 @@ def _unserialisable(hint: Any, reason: str) -> str:
     # What follows (". Set `arbitrary_types_allowed`…") helps the author of a model, not of a runner.
     first = " ".join(reason.split("\n")[0].split(". Set `")[0].split())
     first = first.replace("Unable to generate pydantic-core schema for", "pydantic has no schema for")
-    return f"has the hint {_spelt(hint)}, which JSON cannot carry ({first.rstrip('.')}); {_ADVICE}"
+    return f"has the hint {spelt(hint)}, which JSON cannot carry ({first.rstrip('.')}); {_ADVICE}"
 
 
-def _spelt(hint: Any) -> str:
+def spelt(hint: Any) -> str:
+    """A hint as an author would write it, without the modules' names."""
     if isinstance(hint, str):
         return hint
     if isinstance(hint, ForwardRef):
         return hint.__forward_arg__
+    if hint is type(None):
+        return "None"
+    if get_origin(hint) is Annotated:
+        return spelt(get_args(hint)[0])
     if isinstance(hint, type) and not get_args(hint):
         return hint.__qualname__
-    return str(hint).replace("typing.", "")
-
-
-def spelt(hint: Any) -> str:
-    """A hint as an author would write it."""
-    return _spelt(hint)
+    text = str(hint).replace("typing.", "").replace("NoneType", "None")
+    return text if "Literal" in text else _MODULE.sub("", text)
 
 
 def for_pydantic(hint: Any, seen: dict[Any, Any] | None = None) -> Any:

@@ -90,6 +90,7 @@ class Algorithm:
     #: Checks and writes results; None when the author gave no return hint.
     returns: TypeAdapter[Any] | None = None
     result_schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    return_hint: Any = MISSING
     options: Options = Options()
     summary: str = ""
     description: str = ""

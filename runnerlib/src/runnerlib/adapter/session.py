@@ -95,6 +95,11 @@ class Session:
             return asyncio.run(self.call_async(algorithm, arguments, task))
         return self.call(algorithm, arguments, task)
 
+    def provided(self, algorithm: str, task: TaskLike, *, batch: bool = False) -> Mapping[str, Any]:
+        """What stands right of the ``*`` in a handler, or in its batched twin."""
+        calls = self._batch_calls if batch else self._calls
+        return self._provide(calls[algorithm], algorithm, task)
+
     def groups(self, algorithm: str, arguments: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """Positions of `arguments` that may be in one call of the batched twin, in their order."""
         found: dict[bytes, list[int]] = {}

@@ -147,7 +147,10 @@ def _same_default(ours: Parameter, other: Parameter) -> bool:
 def _single(batch: Signature, batched: tuple[str, ...]) -> Callable[..., Any]:
     """A ``run_x`` that calls the twin with lists of one."""
 
-    def listed_once(arguments: dict[str, Any]) -> dict[str, Any]:
+    names = [parameter.name for parameter in batch.sent]
+
+    def listed_once(positional: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        arguments = {**dict(zip(names, positional, strict=False)), **named}
         return {name: [value] if name in batched else value for name, value in arguments.items()}
 
     def only(returned: Any) -> Any:
@@ -156,11 +159,11 @@ def _single(batch: Signature, batched: tuple[str, ...]) -> Callable[..., Any]:
             raise value
         return value
 
-    def run_one(**arguments: Any) -> Any:
-        return only(batch.function(**listed_once(arguments)))
+    def run_one(*positional: Any, **named: Any) -> Any:
+        return only(batch.function(**listed_once(positional, named)))
 
-    async def run_one_async(**arguments: Any) -> Any:
-        return only(await batch.function(**listed_once(arguments)))
+    async def run_one_async(*positional: Any, **named: Any) -> Any:
+        return only(await batch.function(**listed_once(positional, named)))
 
     single = run_one_async if batch.is_async else run_one
     single.__name__ = single.__qualname__ = batch.name

@@ -1,0 +1,1 @@
+"""What ``python -m runnerlib`` can do beside serving: check, run, schemas, shell."""

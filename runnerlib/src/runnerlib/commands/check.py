@@ -1,0 +1,51 @@
+"""``check``: says before deploy what a start would stumble over."""
+
+import sys
+from pathlib import Path
+
+from runnerlib.adapter.json_types import spelt
+from runnerlib.adapter.loading import load_adapter
+from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.settings import option_overrides
+
+
+def check(path: Path, device: str, *, self_test: bool) -> int:
+    """Prints one line for each algorithm. Raises AdapterError for mistakes; 1 when an example fails."""
+    adapter = load_adapter(path, option_overrides())
+    count = len(adapter.algorithms)
+    print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
+    for algorithm in adapter.algorithms.values():
+        print(f"  {_line(algorithm)}")
+    for algorithm in adapter.algorithms.values():
+        for note in algorithm.notes:
+            print(f"note: {note}")
+    return _self_test(adapter, device) if self_test else 0
+
+
+def _line(algorithm: Algorithm) -> str:
+    fields = ", ".join(
+        f"{p.name}: {spelt(p.annotation)}" + ("" if p.required else f" = {p.default!r}") for p in algorithm.parameters
+    )
+    returns = "" if algorithm.returns is None else f" -> {spelt(algorithm.return_hint)}"
+    traits = ["batched"] * algorithm.has_batch + ["async"] * algorithm.is_async
+    told = f"  [{', '.join(traits)}]" if traits else ""
+    return f"{algorithm.name}({fields}){returns}{told}  {algorithm.summary or '(no docstring)'}"
+
+
+def _self_test(adapter: Adapter, device: str) -> int:
+    failed = False
+    try:
+        with Session(adapter, device=device) as session:
+            for name in adapter.algorithms:
+                try:
+                    state = session.self_test(name).state
+                except SelfTestFailed as error:
+                    failed = True
+                    print(error, file=sys.stderr)
+                else:
+                    print(f"example of {name}: {'not there' if state == 'none' else state}")
+    except LoadError as error:
+        failed = True
+        print(error, file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,71 @@
+"""The command line: which command, with what."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runnerlib.adapter.errors import AdapterError
+from runnerlib.commands.check import check
+from runnerlib.commands.run import run
+from runnerlib.commands.schemas import schemas
+from runnerlib.commands.shell import shell
+from runnerlib.service.logs import configure_logging
+from runnerlib.service.settings import load_settings
+from runnerlib.settings import RunnerSettings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit code."""
+    chosen = build_parser().parse_args(arguments)
+    if chosen.command in (None, "serve"):
+        return _serve()
+    settings = load_settings(RunnerSettings)
+    configure_logging("runner", settings)
+    path = chosen.path or settings.runner_adapter
+    device = "cpu" if settings.device == "auto" else settings.device
+    try:
+        match chosen.command:
+            case "check":
+                return check(path, device, self_test=chosen.self_test)
+            case "run":
+                return run(path, device, chosen.algorithm, chosen.payload)
+            case "schemas":
+                return schemas(path)
+            case _:
+                return shell(path, device)
+    except AdapterError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m runnerlib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve the adapter over HTTP and register it (the default)")
+    command = commands.add_parser("check", help="say what is untyped, unserialisable or misspelt; calls nothing")
+    command.add_argument(
+        "--self-test", action="store_true", help="also load everything and run the docstrings' examples"
+    )
+    _add_path(command)
+    command = commands.add_parser("run", help="call one algorithm, without an environment around it")
+    command.add_argument("algorithm")
+    command.add_argument("payload", metavar="JSON", help="""e.g. '{"text": "abc"}'; - reads it from standard input""")
+    command.add_argument("--path", type=Path, help="the adapter or its folder")
+    _add_path(commands.add_parser("schemas", help="print every algorithm with its schemas as JSON"))
+    _add_path(commands.add_parser("shell", help="a Python prompt with the functions, provided names filled in"))
+    return parser
+
+
+def _add_path(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "path", nargs="?", type=Path, help="the adapter or its folder; default: RUNNER_ADAPTER, or here"
+    )
+
+
+def _serve() -> int:
+    # Not at the top: the web server's parts are half a second and 30 MB that check and run have no use for.
+    from runnerlib.serving import serve
+
+    return serve()

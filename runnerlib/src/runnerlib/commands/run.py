@@ -1,0 +1,97 @@
+"""``run``: one call of one algorithm, as a sender would make it, without an environment around it."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from runnerlib.adapter.errors import did_you_mean, listed
+from runnerlib.adapter.failures import classify
+from runnerlib.adapter.loading import load_adapter
+from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.session import LoadError, Session
+from runnerlib.adapter.task import Task
+from runnerlib.contract import StrictJsonError, strict_json
+from runnerlib.settings import option_overrides
+
+
+class _Refused(Exception):
+    """The call could not be made; the message says why."""
+
+
+def run(path: Path, device: str, name: str, payload: str) -> int:
+    """Prints the result as JSON. Raises AdapterError for mistakes of the adapter; 1 when the call fails."""
+    # What an author prints must not mix with the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        adapter = load_adapter(path, option_overrides())
+        try:
+            algorithm = _algorithm(adapter, name)
+            arguments = _arguments(algorithm, sys.stdin.read() if payload == "-" else payload)
+            result = _call(adapter, algorithm, arguments, device)
+        except (_Refused, LoadError, BadResult) as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(result.decode())
+    return 0
+
+
+def _algorithm(adapter: Adapter, name: str) -> Algorithm:
+    found = adapter.algorithms.get(name) or adapter.algorithms.get(name.removeprefix("run_"))
+    if found is None:
+        known = adapter.algorithms
+        raise _Refused(f"there is no algorithm {name!r}.{did_you_mean(name, known)} There are {listed(known)}")
+    return found
+
+
+def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
+    try:
+        data = strict_json.dumps(strict_json.loads(payload))
+    except StrictJsonError as error:
+        raise _Refused(f"the payload is {error}; write it like '{_like(algorithm)}'") from None
+    try:
+        return algorithm.validate(data)
+    except ValidationError as error:
+        raise _Refused("\n".join(sentences(algorithm, error))) from None
+
+
+def _like(algorithm: Algorithm) -> str:
+    payload = {p.name: "…" for p in algorithm.parameters if p.required}
+    return strict_json.dumps(algorithm.example.payload if algorithm.example else payload).decode()
+
+
+def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
+    """One for each field at fault."""
+    name, fields = algorithm.name, [p.name for p in algorithm.parameters]
+    found = []
+    for one in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in one["loc"])
+        message = f"{one['msg'][:1].lower()}{one['msg'][1:]}"
+        got = "" if one["type"] == "missing" else f", not {one['input']!r:.80}"
+        if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
+            near = did_you_mean(place, fields)
+            found.append(f"{name} has no field '{place}'.{near} There are {listed(fields) or 'none'}")
+        elif place:
+            found.append(f"{name}: field '{place}': {message}{got}")
+        else:
+            found.append(f"{name}: the payload: {message}")
+    return found
+
+
+def _call(adapter: Adapter, algorithm: Algorithm, arguments: dict[str, Any], device: str) -> bytes:
+    with Session(adapter, [algorithm.name], device) as session:
+        try:
+            value = session.call_here(algorithm.name, arguments, Task("run", report=_show))
+        except Exception as error:  # the author's code: whatever it raises is what this command is asked to show
+            told = classify(error, algorithm.options)
+            kind = "transient: it would be retried" if told.retryable else "permanent: it would not be retried"
+            raise _Refused(
+                f"{told.traceback or ''}{algorithm.function_name}() failed ({kind}): {told.message}"
+            ) from None
+        return algorithm.encode_result(value)
+
+
+def _show(fraction: float, message: str) -> None:
+    print(f"{fraction:4.0%} {message}".rstrip(), file=sys.stderr)

@@ -1,0 +1,133 @@
+"""For authors' tests: a task to hand in, a call as a sender makes it, and the real runner on a free port.
+
+from runnerlib.testing import FakeTask, assert_adapter_contract, call, serving
+
+def test_countdown_reports():
+    task = FakeTask()
+    assert run_countdown(2, task=task) == "lift-off"      # a plain function; provided names are keywords
+    assert task.reports[-1][0] == 1.0
+
+def test_adapter():
+    assert_adapter_contract("runner_adapter.py")          # hints, schemas, and the docstrings' examples
+    assert call("runner_adapter.py", "upper", {"text": "a"}) == "A"
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runnerlib.adapter.errors import AdapterError, did_you_mean, listed
+from runnerlib.adapter.loading import load_adapter
+from runnerlib.adapter.model import Adapter
+from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
+from runnerlib.contract import strict_json
+from runnerlib.served_runner import RunFailed, ServedRunner, serving
+
+__all__ = [
+    "AdapterError",
+    "BadResult",
+    "FakeTask",
+    "RunFailed",
+    "ServedRunner",
+    "TaskCancelled",
+    "assert_adapter_contract",
+    "call",
+    "load",
+    "serving",
+]
+
+T = TypeVar("T")
+
+
+class FakeTask:
+    """A task that remembers what was reported.
+
+    `cancel_after` cancels it once that many reports were made; :meth:`cancel` does so at once.
+    """
+
+    def __init__(
+        self, id: str = "fake-task", attempt: int = 1, deadline: float | None = None, cancel_after: int | None = None
+    ) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.deadline = deadline
+        self.reports: list[tuple[float, str]] = []
+        self._cancel_after = cancel_after
+        self._is_cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        enough = self._cancel_after is not None and len(self.reports) >= self._cancel_after
+        return self._is_cancelled or enough
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Raises TaskCancelled once cancelled, as the real one does."""
+        if self.cancelled:
+            raise TaskCancelled(self.id)
+        self.reports.append((checked_fraction(fraction), str(message)))
+
+    def track(self, iterable: Iterable[T], message: str = "", *, total: int | None = None) -> Iterator[T]:
+        """Reports each item; the real one reports at most ten times a second."""
+        return self._track(iterable, message, known_length(iterable, total))
+
+    def _track(self, iterable: Iterable[T], message: str, count: int) -> Iterator[T]:
+        for done, item in enumerate(iterable):
+            self.progress(min(1.0, done / count) if count else 1.0, message)
+            yield item
+        self.progress(1.0, message)
+
+
+def load(path: str | Path) -> Adapter:
+    """Reads an adapter; `path` is the file or its folder. Raises AdapterError with a sentence for each mistake."""
+    return load_adapter(Path(path))
+
+
+def call(adapter: Adapter | str | Path, algorithm: str, payload: Mapping[str, Any], **fakes: Any) -> Any:
+    """One call as a sender makes it: validated, with provided names, its result as it would be read from JSON.
+
+    `fakes` stand for provided names (``model=...``, ``task=FakeTask()``); what is not faked is loaded. Raises
+    pydantic.ValidationError for a payload that does not fit, BadResult for a result that cannot be sent, LoadError,
+    and whatever the handler raises.
+    """
+    known = adapter if isinstance(adapter, Adapter) else load(adapter)
+    if algorithm not in known.algorithms:
+        raise LookupError(f"there is no algorithm {algorithm!r}.{did_you_mean(algorithm, known.algorithms)}")
+    described = known.algorithms[algorithm]
+    provided = {*described.provided, *described.resources}
+    for name in fakes:
+        if name not in provided:
+            asked = listed(sorted(provided)) or "nothing"
+            raise TypeError(f"{described.function_name}() does not ask for {name!r}, but for {asked}")
+    task = fakes.pop("task", None) or FakeTask()
+    arguments = described.validate(strict_json.dumps(dict(payload)))
+    with Session(known, [algorithm], replacements=fakes) as session:
+        return strict_json.loads(described.encode_result(session.call_here(algorithm, arguments, task)))
+
+
+def assert_adapter_contract(path: str | Path) -> None:
+    """Everything the runner needs before it is ready: hints, schemas, loading, the docstrings' examples.
+
+    Raises AssertionError with a sentence for each mistake.
+    """
+    try:
+        adapter = load(path)
+    except AdapterError as error:
+        raise AssertionError("\n".join(error.problems)) from error
+    for described in adapter.describe():
+        described.model_dump_json()
+    failures = []
+    try:
+        with Session(adapter) as session:
+            for name in adapter.algorithms:
+                try:
+                    session.self_test(name)
+                except SelfTestFailed as error:
+                    failures.append(str(error))
+    except LoadError as error:
+        failures.append(str(error))
+    assert not failures, "\n".join(failures)
