@@ -150,6 +150,7 @@ def test_killed_runner_is_started_again_and_its_tasks_finish(
         assert "good was ended by SIGKILL; it is started again in 0.5 s" in place.log
 
 
+@pytest.mark.slow
 def test_mistaken_adapter_is_told_in_sentences_and_the_others_go_on(place: Place, until: Until) -> None:
     (place.runners / "mistaken").mkdir()
     (place.runners / "mistaken" / "runner_adapter.py").write_text(MISTAKEN)

@@ -97,7 +97,7 @@ class Demo:
 
     async def _send(self, client: GatewayClient, algorithm: str, payload: Any) -> Outcome:
         submitted = await client.submit(algorithm, payload)
-        told = 0.0
+        told = -1.0
         while True:
             view = await client.look(submitted.id)
             spent = time.monotonic() - submitted.at

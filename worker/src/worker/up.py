@@ -18,8 +18,8 @@ from worker.processes import ManagedProcess, ProcessPlan
 from worker.runners import RunnerFolder
 from worker.state_file import EnvironmentState, data_folder_owned, state_written
 
-#: Processes of a worker that was killed here a moment ago end by themselves within this time.
-_LEFTOVERS_SECONDS = 15.0
+#: Processes of a worker that was killed here a moment ago end by themselves within their grace and this time.
+_LEFTOVERS_SECONDS = 8.0
 #: How often a process that was ready is looked at, to tell when it is ready again after a new start.
 _LOOK_SECONDS = 0.5
 
@@ -77,7 +77,7 @@ class Environment:
     async def _check_ports(self) -> None:
         uses = self.layout.ports(self._folders)
         host = self.layout.settings.host
-        deadline = time.monotonic() + _LEFTOVERS_SECONDS
+        deadline = time.monotonic() + self.layout.settings.grace_seconds + _LEFTOVERS_SECONDS
         for use in uses:
             while not is_free(host, use.port):
                 if time.monotonic() > deadline or not self._is_leftover(use.port):
