@@ -101,7 +101,7 @@ class Environment:
             ["worker.core"],
             {
                 "DISCOVERY_URL": self.discovery.url,
-                "DATABASE_URL": f"sqlite:///{self.folder}/tasks.db",
+                "DATA_FOLDER": str(self.folder),
                 "RETRY_STEPS_SECONDS": "[0.2, 0.4]",
                 **self.core_settings,
             },
@@ -111,7 +111,7 @@ class Environment:
         port = free_port()
         service = Service(
             name,
-            [sys.executable, "-m", *module],
+            [sys.executable, "-P", "-m", *module],
             port,
             {"PORT": str(port), "HOST": "127.0.0.1", "LOG_FORMAT": "json", **settings},
             self.folder / f"{name}.log",

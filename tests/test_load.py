@@ -36,7 +36,7 @@ def test_memory_stays_flat_while_100_000_tasks_wait_and_run(environment: Any, un
     environment.start("steady")
     watched = {s.name: psutil.Process(s.process.pid) for s in environment.services}
     environment.submit_many("square", [{"number": n} for n in range(2_000)])
-    with reading(environment.folder / "tasks.db") as database:
+    with reading(environment.folder / "tasks.sqlite") as database:
 
         def succeeded() -> int:
             return int(database.execute("SELECT count(*) FROM tasks WHERE state = 'succeeded'").fetchone()[0])
@@ -65,7 +65,9 @@ def test_memory_stays_flat_while_100_000_tasks_wait_and_run(environment: Any, un
         assert database.execute("SELECT count(*) FROM dead_letters").fetchone() == (0,)
     grown = {name: round((peak[name] - before[name]) / MEGABYTE, 1) for name in before}
     print("memory before, MB:", {name: round(value / MEGABYTE, 1) for name, value in before.items()}, "grown:", grown)
-    assert all(value < 40 for value in grown.values()), grown
+    # a runner keeps the last outcomes for a minute, within 64 MiB, for a controller that may come back for them
+    allowed = {"discovery": 5, "core": 40, "steady": 64 + 26}
+    assert all(grown[name] < allowed[name] for name in allowed), grown
 
 
 def test_every_confirmed_task_has_one_result_after_the_owner_was_killed_again_and_again(
@@ -101,7 +103,7 @@ def test_every_confirmed_task_has_one_result_after_the_owner_was_killed_again_an
     finally:
         over.set()
         sender.join()
-    with reading(environment.folder / "tasks.db") as database:
+    with reading(environment.folder / "tasks.sqlite") as database:
         open_tasks = "SELECT count(*) FROM tasks WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
         until(lambda: database.execute(open_tasks).fetchone() == (0,), "nothing is stuck", 120)
         results = {row[0]: row[1:] for row in database.execute("SELECT id, state, result FROM tasks")}
