@@ -32,8 +32,8 @@ def run_language_detection(text: str, *, identifier: LanguageIdentifier) -> Dete
     Args:
         text: A sentence or more; single words are mostly "unknown". The first 4,000 characters count.
 
-    >>> run_language_detection(text="On Sunday we cycled along the river as far as the mill.")
-    Detection(language='en', probability=1.0)
+    >>> run_language_detection(text="W niedzielę pojechaliśmy rowerami wzdłuż rzeki aż do młyna.")
+    Detection(language='pl', probability=1.0)
     """
     language, probability = identifier.classify(text[:MOST_CHARACTERS])
     if probability < MIN_PROBABILITY or language == NO_LANGUAGE:

@@ -1,9 +1,15 @@
 """The functions are tested as plain functions, with the real model."""
 
+from pathlib import Path
+
 import pytest
 from check_accuracy import measure, read_sentences
 from py3langid.langid import LanguageIdentifier
 from runner_adapter import batch_language_detection, load_identifier, run_language_detection
+
+from runnerlib.testing import assert_adapter_contract, call
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +55,13 @@ def test_megabyte_of_the_same_sentence_is_still_english(identifier: LanguageIden
     detection = run_language_detection(text, identifier=identifier)
     assert detection.language == "en"
     assert detection.probability > 0.9
+
+
+def test_adapter_keeps_its_contract_and_its_example() -> None:
+    assert_adapter_contract(HERE)
+
+
+def test_result_as_a_sender_reads_it() -> None:
+    result = call(HERE, "language_detection", {"text": "Am Sonntag fuhren wir mit dem Rad zur Mühle."})
+    assert result["language"] == "de"
+    assert result["probability"] > 0.9

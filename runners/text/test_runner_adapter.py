@@ -1,20 +1,11 @@
-"""The functions are tested as plain functions; what the runner would provide is faked."""
+"""The functions are tested as plain functions; what the runner would provide is faked. The last two test the runner."""
+
+from pathlib import Path
 
 import pytest
 from runner_adapter import MAX_SECONDS, run_countdown, run_upper
 
-
-class FakeTask:
-    def __init__(self, cancel_after_reports: int | None = None) -> None:
-        self.reports: list[tuple[float, str]] = []
-        self._cancel_after = cancel_after_reports
-
-    def progress(self, fraction: float, message: str = "") -> None:
-        self.reports.append((fraction, message))
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancel_after is not None and len(self.reports) >= self._cancel_after
+from runnerlib.testing import FakeTask, assert_adapter_contract, serving
 
 
 @pytest.mark.parametrize(
@@ -32,7 +23,7 @@ def test_countdown_reports_each_second_and_the_end() -> None:
 
 
 def test_cancelled_countdown_stops_at_once() -> None:
-    task = FakeTask(cancel_after_reports=1)
+    task = FakeTask(cancel_after=1)
     assert run_countdown(3600, task=task) == "stopped with 3600 s to go"
     assert len(task.reports) == 1
 
@@ -41,3 +32,13 @@ def test_cancelled_countdown_stops_at_once() -> None:
 def test_senseless_duration_is_refused_in_words(seconds: int) -> None:
     with pytest.raises(ValueError, match="between 0 and 3600"):
         run_countdown(seconds, task=FakeTask())
+
+
+def test_adapter_keeps_its_contract_and_its_examples() -> None:
+    assert_adapter_contract(Path(__file__).parent)
+
+
+def test_runner_answers_over_http() -> None:
+    with serving(Path(__file__).parent) as runner:
+        assert runner.run("upper", {"text": "plug and play"}) == "PLUG AND PLAY"
+        assert runner.run("countdown", {"seconds": 1}) == "lift-off after 1 s"
