@@ -58,7 +58,15 @@ class Served:
         return requests.get(self.url + path, timeout=PATIENCE_SECONDS)
 
     def ready(self) -> "Served":
-        _until(lambda: self.get("/healthz/ready").status_code == 200, f"ready; its log:\n{self.log}")
+        def answer() -> bool:
+            assert self.process.poll() is None, f"it ended by itself:\n{self.log}"
+            return self.get("/healthz/ready").status_code == 200
+
+        try:
+            _until(answer, "the runner is ready")
+        except AssertionError:
+            print(self.log)
+            raise
         return self
 
     def run(
@@ -107,6 +115,10 @@ class Served:
 
     def until_state(self, id: str, state: str) -> None:
         _until(lambda: self.state(id) == state, f"task {id} is {state}")
+
+    def until_progress(self, id: str) -> None:
+        """Until its handler is at work: `running` only says that a worker process was sent it."""
+        _until(lambda: "progress" in self.get(f"/tasks/{id}").json(), f"task {id} reports progress")
 
     def cancel(self, id: str) -> requests.Response:
         return requests.delete(f"{self.url}/tasks/{id}", timeout=PATIENCE_SECONDS)
