@@ -110,11 +110,6 @@ def test_loss_of_a_batch_is_charged_to_nobody(outcome):
     assert decision == Again("the runner was lost with several tasks in one call", alone=True)
 
 
-def test_timeout_of_a_batched_call_is_charged_to_nobody(outcome):
-    assert outcome(code="timeout", lone=False, limits=Limits(batched=True)).alone
-    assert isinstance(outcome(code="timeout", lone=False, limits=Limits(batched=False)), Retry)
-
-
 def test_retry_that_could_only_start_after_the_deadline_is_expired_now(outcome):
     decision = outcome(retryable=True, expires_at=1000.5)
     assert decision.code is FailureCode.EXPIRED

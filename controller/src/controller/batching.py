@@ -10,8 +10,10 @@ from runnerlib.contract import BatchEntry, Limits
 CALL_SECONDS = 0.1
 #: Calls that are shorter than this may wait at the runner, so that it never waits for us.
 SHORT_CALL_SECONDS = 0.1
-#: Payload bytes of one call.
+#: A runner refuses larger calls.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+#: What an item has beside its payload: id, attempt, deadline, punctuation.
+ITEM_BYTES = 256
 #: What a call costs beside its handler; nothing measures as less.
 _SHORTEST_TASK_SECONDS = 1e-5
 #: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.

@@ -215,7 +215,7 @@ class Conversation:
             if not self._may_have_missed:
                 # it gave the run back, so it is about to stop
                 self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
-        return self._tools.decide(run, entry, self._limits, lone=self._lone)
+        return self._tools.decide(run, entry, self._limits, lone=True)
 
     def _lost(self, run: Run, why: str) -> Decision:
         return self._tools.decide(run, lost_entry(run, why), self._limits, lone=self._lone)

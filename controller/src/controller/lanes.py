@@ -210,10 +210,10 @@ class Lane:
         cap = self._pace.cap(self._fleet.limits(self.algorithm))
         size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
         runs = [self._ready.popleft()]
-        payload = len(runs[0].delivery.payload)
+        size_bytes = len(runs[0].delivery.payload) + batching.ITEM_BYTES
         while self._ready and len(runs) < size and not runs[0].alone and not self._ready[0].alone:
-            payload += len(self._ready[0].delivery.payload)
-            if payload > batching.MAX_BATCH_BYTES:
+            size_bytes += len(self._ready[0].delivery.payload) + batching.ITEM_BYTES
+            if size_bytes > batching.MAX_BATCH_BYTES:
                 break
             runs.append(self._ready.popleft())
         return runs

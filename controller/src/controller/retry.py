@@ -21,6 +21,7 @@ _RUNNER_CODES = frozenset(
     {
         FailureCode.INVALID_PAYLOAD,
         FailureCode.TOO_LARGE,
+        FailureCode.ID_CONFLICT,
         FailureCode.EXPIRED,
         FailureCode.HANDLER_ERROR,
         FailureCode.BAD_RESULT,
@@ -107,8 +108,9 @@ def decide(
 ) -> Decision:
     """What becomes of a run whose entry is final.
 
-    `history` are the task's earlier failed attempts; the budgets are counted from it. `lone` says that the run had
-    its call for itself, so that a lost runner can be charged to it. `now` is seconds since the epoch.
+    `history` are the task's earlier failed attempts; the budgets are counted from it. `lone` says that the loss of
+    a runner can be charged to this run: it had its call for itself, or its runner told so (a runner repeats the members
+    of a batch that dies or takes too long one by one). `now` is seconds since the epoch.
     """
     match entry.state:
         case EntryState.SUCCEEDED:
@@ -159,8 +161,6 @@ def _failed(
         if before + 1 >= LOST_RUNNERS_BUDGET:
             return Fail(code, error.message, error.traceback)
         return _retry_in_time(policy.delay_seconds(0), code, error, delivery, now)
-    if code is FailureCode.TIMEOUT and limits.batched and not lone:
-        return Again("a call with several tasks took too long", alone=True)
     if code is FailureCode.TIMEOUT or (code is FailureCode.HANDLER_ERROR and error.retryable):
         before = sum(1 for past in history if past.code in _HANDLER_FAILURES)
         if before < limits.retries:

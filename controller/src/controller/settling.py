@@ -1,6 +1,7 @@
 """From decisions to committed outcomes to acknowledged deliveries, in the one order that loses nothing."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -140,9 +141,10 @@ class Settler:
         return (*run.history, entry)
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
+        counts: Counter[tuple[str, str, str]] = Counter()
         for run, decision in outcomes:
             outcome, code = _label(decision)
-            self._metrics.outcomes.labels(run.delivery.algorithm, outcome, code).inc()
+            counts[run.delivery.algorithm, outcome, code] += 1
             if isinstance(decision, Fail | Retry | Drop):
                 log.warning(
                     f"task {outcome}",
@@ -152,6 +154,8 @@ class Settler:
                     code=code or None,
                     why=decision.why if isinstance(decision, Drop) else decision.message,
                 )
+        for labels, count in counts.items():
+            self._metrics.outcomes.labels(*labels).inc(count)
 
 
 def _label(decision: Decision) -> tuple[str, str]:
