@@ -33,7 +33,6 @@ def assemble(
         return None
     parameters = tuple(replace(p, description=docs.fields.get(p.name, "")) for p in twins.parameters)
     arguments = arguments_adapter(name, {p.name: (p.annotation, p.required) for p in parameters})
-    batch_provided = batch.provided if batch is not None else ()
     algorithm = Algorithm(
         name=name,
         handler=twins.handler,
@@ -43,7 +42,7 @@ def assemble(
         arguments=arguments,
         payload_schema=input_schema(arguments, parameters, name, docs.summary),
         batch_handler=batch.function if batch is not None else None,
-        batch_provided=batch_provided,
+        batch_provided=() if batch is None else batch.provided,
         batched_parameters=twins.batched,
         returns=returns,
         result_schema=result_schema,
@@ -53,7 +52,7 @@ def assemble(
         description=docs.description,
         example=docs.example,
         notes=docs.notes,
-        resources=tuple(in_loading_order((*twins.provided, *batch_provided), resources)),
+        resources=tuple(in_loading_order((*twins.provided, *(batch.provided if batch else ())), resources)),
     )
     problems.extend(_example_mistakes(algorithm))
     return algorithm
