@@ -44,6 +44,7 @@ class Served:
     process: "subprocess.Popen[bytes]"
     port: int
     folder: Path
+    is_stopping: bool = False
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64))
 
     @property
@@ -127,7 +128,10 @@ class Served:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        """Asks it to stop, once: whoever asks twice does not want to wait."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
         """Ends it in any case."""

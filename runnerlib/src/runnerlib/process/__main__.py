@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import gc
+import io
 import os
 import socket
 import sys
@@ -31,8 +32,10 @@ def main(descriptor: int, parent: int) -> int:
     die_with(parent)
     leave_signals_to_parent()
     faulthandler.enable()
-    # What an author prints belongs with the logs.
+    # What an author prints belongs with the logs, and there at once: the process may die.
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     channel = Channel(socket.socket(fileno=descriptor))
     setup, _ = channel.first()
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
