@@ -9,7 +9,6 @@ figures depend on the machine; compare the ratios.
 
 import argparse
 import contextlib
-import json
 import os
 import socket
 import statistics
@@ -93,10 +92,10 @@ class Usage:
 
 
 def finished(gateway: str, algorithm: str) -> int:
-    metrics = requests.get(f"{gateway}/status", timeout=30).json()
-    for entry in metrics["algorithms"]:
+    status = requests.get(f"{gateway}/status", timeout=30).json()
+    for entry in status["algorithms"]:
         if entry["name"] == algorithm:
-            return int(entry["by_state"].get("succeeded", 0))
+            return int(entry["tasks"]["succeeded"])
     return 0
 
 
@@ -107,7 +106,7 @@ def throughput(gateway: str, root: psutil.Process, algorithm: str, tasks: int) -
     started = time.perf_counter()
     for start in range(0, tasks, 1000):
         part = [{"algorithm": algorithm, "payload": {"number": n}} for n in range(start, min(start + 1000, tasks))]
-        session.post(f"{gateway}/tasks/batch", data=json.dumps(part), timeout=60).raise_for_status()
+        session.post(f"{gateway}/tasks/batch", json=part, timeout=60).raise_for_status()
         usage.sample()
     submitted = time.perf_counter() - started
     deadline = time.monotonic() + PATIENCE_SECONDS
