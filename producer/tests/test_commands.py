@@ -120,11 +120,16 @@ def test_algorithms_are_a_table(call: Any) -> None:
     ("schema", "shown"),
     [
         (None, "?"),
+        ({"properties": {"k": {"type": "string"}}}, "k: string (optional)"),
+        (
+            {"properties": {f"f{n}": {} for n in range(10)}, "required": [f"f{n}" for n in range(10)]},
+            "f0: any, f1: any, f2: any, f3: any, f4: any, f5: any, f6: any, f7: any, and 2 more",
+        ),
         ({"properties": {"text": {"type": "string"}}, "required": ["text"]}, "text: string"),
         ({"properties": {"k": {"type": "integer", "default": 3}}}, "k: integer = 3"),
         (
             {"properties": {"m": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None}}},
-            "m: integer | null = None",
+            "m: integer | null = null",
         ),
         (
             {"properties": {"i": {"$ref": "#/$defs/I"}}, "$defs": {"I": {"type": "object"}}, "required": ["i"]},

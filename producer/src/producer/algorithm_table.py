@@ -1,17 +1,21 @@
 """``producer algorithms``: what can be asked for, as a table."""
 
+import json
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+_MOST_FIELDS = 8
+
 
 def algorithm_table(algorithms: list[dict[str, Any]]) -> Table:
-    """One row for each algorithm; texts of runners are shown as they are, never read as markup."""
+    """One row for each algorithm, those with runners first. Texts of runners are never read as markup."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("algorithm", "fields", "what it does", "runners", "waiting", "running"):
+    table.add_column("algorithm", no_wrap=True)
+    for column in ("fields", "what it does", "runners", "waiting", "running"):
         table.add_column(column, overflow="fold")
-    for algorithm in algorithms:
+    for algorithm in sorted(algorithms, key=lambda one: not one["runners"]):
         tasks = algorithm["tasks"]
         row = (
             algorithm["name"],
@@ -26,20 +30,28 @@ def algorithm_table(algorithms: list[dict[str, Any]]) -> Table:
 
 
 def fields(schema: dict[str, Any] | None) -> str:
-    """``text: string, top_k: integer = 3``."""
+    """``text: string, top_k: integer = 3``; ``?`` for a runner that tells no schema."""
     if schema is None:
         return "?"
     required = schema.get("required", [])
-    shown = []
-    for name, field in schema.get("properties", {}).items():
-        kind = _kind(field, schema)
-        shown.append(f"{name}: {kind}" if name in required else f"{name}: {kind} = {field.get('default')!r}")
-    return ", ".join(shown)
+    known = schema.get("properties", {})
+    shown = [_field(name, field, name in required, schema) for name, field in list(known.items())[:_MOST_FIELDS]]
+    more = [f"and {len(known) - _MOST_FIELDS} more"] if len(known) > _MOST_FIELDS else []
+    return ", ".join(shown + more)
 
 
 def runners(algorithm: dict[str, Any]) -> str:
     text = str(len(algorithm["runners"])) if algorithm["runners"] else "none now"
     return f"{text} (+{len(algorithm['conflicts'])} outdated)" if algorithm["conflicts"] else text
+
+
+def _field(name: str, field: dict[str, Any], is_required: bool, schema: dict[str, Any]) -> str:
+    text = f"{name}: {_kind(field, schema)}"
+    if is_required:
+        return text
+    return (
+        f"{text} = {json.dumps(field['default'], ensure_ascii=False)}" if "default" in field else f"{text} (optional)"
+    )
 
 
 def _kind(field: dict[str, Any], schema: dict[str, Any]) -> str:

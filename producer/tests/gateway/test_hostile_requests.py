@@ -1,6 +1,7 @@
 """Whatever is sent, the gateway answers with a problem in words: never a 5xx, never a traceback."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,13 @@ def test_endless_chunked_body_is_cut_off(gateway: Any, session: requests.Session
         except requests.exceptions.ConnectionError:
             continue  # cut while it still sent: as good
         assert answer.status_code == 413
+
+
+def test_sender_that_leaves_half_way_is_no_error_of_ours(gateway: Any, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    head = b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head)
+    assert gateway.post("upper", {"text": "still here"}).status_code == 202
+    assert "a request failed" not in caplog.text

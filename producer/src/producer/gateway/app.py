@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,6 +31,7 @@ def create_gateway_app(
     app.include_router(TaskRoutes(desk).router())
     app.include_router(EnvironmentRoutes(known, store).router())
     app.add_exception_handler(TaskQueueError, _unavailable)
+    app.add_exception_handler(ClientDisconnect, _sender_gone)
     app.add_middleware(BodyLimits, message_bytes=max_message_bytes)
     return app
 
@@ -52,3 +54,9 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("a request met an unavailable queue or store", path=request.url.path, code=code, reason=str(error))
     detail = "The queue or the store cannot be reached now; send the same again, with the same id, a little later."
     return problem_response(503, code, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+async def _sender_gone(request: Request, _error: Exception) -> Response:
+    """The sender left before its message was here: nothing was accepted, and nobody reads this."""
+    log.debug("a sender left before its message was here", path=request.url.path)
+    return problem_response(400, "incomplete", "The message did not arrive wholly; send it again.")
