@@ -1,18 +1,17 @@
 """Between the doors and the processes: what is accepted, attached to, refused, waited for."""
 
 import asyncio
-import math
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from runnerlib import answers
 from runnerlib.adapter.model import Algorithm
-from runnerlib.contract import TASK_ID_PATTERN, EntryState, FailureCode, StrictJsonError, near_names, strict_json
+from runnerlib.batch_body import read_items
+from runnerlib.contract import EntryState, FailureCode, StrictJsonError, near_names, strict_json
 from runnerlib.execution.measures import Measures
 from runnerlib.execution.pool import Pool
 from runnerlib.refusals import (
@@ -28,47 +27,12 @@ from runnerlib.refusals import (
     UnknownTask,
 )
 from runnerlib.run_table import Outcome, Run, RunTable, Verdict
+from runnerlib.waiter import Waiter
 
 #: Kept outcomes are looked through this often, also when nothing happens.
 SWEEP_SECONDS = 5.0
-#: Items in one batch; more than any `batch` option makes sense.
-MAX_ITEMS = 4096
 
 _SUCCEEDED = EntryState.SUCCEEDED.value
-_is_task_id = re.compile(TASK_ID_PATTERN).fullmatch
-
-
-class Waiter:
-    """Wakes one request when the last of its runs has ended."""
-
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._left = 0
-        self._loop = asyncio.get_running_loop()
-        self._enough: asyncio.Future[None] = self._loop.create_future()
-        for run in runs:
-            if run.outcome is None:
-                self._left += 1
-                run.watchers.append(self._one_less)
-
-    async def wait(self, seconds: float | None) -> None:
-        """Until all have ended, or for so long."""
-        if not self._left:
-            return
-        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
-        try:
-            await self._enough
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _one_less(self) -> None:
-        self._left -= 1
-        if not self._left:
-            self._wake()
-
-    def _wake(self) -> None:
-        if not self._enough.done():
-            self._enough.set_result(None)
 
 
 class Reception:
@@ -122,7 +86,7 @@ class Reception:
     async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
         """``POST /batch/{algorithm}``: the answer's bytes. Raises a Refusal, and has started nothing then."""
         algorithm = self.algorithm(name)
-        items = _read_items(body)
+        items = read_items(body)
         has_payloads = any("payload" in item for item in items)
         if has_payloads and any(
             "payload" in item and self._table.would_start(item["id"], item["attempt"]) for item in items
@@ -271,39 +235,3 @@ def _not_admitted(id: str, attempt: int, verdict: Verdict) -> bytes:
 
 def _deadline_at(seconds_left: float | None) -> float | None:
     return None if seconds_left is None else time.monotonic() + seconds_left
-
-
-def _read_items(body: bytes) -> list[dict[str, Any]]:
-    """Raises Malformed.
-
-    Not the strict parser: whoever sends batches has checked each payload at its own door (docs/protocol.md), and
-    reading strictly costs as much for each task as everything else here.
-    """
-    try:
-        items = from_json(body, allow_inf_nan=False, cache_strings="keys")
-    except ValueError as error:
-        raise Malformed(f"the body is not JSON: {error}") from None
-    if not isinstance(items, list):
-        raise Malformed('the body must be a list of {"id", "attempt", "deadline", "payload"}')
-    if len(items) > MAX_ITEMS:
-        raise Malformed(f"a batch has at most {MAX_ITEMS} items; send several")
-    for position, item in enumerate(items):
-        if not _is_item(item):
-            raise Malformed(
-                f'item {position} must have "id" (1–128 of A-Z a-z 0-9 . _ : -), "attempt" (a whole number from 1) '
-                'and, if any, "deadline" (seconds left)'
-            )
-    return items
-
-
-def _is_item(item: Any) -> bool:
-    if not isinstance(item, dict):
-        return False
-    id, attempt, deadline = item.get("id"), item.get("attempt"), item.get("deadline")
-    return (
-        type(id) is str
-        and _is_task_id(id) is not None
-        and type(attempt) is int
-        and attempt >= 1
-        and (deadline is None or (type(deadline) in (int, float) and math.isfinite(deadline)))
-    )

@@ -20,7 +20,7 @@ from runnerlib.contract import (
     is_task_id,
     new_task_id,
 )
-from runnerlib.reception import Reception, Waiter
+from runnerlib.reception import Reception
 from runnerlib.refusals import (
     AlreadyFinished,
     Busy,
@@ -37,6 +37,7 @@ from runnerlib.refusals import (
 )
 from runnerlib.run_table import Run
 from runnerlib.service.web import ProblemError
+from runnerlib.waiter import Waiter
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 DEFAULT_WAIT_SECONDS = 20.0

@@ -15,9 +15,9 @@ from runnerlib.adapter.model import Adapter
 from runnerlib.app import create_runner_app
 from runnerlib.contract import RunnerRegistration
 from runnerlib.drain import Drain
-from runnerlib.execution.group import Callbacks, ProcessSetup
 from runnerlib.execution.measures import Measures
 from runnerlib.execution.pool import Pool
+from runnerlib.execution.setup import Callbacks, ProcessSetup
 from runnerlib.reception import Reception
 from runnerlib.registration import Registration
 from runnerlib.run_table import RunTable

@@ -20,7 +20,6 @@ import requests
 
 #: Every wait of these tests ends by then.
 PATIENCE_SECONDS = 20.0
-_SERVE = "import sys; from runnerlib.serving import serve; sys.exit(serve())"
 
 
 def _until(condition: Callable[[], Any], what: str, within_seconds: float = PATIENCE_SECONDS) -> Any:
@@ -163,10 +162,16 @@ def serve_adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        environment |= {"RUNNER_NAME": "test", "PORT": str(port), "LOG_FORMAT": "json", "GRACE_SECONDS": "2", **settings}
+        environment |= {
+            "RUNNER_NAME": "test",
+            "PORT": str(port),
+            "LOG_FORMAT": "json",
+            "GRACE_SECONDS": "2",
+            **settings,
+        }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE], cwd=folder, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "runnerlib"], cwd=folder, env=environment, stdout=log, stderr=log
             )
         served = Served(process, port, folder)
         started.append(served)

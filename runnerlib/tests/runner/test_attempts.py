@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-ADAPTER = '''
+ADAPTER = """
 import time
 
 OPTIONS = {"note": {"process": "one"}, "nap": {"process": "one"}, "many": {"slots": 50}}
@@ -29,7 +29,7 @@ async def run_many(seconds: float) -> float:
     import asyncio
     await asyncio.sleep(seconds)
     return seconds
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_attach_only_never_starts_anything(runner: Any, item: Any) -> None:
     assert runner.get("/tasks/nobody").status_code == 404
 
 
-def test_a_higher_attempt_stops_the_lower_one(runner: Any, log: Any, item: Any) -> None:
+def test_a_higher_attempt_stops_the_lower_one(runner: Any, log: Any, item: Any, until: Any) -> None:
     lower = runner.later(runner.run, "note", {"log": str(log), "seconds": 60}, id="up", attempt=1)
-    runner.until_state("up", "running")
+    until(log.read_text, "its handler is at work")
     assert runner.run("note", {"log": str(log), "text": "second"}, id="up", attempt=2).json() == {"result": 7}
     answer = lower.result()
     assert (answer.status_code, answer.json()["code"]) == (409, "stale_attempt")

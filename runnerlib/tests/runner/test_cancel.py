@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-ADAPTER = '''
+ADAPTER = """
 import asyncio, time
 
 OPTIONS = {"polite": {"process": "one"}, "deaf": {"process": "one"}, "group": {"batch": 8}}
@@ -43,7 +43,7 @@ async def run_deafly(seconds: float, *, task) -> str:
     except asyncio.CancelledError:
         await asyncio.sleep(60)
     return "done"
-'''
+"""
 
 
 @pytest.fixture(scope="module")

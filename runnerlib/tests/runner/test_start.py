@@ -112,9 +112,7 @@ def test_what_cannot_load_is_told_and_tried_again(
     assert runner.run("read", {}).json() == {"result": "weights"}
 
 
-def test_an_example_that_fails_keeps_the_runner_from_being_ready(
-    serve_adapter: Callable[..., Any], until: Any
-) -> None:
+def test_an_example_that_fails_keeps_the_runner_from_being_ready(serve_adapter: Callable[..., Any], until: Any) -> None:
     source = '''
     def run_double(number: int) -> int:
         """

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-ADAPTER = '''
+ADAPTER = """
 import time
 
 OPTIONS = {"nap": {"slots": 1}}
@@ -13,7 +13,7 @@ def run_nap(seconds: float, *, task) -> str:
     task.progress(0.1)
     time.sleep(seconds)
     return "slept"
-'''
+"""
 
 
 def test_what_runs_may_end_and_what_waits_is_given_back(serve_adapter: Callable[..., Any], item: Any) -> None:

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from runnerlib.adapter.model import Adapter, Algorithm, ProcessGroup
 from runnerlib.execution import endings
 from runnerlib.execution.call import Call
 from runnerlib.execution.measures import Measures
+from runnerlib.execution.setup import Callbacks, ProcessSetup
 from runnerlib.execution.slot import Slot
 from runnerlib.execution.work_queue import WorkQueue
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_table import Run
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
 
@@ -28,31 +29,6 @@ TEAR_DOWN_SECONDS = 5.0
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 #: Deadlines of waiting runs are looked at no more often.
 _SWEEP_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class ProcessSetup:
-    """What every worker process is told at its start."""
-
-    adapter: str
-    overrides: Mapping[str, str]
-    device: str
-    service: str
-    log_level: str
-    log_format: str
-    algorithms: tuple[str, ...] = ()
-    is_async: bool = False
-    watch_rss: bool = False
-    self_test: bool = False
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Where ends of runs are recorded; `ready_changed` is called when the group can work, or no longer can."""
-
-    finish: Callable[[Run, Outcome], None]
-    release: Callable[[Run], None]
-    ready_changed: Callable[[], None]
 
 
 class Group:

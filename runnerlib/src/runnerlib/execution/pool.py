@@ -8,8 +8,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from runnerlib.adapter.model import Adapter
-from runnerlib.execution.group import TEAR_DOWN_SECONDS, Callbacks, Group, ProcessSetup
+from runnerlib.execution.group import TEAR_DOWN_SECONDS, Group
 from runnerlib.execution.measures import Measures
+from runnerlib.execution.setup import Callbacks, ProcessSetup
 from runnerlib.run_table import Run
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background

@@ -17,7 +17,7 @@ from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.frames import encode
 from runnerlib.process.async_calls import AsyncCalls
 from runnerlib.process.channel import Channel
-from runnerlib.process.parent import die_with, leave_signals_to_parent
+from runnerlib.process.parent import die_with, leave_signals_to_parent, offer_memory_first
 from runnerlib.process.sync_calls import SyncCalls
 from runnerlib.service.logs import configure_logging
 
@@ -31,6 +31,7 @@ class _Logging:
 def main(descriptor: int, parent: int) -> int:
     die_with(parent)
     leave_signals_to_parent()
+    offer_memory_first()
     faulthandler.enable()
     # What an author prints belongs with the logs, and there at once: the process may die.
     os.dup2(2, 1)

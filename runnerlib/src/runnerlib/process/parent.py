@@ -4,9 +4,13 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_OOM_SCORE_OF_WORKERS = "500"
 
 
 def die_with(parent: int) -> None:
@@ -16,6 +20,12 @@ def die_with(parent: int) -> None:
     if os.getppid() != parent:
         # It died before the kernel was asked.
         os._exit(1)
+
+
+def offer_memory_first() -> None:
+    """When memory runs out, the kernel is to take a worker process and not the one that answers."""
+    with suppress(OSError):
+        _OOM_SCORE.write_text(_OOM_SCORE_OF_WORKERS)
 
 
 def leave_signals_to_parent() -> None:

@@ -1,0 +1,40 @@
+"""The operator's variables."""
+
+import pytest
+
+from runnerlib.settings import RunnerSettings, option_overrides
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NAME", "HOST", "PORT", "DISCOVERY_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_first_published_variables_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTAINER_NAME", "nlp")
+    monkeypatch.setenv("RUNNER_DISCOVERY_CONTAINER_NAME", "runner-discovery")
+    monkeypatch.setenv("RUNNER_DISCOVERY_PORT", "8001")
+    settings = RunnerSettings()
+    assert (settings.name, settings.container_name, settings.port) == ("nlp", "nlp", 8100)
+    assert settings.discovery == "http://runner-discovery:8001"
+
+
+def test_a_name_of_our_own_goes_before_the_shells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAME", "my-laptop")
+    monkeypatch.setenv("RUNNER_NAME", "nlp")
+    assert RunnerSettings().name == "nlp"
+
+
+def test_no_discovery_is_no_registration() -> None:
+    assert RunnerSettings().discovery == ""
+
+
+def test_a_discovery_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCOVERY_URL", "http://there:1/")
+    monkeypatch.setenv("RUNNER_DISCOVERY_CONTAINER_NAME", "here")
+    assert RunnerSettings().discovery == "http://there:1"
+
+
+def test_only_options_override_options() -> None:
+    assert option_overrides({"OPTION_X_BATCH": "2", "PATH": "/bin"}) == {"OPTION_X_BATCH": "2"}
