@@ -104,6 +104,23 @@ def test_released_task_with_a_placement_stays_running(run, open_pair, make_task,
     run(scenario())
 
 
+def test_released_task_whose_placement_was_taken_back_waits_again(run, open_pair, make_task, take_all):
+    async def scenario():
+        async with open_pair() as (queue, store):
+            await queue.publish([make_task("a")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(1)
+            taken = await take_all(feed, 1)
+            await store.place([Placement("a", 1, "text-1", "b0")])
+            await store.place([Placement("a", 1, "text-1", "")])
+            await feed.set_prefetch(0)
+            await queue.release(taken)
+            row = await store.get("a")
+            assert (row.state, row.placement) == (TaskState.QUEUED, None)
+
+    run(scenario())
+
+
 def test_retry_and_its_record_work_in_either_order(run, open_pair, make_task, take_all, comes_nothing):
     async def scenario():
         async with open_pair() as (queue, store):

@@ -46,7 +46,7 @@ class Run:
     def current_placement(self) -> Placement | None:
         """What the store should know of where it runs; None: nothing. A plain runner cannot be attached to.
 
-        Without a boot id: it was placed, and handed back since.
+        Without a boot id: it was placed, and handed back since, which takes the placement back.
         """
         if self.runner is not None and self.sent_at is not None and self.runner.level is RunnerLevel.FULL:
             return Placement(self.id, self.delivery.attempt, self.runner.id, self.boot or self.runner.boot)

@@ -55,7 +55,7 @@ def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: fl
         if delivery.attempt < row.attempt:
             return Drop(f"attempt {row.attempt} is on record already")
         placement, cancelled = row.placement, row.cancel_requested
-    if placement is not None and placement.attempt == delivery.attempt and placement.boot:
+    if placement is not None and placement.attempt == delivery.attempt:
         return Attach(placement)
     if delivery.delivery_count > 0:
         return AskAll()

@@ -86,8 +86,9 @@ class LiveRegistry(Component):
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except asyncio.TimeoutError:
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+            except TimeoutError:
                 return
 
     def release(self) -> None:

@@ -149,7 +149,8 @@ class PullFeed:
         if self._prefetch > self._out:
             seconds = max(0.0, self._claim_again_at - self._time()) or None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _give_back_surplus(self) -> None:

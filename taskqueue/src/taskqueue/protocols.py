@@ -81,7 +81,10 @@ class TaskStore(Protocol):
         """
 
     async def place(self, placements: Sequence[Placement]) -> None:
-        """Marks runs as running, with their runner and boot id. Same fence; an unknown id is ignored."""
+        """Marks runs as running, with their runner and boot id, or takes that back.
+
+        Same fence; an unknown id is ignored.
+        """
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         """(id, attempt, fraction, message). Same fence."""

@@ -53,7 +53,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which runner process has a run; written once the task has run for a second."""
+    """Which runner process has a run; written once the task has run for a second.
+
+    With an empty boot id it takes the placement back: nobody has the run any more.
+    """
 
     id: str
     attempt: int

@@ -200,6 +200,9 @@ def test_placement_marks_the_task_running(run, open_store, make_delivery):
             assert (row.state, row.placement, row.runner) == (TaskState.RUNNING, placement, "text-1")
             await store.place([Placement("a", 1, "text-0", "b9")])
             assert (await store.get("a")).placement == placement, "a lower attempt is fenced off"
+            await store.place([Placement("a", 2, "text-1", "")])
+            assert (await store.get("a")).placement is None, "an empty boot id takes it back"
+            await store.place([placement])
             await store.record([retrying(make_delivery("a", attempt=2))])
             row = await store.get("a")
             assert (row.state, row.attempt, row.placement) == (TaskState.RETRYING, 3, None)

@@ -44,7 +44,8 @@ class MemoryStore:
             if row is None or row.state.is_terminal:
                 return row
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await ended.wait()
         return await self.get(task_id)
 
     async def record(self, records: Sequence[Record]) -> list[bool]:
@@ -62,7 +63,7 @@ class MemoryStore:
                     entry,
                     state=TaskState.RUNNING,
                     attempt=placement.attempt,
-                    placement=placement,
+                    placement=placement if placement.boot else None,
                     runner=placement.runner,
                 )
 

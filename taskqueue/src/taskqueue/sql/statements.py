@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Insert, bindparam, func, insert, null, select, update
+from sqlalchemy import Insert, Text, bindparam, case, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
@@ -67,15 +67,17 @@ _WHY: dict[str, Any] = {
 RETRY = update(tasks).where(_this).values(**NEXT_ATTEMPT, **_WHY)
 EXPLAIN = update(tasks).where(_this).values(**_WHY)
 
+#: No boot id: nobody has the run any more.
+_taken_back = bindparam("new_boot", type_=Text) == ""
 PLACE = (
     update(tasks)
     .where(_fenced)
     .values(
         state=TaskState.RUNNING.value,
         attempt=bindparam("the_attempt"),
-        placed_attempt=bindparam("the_attempt"),
-        placed_runner=bindparam("new_runner"),
-        placed_boot=bindparam("new_boot"),
+        placed_attempt=case((_taken_back, null()), else_=bindparam("the_attempt")),
+        placed_runner=case((_taken_back, null()), else_=bindparam("new_runner")),
+        placed_boot=case((_taken_back, null()), else_=bindparam("new_boot", type_=Text)),
         runner=bindparam("new_runner"),
         updated_at=bindparam("new_now"),
     )

@@ -64,7 +64,8 @@ class SqlStore:
             if row is None or row.state.is_terminal:
                 return row
             try:
-                await asyncio.wait_for(ended.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await ended.wait()
             except TimeoutError:
                 return row if timeout_seconds <= 0 else await self.get(task_id)
         return await self.get(task_id)
