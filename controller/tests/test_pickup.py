@@ -62,9 +62,8 @@ def test_placement_of_this_attempt_is_attached_to(delivery, row):
     assert next_step(delivery(), row(placement=placement), None, 0) == Attach(placement)
 
 
-def test_placement_of_an_earlier_attempt_or_one_that_was_handed_back_is_no_placement(delivery, row):
+def test_placement_of_an_earlier_attempt_is_no_placement(delivery, row):
     assert next_step(delivery(attempt=2), row(attempt=2, placement=Placement("t", 1, "r1", "b")), None, 0) == Start()
-    assert next_step(delivery(), row(placement=Placement("t", 1, "r1", "")), None, 0) == Start()
 
 
 def test_task_that_was_handed_out_before_is_asked_for(delivery, row):
