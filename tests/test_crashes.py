@@ -74,6 +74,26 @@ def test_an_orderly_stop_of_a_runner_counts_no_attempt(environment: Any, executi
     assert (view["state"], view["result"], view["attempt"]) == ("succeeded", "done", 1)
 
 
+def test_stopping_everything_twice_while_a_long_task_runs_counts_no_attempt(
+    environment: Any, execution_log: Path, until: Any
+) -> None:
+    environment.discovery.start()
+    environment.core.start()
+    runner = environment.runner("steady", GRACE_SECONDS="1").start()
+    environment.wait_offered(runner)
+    task_id = environment.submit("slow", {"seconds": 5, "log": str(execution_log)})
+    for starts in (1, 2):
+        until(lambda starts=starts: executions(execution_log)[task_id] == starts, "the task runs")
+        until(lambda: environment.task(task_id).get("runner"), "the task's placement is on record")
+        for service in (runner, environment.core, environment.discovery):  # the order of `worker up`
+            assert service.stop() == 0
+        for service in (environment.discovery, environment.core, runner):
+            service.start()
+    view = environment.finished(task_id)
+    assert (view["state"], view["attempt"]) == ("succeeded", 1)
+    assert executions(execution_log) == {task_id: 3}
+
+
 def test_two_processes_of_one_runner_share_the_load(environment: Any, execution_log: Path) -> None:
     environment.start()
     for name in ("steady-1", "steady-2"):

@@ -68,7 +68,7 @@ def layout(
     return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script)
 
 
-def test_core_starts_after_discovery_and_stops_before_everything(
+def test_core_starts_before_the_runners_and_stops_after_them(
     layout: StandIns,
     make_runner: Callable[..., RunnerFolder],
     output: Output,
@@ -84,7 +84,7 @@ def test_core_starts_after_discovery_and_stops_before_everything(
 
     asyncio.run(scenario())
     lines = [line for line in terminal.getvalue().splitlines() if "hello" in line or "goodbye" in line]
-    assert [line.split()[0] for line in lines] == ["discovery", "core", "text", "core", "text", "discovery"]
+    assert [line.split()[0] for line in lines] == ["discovery", "core", "text", "text", "core", "discovery"]
     assert not (layout.data / "environment.json").exists()
 
 

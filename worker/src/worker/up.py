@@ -139,13 +139,13 @@ class Environment:
         self._output.say(f"{process.plan.name} is ready after {seconds:.1f} s: {process.plan.url}/docs")
 
     async def _stop(self) -> None:
-        """The core first: it takes nothing more and hands back what it has. Then those that worked for it."""
+        """Runners first: what they cannot end in time they give up uncounted; the core puts it back into the queue."""
         self.is_stopping = True
         for announcement in self._announcements:
             announcement.cancel()
         await asyncio.gather(*self._announcements, return_exceptions=True)
-        await self._core.stop()
         await asyncio.gather(*(runner.stop() for runner in self.runners))
+        await self._core.stop()
         await self._discovery.stop()
         self._files.close()
 
