@@ -115,6 +115,13 @@ def test_a_run_that_was_given_up_may_start_again(table: RunTable) -> None:
     start(table)
 
 
+def test_telling_of_a_replaced_attempt_is_no_delivery_of_the_one_in_its_place(table: RunTable) -> None:
+    lower, higher = start(table), start(table, attempt=2)
+    table.finish(higher, done())
+    table.delivered(lower)
+    assert table.undelivered == 1
+
+
 IDS, ATTEMPTS, PAYLOADS = st.sampled_from("abc"), st.integers(1, 4), st.sampled_from([b"1", b"2"])
 
 

@@ -173,7 +173,9 @@ class RunTable:
         """Somebody was told the outcome; from now it is kept for a short while only."""
         if run.outcome is not None and not run.delivered:
             run.delivered = True
-            if self._undelivered.pop(run.id, None) is not None:
+            # A replaced run has its id in common with the one that took its place.
+            if self._undelivered.get(run.id) is run:
+                del self._undelivered[run.id]
                 self._delivered[run.id] = self._clock()
 
     def sweep(self) -> None:

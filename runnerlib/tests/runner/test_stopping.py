@@ -45,8 +45,9 @@ def test_while_it_drains_new_work_is_refused_and_what_runs_can_be_asked_for(
 def test_what_outlasts_the_grace_is_interrupted_uncounted(serve_adapter: Callable[..., Any], item: Any) -> None:
     runner = serve_adapter(ADAPTER, GRACE_SECONDS="0.3")
     call = runner.later(runner.batch, "nap", [item("long", {"seconds": 60})])
-    single = runner.later(runner.run, "nap", {"seconds": 60}, id="single")
     runner.until_progress("long")
+    single = runner.later(runner.run, "nap", {"seconds": 60}, id="single")
+    runner.until_state("single", "waiting")
     children = runner.children()
     runner.terminate()
     assert call.result() == [{"id": "long", "attempt": 1, "state": "unknown"}]
