@@ -28,7 +28,7 @@ class RunnerSettings(ServiceSettings):
     discovery_url: str = Field(default="", description="Where to register; empty: nowhere.")
     runner_discovery_container_name: str = Field(default="", description="Host of discovery, without DISCOVERY_URL.")
     runner_discovery_port: int = Field(
-        default=8000, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
+        default=8010, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
     )
     container_name: str = Field(default="", description="Host to register when listening on every interface.")
     advertise_host: str = Field(

@@ -97,6 +97,12 @@ def test_openapi_tells_our_problems_and_not_the_frameworks(client: TestClient) -
     assert PROBLEM_MEDIA_TYPE in answers["default"]["content"]
 
 
+def test_docs_show_what_the_service_is_for_before_its_health(health: Health) -> None:
+    app = create_app("Sample", health=health)
+    app.include_router(router, tags=["sample"])
+    assert TestClient(app).get("/openapi.json").json()["tags"] == [{"name": "sample"}, {"name": "health"}]
+
+
 def test_unknown_route_is_a_problem(client: TestClient) -> None:
     assert problem(client.get("/nothing"))["code"] == "not_found"
 

@@ -17,6 +17,7 @@ from runnerlib.service.problem_errors import ProblemError, add_problem_handlers,
 
 __all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registry", "problem_response"]
 
+_HEALTH = "health"
 _PROBLEM_REFERENCE = "#/components/schemas/Problem"
 _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {
@@ -34,8 +35,16 @@ class ServiceApp(FastAPI):
             document = super().openapi()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["tags"] = [{"name": tag} for tag in _tags(document)]
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+
+def _tags(document: dict[str, Any]) -> list[str]:
+    """The order of the sections in ``/docs``: what the service is for comes first, its health last."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    tags = dict.fromkeys(tag for operation in operations for tag in operation.get("tags", ()))
+    return sorted(tags, key=lambda tag: tag == _HEALTH)
 
 
 def create_app(
@@ -67,7 +76,7 @@ def create_app(
 
 
 def _health_routes(health: Health) -> APIRouter:
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=[_HEALTH])
 
     @router.get("/healthz/live", summary="The process answers")
     async def live() -> dict[str, bool]:
@@ -86,7 +95,7 @@ def _health_routes(health: Health) -> APIRouter:
 
 
 def _metrics_route(registry: CollectorRegistry) -> APIRouter:
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=[_HEALTH])
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
