@@ -14,8 +14,8 @@ from worker.settings import WorkerSettings, inherited_environment
 from worker.state_file import data_folder_owned
 
 _TOOLS = ("pytest",)
-#: `-c` and `--rootdir`: a pytest configuration further up is not the author's
-_PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider")
+#: A pytest configuration or conftest.py further up is not the author's.
+_PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "--confcutdir", ".", "-p", "no:cacheprovider")
 
 
 async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
