@@ -103,6 +103,9 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames) -> Worker
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+    except OSError as error:
+        transport.abort()
+        raise StartFailed(f"a worker process could not be started: {error}") from None
     except BaseException:
         transport.abort()
         raise
