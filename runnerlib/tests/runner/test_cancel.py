@@ -98,3 +98,36 @@ def test_a_finished_task_cannot_be_cancelled_and_an_unknown_one_neither(runner: 
     assert "succeeded" in answer.json()["detail"]
     answer = runner.cancel("never")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_task")
+
+
+def test_cancel_of_a_run_that_an_async_process_has_not_begun_touches_no_neighbour(
+    serve_adapter: Callable[..., Any],
+) -> None:
+    runner = serve_adapter(
+        """
+        import asyncio, time
+
+
+        async def run_blocks(seconds: float, *, task) -> str:
+            task.progress(0.1)
+            time.sleep(seconds)
+            await asyncio.sleep(2)
+            return "done"
+
+
+        async def run_waits(seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            return "done"
+        """,
+        OPTION_BLOCKS_PROCESS="one",
+        OPTION_WAITS_PROCESS="one",
+    )
+    pids = {child.pid for child in runner.children()}
+    neighbour = runner.later(runner.run, "blocks", {"seconds": 1}, id="neighbour")
+    runner.until_progress("neighbour")
+    # The loop is blocked: the process reads the call and its cancel in one go.
+    runner.run("waits", {"seconds": 60}, id="not-begun", wait=0)
+    assert runner.cancel("not-begun").status_code == 202
+    assert neighbour.result().json() == {"result": "done"}
+    assert runner.state("not-begun") == "cancelled"
+    assert {child.pid for child in runner.children()} == pids

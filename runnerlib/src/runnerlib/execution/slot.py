@@ -104,13 +104,15 @@ class Slot:
             self._start(worker, runs)
 
     def _take(self) -> list[Run]:
-        limit = self._owner.group.max_tasks_per_process
-        taken = self._owner.queue.take(self._capacity > 1, None if limit is None else max(1, limit - self._served))
+        at_most = None if (limit := self._owner.group.max_tasks_per_process) is None else max(1, limit - self._served)
         now = time.monotonic()
-        late = [run for run in taken if run.deadline_at is not None and run.deadline_at <= now]
-        for run in late:
-            self._owner.finish(run, endings.expired())
-        return [run for run in taken if run.outcome is None] or (self._take() if taken else [])
+        while taken := self._owner.queue.take(self._capacity > 1, at_most):
+            for run in taken:
+                if run.deadline_at is not None and run.deadline_at <= now:
+                    self._owner.finish(run, endings.expired())
+            if in_time := [run for run in taken if run.outcome is None]:
+                return in_time
+        return []
 
     def _start(self, worker: WorkerProcess, runs: list[Run]) -> None:
         now = time.monotonic()
@@ -147,6 +149,9 @@ class Slot:
     def _outcome(self, call: Call, at: int, state: EntryState, seconds: float, body: bytes, now: float) -> None:
         run = call.runs[at]
         call.advance(at, now)
+        if (following := call.current) is not None and following.deadline_at is not None:
+            self._timers[call.number].cancel()  # set for the run before, which may have had more time
+            self._watch(call, now)
         if run.outcome is not None:
             return
         if state is EntryState.SUCCEEDED:

@@ -48,7 +48,8 @@ class AsyncCalls:
                 order = orders.read_order(header, body)
                 self._running[order.call] = self._loop.create_task(self._call(order))
             elif kind == "cancel" and header["call"] in self._running:
-                self._running[header["call"]].cancel()
+                # Not at once: a call that came just before has not begun, and would end without a word.
+                self._loop.call_soon(self._running[header["call"]].cancel)
             elif kind == "stop":
                 self._stop.set()
 
