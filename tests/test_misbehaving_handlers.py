@@ -77,6 +77,18 @@ def test_a_running_task_can_be_cancelled_and_a_finished_one_cannot(
     assert delete(running, done) == 409
 
 
+def test_progress_is_seen_within_seconds_also_when_the_algorithm_is_known_to_be_short(
+    running: Any, tmp_path: Any, until: Any, delete: Any
+) -> None:
+    log = str(tmp_path / "log")
+    for _ in range(3):
+        running.finished(running.submit("slow", {"seconds": 0, "log": log}))
+    task_id = running.submit("slow", {"seconds": 15, "log": log})
+    until(lambda: (running.task(task_id).get("progress") or {}).get("fraction"), "progress is visible", 8)
+    delete(running, task_id)
+    assert running.finished(task_id)["state"] == "cancelled"
+
+
 def test_a_task_cancelled_before_it_starts_never_runs(running: Any, tmp_path: Any, delete: Any) -> None:
     log = tmp_path / "log"
     log.touch()

@@ -20,8 +20,7 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
-#: Calls that are known to be short are answered whole; others soon, so that what has ended is seen.
-SHORT_WAIT_SECONDS = 20.0
+#: The first answer comes by then, whole or not: what has ended by then is seen, and how far the rest is.
 FIRST_WAIT_SECONDS = 1.0
 #: Afterwards a tenth of the time it has taken so far, within these bounds.
 MIN_WAIT_SECONDS = 1.0
@@ -118,11 +117,10 @@ class Conversation:
         await self._tools.settler.settle(outcomes)
 
     async def _send(self) -> Answer:
-        wait = SHORT_WAIT_SECONDS if self._pace.is_short else FIRST_WAIT_SECONDS
         if self._runner.level is RunnerLevel.PLAIN:
             return await self._run_plain()
         try:
-            return await self._batch(wait, with_payload=True)
+            return await self._batch(FIRST_WAIT_SECONDS, with_payload=True)
         except LostAfterSending as error:
             self._may_have_missed = True
             log.warning("connection to a runner lost; asking it again", runner=self._runner.id, reason=str(error))
