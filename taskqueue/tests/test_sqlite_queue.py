@@ -14,7 +14,7 @@ from taskqueue.clock import Clock
 from taskqueue.connect import open_embedded
 from taskqueue.errors import QueueClosed, QueueUnavailable, StoreUnavailable
 from taskqueue.sqlite_queue import Leases
-from taskqueue.tasks import Published
+from taskqueue.tasks import CancelAnswer, Placement, Published
 
 HOLD_A_WRITE_LOCK = """
 import sqlite3, sys
@@ -208,6 +208,45 @@ def test_full_disk_refuses_new_tasks_and_loses_none(run, path, make_task, take_a
         with sqlite3.connect(path) as connection:
             assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         connection.close()
+
+    run(scenario())
+
+
+def test_tasks_that_could_not_be_given_back_come_again(run, path, make_task, foreign_lock, take_all, eventually):
+    async def scenario():
+        leases = Leases(seconds=2.0, renew_seconds=0.2)
+        async with open_embedded(path, busy_seconds=0.1, leases=leases) as (queue, _):
+            await queue.publish([make_task("a"), make_task("b")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await eventually(lambda: feed.waiting() == 2)
+            process = foreign_lock()
+            await feed.set_prefetch(1)
+            process.stdin.close()
+            await asyncio.to_thread(process.wait, 10)
+            await feed.set_prefetch(2)
+            assert {delivery.id for delivery in await take_all(feed, 2)} == {"a", "b"}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_task_that_a_dead_owner_left_running_can_be_cancelled_and_expires(run, path, make_task, take_all, is_placed):
+    async def scenario():
+        async with open_embedded(path) as (queue, store):
+            await queue.publish([make_task("a"), make_task("b", expires_at=time.time())])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await take_all(feed, 2)
+            if is_placed:
+                await store.place([Placement(task_id, 1, "runner", "boot") for task_id in "ab"])
+        async with open_embedded(path, leases=Leases(seconds=0.5)) as (queue, store):
+            assert await queue.sweep(["upper"], 0.0, 10) == [], "a runner may have it: it can be taken up first"
+            assert await store.cancel("a") is CancelAnswer.CANCELLED
+            began = time.monotonic()
+            while not (swept := await queue.sweep(["upper"], 0.0, 10)):
+                assert time.monotonic() < began + 10
+            assert [delivery.id for delivery in swept] == ["b"]
 
     run(scenario())
 

@@ -110,10 +110,7 @@ class PullFeed:
                     await self._sleep()
         finally:
             self._here.set()
-        try:
-            await self._give_back_surplus()
-        except QueueUnavailable as error:
-            _log.warning("tasks of %s come back when their leases end: %s", self.algorithm, error)
+        await self._give_back_surplus()
 
     def _wants_more(self) -> bool:
         """Claims in bulk: not for every single task that is settled, unless nothing else is here."""
@@ -159,5 +156,9 @@ class PullFeed:
             surplus: list[Delivery] = []
             while self._buffer and self._out - len(surplus) > self._prefetch:
                 surplus.append(self._buffer.pop())
-            if surplus:
+            if not surplus:
+                return
+            try:
                 await self._source.release(surplus)
+            except QueueUnavailable as error:
+                _log.warning("tasks of %s come back when their leases end: %s", self.algorithm, error)

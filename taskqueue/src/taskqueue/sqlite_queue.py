@@ -50,6 +50,8 @@ class SqliteQueue:
         self._leases = leases
         self._feeds: set[PullFeed] = set()
         self._closed = False
+        #: until then, feeds may still take up what a dead owner left running
+        self._settled_at = clock.steady() + leases.seconds
         self._renewer = asyncio.create_task(self._renew_leases(), name="renew leases")
 
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
@@ -110,14 +112,24 @@ class SqliteQueue:
             self._outstanding.settle(deliveries)
             self.arrived({delivery.algorithm for delivery in deliveries})
 
-        await self._write(lambda connection: _execute(connection, statements.RELEASE, values), then=then, durable=False)
+        try:
+            await self._write(
+                lambda connection: _execute(connection, statements.RELEASE, values), then=then, durable=False
+            )
+        except QueueUnavailable:
+            # Not renewed any more: if nobody tries again, they come back when their leases end.
+            self._outstanding.settle(deliveries)
+            raise
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
         known_names = frozenset(known)
 
         def write(connection: Connection) -> list[Delivery]:
             now, wall = self._clock.steady(), self._clock.wall()
-            found = find_unwanted(connection, known_names, unknown_before, limit, now=now, wall=wall)
+            abandoned = now >= self._settled_at
+            found = find_unwanted(
+                connection, known_names, unknown_before, limit, now=now, wall=wall, abandoned_too=abandoned
+            )
             if not found:
                 return []
             return self._claim(connection, statements.CLAIM_THESE, {"the_seqs": found})

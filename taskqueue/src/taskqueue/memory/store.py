@@ -81,7 +81,7 @@ class MemoryStore:
             entry = self._tables.entries[task_id] = Entry(next(self._tables.sequence), row)
         if entry.ended:
             return CancelAnswer.FINISHED
-        if entry.row.state in WAITING:
+        if entry.row.state in WAITING or (entry.available_at == 0.0 and entry.token is None):
             self._tables.end(entry, TaskState.CANCELLED)
             return CancelAnswer.CANCELLED
         self._tables.change(entry, cancel_requested=True)

@@ -4,7 +4,7 @@
 one that is delayed or leased.
 """
 
-from sqlalchemy import BindParameter, LargeBinary, bindparam, case, cast, func, null, select, union_all, update
+from sqlalchemy import BindParameter, Boolean, LargeBinary, bindparam, case, cast, func, null, select, union_all, update
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.statements import NEXT_ATTEMPT
@@ -109,12 +109,13 @@ FILL_TOMBSTONE = (
     )
 )
 
+#: `the_abandoned_too`: also what is `running` and held by nobody, since a dead owner left it so.
 EXPIRED = (
     select(tasks.c.seq)
     .where(
         (tasks.c.expires_at <= bindparam("the_wall"))
         & tasks.c.available_at.is_not(None)
-        & (tasks.c.state != TaskState.RUNNING.value)
+        & ((tasks.c.state != TaskState.RUNNING.value) | (bindparam("the_abandoned_too", type_=Boolean) & _at_once))
     )
     .order_by(tasks.c.expires_at)
     .limit(_most)

@@ -92,9 +92,12 @@ PROGRESS = (
     )
 )
 
+#: Also one that is `running` and that nobody holds: a dead owner left it so, and maybe nobody will ever take it up.
 CANCEL_WAITING = (
     update(tasks)
-    .where(_this & tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)))
+    .where(
+        _this & (tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)) | (tasks.c.available_at == 0.0))
+    )
     .values(
         state=TaskState.CANCELLED.value,
         available_at=null(),

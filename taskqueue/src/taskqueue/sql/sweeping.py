@@ -8,23 +8,31 @@ from taskqueue.sql import queue_statements as statements
 
 
 def find_unwanted(
-    connection: Connection, known: frozenset[str], unknown_before: float, limit: int, *, now: float, wall: float
+    connection: Connection,
+    known: frozenset[str],
+    unknown_before: float,
+    limit: int,
+    *,
+    now: float,
+    wall: float,
+    abandoned_too: bool,
 ) -> list[int]:
     """`seq` of expired tasks, and of those of algorithms not in `known` that were sent before `unknown_before`."""
-    found = list(connection.scalars(statements.EXPIRED, {"the_wall": wall, "the_most": limit}))
+    where = {"the_wall": wall, "the_most": limit, "the_abandoned_too": abandoned_too}
+    found = list(connection.scalars(statements.EXPIRED, where))
     for algorithm in _waiting_algorithms(connection):
         if len(found) >= limit:
             break
         if algorithm in known:
             continue
-        where = {
+        unclaimed = {
             "the_algorithm": algorithm,
             "the_created_before": unknown_before,
             "the_now": now,
             "the_most": limit - len(found),
         }
         seen = set(found)
-        found.extend(seq for seq in connection.scalars(statements.UNCLAIMED, where) if seq not in seen)
+        found.extend(seq for seq in connection.scalars(statements.UNCLAIMED, unclaimed) if seq not in seen)
     return found
 
 
