@@ -8,9 +8,10 @@ import pytest
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Any:
     environment = request.getfixturevalue("environment_factory")(tmp_path_factory.mktemp("environment"))
-    environment.start("troublemaker", "steady")
-    yield environment
-    environment.stop()
+    try:
+        yield environment.start("troublemaker", "steady")
+    finally:
+        environment.stop()
 
 
 def test_an_endless_loop_fails_as_timeout_after_its_retries_and_frees_its_slot(running: Any) -> None:
