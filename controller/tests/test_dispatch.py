@@ -5,6 +5,7 @@ import json
 import time
 
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from runnerlib.contract import FailureCode, Limits, TaskState
 
@@ -95,7 +96,10 @@ def test_busy_runner_costs_no_attempt(worlds, make_runner, go, problem):
             row = await world.ended("t1")
             assert (row.state, row.attempt, row.history) == (TaskState.SUCCEEDED, 1, ())
 
-    go(scenario())
+    with capture_logs() as lines:
+        go(scenario())
+    again = [line["log_level"] for line in lines if "starts again" in line["event"]]
+    assert again == ["debug"] * 5, "a runner may be busy twenty times a second"
 
 
 def test_draining_runner_is_passed_over_for_another(worlds, make_runner, go):

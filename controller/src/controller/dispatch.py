@@ -234,7 +234,7 @@ class Conversation:
         else:
             seconds = error.retry_after_seconds if isinstance(error, Busy) else REST_SECONDS
             fleet.rest(self._algorithm, runner.id, seconds)
-        return lambda run: Again(str(error))
+        return lambda run: Again(str(error), expected=isinstance(error, Busy))
 
     async def _settle_all(self, decision: Callable[[Run], Decision]) -> None:
         outcomes = [(run, decision(run)) for run in self._open.values()]

@@ -63,10 +63,14 @@ class CancelledDecision:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The same attempt starts once more, uncounted; `alone` in a call of its own."""
+    """The same attempt starts once more, uncounted; `alone` in a call of its own.
+
+    `expected`: nothing is wrong, and it may happen twenty times a second.
+    """
 
     why: str
     alone: bool = False
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,8 @@ class Settler:
             if isinstance(decision, Again):
                 again.append(run)
                 run.alone = run.alone or decision.alone
-                log.info("task starts again, uncounted", task_id=run.id, attempt=run.delivery.attempt, why=decision.why)
+                tell = log.debug if decision.expected else log.info
+                tell("task starts again, uncounted", task_id=run.id, attempt=run.delivery.attempt, why=decision.why)
             else:
                 final.append((run, decision))
         if final:
