@@ -87,16 +87,10 @@ def test_least_loaded_runner_is_filled_first():
     assert room({"a": 5}, Limits(slots=1), 2).calls == ()
 
 
-def test_prefetch_is_two_batches_for_each_slot_and_nothing_without_a_runner():
-    assert prefetch(64, Limits(slots=2), runners=3) == 2 * 64 * 2 * 3
-    assert prefetch(64, Limits(slots=2), runners=0, stranded=5) == 0
-    assert prefetch(1, Limits(), runners=1) == 2
-    assert prefetch(1, Limits(), runners=1, stranded=7) == 9
-
-
-@given(st.integers(1, 512), st.integers(1, 8), st.integers(1, 20))
-def test_prefetch_covers_what_can_be_sent(cap, slots, runners):
-    assert prefetch(cap, Limits(slots=slots), runners) >= 2 * cap * slots * runners
+def test_prefetch_is_what_the_runners_can_be_sent_and_nothing_without_a_runner():
+    assert prefetch(64, calls_at_once=4, runners=3) == 64 * 4 * 3
+    assert prefetch(64, calls_at_once=4, runners=0, stranded=5) == 0
+    assert prefetch(1, calls_at_once=1, runners=1, stranded=7) == 8
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 5), max_size=6), st.integers(1, 4))

@@ -89,14 +89,12 @@ def share(waiting: int, free_slots: int, cap: int) -> int:
     return max(1, min(cap, ceil(waiting / max(1, free_slots))))
 
 
-def prefetch(cap: int, limits: Limits, runners: int, stranded: int = 0) -> int:
-    """Most tasks to have out: two batches for each slot, and what is held outside of them.
+def prefetch(cap: int, calls_at_once: int, runners: int, stranded: int = 0) -> int:
+    """Most tasks to have out: as many as the runners can be sent, and what is held outside of them.
 
-    `stranded` are tasks that occupy nobody's slot any more, e.g. of a runner that does not answer. Without a runner
-    tasks wait in the queue.
+    What waits beyond that waits in the queue, where it can be cancelled, expire, or be taken by another controller.
+    `stranded` are tasks that occupy nobody's slot any more, e.g. of a runner that does not answer.
     """
     if runners == 0:
         return 0
-    # The next power of two: a measurement that moves a little must not move the flow.
-    steady_cap = 1 << (cap - 1).bit_length()
-    return 2 * steady_cap * limits.slots * runners + stranded
+    return cap * calls_at_once * runners + stranded

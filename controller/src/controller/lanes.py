@@ -149,7 +149,8 @@ class Lane:
         limits = self._fleet.limits(self.algorithm)
         live = {runner.id for runner in runners}
         stranded = sum(len(runs) for runs, runner_id in self._calls.values() if runner_id not in live)
-        count = batching.prefetch(self._pace.cap(limits), limits, len(runners), stranded)
+        calls_at_once = self._pace.calls_at_once(limits)
+        count = batching.prefetch(self._pace.cap(limits), calls_at_once, len(runners), stranded)
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
