@@ -300,7 +300,14 @@ class World:
         self.settings = self.settings.model_copy(update=settings)
         self.registry = CollectorRegistry()
         self.controller = await build(
-            self._stack, self.settings, self.queue, self.store, self.source, self.health, self.registry
+            self._stack,
+            self.settings,
+            self.queue,
+            self.store,
+            self.source,
+            self.health,
+            self.registry,
+            sweeper=self.queue,
         )
 
     def tell(self, *runners: ScriptedRunner, known: Sequence[str] = ()) -> None:

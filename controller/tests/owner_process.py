@@ -56,7 +56,7 @@ async def main(file: str, url: str, boot: str, tasks: str = "[]") -> None:
         )
         print("confirmed", flush=True)
         source = StaticSource(url, boot)
-        await build(stack, ControllerSettings(), queue, store, source, Health(), CollectorRegistry())
+        await build(stack, ControllerSettings(), queue, store, source, Health(), CollectorRegistry(), sweeper=queue)
         while any(not state.is_terminal for count in await store.counts() for state in count.by_state):
             await asyncio.sleep(0.02)
         print("all ended", flush=True)

@@ -18,7 +18,7 @@ def test_wait_tells_the_progress_on_the_way(gateway: Any) -> None:
     with GatewayClient(gateway.url) as client:
         task = client.submit("upper", {"text": "a"})
         delivery = gateway.take("upper")
-        gateway.run(gateway.store.place([Placement(task.id, 1, "text-1", "boot")]))
+        gateway.run(gateway.store.place([(delivery, Placement(task.id, 1, "text-1", "boot"))]))
         gateway.run(gateway.store.report_progress([(task.id, 1, 0.5, "half")]))
 
         def finish(view: Any) -> None:

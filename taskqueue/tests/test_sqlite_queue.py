@@ -237,9 +237,9 @@ def test_task_that_a_dead_owner_left_running_can_be_cancelled_and_expires(run, p
             await queue.publish([make_task("a"), make_task("b", expires_at=time.time())])
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)
-            await take_all(feed, 2)
+            taken = await take_all(feed, 2)
             if is_placed:
-                await store.place([Placement(task_id, 1, "runner", "boot") for task_id in "ab"])
+                await store.place([(each, Placement(each.id, 1, "runner", "boot")) for each in taken])
         async with open_embedded(path, leases=Leases(seconds=0.5)) as (queue, store):
             assert await queue.sweep(["upper"], 0.0, 10) == [], "a runner may have it: it can be taken up first"
             assert await store.cancel("a") is CancelAnswer.CANCELLED

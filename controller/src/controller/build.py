@@ -21,7 +21,7 @@ from controller.store_gate import STORE, StoreGate
 from controller.tending import Tending
 from controller.upkeep import Upkeep
 from runnerlib.service.health import Health
-from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.protocols import Sweeper, TaskQueue, TaskStore
 
 _SECONDS_A_DAY = 86_400.0
 
@@ -34,10 +34,13 @@ async def build(
     watch: CatalogueSource,
     health: Health,
     registry: CollectorRegistry,
+    *,
+    sweeper: Sweeper,
 ) -> Controller:
     """Starts a controller on `stack`; leaving the stack stops it in order.
 
-    The queue, the store and the watch must have been entered before, so that they are left after it.
+    The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
+    waiting tasks that nobody will take: the queue itself where it is a table.
     """
     metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
     metrics.count_in_flight(lambda: len(in_flight))
@@ -53,7 +56,7 @@ async def build(
         calls=Tools(client, fleet, settler, policy, metrics),
     )
     upkeep = Upkeep(
-        queue,
+        sweeper,
         store,
         gate,
         fleet,

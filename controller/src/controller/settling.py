@@ -73,7 +73,11 @@ class Settler:
         """Hands runs back to the queue, uncounted. Where they run is written first, so that others can attach."""
         if not runs:
             return
-        placements = [placement for run in runs if (placement := run.current_placement) and placement != run.placement]
+        placements = [
+            (run.delivery, placement)
+            for run in runs
+            if (placement := run.current_placement) and placement != run.placement
+        ]
         log.info("tasks are handed back, uncounted", count=len(runs), why=why, task_ids=[run.id for run in runs][:20])
         if placements:
             await self._gate.insist("placing runs", lambda: self._store.place(placements))

@@ -65,21 +65,24 @@ class Tending:
         now = self._clock()
         moved: list[Run] = []
         for run in self._in_flight:
-            if run.sent_at is None or now - run.sent_at < PLACE_AFTER_SECONDS:
+            if run.sent_at is None or (now - run.sent_at < PLACE_AFTER_SECONDS and run.progress is None):
                 continue
             place = run.current_placement
             if place is not None and place != run.placement:
                 moved.append(run)
-        places = [place for run in moved if (place := run.current_placement) is not None]
+        places = [(run.delivery, place) for run in moved if (place := run.current_placement) is not None]
         if not places:
             return
         await self._store.place(places)
-        for run, place in zip(moved, places, strict=True):
+        for run, (_, place) in zip(moved, places, strict=True):
             run.placement = place
 
     async def report_progress(self) -> None:
+        # only of placed ones: a broker's tasks have no row before
         updates = [
-            (run, run.progress) for run in self._in_flight if run.progress is not None and run.progress != run.reported
+            (run, run.progress)
+            for run in self._in_flight
+            if run.progress is not None and run.progress != run.reported and run.placement is not None
         ]
         if not updates:
             return

@@ -12,7 +12,7 @@ from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, near_names
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import TaskQueueError
-from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.protocols import Sweeper, TaskStore
 from taskqueue.tasks import Delivery
 
 log = get_logger(__name__)
@@ -28,7 +28,7 @@ _LONG_AGO = 0.0
 class Upkeep:
     def __init__(
         self,
-        queue: TaskQueue,
+        sweeper: Sweeper,
         store: TaskStore,
         gate: StoreGate,
         fleet: Fleet,
@@ -38,7 +38,7 @@ class Upkeep:
         retention_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._queue = queue
+        self._sweeper = sweeper
         self._store = store
         self._gate = gate
         self._fleet = fleet
@@ -78,7 +78,7 @@ class Upkeep:
         now = self._clock()
         known = self._fleet.algorithms()
         unknown_before = now - self._unknown_grace_seconds if self._fleet.is_sure else _LONG_AGO
-        deliveries = await self._queue.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
+        deliveries = await self._sweeper.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
         if deliveries:
             await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
         return len(deliveries)

@@ -46,7 +46,7 @@ def test_failed_task_tells_its_error_and_no_traceback(gateway: Any) -> None:
 def test_progress_of_a_running_task_is_told(gateway: Any) -> None:
     task_id = gateway.post("upper", {"text": "a"}).json()["id"]
     delivery = gateway.take("upper")
-    gateway.run(gateway.store.place([Placement(task_id, delivery.attempt, "text-1", "boot")]))
+    gateway.run(gateway.store.place([(delivery, Placement(task_id, delivery.attempt, "text-1", "boot"))]))
     gateway.run(gateway.store.report_progress([(task_id, delivery.attempt, 0.5, "half")]))
     view = gateway.get(f"/tasks/{task_id}").json()
     assert view["state"] == "running"
@@ -159,7 +159,7 @@ def test_cancel_of_a_waiting_task(gateway: Any) -> None:
 def test_cancel_of_a_running_task_is_asked_for(gateway: Any) -> None:
     task_id = gateway.post("upper", {"text": "a"}).json()["id"]
     delivery = gateway.take("upper")
-    gateway.run(gateway.store.place([Placement(task_id, delivery.attempt, "text-1", "boot")]))
+    gateway.run(gateway.store.place([(delivery, Placement(task_id, delivery.attempt, "text-1", "boot"))]))
     answer = gateway.delete(f"/tasks/{task_id}")
     assert (answer.status_code, answer.json()["state"]) == (202, "running")
     assert answer.json()["cancel_requested"] is True

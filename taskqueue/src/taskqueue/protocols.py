@@ -1,9 +1,13 @@
-"""The two protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`)."""
+"""The protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`).
+
+A queue is a table (memory, SQLite), whose waiting tasks can be swept, or a broker, with a front door for strangers.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from taskqueue.tasks import (
+    Arrival,
     CancelAnswer,
     Counts,
     DeadLetter,
@@ -12,6 +16,7 @@ from taskqueue.tasks import (
     Placement,
     Published,
     Record,
+    Reply,
     TaskRow,
 )
 
@@ -56,9 +61,45 @@ class TaskQueue(Protocol):
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Hands these back unrun and uncounted, to be handed out again at once (to anybody)."""
 
+    async def reply(self, replies: Sequence[Reply]) -> None:
+        """Sends answers, durably as far as their receivers are; one whose receiver is gone is lost.
+
+        A queue that is a table has no reply queues and drops them.
+        """
+
+
+class Sweeper(Protocol):
+    """Something that sees waiting tasks before they are handed out."""
+
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
         """Takes waiting tasks that nobody will take: expired ones, and those whose algorithm is not in `known` and
         that have waited since before `unknown_before`. The caller tells them apart by `expires_at`."""
+
+
+class FrontDoor(Protocol):
+    """Where a broker brings what strangers send, tasks of algorithms that nobody serves yet, and its own dead letters.
+
+    One owner; close it when done. An arrival is settled by `forward`, by `park`, or by `TaskQueue.ack` and `release`
+    with a delivery that carries its receipt.
+    """
+
+    async def take(self, most: int) -> list[Arrival]:
+        """Waits until something is here. Raises QueueClosed once the door or the queue is closed."""
+
+    async def forward(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
+        """Puts each into its algorithm's queue, which is made when it is missing; durable, then acknowledged.
+
+        `tasks[n]` is what was read from `arrivals[n]`; the message goes on as its sender wrote it, with its id.
+        """
+
+    async def park(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
+        """Puts each aside for some seconds; it comes again, to the door or to its algorithm's queue if there is one.
+
+        `first_seen_at` is set once and kept.
+        """
+
+    async def close(self) -> None:
+        """Gives back what was not taken."""
 
 
 class TaskStore(Protocol):
@@ -71,19 +112,23 @@ class TaskStore(Protocol):
         """One row."""
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
-        """The row, as soon as it is terminal or when the time is over; None when the id is unknown."""
+        """The row, as soon as it is terminal or when the time is over; None when the id is unknown.
+
+        Where tasks can be sent past the store (a broker), it waits for an unknown id too.
+        """
 
     async def record(self, records: Sequence[Record]) -> list[bool]:
         """Commits outcomes, all in one transaction. Fence: not terminal and row.attempt <= delivery.attempt.
 
         False for a record that the fence kept out. A row that does not exist yet is made from the delivery. A
-        Retrying may come before or after the queue's `retry` of the same delivery.
+        Retrying may come before or after the queue's `retry` of the same delivery. A Conflicting writes a dead letter
+        and no row; it is always True.
         """
 
-    async def place(self, placements: Sequence[Placement]) -> None:
+    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         """Marks runs as running, with their runner and boot id, or takes that back.
 
-        Same fence; an unknown id is ignored.
+        Same fence. A row that does not exist yet is made from the delivery.
         """
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
@@ -93,7 +138,7 @@ class TaskStore(Protocol):
         """Durable: a task that is cancelled before its delivery is met later is never run."""
 
     async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        """Which of these carry a cancel mark."""
+        """Which of these carry a cancel mark or are cancelled already: a run of such a task is to be stopped."""
 
     async def counts(self) -> list[Counts]:
         """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
@@ -103,3 +148,12 @@ class TaskStore(Protocol):
 
     async def purge(self, finished_before: float, limit: int) -> int:
         """Drops up to `limit` rows that ended before that time; returns how many."""
+
+
+class Ledger(Protocol):
+    """The part of a store that a broker's publishers need: the queue is not in the database, the row is."""
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]: ...
+
+    async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
+        """Makes `queued` rows of those that are unknown; tells known ones. A tombstone takes the task's content."""

@@ -19,7 +19,7 @@ from taskqueue.sql.publishing import publish
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.sweeping import find_unwanted
 from taskqueue.sql.writer import Value, Writer
-from taskqueue.tasks import Delivery, NewTask, Published
+from taskqueue.tasks import Delivery, NewTask, Published, Reply
 from taskqueue.waiters import Waiters
 
 _log = logging.getLogger(__name__)
@@ -120,6 +120,9 @@ class SqliteQueue:
             # Not renewed any more: if nobody tries again, they come back when their leases end.
             self._outstanding.settle(deliveries)
             raise
+
+    async def reply(self, replies: Sequence[Reply]) -> None:
+        """Nobody can be answered from here; senders ask for their results."""
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
         known_names = frozenset(known)

@@ -36,6 +36,7 @@ class Delivery:
 
     `attempt` is the attempt to run (1 is the first). `receipt` belongs to the queue and fences its settling calls.
     `delivery_count` is how often the task was handed out before without being settled (0: the first time).
+    `body` is the message as its sender wrote it, where it is known; dead letters keep it.
     """
 
     id: str
@@ -49,6 +50,37 @@ class Delivery:
     reply_to: str | None = None
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message at the front door of a broker, as its sender wrote it: nobody has looked into it yet.
+
+    `first_seen_at` is when a controller first put it aside (None: it is new); `dead_reason` is why the broker gave it
+    up, when it comes from the broker's own dead letters.
+    """
+
+    body: bytes
+    receipt: Any
+    message_id: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    delivery_count: int = 0
+    expires_at: float | None = None
+    first_seen_at: float | None = None
+    dead_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The outcome of a task, for a sender that named a queue to answer to. `body` is JSON."""
+
+    reply_to: str
+    correlation_id: str | None
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +154,14 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Conflicting:
+    """The message carries another task's id. It becomes a dead letter (`id_conflict`); that task stays as it is."""
+
+    delivery: Delivery
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying:
     """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`.
 
@@ -137,7 +177,7 @@ class Retrying:
 
 
 #: What a controller commits before it settles a delivery.
-Record = Succeeded | Failed | Cancelled | Retrying
+Record = Succeeded | Failed | Cancelled | Retrying | Conflicting
 
 
 class CancelAnswer(Enum):

@@ -180,7 +180,7 @@ def test_any_text_can_be_recorded(run, open_store, make_delivery, text):
         async with open_store() as store:
             failed = Failed(make_delivery("a"), FailureCode.HANDLER_ERROR, text, traceback=text, runner=text)
             assert await store.record([failed, retrying(make_delivery("b"), runner=text)]) == [True, True]
-            await store.place([Placement("b", 2, text, text)])
+            await store.place([(make_delivery("b", attempt=2), Placement("b", 2, text, text))])
             await store.report_progress([("b", 2, 0.5, text)])
             rows = await store.lookup(["a", "b"])
             assert len(rows["a"].error_message) == len(text)
@@ -195,19 +195,19 @@ def test_placement_marks_the_task_running(run, open_store, make_delivery):
         async with open_store() as store:
             await store.record([retrying(make_delivery("a"))])
             placement = Placement(id="a", attempt=2, runner="text-1", boot="b0")
-            await store.place([placement])
+            await store.place([(make_delivery("a", attempt=2), placement)])
             row = await store.get("a")
             assert (row.state, row.placement, row.runner) == (TaskState.RUNNING, placement, "text-1")
-            await store.place([Placement("a", 1, "text-0", "b9")])
+            await store.place([(make_delivery("a", attempt=1), Placement("a", 1, "text-0", "b9"))])
             assert (await store.get("a")).placement == placement, "a lower attempt is fenced off"
-            await store.place([Placement("a", 2, "text-1", "")])
+            await store.place([(make_delivery("a", attempt=2), Placement("a", 2, "text-1", ""))])
             assert (await store.get("a")).placement is None, "an empty boot id takes it back"
-            await store.place([placement])
+            await store.place([(make_delivery("a", attempt=2), placement)])
             await store.record([retrying(make_delivery("a", attempt=2))])
             row = await store.get("a")
             assert (row.state, row.attempt, row.placement) == (TaskState.RETRYING, 3, None)
             await store.record([Succeeded(make_delivery("a", attempt=3), b"1")])
-            await store.place([Placement("a", 3, "text-1", "b0")])
+            await store.place([(make_delivery("a", attempt=3), Placement("a", 3, "text-1", "b0"))])
             assert (await store.get("a")).state is TaskState.SUCCEEDED
 
     run(scenario())
@@ -254,7 +254,8 @@ def test_cancel_of_a_running_task_is_a_mark(run, open_store, make_delivery):
     async def scenario():
         async with open_store() as store:
             await store.record([retrying(make_delivery("a")), retrying(make_delivery("b"))])
-            await store.place([Placement("a", 2, "text-1", "b0"), Placement("b", 2, "text-1", "b0")])
+            for task_id in "ab":
+                await store.place([(make_delivery(task_id, attempt=2), Placement(task_id, 2, "text-1", "b0"))])
             assert await store.cancel("a") is CancelAnswer.REQUESTED
             assert await store.cancel("a") is CancelAnswer.REQUESTED
             assert await store.cancel_requested(["a", "b", "c"]) == {"a"}

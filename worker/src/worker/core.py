@@ -36,7 +36,7 @@ def build(
         except TaskQueueError as error:
             raise StartupError(str(error)) from None
         watch = await stack.enter_async_context(CatalogueWatch(gateway.discovery_url))
-        await build_controller(stack, controller, queue, store, watch, health, registry)
+        await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)
         await stack.enter_async_context(HttpServer(app, gateway.host, gateway.port, setting="GATEWAY_PORT"))
 

@@ -8,7 +8,7 @@ from taskqueue.errors import QueueClosed
 from taskqueue.feed import Claimed, PullFeed
 from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
 from taskqueue.outstanding import Holder, Receipt
-from taskqueue.tasks import Delivery, NewTask, Published
+from taskqueue.tasks import Delivery, NewTask, Published, Reply
 
 
 class MemoryQueue:
@@ -51,6 +51,9 @@ class MemoryQueue:
             entry.delivery_count -= 1
         self._tables.outstanding.settle(deliveries)
         self._tables.arrived({delivery.algorithm for delivery in deliveries})
+
+    async def reply(self, replies: Sequence[Reply]) -> None:
+        """Nobody can be answered from here; senders ask for their results."""
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
         wall = self._tables.clock.wall()

@@ -6,14 +6,16 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from runnerlib.contract import HistoryEntry, Progress, TaskState
+from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
 from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
-from taskqueue.messages import envelope
+from taskqueue.messages import original
 from taskqueue.tasks import (
     CancelAnswer,
     Cancelled,
+    Conflicting,
     Counts,
     DeadLetter,
+    Delivery,
     Failed,
     NewTask,
     Placement,
@@ -55,8 +57,9 @@ class MemoryStore:
         self._tables.arrived({record.delivery.algorithm for record in kept if isinstance(record, Retrying)})
         return written
 
-    async def place(self, placements: Sequence[Placement]) -> None:
-        for placement in placements:
+    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
+        for delivery, placement in placements:
+            self._entry_of(delivery)
             entry = self._open_entry(placement.id, placement.attempt)
             if entry is not None:
                 self._tables.change(
@@ -88,7 +91,8 @@ class MemoryStore:
         return CancelAnswer.REQUESTED
 
     async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        return {task_id for task_id, row in (await self.lookup(list(ids))).items() if row.cancel_requested}
+        rows = await self.lookup(list(ids))
+        return {i for i, row in rows.items() if row.cancel_requested or row.state is TaskState.CANCELLED}
 
     async def counts(self) -> list[Counts]:
         by_algorithm: dict[str, dict[TaskState, int]] = {}
@@ -118,12 +122,21 @@ class MemoryStore:
         entry = self._tables.entries.get(task_id)
         return entry if entry is not None and not entry.ended and entry.row.attempt <= attempt else None
 
-    def _record(self, record: Record) -> bool:
-        delivery = record.delivery
+    def _entry_of(self, delivery: Delivery) -> Entry:
+        """Its entry; one made from it, if there is none."""
         entry = self._tables.entries.get(delivery.id)
         if entry is None:
             row = new_row(delivery, TaskState.RUNNING, delivery.attempt, self._tables.clock.wall())
             entry = self._tables.entries[delivery.id] = Entry(next(self._tables.sequence), row)
+        return entry
+
+    def _record(self, record: Record) -> bool:
+        if isinstance(record, Conflicting):
+            failed = Failed(record.delivery, FailureCode.ID_CONFLICT, record.message)
+            self._tables.dead_letters.append(self._dead_letter(failed, ()))
+            return True
+        delivery = record.delivery
+        entry = self._entry_of(delivery)
         if entry.ended:
             return False
         if entry.row.attempt > delivery.attempt:
@@ -154,7 +167,7 @@ class MemoryStore:
                 self._tables.next_attempt(entry, attempt + 1, self._tables.clock.to_steady(record.available_at))
             case Failed():
                 self._tables.end(entry, TaskState.FAILED, attempt=attempt, **self._why(record, entry))
-                self._tables.dead_letters.append(self._dead_letter(record, entry))
+                self._tables.dead_letters.append(self._dead_letter(record, entry.row.history))
 
     def _why(self, record: Retrying | Failed, entry: Entry) -> dict[str, Any]:
         history = record.history or (
@@ -170,7 +183,7 @@ class MemoryStore:
         runner = record.runner or entry.row.runner
         return {"error_code": record.code, "error_message": record.message, "history": history, "runner": runner}
 
-    def _dead_letter(self, record: Failed, entry: Entry) -> DeadLetter:
+    def _dead_letter(self, record: Failed, history: tuple[HistoryEntry, ...]) -> DeadLetter:
         return DeadLetter(
             dead_id=len(self._tables.dead_letters) + 1,
             task_id=record.delivery.id,
@@ -178,8 +191,8 @@ class MemoryStore:
             code=record.code,
             message=record.message,
             traceback=record.traceback,
-            body=envelope(record.delivery),
+            body=original(record.delivery),
             headers=record.delivery.headers,
-            history=entry.row.history,
+            history=history,
             created_at=self._tables.clock.wall(),
         )

@@ -7,11 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from runnerlib.contract import HistoryEntry, TaskState, strict_json
-from taskqueue.messages import envelope
+from runnerlib.contract import FailureCode, HistoryEntry, TaskState, strict_json
+from taskqueue.messages import original
 from taskqueue.sql import statements
 from taskqueue.sql.rows import clean, clean_or_none, history_from, history_text
-from taskqueue.tasks import Cancelled, Delivery, Failed, Record, Retrying, Succeeded
+from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Placement, Record, Retrying, Succeeded
+
+#: What concerns the row of its task.
+_Outcome = Succeeded | Failed | Cancelled | Retrying
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,10 @@ def _fence(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
 
 def _decide(record: Record, row: _Known | None, writes: _Writes, now: Moment) -> bool:
     delivery = record.delivery
+    if isinstance(record, Conflicting):
+        failed = Failed(delivery, FailureCode.ID_CONFLICT, record.message)
+        writes.dead_letters.append(_dead_letter(failed, None, now))
+        return True
     if row is not None and row.ended:
         return False
     if row is not None and row.attempt > delivery.attempt:
@@ -96,7 +103,7 @@ def _explain_retry(record: Record, row: _Known, writes: _Writes, now: Moment) ->
     return True
 
 
-def _values(record: Record, row: _Known | None, now: Moment) -> dict[str, Any]:
+def _values(record: _Outcome, row: _Known | None, now: Moment) -> dict[str, Any]:
     if isinstance(record, Retrying):
         return {
             "new_attempt": record.delivery.attempt + 1,
@@ -146,7 +153,7 @@ def _why(record: Retrying | Failed, row: _Known | None, now: Moment) -> dict[str
     }
 
 
-def _new_row(record: Record, values: dict[str, Any], now: Moment) -> dict[str, Any]:
+def _new_row(record: _Outcome, values: dict[str, Any], now: Moment) -> dict[str, Any]:
     """A task that the store meets for the first time: the queue is not in this database, or the row was purged."""
     row = new_task_values(record.delivery, now)
     row |= {name.removeprefix("new_"): value for name, value in values.items() if name != "new_now"}
@@ -183,11 +190,32 @@ def _dead_letter(record: Failed, history: str | None, now: Moment) -> dict[str, 
         "code": record.code.value,
         "message": clean(record.message),
         "traceback": clean_or_none(record.traceback),
-        "body": envelope(delivery),
+        "body": original(delivery),
         "headers": strict_json.dumps(delivery.headers).decode(),
         "history": history,
         "created_at": now.wall,
     }
+
+
+def place_runs(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: Moment) -> None:
+    """Marks runs as running; what the database has not seen yet is put in."""
+    known = _fence(connection, [delivery.id for delivery, _ in placements])
+    missing = [delivery for delivery, _ in placements if delivery.id not in known]
+    if missing:
+        running = {"state": TaskState.RUNNING.value, "available_at": now.steady}
+        rows = [new_task_values(each, now) | running | {"attempt": each.attempt} for each in missing]
+        connection.execute(statements.INSERT_NEW[connection.dialect.name], rows)
+    values = [
+        {
+            "the_id": placement.id,
+            "the_attempt": placement.attempt,
+            "new_runner": clean(placement.runner),
+            "new_boot": clean(placement.boot),
+            "new_now": now.wall,
+        }
+        for _, placement in placements
+    ]
+    connection.execute(statements.PLACE, values)
 
 
 def _execute(connection: Connection, writes: _Writes) -> None:

@@ -112,7 +112,8 @@ CANCEL_RUNNING = (
     .values(cancel_requested=True, updated_at=bindparam("new_now"))
 )
 MARKED = select(tasks.c.id).where(
-    tasks.c.id.in_(bindparam("the_ids", expanding=True)) & tasks.c.cancel_requested.is_(True)
+    tasks.c.id.in_(bindparam("the_ids", expanding=True))
+    & (tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value))
 )
 
 INSERT_DEAD_LETTER = insert(dead_letters)

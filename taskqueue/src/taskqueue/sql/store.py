@@ -13,11 +13,21 @@ from taskqueue.outstanding import Outstanding
 from taskqueue.sql import statements
 from taskqueue.sql.failures import translated
 from taskqueue.sql.readers import Readers
-from taskqueue.sql.recording import Moment, write_records
+from taskqueue.sql.recording import Moment, place_runs, write_records
 from taskqueue.sql.rows import DEAD_LETTER_COLUMNS, clean, dead_letter, task_row
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.sql.writer import Value, Writer
-from taskqueue.tasks import CancelAnswer, Counts, DeadLetter, Placement, Record, Retrying, TaskRow
+from taskqueue.tasks import (
+    CancelAnswer,
+    Conflicting,
+    Counts,
+    DeadLetter,
+    Delivery,
+    Placement,
+    Record,
+    Retrying,
+    TaskRow,
+)
 from taskqueue.waiters import Waiters
 
 
@@ -80,28 +90,16 @@ class SqlStore:
         def then(written: list[bool]) -> None:
             kept = [record for record, done in zip(records, written, strict=True) if done]
             self._outstanding.mark_over(record.delivery for record in kept)
-            self._waiters.ended(record.delivery.id for record in kept if not isinstance(record, Retrying))
+            self._waiters.ended(record.delivery.id for record in kept if not isinstance(record, Retrying | Conflicting))
             again = {record.delivery.algorithm for record in kept if isinstance(record, Retrying)}
             if again:
                 self._arrived(again)
 
         return await self._write(write, then=then)
 
-    async def place(self, placements: Sequence[Placement]) -> None:
-        if not placements:
-            return
-        now = self._clock.wall()
-        values = [
-            {
-                "the_id": placement.id,
-                "the_attempt": placement.attempt,
-                "new_runner": clean(placement.runner),
-                "new_boot": clean(placement.boot),
-                "new_now": now,
-            }
-            for placement in placements
-        ]
-        await self._write(lambda connection: _execute(connection, statements.PLACE, values))
+    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
+        if placements:
+            await self._write(lambda connection: place_runs(connection, placements, self._moment()))
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         if not updates:
