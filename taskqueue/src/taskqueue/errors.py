@@ -23,3 +23,7 @@ class QueueClosed(TaskQueueError):
 
 class UnsuitableFile(TaskQueueError):
     """The SQLite file cannot be used: a network filesystem, or a database that a newer version wrote."""
+
+
+class UnsuitableAddress(TaskQueueError):
+    """QUEUE_URL and DATABASE_URL do not go together, or cannot be used. Its text says what to set."""
