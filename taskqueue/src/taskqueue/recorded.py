@@ -1,0 +1,81 @@
+"""A broker's queue whose tasks are known to the store as soon as they are sent: what a gateway publishes through."""
+
+from collections.abc import Sequence
+
+from taskqueue.protocols import Feed, Ledger, TaskQueue
+from taskqueue.tasks import Delivery, NewTask, Published, Reply
+
+
+class RecordedQueue:
+    """See `taskqueue.protocols.TaskQueue`; the caller opens and closes `queue` and `ledger`.
+
+    A task is sent first and its row is written second. When this process dies in between, the task runs all the same
+    and gets its row from the controller; a row without a task would be waited for in vain.
+    """
+
+    def __init__(self, queue: TaskQueue, ledger: Ledger) -> None:
+        self._queue = queue
+        self._ledger = ledger
+
+    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+        """Sends what the store does not know yet. Raises QueueUnavailable or StoreUnavailable.
+
+        After either, some tasks may have been sent: the same again, with the same ids, makes each of them one task.
+        """
+        rows = await self._ledger.lookup(list(dict.fromkeys(task.id for task in tasks)))
+        sorted_out = _SortedOut(tasks, {task_id: row.digest for task_id, row in rows.items()})
+        if sorted_out.unknown:
+            await self._queue.publish(sorted_out.unknown)
+        admitted = [*sorted_out.unknown, *sorted_out.tombstones]
+        if not admitted:
+            return sorted_out.verdicts({})
+        outcomes = await self._ledger.admit(admitted)
+        return sorted_out.verdicts(dict(zip((task.id for task in admitted), outcomes, strict=True)))
+
+    async def feed(self, algorithm: str) -> Feed:
+        return await self._queue.feed(algorithm)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        await self._queue.ack(deliveries)
+
+    async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
+        await self._queue.retry(deliveries, delay_seconds)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        await self._queue.release(deliveries)
+
+    async def reply(self, replies: Sequence[Reply]) -> None:
+        await self._queue.reply(replies)
+
+
+class _SortedOut:
+    """The tasks of one call, by what the store knows of their ids.
+
+    `unknown` is to be sent. `tombstones` were cancelled before they came: they only get their content.
+    """
+
+    def __init__(self, tasks: Sequence[NewTask], known: dict[str, str]) -> None:
+        self._tasks = tasks
+        self._digests = known
+        self.unknown: list[NewTask] = []
+        self.tombstones: list[NewTask] = []
+        for task in tasks:
+            digest = known.get(task.id)
+            if not digest:
+                known[task.id] = task.digest
+                (self.unknown if digest is None else self.tombstones).append(task)
+
+    def verdicts(self, outcomes: dict[str, Published]) -> list[Published]:
+        """One for each task, given what the store said of those it was asked to admit."""
+        to_accept = {task.id for task in self.unknown}
+        found = []
+        for task in self._tasks:
+            if self._digests[task.id] != task.digest or outcomes.get(task.id) is Published.CONFLICT:
+                found.append(Published.CONFLICT)
+            elif task.id in to_accept:
+                # Known by now to the store, too: its controller, or another sender of the same, was faster.
+                to_accept.discard(task.id)
+                found.append(Published.ACCEPTED)
+            else:
+                found.append(Published.DUPLICATE)
+        return found

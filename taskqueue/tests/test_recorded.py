@@ -1,0 +1,185 @@
+"""A queue whose tasks get their row in a store beside it. A table stands in for the store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from runnerlib.contract import TaskState
+from taskqueue.errors import QueueUnavailable, StoreUnavailable
+from taskqueue.memory import open_memory
+from taskqueue.memory.queue import MemoryQueue
+from taskqueue.memory.store import MemoryStore
+from taskqueue.recorded import RecordedQueue
+from taskqueue.tasks import NewTask, Published, TaskRow
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+MakeTask = Callable[..., NewTask]
+ACCEPTED, DUPLICATE, CONFLICT = Published.ACCEPTED, Published.DUPLICATE, Published.CONFLICT
+
+
+@dataclass
+class Book:
+    """A ledger over a table: publishing into it makes rows. It can be away, and others can write first."""
+
+    table: MemoryQueue
+    store: MemoryStore
+    away: bool = False
+    before_admit: list[NewTask] = field(default_factory=list)
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
+        return await self.store.lookup(ids)
+
+    async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
+        if self.away:
+            raise StoreUnavailable("the database does not answer")
+        await self.table.publish(self.before_admit)
+        return await self.table.publish(tasks)
+
+
+@dataclass
+class Broker:
+    """Accepts everything, like a broker; remembers what was sent."""
+
+    sent: list[str] = field(default_factory=list)
+    away: bool = False
+
+    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+        if self.away:
+            raise QueueUnavailable("the broker does not answer")
+        self.sent += [task.id for task in tasks]
+        return [ACCEPTED] * len(tasks)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is not used here")
+
+
+@dataclass
+class Place:
+    broker: Broker
+    book: Book
+    queue: RecordedQueue
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Place]:
+    table, store = open_memory()
+    try:
+        broker, book = Broker(), Book(table, store)
+        yield Place(broker, book, RecordedQueue(broker, book))
+    finally:
+        await table.close()
+
+
+def test_task_is_sent_and_has_a_row(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            assert await place.queue.publish([make_task("a"), make_task("b")]) == [ACCEPTED, ACCEPTED]
+            assert place.broker.sent == ["a", "b"]
+            rows = await place.book.lookup(["a", "b"])
+            assert [row.state for row in rows.values()] == [TaskState.QUEUED] * 2
+
+    run(scenario())
+
+
+def test_same_task_again_is_not_sent_again(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            await place.queue.publish([make_task("a")])
+            again = [make_task("a"), make_task("b"), make_task("a", payload={"text": "other"})]
+            assert await place.queue.publish(again) == [DUPLICATE, ACCEPTED, CONFLICT]
+            assert place.broker.sent == ["a", "b"]
+            assert await place.queue.publish([]) == []
+
+    run(scenario())
+
+
+def test_same_id_twice_in_one_call_is_one_task(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            tasks = [make_task("a"), make_task("a"), make_task("a", payload={"text": "other"})]
+            assert await place.queue.publish(tasks) == [ACCEPTED, DUPLICATE, CONFLICT]
+            assert place.broker.sent == ["a"]
+
+    run(scenario())
+
+
+def test_task_that_was_cancelled_before_it_came_is_not_sent(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            await place.book.store.cancel("a")
+            assert await place.queue.publish([make_task("a"), make_task("a")]) == [DUPLICATE, DUPLICATE]
+            assert place.broker.sent == []
+            row = await place.book.store.get("a")
+            assert row is not None
+            assert (row.state, row.algorithm, row.digest) == (TaskState.CANCELLED, "upper", make_task("a").digest)
+
+    run(scenario())
+
+
+def test_controller_that_is_faster_than_the_row_changes_nothing_for_the_sender(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            place.book.before_admit = [make_task("a")]
+            assert await place.queue.publish([make_task("a")]) == [ACCEPTED]
+
+    run(scenario())
+
+
+def test_other_task_that_takes_the_id_in_between_is_told(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            place.book.before_admit = [make_task("a", payload={"text": "other"})]
+            assert await place.queue.publish([make_task("a"), make_task("b")]) == [CONFLICT, ACCEPTED]
+
+    run(scenario())
+
+
+def test_nothing_is_recorded_that_was_not_sent(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            place.broker.away = True
+            with pytest.raises(QueueUnavailable):
+                await place.queue.publish([make_task("a")])
+            assert await place.book.lookup(["a"]) == {}
+
+    run(scenario())
+
+
+def test_what_was_sent_without_its_row_can_be_sent_again(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            place.book.away = True
+            with pytest.raises(StoreUnavailable):
+                await place.queue.publish([make_task("a")])
+            place.book.away = False
+            assert await place.queue.publish([make_task("a")]) == [ACCEPTED]
+            assert place.broker.sent == ["a", "a"]
+
+    run(scenario())
+
+
+def test_everything_else_is_the_queue_s(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        table, store = open_memory()
+        queue = RecordedQueue(table, Book(*open_memory()))
+        await queue.publish([make_task("a"), make_task("b")])
+        feed = await queue.feed("upper")
+        await feed.set_prefetch(2)
+        async with asyncio.timeout(5):
+            deliveries = await feed.take(2)
+        await queue.reply([])
+        await queue.release(deliveries[:1])
+        await queue.retry(deliveries[1:], [0.0])
+        await queue.ack(deliveries[1:])
+        async with asyncio.timeout(5):
+            again = [*await feed.take(1), *await feed.take(1)]
+        assert sorted((delivery.id, delivery.attempt) for delivery in again) == [("a", 1), ("b", 2)]
+        await queue.ack(again)
+        assert {row.state for row in (await store.lookup(["a", "b"])).values()} == {TaskState.CANCELLED}
+        await table.close()
+
+    run(scenario())
