@@ -1,0 +1,50 @@
+"""Opens what may not be there yet: the services of an environment start in any order."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeVar
+
+from runnerlib.service.lifecycle import StartupError
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import QueueUnavailable, StoreUnavailable, TaskQueueError
+
+log = get_logger(__name__)
+T = TypeVar("T")
+Report = Callable[[str, bool, str], None]
+
+STORE = "store"
+FIRST_PAUSE_SECONDS = 0.25
+MOST_PAUSE_SECONDS = 5.0
+
+
+async def opened(stack: AsyncExitStack, context: AbstractAsyncContextManager[T]) -> T:
+    """Enters it on `stack`. Raises StartupError with its sentence when it cannot be used as it is configured."""
+    try:
+        return await stack.enter_async_context(context)
+    except TaskQueueError as error:
+        raise StartupError(str(error)) from None
+
+
+async def opened_when_there(
+    stack: AsyncExitStack, open_store: Callable[[], AbstractAsyncContextManager[T]], report: Report
+) -> T:
+    """The same for a server that is away: waits until it answers. `report` gets (part, ready, reason), as Health.set."""
+    pause, told = FIRST_PAUSE_SECONDS, ""
+    while True:
+        try:
+            value = await stack.enter_async_context(open_store())
+        except (StoreUnavailable, QueueUnavailable) as error:
+            reason = str(error)
+        except TaskQueueError as error:
+            raise StartupError(str(error)) from None
+        else:
+            report(STORE, True, "")
+            return value
+        report(STORE, False, reason)
+        if reason != told:
+            log.warning("the store cannot be opened yet; it is tried again until it answers", reason=reason)
+            told = reason
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, hides nothing
+        pause = min(2 * pause, MOST_PAUSE_SECONDS)
