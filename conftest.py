@@ -13,6 +13,8 @@ import runnerlib
 import taskqueue
 import worker
 
+pytest_plugins = ["servers.fixtures"]
+
 __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue", "worker"]
 
 
