@@ -1,0 +1,345 @@
+"""One AMQP channel with awaitable calls. Never used again once it is closed."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pika import exceptions, spec
+
+from taskqueue.errors import QueueUnavailable
+from taskqueue.rabbitmq.reasons import reason_of
+from taskqueue.rabbitmq.wire import Wire
+
+#: A call that the broker has not answered by then is given up, and the channel with it.
+ANSWER_SECONDS = 15.0
+#: How long closing in good order may take.
+CLOSE_SECONDS = 2.0
+
+#: What pika raises for a channel or a connection that is no longer open.
+_NOT_OPEN = (exceptions.AMQPChannelError, exceptions.AMQPConnectionError)
+#: What pika raises for a message that AMQP cannot carry.
+_NOT_ENCODABLE = (exceptions.ShortStringTooLong, exceptions.UnsupportedAMQPFieldException, AssertionError)
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMessage:
+    """A message as the broker handed it over. `tag` settles it, on the channel it came by."""
+
+    tag: int
+    body: bytes
+    properties: spec.BasicProperties
+    redelivered: bool
+    routing_key: str
+    exchange: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedMessage:
+    """A mandatory message that no queue wanted. The broker confirms it all the same, right after."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: spec.BasicProperties
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What the broker says of a queue: messages that are ready, and its consumers."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+class Channel:
+    """Calls raise QueueUnavailable once the channel is closed, also those that were waiting for an answer.
+
+    The broker may close just the channel (an unknown tag, other arguments, consumer timeout) or cancel just a consumer
+    while the connection lives: `closed` is set, or the consumer's `on_cancel` called.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        #: set once the channel is closed, by whomever
+        self.closed = asyncio.Event()
+        #: why it was closed, and the broker's code for it (0: not closed by the broker)
+        self.close_reason = ""
+        self.close_code = 0
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._on_cancel: dict[str, Callable[[], None]] = {}
+        self._when_closed: list[Callable[[str], None]] = []
+        self._consumers = 0
+        self._getting = asyncio.Lock()
+        self._got: asyncio.Future[IncomingMessage | None] | None = None
+        self._opened: asyncio.Future[Any] = self._expect()
+        try:
+            self._raw = wire.channel(on_open_callback=lambda _: _answer(self._opened, None))
+        except _NOT_OPEN as error:
+            raise QueueUnavailable(f"No channel to the broker: {reason_of(error)}.") from None
+        self._raw.add_on_close_callback(self._on_raw_closed)
+        self._raw.add_on_cancel_callback(self._on_broker_cancel)
+        self._raw.add_callback(self._on_get_empty, [spec.Basic.GetEmpty], one_shot=False)
+
+    async def opened(self) -> None:
+        """Waits until the broker has opened it; the first thing to do with a new channel."""
+        await self._answered(self._opened, "opening a channel")
+
+    @property
+    def is_open(self) -> bool:
+        return not self.closed.is_set()
+
+    def when_closed(self, callback: Callable[[str], None]) -> None:
+        """Has `callback(reason)` called once, when the channel closes; at once if it is closed already."""
+        if self.is_open:
+            self._when_closed.append(callback)
+        else:
+            callback(self.close_reason)
+
+    async def declare_queue(
+        self,
+        name: str,
+        *,
+        arguments: dict[str, Any] | None = None,
+        passive: bool = False,
+        durable: bool = True,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+    ) -> QueueState:
+        """Makes the queue, or finds it. Other arguments than it has (406), or a missing one (404) close the channel."""
+        frame = await self._call(
+            f"declaring queue '{name}'",
+            lambda answer: self._raw.queue_declare(
+                queue=name,
+                passive=passive,
+                durable=durable,
+                exclusive=exclusive,
+                auto_delete=auto_delete,
+                arguments=arguments,
+                callback=answer,
+            ),
+        )
+        return QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count)
+
+    async def declare_exchange(self, name: str, kind: str, *, arguments: dict[str, Any] | None = None) -> None:
+        """Makes the durable exchange, or finds it."""
+        await self._call(
+            f"declaring exchange '{name}'",
+            lambda answer: self._raw.exchange_declare(
+                exchange=name, exchange_type=kind, durable=True, arguments=arguments, callback=answer
+            ),
+        )
+
+    async def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        await self._call(
+            f"binding queue '{queue}' to '{exchange}'",
+            lambda answer: self._raw.queue_bind(queue, exchange, routing_key=routing_key, callback=answer),
+        )
+
+    async def qos(self, count: int) -> None:
+        """Most unsettled messages of each consumer that starts after this; a running one keeps its own."""
+        await self._call(
+            "setting the prefetch", lambda answer: self._raw.basic_qos(prefetch_count=count, callback=answer)
+        )
+
+    async def consume(
+        self,
+        queue: str,
+        on_message: Callable[[IncomingMessage], None],
+        on_cancel: Callable[[], None],
+        *,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+    ) -> str:
+        """Starts a consumer; returns its tag. The first messages may come before this returns.
+
+        `on_message` must not raise. `on_cancel` is called once if the broker cancels the consumer: then give the
+        channel up, for what the broker still delivers to that tag is lost on it.
+        """
+        self._consumers += 1
+        tag = f"c{self._consumers}"
+        self._on_cancel[tag] = on_cancel
+
+        def deliver(_: Any, method: spec.Basic.Deliver, properties: spec.BasicProperties, body: bytes) -> None:
+            on_message(_incoming(method, properties, body))
+
+        await self._call(
+            f"consuming from queue '{queue}'",
+            lambda answer: self._raw.basic_consume(
+                queue, deliver, auto_ack=auto_ack, exclusive=exclusive, consumer_tag=tag, callback=answer
+            ),
+        )
+        return tag
+
+    async def cancel(self, tag: str) -> None:
+        """Ends a consumer. Messages that were on their way still come to its `on_message`, before this returns."""
+        self._on_cancel.pop(tag, None)
+        if tag not in self._raw.consumer_tags:
+            return
+
+        def start(answer: Callable[[Any], None]) -> None:
+            self._raw.basic_cancel(tag, callback=answer)
+            # Otherwise pika rejects what still comes, and the broker counts each of these as a failed delivery.
+            self._raw._cancelled.discard(tag)
+
+        await self._call("ending a consumer", start)
+
+    async def get(self, queue: str) -> IncomingMessage | None:
+        """Takes one message, if there is one."""
+        async with self._getting:
+            self._raise_if_closed()
+            waiting = self._got = self._expect()
+            try:
+                self._raw.basic_get(queue, self._on_get_ok)
+            except _NOT_OPEN as error:
+                self._pending.discard(waiting)
+                raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
+            message: IncomingMessage | None = await self._answered(waiting, f"getting from queue '{queue}'")
+            return message
+
+    def ack(self, tag: int, multiple: bool = False) -> None:
+        """Settles a message (with `multiple`: all up to it). Nothing happens when the channel is closed."""
+        if self._raw.is_open:
+            with suppress(*_NOT_OPEN):
+                self._raw.basic_ack(tag, multiple)
+
+    def nack(self, tag: int, requeue: bool = True, multiple: bool = False) -> None:
+        """Gives a message back to the head of its queue, or to its dead letters. Nothing happens when closed."""
+        if self._raw.is_open:
+            with suppress(*_NOT_OPEN):
+                self._raw.basic_nack(tag, multiple, requeue)
+
+    async def confirm_mode(
+        self, on_confirm: Callable[[int, bool, bool], None], on_return: Callable[[ReturnedMessage], None]
+    ) -> None:
+        """From now on the broker confirms what is published: `on_confirm(number, multiple, is_ack)`.
+
+        Messages are numbered from 1. A mandatory one that no queue wants comes to `on_return` before it is confirmed.
+        """
+
+        def confirmed(frame: Any) -> None:
+            method = frame.method
+            on_confirm(method.delivery_tag, method.multiple, isinstance(method, spec.Basic.Ack))
+
+        def returned(_: Any, method: spec.Basic.Return, properties: spec.BasicProperties, body: bytes) -> None:
+            on_return(ReturnedMessage(method.exchange, method.routing_key, body, properties, str(method.reply_text)))
+
+        self._raw.add_on_return_callback(returned)
+        await self._call("turning on confirms", lambda answer: self._raw.confirm_delivery(confirmed, callback=answer))
+
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: spec.BasicProperties, *, mandatory: bool
+    ) -> None:
+        """Writes a message. Raises QueueUnavailable when closed, and ValueError for what AMQP cannot carry."""
+        self._raise_if_closed()
+        try:
+            self._raw.basic_publish(exchange, routing_key, body, properties, mandatory)
+        except _NOT_OPEN as error:
+            raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
+        except _NOT_ENCODABLE as error:
+            raise ValueError(f"AMQP cannot carry this message: {type(error).__name__}.") from None
+
+    async def close(self) -> None:
+        """Closes in good order, or gives the channel up when that takes too long. What is unsettled comes again."""
+        with suppress(*_NOT_OPEN):
+            if self._raw.is_open:
+                self._raw.close()
+        if self.is_open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.closed.wait()
+        self._over("closed on this side")
+
+    async def _call(self, doing: str, start: Callable[[Callable[[Any], None]], None]) -> Any:
+        """Sends a request whose answer pika gives to a callback, and waits for the answer."""
+        self._raise_if_closed()
+        waiting = self._expect()
+        try:
+            start(lambda frame: _answer(waiting, frame))
+        except _NOT_OPEN as error:
+            self._pending.discard(waiting)
+            raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
+        except _NOT_ENCODABLE as error:
+            self._pending.discard(waiting)
+            raise ValueError(f"AMQP cannot carry this name or argument ({doing}).") from error
+        return await self._answered(waiting, doing)
+
+    def _expect(self) -> asyncio.Future[Any]:
+        waiting = asyncio.get_running_loop().create_future()
+        self._pending.add(waiting)
+        return waiting
+
+    async def _answered(self, waiting: asyncio.Future[Any], doing: str) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await waiting
+        except TimeoutError:
+            # pika sends nothing more on it until the answer comes: no use to anybody.
+            sentence = f"the broker did not answer within {ANSWER_SECONDS:g} s ({doing})"
+            await self._give_up(sentence)
+            raise QueueUnavailable(f"The queue is not available: {sentence}.") from None
+        finally:
+            self._pending.discard(waiting)
+
+    async def _give_up(self, reason: str) -> None:
+        with suppress(*_NOT_OPEN):
+            self._raw.close()
+        self._over(reason)
+
+    def _raise_if_closed(self) -> None:
+        if not self.is_open:
+            raise QueueUnavailable(self._closed_sentence(self.close_reason))
+
+    def _closed_sentence(self, reason: str) -> str:
+        return f"The channel to the broker is closed: {reason}."
+
+    def _on_raw_closed(self, _: Any, error: BaseException) -> None:
+        if isinstance(error, exceptions.ChannelClosedByBroker) and self.is_open:
+            self.close_code = error.reply_code
+        self._over(reason_of(error))
+
+    def _over(self, reason: str) -> None:
+        if not self.is_open:
+            return
+        self.close_reason = reason
+        self.closed.set()
+        self._on_cancel.clear()
+        for waiting in self._pending:
+            if not waiting.done():
+                waiting.set_exception(QueueUnavailable(self._closed_sentence(reason)))
+        self._pending.clear()
+        listeners, self._when_closed = self._when_closed, []
+        for listener in listeners:
+            listener(reason)
+
+    def _on_broker_cancel(self, frame: Any) -> None:
+        on_cancel = self._on_cancel.pop(frame.method.consumer_tag, None)
+        if on_cancel is not None:
+            on_cancel()
+
+    def _on_get_ok(self, _: Any, method: spec.Basic.GetOk, properties: spec.BasicProperties, body: bytes) -> None:
+        waiting, self._got = self._got, None
+        if waiting is None or waiting.done():
+            self.nack(method.delivery_tag)
+        else:
+            waiting.set_result(_incoming(method, properties, body))
+
+    def _on_get_empty(self, _: Any) -> None:
+        waiting, self._got = self._got, None
+        if waiting is not None:
+            _answer(waiting, None)
+
+
+def _incoming(
+    method: spec.Basic.Deliver | spec.Basic.GetOk, properties: spec.BasicProperties, body: bytes
+) -> IncomingMessage:
+    return IncomingMessage(
+        method.delivery_tag, body, properties, method.redelivered, method.routing_key, method.exchange
+    )
+
+
+def _answer(waiting: asyncio.Future[Any], value: Any) -> None:
+    if not waiting.done():
+        waiting.set_result(value)

@@ -1,0 +1,84 @@
+"""Keeps something consuming: a channel of its own, opened again whenever it, or what it carries, is lost."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from taskqueue.errors import QueueClosed, QueueUnavailable
+from taskqueue.rabbitmq.channel import Channel
+from taskqueue.rabbitmq.link import Link, Report
+
+_log = logging.getLogger(__name__)
+
+#: Health means that messages flow: who cannot consume for longer is reported.
+REPORT_AFTER_SECONDS = 5.0
+#: The pause before a channel is opened again grows from the first to the second.
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+#: How long one try waits for a connection; then it starts over, and says so.
+_CONNECT_SECONDS = 30.0
+
+
+class Keeper:
+    """Runs `serve(channel)` on one channel after the other, until it returns. `name` is what is consumed."""
+
+    def __init__(self, link: Link, name: str, report: Report) -> None:
+        self._link = link
+        self._name = name
+        self._report = report
+        self._part = f"queue {name}"
+        self._failures = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._reason = "not connected yet"
+        self._reported = False
+
+    async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
+        self._lost("not connected yet")
+        try:
+            while True:
+                try:
+                    channel = await self._link.channel(_CONNECT_SECONDS)
+                except QueueUnavailable as error:
+                    self._lost(str(error))
+                    continue
+                try:
+                    await serve(channel)
+                    return
+                except QueueUnavailable as error:
+                    self._lost(str(error))
+                    _log.warning("%s is not consumed for now: %s", self._name, error)
+                finally:
+                    await channel.close()
+                await self._pause()
+        except QueueClosed:
+            return
+        finally:
+            self.flowing()
+
+    def flowing(self) -> None:
+        """Told by `serve`: it consumes (or has nothing to consume)."""
+        self._failures = 0
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._reported:
+            self._reported = False
+            self._report(self._part, True, "")
+
+    def _lost(self, reason: str) -> None:
+        self._reason = reason
+        if self._alarm is None and not self._reported:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(REPORT_AFTER_SECONDS, self._sound)
+
+    def _sound(self) -> None:
+        self._alarm = None
+        self._reported = True
+        self._report(self._part, False, f"no tasks are consumed from {self._name}: {self._reason}")
+
+    async def _pause(self) -> None:
+        """Jittered: the feeds of one connection are lost together."""
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
