@@ -1,0 +1,188 @@
+"""The whole environment in processes that a test can kill, each with its own ports and data folder."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from servers.processes import free_port
+
+RUNNERS = Path(__file__).parent.parent / "runners"
+#: Every wait of these tests ends by then, whatever happens.
+PATIENCE_SECONDS = 40.0
+
+
+def until(condition: Callable[[], Any], what: str, within_seconds: float = PATIENCE_SECONDS) -> Any:
+    """Waits for a true answer and returns it; fails the test with `what` when the time is over."""
+    deadline = time.monotonic() + within_seconds
+    pause = threading.Event()
+    while True:
+        with contextlib.suppress(requests.RequestException):
+            if answer := condition():
+                return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_seconds:.0f} s: {what}")
+        pause.wait(0.05)
+
+
+@dataclass
+class Service:
+    """One process of the environment; the same command, port and files at every start."""
+
+    name: str
+    command: list[str]
+    port: int
+    settings: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, ready: bool = True) -> "Service":
+        environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")} | self.settings
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, env=environment, stdout=log, stderr=log)
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        def answer() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"{self.name} ended by itself:\n{self.log.read_text()[-3000:]}"
+            return requests.get(f"{self.url}/healthz/ready", timeout=2).status_code == 200
+
+        until(answer, f"{self.name} ready; see {self.log}")
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def _end(self, with_signal: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(with_signal)
+        code = self.process.wait(30)
+        self.process = None
+        return code
+
+
+@dataclass
+class Environment:
+    folder: Path
+    services: list[Service] = field(default_factory=list)
+    core_settings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.discovery = self._service(
+            "discovery", ["runner_discovery"], {"SNAPSHOT_PATH": str(self.folder / "discovery.json")}
+        )
+        self.core = self._service(
+            "core",
+            ["worker.core"],
+            {
+                "DISCOVERY_URL": self.discovery.url,
+                "DATA_FOLDER": str(self.folder),
+                "RETRY_STEPS_SECONDS": "[0.2, 0.4]",
+                **self.core_settings,
+            },
+        )
+
+    def _service(self, name: str, module: list[str], settings: dict[str, str]) -> Service:
+        port = free_port()
+        service = Service(
+            name,
+            [sys.executable, "-P", "-m", *module],
+            port,
+            {"PORT": str(port), "HOST": "127.0.0.1", "LOG_FORMAT": "json", **settings},
+            self.folder / f"{name}.log",
+        )
+        self.services.append(service)
+        return service
+
+    def runner(self, folder: str, name: str | None = None, **settings: str) -> Service:
+        """A runner of tests/runners, or of an absolute folder; not started yet."""
+        return self._service(
+            name or folder,
+            ["runnerlib"],
+            {
+                "NAME": name or folder,
+                "RUNNER_ADAPTER": str(RUNNERS / folder / "runner_adapter.py"),
+                "DISCOVERY_URL": self.discovery.url,
+                "GRACE_SECONDS": "3",
+                **settings,
+            },
+        )
+
+    def start(self, *runners: str) -> "Environment":
+        """Discovery, controller + gateway, and these runners; returns when all algorithms can be asked for."""
+        self.discovery.start()
+        self.core.start()
+        started = [self.runner(folder).start() for folder in runners]
+        for runner in started:
+            self.wait_offered(runner)
+        return self
+
+    def wait_offered(self, runner: Service) -> None:
+        def offered() -> bool:
+            catalogue = requests.get(f"{self.discovery.url}/catalogue", timeout=2).json()
+            hosts = {view["host"] for view in catalogue["runners"].values()}
+            known = requests.get(f"{self.core.url}/algorithms", timeout=2).json()
+            return runner.url in hosts and str(known).count(runner.url) > 0
+
+        until(offered, f"{runner.name} in the catalogue of discovery and gateway")
+
+    # what a sender does
+
+    def submit(self, algorithm: str, payload: dict[str, Any], **envelope: Any) -> str:
+        answer = requests.post(
+            f"{self.core.url}/tasks", json={"algorithm": algorithm, "payload": payload, **envelope}, timeout=10
+        )
+        assert answer.status_code in (200, 202), answer.text
+        return str(answer.json()["id"])
+
+    def submit_many(self, algorithm: str, payloads: list[dict[str, Any]]) -> list[str]:
+        ids: list[str] = []
+        for start in range(0, len(payloads), 1000):
+            part = [{"algorithm": algorithm, "payload": payload} for payload in payloads[start : start + 1000]]
+            answer = requests.post(f"{self.core.url}/tasks/batch", json=part, timeout=30)
+            assert answer.status_code == 202, answer.text
+            ids += [entry["id"] for entry in answer.json()]
+        return ids
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        answer = requests.get(f"{self.core.url}/tasks/{task_id}", timeout=10)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def finished(self, task_id: str, within_seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            view = self.task(task_id)
+            return view if view["state"] in ("succeeded", "failed", "cancelled") else None
+
+        view: dict[str, Any] = until(ended, f"task {task_id} ended", within_seconds)
+        return view
+
+    def in_state(self, task_id: str, state: str) -> None:
+        until(lambda: self.task(task_id)["state"] == state, f"task {task_id} {state}")
+
+    def stop(self) -> None:
+        for service in reversed(self.services):
+            if service.process is not None and service.process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    service.stop()
+            if service.process is not None and service.process.poll() is None:
+                service.kill()
