@@ -252,6 +252,13 @@ class Channel:
                     await self.closed.wait()
         self._over("closed on this side")
 
+    def abandon(self, reason: str) -> None:
+        """Closes it without waiting for the broker's answer."""
+        with suppress(*_NOT_OPEN):
+            if self.is_open:
+                self._raw.close()
+        self._over(reason)
+
     async def _call(self, doing: str, start: Callable[[Callable[[Any], None]], None]) -> Any:
         """Sends a request whose answer pika gives to a callback, and waits for the answer."""
         self._raise_if_closed()
@@ -278,15 +285,10 @@ class Channel:
         except TimeoutError:
             # pika sends nothing more on it until the answer comes: no use to anybody.
             sentence = f"the broker did not answer within {ANSWER_SECONDS:g} s ({doing})"
-            await self._give_up(sentence)
+            self.abandon(sentence)
             raise QueueUnavailable(f"The queue is not available: {sentence}.") from None
         finally:
             self._pending.discard(waiting)
-
-    async def _give_up(self, reason: str) -> None:
-        with suppress(*_NOT_OPEN):
-            self._raw.close()
-        self._over(reason)
 
     def _raise_if_closed(self) -> None:
         if not self.is_open:
@@ -330,6 +332,17 @@ class Channel:
         waiting, self._got = self._got, None
         if waiting is not None:
             _answer(waiting, None)
+
+
+async def opened_channel(wire: Wire) -> Channel:
+    """A new channel of this connection, ready for use."""
+    channel = Channel(wire)
+    try:
+        await channel.opened()
+    except asyncio.CancelledError:
+        channel.abandon("no longer wanted")
+        raise
+    return channel
 
 
 def _incoming(

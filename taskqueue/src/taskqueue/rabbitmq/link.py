@@ -9,7 +9,7 @@ from typing import Self
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.address import BrokerAddress
-from taskqueue.rabbitmq.channel import Channel
+from taskqueue.rabbitmq.channel import Channel, opened_channel
 from taskqueue.rabbitmq.reasons import unreachable
 from taskqueue.rabbitmq.wire import CannotConnect, Wire, connect, quiet_pika
 
@@ -79,13 +79,18 @@ class Link:
         """Has `listener()` called when the connection came or went, or `blocked` changed. It must not raise."""
         self._listeners.append(listener)
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be published now; empty when all is well."""
+        return self.blocked if self.connected.is_set() else unreachable(self._address, self._reason)
+
     async def channel(self, timeout_seconds: float = 10.0) -> Channel:
         """Opens a channel; waits for a connection first. Raises QueueUnavailable when the time is over."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._open_channel()
         except TimeoutError:
-            raise QueueUnavailable(unreachable(self._address, self._reason)) from None
+            raise QueueUnavailable(self.trouble or "The broker opened no channel in time.") from None
 
     async def close(self) -> None:
         """Closes the connection in good order, or drops it when that takes too long."""
@@ -106,15 +111,12 @@ class Link:
             if wire is None:
                 continue
             try:
-                channel = Channel(wire)
-                await channel.opened()
+                return await opened_channel(wire)
             except QueueUnavailable:
                 if self._wire is wire and not wire.gone.done():
                     raise
                 # It was lost meanwhile. Let that be noticed, then wait for the next.
                 await asyncio.sleep(0.01)
-            else:
-                return channel
 
     async def _wait_connected(self) -> None:
         if not self.connected.is_set() and not self._closed.is_set():

@@ -13,6 +13,7 @@ from pika.exceptions import AMQPHeartbeatTimeout, ConnectionWrongStateError
 
 from taskqueue.rabbitmq.address import BrokerAddress
 from taskqueue.rabbitmq.reasons import reason_of
+from taskqueue.rabbitmq.salvage import DECODING_ERRORS, salvaged
 
 #: How long a connection that was given up may take to let go of its socket.
 _ABORT_SECONDS = 1.0
@@ -70,6 +71,15 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
+
+    def _read_frame(self) -> Any:
+        try:
+            return super()._read_frame()
+        except DECODING_ERRORS:
+            frame = salvaged(self._frame_buffer)
+            if frame is None:
+                raise
+            return frame
 
     def _flush(self) -> None:
         data = b"".join(self._unsent)
