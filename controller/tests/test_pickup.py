@@ -4,7 +4,7 @@ import pytest
 
 from controller.inflight import Run
 from controller.pickup import AskAll, Attach, Join, Start, before_start, next_step
-from controller.retry import CancelledDecision, Drop, Fail
+from controller.retry import CancelledDecision, Conflict, Drop, Fail
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -41,10 +41,10 @@ def test_tombstone_is_met_by_the_task_that_comes_later(delivery, row):
 
 def test_other_content_under_the_same_id_is_an_id_conflict_and_changes_nothing(delivery, row):
     step = next_step(delivery(), row("running", digest="other"), None, 0)
-    assert isinstance(step, Drop)
-    assert "id_conflict" in step.why
+    assert isinstance(step, Conflict)
+    assert "'t' is the id of another task" in step.message
     ours = Run(Delivery("t", "a", b"[]", "other", attempt=1, receipt=None))
-    assert isinstance(next_step(delivery(), None, ours, 0), Drop)
+    assert isinstance(next_step(delivery(), None, ours, 0), Conflict)
 
 
 def test_lower_attempt_than_the_row_is_stale(delivery, row):

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from controller.controller import Controller
 from controller.dispatch import Tools
+from controller.doorkeeper import Doorkeeper
 from controller.fleet import CatalogueSource, Fleet
 from controller.inflight import InFlight
 from controller.intake import Intake
@@ -19,9 +20,10 @@ from controller.settings import ControllerSettings
 from controller.settling import Settler
 from controller.store_gate import STORE, StoreGate
 from controller.tending import Tending
+from controller.turned_away import TurnedAway
 from controller.upkeep import Upkeep
 from runnerlib.service.health import Health
-from taskqueue.protocols import Sweeper, TaskQueue, TaskStore
+from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
 
 _SECONDS_A_DAY = 86_400.0
 
@@ -36,16 +38,18 @@ async def build(
     registry: CollectorRegistry,
     *,
     sweeper: Sweeper,
+    door: FrontDoor | None = None,
 ) -> Controller:
     """Starts a controller on `stack`; leaving the stack stops it in order.
 
     The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
-    waiting tasks that nobody will take: the queue itself where it is a table.
+    waiting tasks that nobody will take: the queue itself where it is a table, else the store. `door` is a broker's
+    front door; it belongs to the controller from now on.
     """
     metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
     metrics.count_in_flight(lambda: len(in_flight))
     gate = StoreGate(health)
-    settler = Settler(queue, store, gate, in_flight, metrics)
+    settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
     client = await stack.enter_async_context(RunnerClient())
     policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
     lane_tools = LaneTools(
@@ -66,5 +70,17 @@ async def build(
     )
     lanes = LaneSet(fleet, watch, lane_tools, health)
     health.set(STORE, True)
-    controller = Controller(lanes, Tending(store, in_flight, client), upkeep, settings.grace_seconds)
+    doorkeeper = None
+    if door is not None:
+        doorkeeper = Doorkeeper(
+            door,
+            settler,
+            TurnedAway(door, store, gate, settler),
+            fleet,
+            health,
+            metrics,
+            unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
+            max_message_bytes=settings.max_message_bytes,
+        )
+    controller = Controller(lanes, Tending(store, in_flight, client), upkeep, settings.grace_seconds, doorkeeper)
     return await stack.enter_async_context(controller)

@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from types import TracebackType
 
+from controller.doorkeeper import Doorkeeper
 from controller.lane_set import LaneSet
 from controller.tending import Tending
 from controller.upkeep import Upkeep
@@ -12,21 +13,32 @@ from runnerlib.service.lifecycle import background
 class Controller:
     """A context. Leaving it hands back, uncounted, what does not end within the grace."""
 
-    def __init__(self, lanes: LaneSet, tending: Tending, upkeep: Upkeep, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        lanes: LaneSet,
+        tending: Tending,
+        upkeep: Upkeep,
+        grace_seconds: float,
+        doorkeeper: Doorkeeper | None = None,
+    ) -> None:
         self._lanes = lanes
         self._tending = tending
         self._upkeep = upkeep
         self._grace_seconds = grace_seconds
+        self._doorkeeper = doorkeeper
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Controller":
-        # Left in reverse order: placements and cancel marks are followed until the last call has ended.
+        # Left in reverse order: nothing new is let in, and placements and cancel marks are followed until the last call
+        # has ended.
         background(self._stack, self._tending.follow_runs(), "placements and progress")
         background(self._stack, self._tending.follow_cancels(), "cancel marks")
         self._stack.push_async_callback(self._lanes.stop, self._grace_seconds)
         background(self._stack, self._upkeep.sweep_for_ever(), "sweep")
         background(self._stack, self._upkeep.purge_for_ever(), "purge")
         background(self._stack, self._lanes.follow_catalogue(), "catalogue")
+        if self._doorkeeper is not None:
+            await self._stack.enter_async_context(self._doorkeeper)
         return self
 
     async def __aexit__(

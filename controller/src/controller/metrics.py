@@ -13,6 +13,12 @@ class ControllerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.taken = Counter("controller_tasks_taken", "Tasks taken from the queue.", ["algorithm"], registry=registry)
+        self.arrivals = Counter(
+            "controller_arrivals",
+            "Messages at a broker's front door: forwarded, parked or refused.",
+            ["verdict"],
+            registry=registry,
+        )
         self.outcomes = Counter(
             "controller_outcomes",
             "Outcomes of runs: succeeded, retrying, failed, cancelled, again or dropped, with the failure's code.",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from controller.inflight import Run
-from controller.retry import CancelledDecision, Drop, Fail
+from controller.retry import CancelledDecision, Conflict, Drop, Fail
 from runnerlib.contract import FailureCode
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -11,6 +11,8 @@ from taskqueue.tasks import Delivery, Placement, TaskRow
 ALONE_AFTER_DELIVERIES = 3
 #: and in the end not at all.
 GIVE_UP_AFTER_DELIVERIES = 20
+
+EXPIRED = Fail(FailureCode.EXPIRED, "its time was over before it could start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,19 @@ class Start:
     """It has never run, as far as anybody can know."""
 
 
-Step = Join | Attach | AskAll | Start | Drop | Fail | CancelledDecision
+Step = Join | Attach | AskAll | Start | Drop | Fail | Conflict | CancelledDecision
 
 
 def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float) -> Step:
     """`ours` is the same task and attempt in this process; `now` is seconds since the epoch."""
     if ours is not None:
-        return Join(ours) if ours.delivery.digest == delivery.digest else _conflict(delivery)
+        return Join(ours) if ours.delivery.digest == delivery.digest else conflict(delivery)
     placement = None
     cancelled = False
     if row is not None:
         # a tombstone (cancelled before it was ever seen) has no digest
         if row.digest and row.digest != delivery.digest:
-            return _conflict(delivery)
+            return conflict(delivery)
         if row.state.is_terminal:
             return Drop(f"it is {row.state.value} already")
         if delivery.attempt < row.attempt:
@@ -67,15 +69,20 @@ def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | C
     if cancelled:
         return CancelledDecision()
     if delivery.expires_at is not None and delivery.expires_at <= now:
-        return Fail(FailureCode.EXPIRED, "its time was over before it could start")
+        return EXPIRED
     if delivery.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
-        return Fail(
-            FailureCode.CONTROLLER_LOST,
-            f"it was handed out {delivery.delivery_count} times without being settled; "
-            "it probably ends the controller that takes it",
-        )
+        return given_up(delivery.delivery_count)
     return None
 
 
-def _conflict(delivery: Delivery) -> Drop:
-    return Drop(f"id_conflict: {delivery.id!r} is the id of another task; give every task an id of its own")
+def given_up(deliveries: int) -> Fail:
+    """For a task that was handed out too often."""
+    return Fail(
+        FailureCode.CONTROLLER_LOST,
+        f"it was handed out {deliveries} times without being settled; it probably ends the controller that takes it",
+    )
+
+
+def conflict(delivery: Delivery) -> Conflict:
+    """For a message whose id is another task's."""
+    return Conflict(f"{delivery.id!r} is the id of another task; give every task an id of its own")

@@ -57,6 +57,13 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Conflict:
+    """The message carries another task's id. It fails alone; that task stays as it is."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelledDecision:
     """It was cancelled before it ended otherwise."""
 
@@ -80,7 +87,7 @@ class Drop:
     why: str
 
 
-Decision = Done | Retry | Fail | CancelledDecision | Again | Drop
+Decision = Done | Retry | Fail | Conflict | CancelledDecision | Again | Drop
 
 
 @dataclass(frozen=True, slots=True)

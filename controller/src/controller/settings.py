@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from controller.retry import DEFAULT_STEPS_SECONDS
+from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from runnerlib.service.settings import ServiceSettings
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
@@ -34,6 +35,12 @@ class ControllerSettings(ServiceSettings):
         description="Seconds before the next attempt, one for each failure, with commas; the last one repeats.",
     )
     retention_days: float = Field(default=7, gt=0, description="How long finished tasks and their results are kept.")
+    max_message_bytes: int = Field(
+        default=DEFAULT_MESSAGE_BYTES,
+        ge=1024,
+        le=MAX_MESSAGE_BYTES,
+        description="Largest message that is taken from a broker's front door; larger data is passed by reference.",
+    )
     unknown_algorithm_grace_seconds: float = Field(
         default=600, ge=0, description="How long a task waits for an algorithm that nobody has registered."
     )

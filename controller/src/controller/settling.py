@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from controller.answering import Answering, Told, asks, senders
 from controller.inflight import InFlight, Run, deliveries_of
 from controller.metrics import ControllerMetrics
-from controller.retry import Again, CancelledDecision, Decision, Done, Drop, Fail, Retry
+from controller.pickup import conflict
+from controller.retry import Again, CancelledDecision, Conflict, Decision, Done, Drop, Fail, Retry
 from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, HistoryEntry
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
-from taskqueue.tasks import Cancelled, Delivery, Failed, Record, Retrying, Succeeded
+from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Retrying, Succeeded, TaskRow
 
 log = get_logger(__name__)
 
@@ -21,7 +23,10 @@ Outcome = tuple[Run, Decision]
 
 
 class Settler:
-    """Commits outcomes. Retries are put back durably first, then everything is recorded, then acknowledged."""
+    """Commits outcomes. Retries are put back durably first, then all is recorded, answered, acknowledged.
+
+    `is_known` tells the names of algorithms from what strangers write: metrics have no labels of the latter.
+    """
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class Settler:
         gate: StoreGate,
         in_flight: InFlight,
         metrics: ControllerMetrics,
+        is_known: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
@@ -37,7 +43,9 @@ class Settler:
         self._gate = gate
         self._in_flight = in_flight
         self._metrics = metrics
+        self._is_known = is_known
         self._clock = clock
+        self._answering = Answering(queue, gate)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Run]:
         """Returns the runs whose decision was `Again`; the others are over for this process."""
@@ -54,10 +62,11 @@ class Settler:
         if final:
             final = await self._without_cancelled(final)
             await self._publish_retries(final)
-            await self._record(final)
+            told = await self._record(final)
             runs = [run for run, _ in final]
             # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
             self._in_flight.remove(runs)
+            await self._answering.answer(told)
             await self.acknowledge(deliveries_of(runs))
         self._count(outcomes)
         return again
@@ -68,6 +77,13 @@ class Settler:
             await self._queue.ack(deliveries)
         except QueueUnavailable as error:
             log.warning("tasks could not be acknowledged; they come again", count=len(deliveries), reason=str(error))
+
+    async def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Hands back, uncounted, what was never looked at. A failing one does no harm: a lost taker's come again."""
+        try:
+            await self._queue.release(deliveries)
+        except QueueUnavailable as error:
+            log.warning("messages could not be given back", count=len(deliveries), reason=str(error))
 
     async def release(self, runs: Sequence[Run], why: str) -> None:
         """Hands runs back to the queue, uncounted. Where they run is written first, so that others can attach."""
@@ -100,24 +116,42 @@ class Settler:
         retries = [(run, decision) for run, decision in outcomes if isinstance(decision, Retry)]
         if not retries:
             return
-        deliveries = [run.delivery for run, _ in retries]
-        delays = [decision.after_seconds for _, decision in retries]
+        # every sender's message goes on: each of them will get its answer
+        again = [(each, decision.after_seconds) for run, decision in retries for each in senders(run.deliveries)]
+        deliveries, delays = [each for each, _ in again], [seconds for _, seconds in again]
         await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays))
 
-    async def _record(self, outcomes: Sequence[Outcome]) -> None:
+    async def _record(self, outcomes: Sequence[Outcome]) -> list[Told]:
+        """Returns what decides on the answers: each run's outcome, or the row where another one was first."""
         recorded = [(run, record) for run, decision in outcomes if (record := self._record_of(run, decision))]
-        if not recorded:
-            return
         records = [record for _, record in recorded]
-        written = await self._gate.insist("recording outcomes", lambda: self._store.record(records))
-        for (run, record), was_written in zip(recorded, written, strict=True):
-            if not was_written:
-                log.info(
-                    "outcome not recorded: the task has ended or a higher attempt is on record",
-                    task_id=run.id,
-                    attempt=run.delivery.attempt,
-                    outcome=type(record).__name__.lower(),
-                )
+        written = [True] * len(records)
+        if records:
+            written = await self._gate.insist("recording outcomes", lambda: self._store.record(records))
+        told: list[Told] = [each for each, was_written in zip(recorded, written, strict=True) if was_written]
+        late = [each for each, was_written in zip(recorded, written, strict=True) if not was_written]
+        dropped = [run for run, decision in outcomes if isinstance(decision, Drop) and asks(run)]
+        if late or dropped:
+            told += await self._on_record(late, dropped)
+        return told
+
+    async def _on_record(self, late: Sequence[tuple[Run, Record]], dropped: Sequence[Run]) -> list[Told]:
+        ids = list({run.id for run, _ in late} | {run.id for run in dropped})
+        rows = await self._gate.insist("looking outcomes up", lambda: self._store.lookup(ids))
+        told: list[Told] = [(run, rows[run.id]) for run in dropped if run.id in rows]
+        conflicting: list[tuple[Run, Record]] = []
+        for run, record in late:
+            row = rows.get(run.id)
+            if row is not None and row.digest and row.digest != run.delivery.digest:
+                conflicting.append((run, Conflicting(run.delivery, conflict(run.delivery).message)))
+            elif row is not None and not isinstance(record, Retrying):
+                told.append((run, row))
+            _tell_late(run, record, row)
+        if conflicting:
+            await self._gate.insist(
+                "recording conflicts", lambda: self._store.record([record for _, record in conflicting])
+            )
+        return [*told, *conflicting]
 
     def _record_of(self, run: Run, decision: Decision) -> Record | None:
         runner = run.runner.id if run.runner is not None else None
@@ -130,6 +164,8 @@ class Settler:
             case Fail(code, message, traceback):
                 history = self._history(run, code, message)
                 return Failed(run.delivery, code, message, traceback, history, runner)
+            case Conflict(message):
+                return Conflicting(run.delivery, message)
             case CancelledDecision():
                 return Cancelled(run.delivery)
             case _:
@@ -149,8 +185,9 @@ class Settler:
         counts: Counter[tuple[str, str, str]] = Counter()
         for run, decision in outcomes:
             outcome, code = _label(decision)
-            counts[run.delivery.algorithm, outcome, code] += 1
-            if isinstance(decision, Fail | Retry | Drop):
+            algorithm = run.delivery.algorithm
+            counts[algorithm if self._is_known(algorithm) else "", outcome, code] += 1
+            if isinstance(decision, Fail | Retry | Conflict | Drop):
                 log.warning(
                     f"task {outcome}",
                     task_id=run.id,
@@ -171,9 +208,21 @@ def _label(decision: Decision) -> tuple[str, str]:
             return "retrying", decision.code.value
         case Fail():
             return "failed", decision.code.value
+        case Conflict():
+            return "failed", FailureCode.ID_CONFLICT.value
         case CancelledDecision():
             return "cancelled", ""
         case Again():
             return "again", ""
         case Drop():
             return "dropped", ""
+
+
+def _tell_late(run: Run, record: Record, row: TaskRow | None) -> None:
+    log.info(
+        "outcome not recorded: the task has ended or a higher attempt is on record",
+        task_id=run.id,
+        attempt=run.delivery.attempt,
+        outcome=type(record).__name__.lower(),
+        on_record=None if row is None else row.state.value,
+    )

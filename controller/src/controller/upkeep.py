@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from controller.admission import unknown_algorithm
 from controller.fleet import Fleet
 from controller.inflight import Run
+from controller.pickup import EXPIRED
 from controller.retry import Fail
 from controller.settling import Settler
 from controller.store_gate import StoreGate
-from runnerlib.contract import FailureCode, near_names
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import TaskQueueError
 from taskqueue.protocols import Sweeper, TaskStore
@@ -92,7 +93,5 @@ class Upkeep:
 
 def _verdict(delivery: Delivery, known: Iterable[str], now: float) -> Fail:
     if delivery.expires_at is not None and delivery.expires_at <= now:
-        return Fail(FailureCode.EXPIRED, "its time was over before it could start")
-    near = near_names(delivery.algorithm, known)
-    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    return Fail(FailureCode.UNKNOWN_ALGORITHM, f"no runner has registered {delivery.algorithm!r}{hint}")
+        return EXPIRED
+    return unknown_algorithm(delivery.algorithm, known)
