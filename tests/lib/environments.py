@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pika
+import psycopg
 import requests
 from servers.processes import free_port
 
@@ -186,3 +188,63 @@ class Environment:
                     service.stop()
             if service.process is not None and service.process.poll() is None:
                 service.kill()
+
+
+@dataclass
+class Production(Environment):
+    """The same on RabbitMQ and PostgreSQL: controllers and gateways are processes of their own, any number of each.
+
+    `core` is the first gateway: what senders talk to.
+    """
+
+    queue_url: str = ""
+    database_url: str = ""
+
+    def __post_init__(self) -> None:
+        self.discovery = self._service(
+            "discovery", ["runner_discovery"], {"SNAPSHOT_PATH": str(self.folder / "discovery.json")}
+        )
+        self.core = self.gateway("gateway")
+        self.controllers: list[Service] = []
+
+    @property
+    def _addresses(self) -> dict[str, str]:
+        return {
+            "QUEUE_URL": self.queue_url,
+            "DATABASE_URL": self.database_url,
+            "DISCOVERY_URL": self.discovery.url,
+        }
+
+    def gateway(self, name: str) -> Service:
+        """One more; not started yet."""
+        return self._service(name, ["producer.gateway"], self._addresses)
+
+    def controller(self, **settings: str) -> Service:
+        """One more; not started yet."""
+        more = {**self._addresses, "RETRY_STEPS_SECONDS": "[0.2, 0.4]", **self.core_settings, **settings}
+        made = self._service(f"controller-{len(self.controllers) + 1}", ["controller"], more)
+        self.controllers.append(made)
+        return made
+
+    def start(self, *runners: str, controllers: int = 1) -> "Production":
+        for _ in range(controllers - len(self.controllers)):
+            self.controller()
+        for controller in self.controllers:
+            controller.start(ready=False)
+        super().start(*runners)
+        for controller in self.controllers:
+            controller.wait_ready()
+        return self
+
+    # what a stranger does
+
+    def publish(self, body: bytes, queue: str = "tasks", **properties: Any) -> None:
+        with pika.BlockingConnection(pika.URLParameters(self.queue_url)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", queue, body, pika.BasicProperties(**properties), mandatory=True)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database holds."""
+        with psycopg.connect(self.database_url, connect_timeout=10) as connection:
+            return connection.execute(query.encode()).fetchall()

@@ -43,6 +43,11 @@ class PostgreSQL:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return self.url_of("postgres")
 

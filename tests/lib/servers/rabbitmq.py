@@ -63,6 +63,11 @@ class RabbitMQ:
         self._write_config(config or {})
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return self.url_of("/")
 

@@ -1,0 +1,129 @@
+"""What clients in any language get that know nothing but the queue's name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+from environments import until
+from servers.fixtures import missing
+
+#: Its published versions, newest last, are on the package's page; this one is what the example was written for.
+AMQPLIB = "amqplib@0.10.9"
+EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
+
+
+def ask(url: str, body: dict[str, Any], seconds: float = 20) -> tuple[dict[str, Any], str | None]:
+    """Publishes to the front door and waits on a reply queue of its own; the answer and its correlation id."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        answers = channel.queue_declare("", exclusive=True).method.queue
+        properties = pika.BasicProperties(reply_to=answers, correlation_id="c-7")
+        channel.basic_publish("", "tasks", json.dumps(body).encode(), properties)
+        for method, its_properties, content in channel.consume(answers, auto_ack=True, inactivity_timeout=seconds):
+            assert method is not None, f"no answer within {seconds} s"
+            return json.loads(content), its_properties.correlation_id
+    raise AssertionError("no answer")
+
+
+def test_five_lines_of_pika_get_an_answer_and_the_store_keeps_it(production: Any) -> None:
+    production.start("steady")
+    answer, correlation_id = ask(production.queue_url, {"algorithm": "square", "payload": {"number": 12}})
+    assert correlation_id == "c-7"
+    assert (answer["algorithm"], answer["state"], answer["result"]) == ("square", "succeeded", 144)
+    view = production.task(answer["id"])
+    assert (view["state"], view["result"]) == ("succeeded", 144)
+
+
+def test_sender_without_a_reply_queue_finds_its_result_in_the_store_under_its_message_id(production: Any) -> None:
+    production.start("steady")
+    production.publish(b'{"algorithm": "square", "payload": {"number": 5}}', message_id="mine-1")
+    row = until(
+        lambda: production.rows("SELECT state, result FROM tasks WHERE id = 'mine-1'"), "the result is in the store"
+    )
+    assert row == [("succeeded", b"25")]
+    assert production.task("mine-1")["result"] == 25
+
+
+def test_direct_reply_to_is_answered(production: Any) -> None:
+    production.start("steady")
+    with pika.BlockingConnection(pika.URLParameters(production.queue_url)) as connection:
+        channel = connection.channel()
+        got: list[bytes] = []
+        channel.basic_consume("amq.rabbitmq.reply-to", lambda *all_of: got.append(all_of[3]), auto_ack=True)
+        properties = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id="c-1")
+        channel.basic_publish("", "tasks", b'{"algorithm": "square", "payload": {"number": 3}}', properties)
+        until(lambda: connection.process_data_events(0.05) or got, "the answer came", 20)
+    assert json.loads(got[0])["result"] == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "malformed"),
+        (b'{"algorithm": "square", "payload": {"number": 1}, "callback_url": "x"}', "malformed"),
+        (b'{"algorithm": "square", "payload": {"number": "many"}}', "invalid_payload"),
+    ],
+)
+def test_bad_message_is_answered_and_leaves_a_dead_letter_with_its_bytes(
+    production: Any, body: bytes, code: str
+) -> None:
+    production.start("steady")
+    with pika.BlockingConnection(pika.URLParameters(production.queue_url)) as connection:
+        channel = connection.channel()
+        answers = channel.queue_declare("", exclusive=True).method.queue
+        channel.basic_publish("", "tasks", body, pika.BasicProperties(reply_to=answers, message_id="bad-1"))
+        _, _, content = next(channel.consume(answers, auto_ack=True, inactivity_timeout=20))
+    answer = json.loads(content)
+    assert (answer["id"], answer["state"], answer["error"]["code"]) == ("bad-1", "failed", code)
+    assert production.rows("SELECT task_id, code, body FROM dead_letters") == [("bad-1", code, body)]
+
+
+def test_tasks_of_an_algorithm_that_comes_later_wait_for_it(production: Any) -> None:
+    production.start()
+    production.publish(b'{"algorithm": "square", "payload": {"number": 4}}', message_id="early")
+    runner = production.runner("steady").start()
+    production.wait_offered(runner)
+    until(lambda: production.rows("SELECT result FROM tasks WHERE id = 'early'") == [(b"16",)], "it was served")
+
+
+def test_python_example_runs_as_it_stands(production: Any) -> None:
+    production.start("steady")
+    _run_example([sys.executable, str(EXAMPLES / "send_with_pika.py")], production.queue_url, {})
+
+
+@pytest.fixture(scope="session")
+def amqplib(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Node's AMQP client, installed once."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        missing("Node and npm are not installed (apt-get install nodejs npm)")
+    assert npm is not None
+    folder = tmp_path_factory.mktemp("node")
+    options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent", "--prefix", str(folder)]
+    subprocess.run([npm, "install", *options, AMQPLIB], check=True, timeout=110, capture_output=True)
+    yield folder
+
+
+def test_node_gets_an_answer(production: Any, amqplib: Path) -> None:
+    production.start("steady")
+    script = amqplib / "send.mjs"
+    shutil.copy(EXAMPLES / "send.mjs", script)
+    _run_example(["node", str(script)], production.queue_url, {})
+
+
+def _run_example(command: list[str], queue_url: str, more: dict[str, str]) -> None:
+    """Examples take what to send from ALGORITHM and PAYLOAD, and print the answer."""
+    asked = {"QUEUE_URL": queue_url, "ALGORITHM": "square", "PAYLOAD": '{"number": 11}'}
+    done = subprocess.run(
+        command, env={"PATH": os.environ["PATH"], **asked, **more}, capture_output=True, text=True, timeout=40
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (answer["state"], answer["result"]) == ("succeeded", 121)
