@@ -139,6 +139,21 @@ def test_status_without_an_environment_says_so(place: Place) -> None:
     assert "worker up" in status.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--queue-url", "amqp://me:hush@broker/"], "set DATABASE_URL=postgresql://"),
+        (["--database-url", "postgresql://me:hush@database/tasks"], "set QUEUE_URL=amqp://"),
+        (["--queue-url", "kafka://me:hush@broker", "--database-url", "postgresql:///tasks"], "must name a RabbitMQ"),
+    ],
+)
+def test_servers_that_do_not_go_together_are_told_in_a_sentence(place: Place, options: list[str], advice: str) -> None:
+    refused = place.run("up", *options)
+    assert refused.returncode == 1
+    assert advice in refused.stderr
+    assert "hush" not in refused.stdout + refused.stderr
+
+
 def test_killed_runner_is_started_again_and_its_tasks_finish(
     place: Place, until: Until, marked_processes: Callable[[Path], list[psutil.Process]]
 ) -> None:

@@ -41,3 +41,33 @@ def test_children_end_with_the_worker_and_carry_its_mark() -> None:
 def test_address_that_means_everywhere_is_reached_on_this_machine() -> None:
     assert _layout(host="0.0.0.0").gateway_url == "http://127.0.0.1:8000"
     assert _layout(host="::1").gateway_url == "http://[::1]:8000"
+
+
+def test_with_a_broker_controller_and_gateway_are_processes_of_their_own() -> None:
+    layout = _with_broker()
+    assert [plan.name for plan in layout.services()] == ["controller", "gateway"]
+    assert layout.controller().url == "http://127.0.0.1:8020"
+    assert layout.gateway().url == layout.gateway_url
+    assert ("CONTROLLER_PORT", 8020) in [(use.setting, use.port) for use in layout.ports([])]
+    assert [plan.name for plan in _layout().services()] == ["core"]
+
+
+def test_passwords_are_told_to_those_alone_who_need_them_and_on_no_command_line() -> None:
+    layout = _with_broker(QUEUE_URL="amqp://inherited:hush@broker/", DATABASE_URL="postgresql://me:hush@db/x")
+    for plan in layout.services():
+        assert plan.environment["QUEUE_URL"] == "amqp://me:hush@broker/"
+        assert plan.environment["DATABASE_URL"] == "postgresql://me:hush@database/tasks"
+    for plan in (layout.discovery(), layout.runner(TEXT, Path(sys.executable))):
+        assert "hush" not in str(plan.environment)
+    for plan in (*layout.services(), layout.discovery(), layout.runner(TEXT, Path(sys.executable))):
+        assert "hush" not in str(plan.command)
+
+
+def test_without_a_broker_a_runner_s_own_database_stays_its_own() -> None:
+    layout = Layout(WorkerSettings(), Path("/data"), "json", {"DATABASE_URL": "postgresql://theirs"})
+    assert layout.runner(TEXT, Path(sys.executable)).environment["DATABASE_URL"] == "postgresql://theirs"
+
+
+def _with_broker(**inherited: str) -> Layout:
+    settings = WorkerSettings(database_url="postgresql://me:hush@database/tasks")
+    return Layout(settings, Path("/data"), "json", inherited, "amqp://me:hush@broker/")

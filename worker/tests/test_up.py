@@ -40,7 +40,7 @@ class OurPython:
 class StandIns(Layout):
     """The real layout with small services in place of the real ones."""
 
-    script: Path
+    script: Path = Path()
     mode: str = "polite"
     core_mode: str = "polite"
 
@@ -49,6 +49,12 @@ class StandIns(Layout):
 
     def core(self) -> ProcessPlan:
         return replace(self._stand_in(super().core(), self.core_mode), first_delay_seconds=0.01)
+
+    def controller(self) -> ProcessPlan:
+        return self._stand_in(super().controller(), self.mode)
+
+    def gateway(self) -> ProcessPlan:
+        return self._stand_in(super().gateway(), self.mode)
 
     def runner(self, runner: RunnerFolder, python: Path) -> ProcessPlan:
         return self._stand_in(super().runner(runner, python), self.mode)
@@ -62,10 +68,14 @@ def layout(
     tmp_path: Path, service_plan: Callable[..., ProcessPlan], free_port: Callable[[], int], marked_processes: object
 ) -> StandIns:
     settings = WorkerSettings(
-        discovery_port=free_port(), gateway_port=free_port(), runner_ports_start=free_port(), grace_seconds=5
+        discovery_port=free_port(),
+        gateway_port=free_port(),
+        controller_port=free_port(),
+        runner_ports_start=free_port(),
+        grace_seconds=5,
     )
     script = Path(service_plan().command[1])
-    return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script)
+    return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script=script)
 
 
 def test_core_starts_before_the_runners_and_stops_after_them(
@@ -86,6 +96,26 @@ def test_core_starts_before_the_runners_and_stops_after_them(
     lines = [line for line in terminal.getvalue().splitlines() if "hello" in line or "goodbye" in line]
     assert [line.split()[0] for line in lines] == ["discovery", "core", "text", "text", "core", "discovery"]
     assert not (layout.data / "environment.json").exists()
+
+
+def test_controller_and_gateway_of_a_broker_start_before_the_runners_and_stop_after_them(
+    layout: StandIns,
+    make_runner: Callable[..., RunnerFolder],
+    output: Output,
+    terminal: io.StringIO,
+    until_async: Until,
+) -> None:
+    async def scenario() -> None:
+        with_broker = replace(layout, queue_url="amqp://me:hush@broker/")
+        async with Environment(with_broker, [make_runner("text")], OurPython(), output):
+            assert "hush" not in (layout.data / "environment.json").read_text()
+            await until_async(lambda: "text is ready" in terminal.getvalue())
+
+    asyncio.run(scenario())
+    lines = [line for line in terminal.getvalue().splitlines() if "hello" in line or "goodbye" in line]
+    started = ["discovery", "controller", "gateway", "text"]
+    assert [line.split()[0] for line in lines] == [*started, "text", "controller", "gateway", "discovery"]
+    assert "hush" not in terminal.getvalue()
 
 
 def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(

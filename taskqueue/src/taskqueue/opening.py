@@ -30,7 +30,7 @@ async def opened(stack: AsyncExitStack, context: AbstractAsyncContextManager[T])
 async def opened_when_there(
     stack: AsyncExitStack, open_store: Callable[[], AbstractAsyncContextManager[T]], report: Report
 ) -> T:
-    """The same for a server that is away: waits until it answers. `report` gets (part, ready, reason), as Health.set."""
+    """The same for a server that is away: waits until it answers. `report` is the set of a Health."""
     pause, told = FIRST_PAUSE_SECONDS, ""
     while True:
         try:

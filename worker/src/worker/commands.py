@@ -9,9 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
+from taskqueue.errors import UnsuitableAddress
 from worker.demo import Demo
 from worker.environments import EnvironmentBuilder
-from worker.errors import WorkerError
+from worker.errors import UnsuitableServers, WorkerError
 from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
 from worker.output import Output
@@ -34,13 +36,32 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Database and virtual environments. [DATA_FOLDER, .plugplay]"),
 ]
+QueueOption = Annotated[
+    str | None,
+    typer.Option("--queue-url", metavar="URL", help="RabbitMQ, amqp://USER:PASSWORD@HOST/VHOST. [QUEUE_URL]"),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url", metavar="URL", help="PostgreSQL, postgresql://USER:PASSWORD@HOST/DATABASE. [DATABASE_URL]"
+    ),
+]
 OnlyOption = Annotated[str | None, typer.Option("--only", metavar="NAMES", help="Only these runners: text,nlp")]
 
 
 @app.command()
-def up(runners: RunnersOption = None, data: DataOption = None, only: OnlyOption = None) -> None:
-    """Start discovery, controller + gateway and every runner; Ctrl-C stops them in order."""
-    settings = read_settings(runners_folder=runners, data_folder=data)
+def up(
+    runners: RunnersOption = None,
+    data: DataOption = None,
+    only: OnlyOption = None,
+    queue_url: QueueOption = None,
+    database_url: DatabaseOption = None,
+) -> None:
+    """Start discovery, controller, gateway and every runner; Ctrl-C stops them in order.
+
+    Queue and store are one SQLite file, or with both URLs RabbitMQ and PostgreSQL.
+    """
+    settings = read_settings(runners_folder=runners, data_folder=data, queue_url=queue_url, database_url=database_url)
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
@@ -55,11 +76,13 @@ def demo(
     runners: RunnersOption = None,
     data: DataOption = None,
     only: OnlyOption = None,
+    queue_url: QueueOption = None,
+    database_url: DatabaseOption = None,
     once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
 ) -> None:
     """Start everything, send sample tasks for every algorithm through the queue, show the results."""
-    settings = read_settings(runners_folder=runners, data_folder=data)
+    settings = read_settings(runners_folder=runners, data_folder=data, queue_url=queue_url, database_url=database_url)
     if not verbose and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})
     output = _output(settings, for_people=True)
@@ -117,14 +140,26 @@ def _run_environment(
     settings: WorkerSettings, only: str | None, output: Output, body: Callable[[Environment], Awaitable[T]]
 ) -> T:
     async def live() -> T:
+        queue_url = _queue_url(settings)
         data = settings.data_folder.resolve()
         folders = find_runners(settings.runners_folder, _names(only))
         log_format = "json" if output.as_json else "pretty"
-        layout = Layout(settings, data, log_format, inherited_environment())
+        layout = Layout(settings, data, log_format, inherited_environment(), queue_url)
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, folders, builder, output), body, output)
 
     return _run(live())
+
+
+def _queue_url(settings: WorkerSettings) -> str:
+    """Where the broker is; empty for the embedded queue. Raises UnsuitableServers when the two URLs do not fit."""
+    try:
+        url = queue_url_from(settings.queue_url, settings.rabbitmq_host, settings.queue_name)
+        if not is_embedded(url, settings.database_url):
+            check_addresses(url, settings.database_url)
+    except UnsuitableAddress as error:
+        raise UnsuitableServers(str(error)) from None
+    return url
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -27,3 +27,7 @@ class NotRunning(WorkerError):
 
 class StartFailed(WorkerError):
     """A part that everything else needs did not come up."""
+
+
+class UnsuitableServers(WorkerError):
+    """The broker and the database that were named do not go together."""

@@ -11,6 +11,10 @@ from worker.settings import WorkerSettings
 
 DISCOVERY = "discovery"
 CORE = "core"
+CONTROLLER = "controller"
+GATEWAY = "gateway"
+#: Where the broker and the database are, passwords included: for those alone who need to know.
+_SECRETS = ("QUEUE_URL", "DATABASE_URL", "RABBITMQ_HOST")
 #: Every process of an environment carries its data folder in this variable, so that it can be recognised.
 MARK = "PLUGPLAY_ENVIRONMENT"
 #: `python -m runnerlib` ends with it when the adapter has a mistake; only its author can change that.
@@ -28,11 +32,18 @@ class Layout:
     #: the log format of the children; `auto` has been decided by then
     log_format: str
     inherited: dict[str, str]
+    #: where the broker is; empty: queue and store are one SQLite file in `data`
+    queue_url: str = ""
 
     def url(self, port: int) -> str:
         host = self.settings.host
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"http://{reachable}:{port}"
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether controller and gateway are processes of their own, on RabbitMQ and PostgreSQL."""
+        return bool(self.queue_url)
 
     @property
     def gateway_url(self) -> str:
@@ -51,6 +62,8 @@ class Layout:
             PortUse(self.settings.discovery_port, DISCOVERY, "DISCOVERY_PORT"),
             PortUse(self.settings.gateway_port, "the gateway", "GATEWAY_PORT"),
         ]
+        if self.has_broker:
+            own.append(PortUse(self.settings.controller_port, CONTROLLER, "CONTROLLER_PORT"))
         return own + [PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners]
 
     def discovery(self) -> ProcessPlan:
@@ -60,6 +73,20 @@ class Layout:
             self.settings.discovery_port,
             {"SNAPSHOT_PATH": str(self.data / "discovery.json")},
         )
+
+    def services(self) -> list[ProcessPlan]:
+        """What takes tasks and runs them, in the order of their start, which is also that of their stop.
+
+        The controller before the gateway, so that what is accepted is served; and it stops first, so that senders can
+        ask for results to the end. What they send meanwhile is durable and waits.
+        """
+        return [self.controller(), self.gateway()] if self.has_broker else [self.core()]
+
+    def controller(self) -> ProcessPlan:
+        return self._service(CONTROLLER, "controller", self.settings.controller_port, self._servers)
+
+    def gateway(self) -> ProcessPlan:
+        return self._service(GATEWAY, "producer.gateway", self.settings.gateway_port, self._servers)
 
     def core(self) -> ProcessPlan:
         return self._service(CORE, "worker.core", self.settings.gateway_port, {"DATA_FOLDER": str(self.data)})
@@ -94,11 +121,17 @@ class Layout:
         )
 
     @property
+    def _servers(self) -> dict[str, str]:
+        """By the environment and never on a command line: that one can be read by every user of the machine."""
+        return {"QUEUE_URL": self.queue_url, "DATABASE_URL": self.settings.database_url}
+
+    @property
     def _stop_seconds(self) -> float:
         return self.settings.grace_seconds + _BEYOND_GRACE_SECONDS
 
     def _environment(self, port: int) -> dict[str, str]:
-        return self.inherited | {
+        secrets = _SECRETS if self.has_broker else ()
+        return {name: value for name, value in self.inherited.items() if name not in secrets} | {
             MARK: str(self.data),
             "HOST": self.settings.host,
             "PORT": str(port),

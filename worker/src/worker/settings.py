@@ -25,8 +25,19 @@ class WorkerSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that every process of the environment binds to.")
     gateway_port: int = Field(default=8000, ge=1, le=65535, description="Port of the gateway.")
     discovery_port: int = Field(default=8010, ge=1, le=65535, description="Port of discovery.")
+    controller_port: int = Field(
+        default=8020, ge=1, le=65535, description="Port of the controller, when it is a process of its own."
+    )
     runner_ports_start: int = Field(
         default=8101, ge=1, le=65535, description="Port of the first runner; the others follow in order of their names."
+    )
+    queue_url: str = Field(
+        default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."
+    )
+    rabbitmq_host: str = Field(default="", description="Host of the broker, without QUEUE_URL; the user is guest.")
+    queue_name: str = Field(default="", description="Nothing but `tasks`, should it be set at all.")
+    database_url: str = Field(
+        default="", description="The store, `postgresql://USER:PASSWORD@HOST/DATABASE`; empty: a SQLite file."
     )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
         default="INFO", description="Least severe level that is logged."

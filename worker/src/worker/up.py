@@ -1,4 +1,4 @@
-"""A running environment: discovery, core, runners; started in that order, stopped in the one that loses nothing."""
+"""A running environment: discovery, services, runners; started in that order, stopped in one that loses nothing."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ class Environment:
         self._builder = builder
         self._output = output
         self._discovery = ManagedProcess(layout.discovery(), output)
-        self._core = ManagedProcess(layout.core(), output)
+        self._services = [ManagedProcess(plan, output) for plan in layout.services()]
         self._announcements: list[asyncio.Task[None]] = []
         self._files = ExitStack()
 
@@ -56,7 +56,8 @@ class Environment:
             await self._check_ports()
             plans = await self._make_environments()
             await self._start(self._discovery)
-            await self._start(self._core)
+            for service in self._services:
+                await self._start(service)
             self._start_runners(plans)
             self._files.enter_context(state_written(self.layout.data, self._state()))
         except BaseException:
@@ -139,13 +140,14 @@ class Environment:
         self._output.say(f"{process.plan.name} is ready after {seconds:.1f} s: {process.plan.url}/docs")
 
     async def _stop(self) -> None:
-        """Runners first: what they cannot end in time they give up uncounted; the core puts it back into the queue."""
+        """Runners first: what they cannot end in time they give up uncounted, and it goes back into the queue."""
         self.is_stopping = True
         for announcement in self._announcements:
             announcement.cancel()
         await asyncio.gather(*self._announcements, return_exceptions=True)
         await asyncio.gather(*(runner.stop() for runner in self.runners))
-        await self._core.stop()
+        for service in self._services:
+            await service.stop()
         await self._discovery.stop()
         self._files.close()
 
@@ -157,4 +159,4 @@ class Environment:
         )
 
     def _all(self) -> list[ManagedProcess]:
-        return [self._core, *self.runners, self._discovery]
+        return [*self._services, *self.runners, self._discovery]

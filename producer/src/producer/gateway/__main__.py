@@ -1,19 +1,26 @@
-"""``python -m producer.gateway``: says how a gateway is started."""
+"""``python -m producer.gateway``: a gateway in a process of its own."""
 
 import sys
 
+from producer.gateway.service import GatewayService
 from producer.gateway.settings import GatewaySettings
+from runnerlib.service.lifecycle import run_service
+from runnerlib.service.logs import configure_logging
 from runnerlib.service.settings import load_settings
+from taskqueue.addresses import check_addresses
+from taskqueue.errors import TaskQueueError
 
 
 def main() -> int:
-    """Refuses in a sentence: a SQLite file has one owner, and that is the process with the controller in it."""
+    """Refuses in a sentence, with exit code 2, what is not RabbitMQ with PostgreSQL."""
     settings = load_settings(GatewaySettings)
-    if settings.database_url and not settings.database_url.startswith("sqlite"):
-        print("DATABASE_URL: this store is not supported yet; leave it unset and start: worker up", file=sys.stderr)
-    else:
-        print("The gateway and the controller share one process on SQLite; start both with: worker up", file=sys.stderr)
-    return 2
+    try:
+        check_addresses(settings.queue, settings.database_url)
+    except TaskQueueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logging("gateway", settings)
+    return run_service(GatewayService(settings).enter, settings)
 
 
 if __name__ == "__main__":
