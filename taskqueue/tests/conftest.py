@@ -13,12 +13,20 @@ from runnerlib.contract import strict_json, task_digest
 from taskqueue.connect import open_embedded
 from taskqueue.memory import open_memory
 from taskqueue.protocols import Feed, TaskQueue, TaskStore
+from taskqueue.rabbitmq.address import parse_queue_url
+from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.queue import RabbitQueue, open_rabbitmq
+from taskqueue.rabbitmq.topology import declare_topology
 from taskqueue.tasks import Delivery, NewTask
 
 Value = TypeVar("Value")
 Pair = tuple[TaskQueue, TaskStore]
 OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
 
+OpenRabbit = Callable[..., AbstractAsyncContextManager[RabbitQueue]]
+
+#: Delays that tests can wait for, and one that they must not.
+STEPS_SECONDS = (0.2, 0.4, 30)
 #: No scenario here needs more on a busy machine.
 LIMIT_SECONDS = 60.0
 
@@ -87,6 +95,21 @@ def open_pair(request: pytest.FixtureRequest, tmp_path: Path) -> OpenPair:
         return open_embedded(tmp_path / "tasks.db")
 
     return {"memory": memory, "sqlite": sqlite}[request.param]
+
+
+@pytest.fixture
+def open_rabbit() -> OpenRabbit:
+    """Opens a queue on a broker where controllers have been before: the queues of these algorithms exist."""
+
+    @asynccontextmanager
+    async def opened(url: str, **more: Any) -> AsyncIterator[RabbitQueue]:
+        async with Link(parse_queue_url(url), "test") as link:
+            channel = await link.channel()
+            await declare_topology(channel, steps_seconds=STEPS_SECONDS, algorithms=("upper", "lower"))
+        async with open_rabbitmq(url, retry_steps_seconds=STEPS_SECONDS, **more) as queue:
+            yield queue
+
+    return opened
 
 
 @pytest.fixture

@@ -4,25 +4,73 @@ Another queue or store joins by one more branch here. The suites take a queue an
 other: publishing makes no row, and recording settles nothing, as far as these tests are concerned.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from servers.fixtures import Broker
 
+from taskqueue.connect import open_embedded
+from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
 
+OpenPair = Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]
 OpenQueue = Callable[[], AbstractAsyncContextManager[TaskQueue]]
 OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
 
 
 @pytest.fixture
-def open_queue(open_pair: Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]) -> OpenQueue:
+def open_table_queue(open_pair: OpenPair) -> OpenQueue:
+    """A queue that is a table: it can be swept."""
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[TaskQueue]:
         async with open_pair() as (queue, _):
             yield queue
 
     return opened
+
+
+@pytest.fixture(params=["memory", "sqlite", "rabbitmq3", "rabbitmq4"])
+def open_queue(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenQueue:
+    """Every queue there is."""
+    kind = request.param
+    if kind.startswith("rabbitmq"):
+        broker = request.getfixturevalue("make_broker")(kind[-1])
+        return lambda: open_rabbit(broker.url)
+
+    @asynccontextmanager
+    async def memory() -> AsyncIterator[TaskQueue]:
+        queue, _ = open_memory()
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+    @asynccontextmanager
+    async def sqlite() -> AsyncIterator[TaskQueue]:
+        async with open_embedded(tmp_path / "tasks.db") as (queue, _):
+            yield queue
+
+    return {"memory": memory, "sqlite": sqlite}[kind]
+
+
+@pytest.fixture
+def make_broker(broker_servers: Callable[[str], Any]) -> Iterator[Callable[[str], Broker]]:
+    """A fresh virtual host on the broker of that major version."""
+    with ExitStack() as stack:
+
+        def make(major: str) -> Broker:
+            server = broker_servers(major)
+            vhost = f"conformance-{secrets.token_hex(4)}"
+            server.add_vhost(vhost)
+            stack.callback(server.remove_vhost, vhost)
+            return Broker(server, vhost)
+
+        yield make
 
 
 @pytest.fixture

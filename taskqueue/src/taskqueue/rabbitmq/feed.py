@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage
 from taskqueue.rabbitmq.declared import Declared
-from taskqueue.rabbitmq.idle_watch import IdleWatch
+from taskqueue.rabbitmq.idle_watch import QUIET_SECONDS, IdleWatch
 from taskqueue.rabbitmq.keeping import Keeper
 from taskqueue.rabbitmq.messages import read_arrival, read_delivery
 from taskqueue.rabbitmq.names import algorithm_queue
@@ -84,6 +84,11 @@ class BrokerFeed:
     def waiting(self) -> int:
         return len(self._buffer)
 
+    @property
+    def is_over(self) -> bool:
+        """Closed, and nothing is left to settle on its channel."""
+        return self._task.done()
+
     async def close(self) -> None:
         """Idempotent; returns soon, also when the broker is gone."""
         if not self._closing:
@@ -106,11 +111,11 @@ class BrokerFeed:
         await asyncio.wait({self._task})
 
     async def _serve(self, channel: Channel) -> None:
-        """Consumes until the channel or the consumer is lost (raises QueueUnavailable), or all is settled at the end."""
+        """Consumes until channel or consumer is lost (raises QueueUnavailable), or all is settled at the end."""
         channel.when_closed(lambda _: self._wake.set())
         await self._declared.algorithm(channel, self.algorithm)
         self._hold = Hold(channel, self._on_settled)
-        self._idle.restart(self._time())
+        self._idle.stirred(self._time())
         self._keeper.flowing()
         try:
             while not (self._closing and self._gave_back.is_set() and not self._hold.unsettled):
@@ -138,7 +143,9 @@ class BrokerFeed:
             elif self._closing and not self._gave_back.is_set():
                 self._gave_back.set()
             else:
-                await self._sleep(min((each for each in (tune_in, look_in) if each is not None), default=None))
+                # A full feed has room again without a word: it looks now and then.
+                nap = QUIET_SECONDS if look_in is None else look_in
+                await self._sleep(nap if tune_in is None else min(nap, tune_in))
         except TimeoutError:
             raise QueueUnavailable("the broker does not answer") from None
 
@@ -158,7 +165,7 @@ class BrokerFeed:
                 await channel.qos(prefetch)
                 self._consumer = await channel.consume(self._queue, self._on_message, self._on_cancel)
 
-    async def _sleep(self, seconds: float | None) -> None:
+    async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -169,7 +176,7 @@ class BrokerFeed:
             return
         self._hold.arrived(message.tag)
         self._window.arrived(message.tag, len(message.body))
-        self._idle.came(self._time())
+        self._idle.stirred(self._time())
         delivery = read_delivery(message, self.algorithm, self._hold, self._releases, self._wall())
         if delivery is None:
             self._on_misfit(read_arrival(message, self._hold))
@@ -188,6 +195,7 @@ class BrokerFeed:
     def _on_settled(self, tags: list[int]) -> None:
         now = self._time()
         self._window.settled(tags, now)
+        self._idle.stirred(now)
         if self._closing or self._window.tune_in(now) is not None:
             self._wake.set()
 

@@ -20,11 +20,8 @@ class IdleWatch:
         self._look_at = 0.0
         self._suspect = False
 
-    def restart(self, now: float) -> None:
-        self.came(now)
-
-    def came(self, now: float) -> None:
-        """A message came: it lives."""
+    def stirred(self, now: float) -> None:
+        """A message came, or was settled, or the consumer is a new one."""
         self._look_at = now + QUIET_SECONDS
         self._suspect = False
 

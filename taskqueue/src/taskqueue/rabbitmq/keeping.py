@@ -18,6 +18,8 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 #: How long one try waits for a connection; then it starts over, and says so.
 _CONNECT_SECONDS = 30.0
+#: Who consumed for so long starts again with the shortest pause.
+_STABLE_SECONDS = 5.0
 
 
 class Keeper:
@@ -34,6 +36,7 @@ class Keeper:
         self._reported = False
 
     async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
+        time = asyncio.get_running_loop().time
         self._lost("not connected yet")
         try:
             while True:
@@ -42,6 +45,7 @@ class Keeper:
                 except QueueUnavailable as error:
                     self._lost(str(error))
                     continue
+                since = time()
                 try:
                     await serve(channel)
                     return
@@ -50,6 +54,8 @@ class Keeper:
                     _log.warning("%s is not consumed for now: %s", self._name, error)
                 finally:
                     await channel.close()
+                if time() - since >= _STABLE_SECONDS:
+                    self._failures = 0
                 await self._pause()
         except QueueClosed:
             return
@@ -58,7 +64,6 @@ class Keeper:
 
     def flowing(self) -> None:
         """Told by `serve`: it consumes (or has nothing to consume)."""
-        self._failures = 0
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

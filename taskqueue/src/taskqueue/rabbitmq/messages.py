@@ -1,8 +1,8 @@
 """Tasks as AMQP messages, both ways. Pure.
 
 The sender's message is the body. Our own words travel in headers: `attempt` (absent: the first), `expires_at` and
-`parked_since` (seconds since the epoch), `deliveries` (how often it was handed out unsettled before it was published
-anew). Headers that we received are never sent on: a broker drops messages whose `x-death` says they went in a circle.
+`parked_since` (seconds since the epoch; we write them as text, for not every client can write floats), `deliveries`
+(how often it was handed out unsettled before it was published anew). Headers that we received are never sent on: a broker drops messages whose `x-death` says they went in a circle.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ def new_message(task: NewTask) -> Outgoing:
             f"the message has {len(body)} bytes, a broker takes {MAX_MESSAGE_BYTES}; "
             "store the data elsewhere and send a reference",
         )
-    headers = {} if task.expires_at is None else {EXPIRES_AT: task.expires_at}
+    headers = {} if task.expires_at is None else {EXPIRES_AT: _written(task.expires_at)}
     return _outgoing(names.TASKS_EXCHANGE, task, body, headers)
 
 
@@ -68,7 +68,7 @@ def forwarded_message(arrival: Arrival, task: NewTask) -> Outgoing:
 def parked_message(arrival: Arrival, task: NewTask, now: float) -> Outgoing:
     """An arrival on its way round through the queue that delays it."""
     headers = _door_headers(arrival, task)
-    headers[PARKED_SINCE] = now if arrival.first_seen_at is None else arrival.first_seen_at
+    headers[PARKED_SINCE] = _written(now if arrival.first_seen_at is None else arrival.first_seen_at)
     return _outgoing(names.delay_queue(names.PARK_SECONDS), task, arrival.body, headers)
 
 
@@ -106,7 +106,7 @@ def read_delivery(
         payload=envelope.payload,
         digest=envelope.digest,
         attempt=attempt,
-        receipt=Receipt(hold, message.tag, broker_count),
+        receipt=Receipt(hold, message.tag, broker_count, True),
         delivery_count=max(0, _count(headers.get(DELIVERIES), 0) + broker_count - uncounted),
         expires_at=expires_at,
         reply_to=reply_to,
@@ -152,7 +152,7 @@ def _headers(attempt: int, expires_at: float | None, deliveries: int) -> dict[st
     if attempt > 1:
         headers[ATTEMPT] = attempt
     if expires_at is not None:
-        headers[EXPIRES_AT] = float(expires_at)
+        headers[EXPIRES_AT] = _written(expires_at)
     if deliveries > 0:
         headers[DELIVERIES] = deliveries
     return headers
@@ -172,14 +172,26 @@ def _broker_count(message: IncomingMessage) -> int:
 
 
 def _count(value: Any, absent: int) -> int:
-    return value if type(value) is int and 0 <= value <= _MOST_COUNT else absent
+    """A header's value as a count; what is none (it may be anybody's) counts as absent."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT:
+        return int(value)
+    return absent
 
 
 def _time(value: Any) -> float | None:
-    """Seconds since the epoch, as a header that may be anybody's."""
-    if type(value) in (int, float) and 0 <= value <= _LATEST_TIME:
+    """Seconds since the epoch, from a header's number or text; None for what is neither."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME:
         return float(value)
     return None
+
+
+def _written(seconds: float) -> str:
+    return f"{seconds:.6f}"
 
 
 def _text(value: Any) -> str | None:
@@ -204,7 +216,7 @@ def _shown_headers(message: IncomingMessage) -> dict[str, Any]:
     for name in ("message_id", "app_id", "timestamp", "type", "user_id"):
         value = getattr(properties, name)
         if value is not None:
-            shown[name] = value if type(value) is int else _shown(value)
+            shown[name] = int(value) if isinstance(value, int) else _shown(value)
     headers = properties.headers
     if headers:
         for name in list(headers)[:_MOST_HEADERS]:

@@ -51,11 +51,15 @@ class Hold:
 
 
 class Receipt(NamedTuple):
-    """Where one message is to be settled. `broker_count`: how often the broker says that it was handed out before."""
+    """Where one message is to be settled. `broker_count`: how often the broker says that it was handed out before.
+
+    `is_task`: it came by a feed and was read; otherwise it is an arrival at the front door.
+    """
 
     hold: Hold
     tag: int
     broker_count: int = 0
+    is_task: bool = False
 
 
 def by_hold(receipts: Iterable[object]) -> dict[Hold, list[int]]:
