@@ -94,6 +94,8 @@ def _host(text: str, scheme: str) -> tuple[str, int]:
 
 def _vhost(name: str) -> str:
     """`…/name` is that virtual host; without a path, or with a lone slash, it is the broker's default, `/`."""
+    if "@" in name:
+        raise UnusableAddress("The queue URL's password or virtual host contains @ or /; write %40 and %2F for them.")
     if "/" in name:
         raise UnusableAddress("The queue URL's virtual host contains a slash; write it as %2F.")
     return unquote(name) or "/"

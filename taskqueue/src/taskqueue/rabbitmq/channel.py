@@ -1,6 +1,7 @@
 """One AMQP channel with awaitable calls. Never used again once it is closed."""
 
 import asyncio
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,12 @@ CLOSE_SECONDS = 2.0
 #: What pika raises for a channel or a connection that is no longer open.
 _NOT_OPEN = (exceptions.AMQPChannelError, exceptions.AMQPConnectionError)
 #: What pika raises for a message that AMQP cannot carry.
-_NOT_ENCODABLE = (exceptions.ShortStringTooLong, exceptions.UnsupportedAMQPFieldException, AssertionError)
+_NOT_ENCODABLE = (
+    exceptions.ShortStringTooLong,
+    exceptions.UnsupportedAMQPFieldException,
+    struct.error,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True, slots=True)

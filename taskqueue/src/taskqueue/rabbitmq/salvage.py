@@ -9,7 +9,7 @@ from pika.exceptions import InvalidFieldTypeException
 #: The only header of such a message.
 UNREADABLE = "x-unreadable-headers"
 
-#: What decoding a hostile or a careless header table raises: a time in milliseconds, an unknown type, nesting without end.
+#: What decoding a hostile or a careless header table raises: a time in milliseconds, an unknown type, endless nesting.
 DECODING_ERRORS = (
     struct.error,
     ValueError,
@@ -25,7 +25,7 @@ _HEADER_START = struct.Struct(">HHQ")
 
 
 def salvaged(buffer: bytes) -> tuple[int, Any] | None:
-    """Reads the frame at the start of the buffer, less its header table: (length, frame), None if it is another kind."""
+    """Reads a message's header frame, less its header table: (length, frame). None for a frame of another kind."""
     if len(buffer) < _FRAME_START.size:
         return None
     kind, channel, size = _FRAME_START.unpack_from(buffer)

@@ -1,0 +1,178 @@
+"""Links to real brokers, a wire that can be cut and frozen, and what a link reported."""
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from taskqueue.rabbitmq.address import parse_queue_url
+from taskqueue.rabbitmq.link import Link
+
+#: No connection to a broker on this machine takes longer, also while it starts.
+CONNECT_SECONDS = 60.0
+
+OpenLink = Callable[..., AbstractAsyncContextManager[Link]]
+
+
+class Reports:
+    """What a link reported, in order; shaped as `Health.set`."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, bool, str]] = []
+
+    def __call__(self, part: str, ready: bool, reason: str) -> None:
+        self.all.append((part, ready, reason))
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.all) and self.all[-1][1]
+
+    @property
+    def reason(self) -> str:
+        return self.all[-1][2] if self.all else ""
+
+
+class Proxy:
+    """Stands between a link and its broker on a port of its own; can cut connections and stop passing bytes on."""
+
+    def __init__(self, target: tuple[str, int], port: int) -> None:
+        self.port = port
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def freeze(self) -> None:
+        """Accepts and reads nothing any more, as a broker under SIGSTOP."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def reset(self) -> None:
+        """Cuts every connection with a TCP RST."""
+        for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        self.reset()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._writers.add(writer)
+        try:
+            other_reader, other_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers.add(other_writer)
+        for source, sink in ((reader, other_writer), (other_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await self._flowing.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def open_link(reports: Reports) -> OpenLink:
+    """`async with open_link(url) as link`: connected, unless `wait=False`."""
+
+    @asynccontextmanager
+    async def opened(url: str, *, wait: bool = True, **more: Any) -> AsyncIterator[Link]:
+        more.setdefault("report", reports)
+        async with Link(parse_queue_url(url), "test", **more) as link:
+            if wait:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await link.connected.wait()
+            yield link
+
+    return opened
+
+
+@pytest.fixture
+def open_proxy() -> Callable[..., AbstractAsyncContextManager[tuple[Proxy, str]]]:
+    """`async with open_proxy(url) as (proxy, url_through_it)`; with `start=False` nobody listens yet."""
+
+    @asynccontextmanager
+    async def opened(url: str, *, start: bool = True) -> AsyncIterator[tuple[Proxy, str]]:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        proxy = Proxy((parts.hostname, parts.port), port)
+        if start:
+            await proxy.start()
+        credentials = parts.netloc.rpartition("@")[0]
+        try:
+            yield proxy, urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))
+        finally:
+            await proxy.close()
+
+    return opened
+
+
+@pytest.fixture
+def within() -> Callable[..., Coroutine[Any, Any, float]]:
+    """Waits until a condition holds and returns how many seconds it took; fails after a bound."""
+
+    async def wait(condition: Callable[[], bool], seconds: float = 15.0) -> float:
+        begin = time.monotonic()
+        while not condition():
+            assert time.monotonic() - begin < seconds, "the condition did not come true in time"
+            await asyncio.sleep(0.01)
+        return time.monotonic() - begin
+
+    return wait
+
+
+@pytest.fixture
+def refused() -> Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, BaseException]]:
+    """Awaits something that must fail with one of our errors, within a bound; returns the error."""
+
+    async def failing(
+        doing: Coroutine[Any, Any, Any], kind: type[BaseException], seconds: float = 10.0
+    ) -> BaseException:
+        async with asyncio.timeout(seconds):
+            try:
+                await doing
+            except kind as error:
+                return error
+        raise AssertionError(f"{kind.__name__} was expected")
+
+    return failing
