@@ -1,7 +1,7 @@
 """A small synchronous client of the gateway."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +66,16 @@ class GatewayClient:
         if expires_seconds is not None:
             message["expires_seconds"] = expires_seconds
         return _task(self._patiently("POST", "/tasks", message, wait_seconds))
+
+    def submit_batch(self, messages: Sequence[dict[str, Any]]) -> list[Refused | None]:
+        """Queues up to 1,000 messages, each with its id: a refusal or None for each, in order.
+
+        Sending the same again after an error makes no task twice.
+        """
+        entries = self._patiently("POST", "/tasks/batch", list(messages), 0)
+        if not isinstance(entries, list) or len(entries) != len(messages):
+            raise GatewayUnreachable("the gateway answered with something that is not a batch; check GATEWAY_URL")
+        return [_refusal(entry["problem"]) if "problem" in entry else None for entry in entries]
 
     def get(self, task_id: str, *, wait_seconds: float = 0) -> TaskView:
         """The task as it is now, or with `wait_seconds` when it has ended or after that long."""
@@ -145,8 +155,7 @@ class GatewayClient:
             raise GatewayUnreachable(
                 f"what answers at {self._url} is not our gateway (status {answer.status_code}); check GATEWAY_URL"
             )
-        detail = str(content.get("detail", "the gateway refused it"))
-        raise Refused(answer.status_code, str(content["code"]), detail, content.get("errors"))
+        raise _refusal({"status": answer.status_code, **content})
 
 
 class _LostConnection(Exception):
@@ -169,6 +178,11 @@ def _encode(body: Any) -> bytes | None:
         return strict_json.dumps(body)
     except (StrictJsonError, TypeError) as error:
         raise Refused(400, "malformed", f"the payload cannot be sent as JSON: {error}") from None
+
+
+def _refusal(problem: dict[str, Any]) -> Refused:
+    detail = str(problem.get("detail", "the gateway refused it"))
+    return Refused(int(problem["status"]), str(problem["code"]), detail, problem.get("errors"))
 
 
 def _advice(url: str) -> str:

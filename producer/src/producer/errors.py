@@ -1,6 +1,8 @@
-"""What can go wrong between a client and the gateway. Each message is a sentence for the person who sent the task."""
+"""What can go wrong between a client and the environment. Each message is a sentence for whoever sent the task."""
 
 from typing import Any
+
+from runnerlib.contract import TaskView
 
 
 class ProducerError(Exception):
@@ -11,6 +13,14 @@ class GatewayUnreachable(ProducerError):
     """Nobody answers at the gateway's address, or something else than a gateway does."""
 
 
+class BrokerUnreachable(ProducerError):
+    """The broker did not take the tasks in time. Some may have arrived: send them again with the same ids."""
+
+
+class NoGateway(ProducerError):
+    """The client was made without the gateway's address, and only the gateway can tell that."""
+
+
 class Refused(ProducerError):
     """The gateway answered with a problem. `code` is stable; `errors` names the fields at fault."""
 
@@ -19,3 +29,35 @@ class Refused(ProducerError):
         self.status = status
         self.code = code
         self.errors = errors or []
+
+
+class SomeRefused(ProducerError):
+    """Of many tasks some were refused; the others are queued.
+
+    `ids` are the ids of all, in the order they were given; `refused` tells by position which were refused, and why.
+    """
+
+    def __init__(self, ids: list[str], refused: dict[int, Refused]) -> None:
+        first = min(refused)
+        super().__init__(
+            f"{len(refused)} of {len(ids)} tasks were refused, the others are queued; "
+            f"the first refused is number {first}: {refused[first]}"
+        )
+        self.ids = ids
+        self.refused = refused
+
+
+class NotFinished(ProducerError, TimeoutError):
+    """The time is over and the task has not ended. `view` is the task as it is; None when nobody has seen it yet."""
+
+    def __init__(self, message: str, view: TaskView | None) -> None:
+        super().__init__(message)
+        self.view = view
+
+
+class TaskFailed(ProducerError):
+    """The task ended without a result. `view.error` tells the code and the message of a failed one."""
+
+    def __init__(self, message: str, view: TaskView) -> None:
+        super().__init__(message)
+        self.view = view
