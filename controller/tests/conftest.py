@@ -171,6 +171,12 @@ class ScriptedRunner:
                 entry.update(state="succeeded", result=value, seconds=2.0)
                 self.done[key].set()
 
+    def fail(self, task_id: str, error: dict[str, Any]) -> None:
+        for key, entry in self.runs.items():
+            if key[0] == task_id and entry["state"] == "running":
+                entry.update(state="failed", error=error, seconds=2.0)
+                self.done[key].set()
+
     def report(self, task_id: str, fraction: float) -> None:
         for key, entry in self.runs.items():
             if key[0] == task_id:
@@ -276,9 +282,12 @@ class ScriptedRunner:
 class World:
     """Queue, store, controller, runners of one test."""
 
-    def __init__(self, queue: TaskQueue, store: TaskStore) -> None:
+    def __init__(self, queue: TaskQueue, store: TaskStore, sweeper: Any = None, open_door: Any = None) -> None:
         self.queue = queue
         self.store = store
+        self.sweeper = sweeper or queue
+        #: opens the front door for each controller that starts
+        self.open_door = open_door
         self.source = FakeSource()
         self.health = Health()
         self.registry = CollectorRegistry()
@@ -307,7 +316,8 @@ class World:
             self.source,
             self.health,
             self.registry,
-            sweeper=self.queue,
+            sweeper=self.sweeper,
+            door=await self.open_door() if self.open_door else None,
         )
 
     def tell(self, *runners: ScriptedRunner, known: Sequence[str] = ()) -> None:
@@ -339,6 +349,13 @@ class World:
         assert row.state.is_terminal, f"{task_id} is still {row.state.value}"
         return row
 
+    async def ended_soon(self, task_id: str, seconds: float = 15.0) -> TaskRow:
+        """The same for a task of which the store may know nothing yet."""
+        async with asyncio.timeout(seconds):
+            while (row := await self.store.get(task_id)) is None or not row.state.is_terminal:
+                await asyncio.sleep(0.01)
+        return row
+
     async def row(self, task_id: str) -> TaskRow:
         row = await self.store.get(task_id)
         assert row is not None
@@ -367,12 +384,14 @@ Worlds = Callable[..., Any]
 
 @pytest.fixture
 def worlds() -> Worlds:
-    """``async with worlds() as world``: in memory; ``worlds(path)``: on a SQLite file."""
+    """``async with worlds() as world``: in memory; ``worlds(path)``: on SQLite; ``worlds(parts=…)``: on others."""
 
     @asynccontextmanager
-    async def opened(path: Path | None = None) -> AsyncIterator[World]:
+    async def opened(path: Path | None = None, parts: tuple[Any, ...] = ()) -> AsyncIterator[World]:
         async with AsyncExitStack() as stack:
-            if path is None:
+            if parts:
+                world = World(*parts)
+            elif path is None:
                 queue, store = open_memory()
                 stack.push_async_callback(queue.close)
                 world = World(queue, store)

@@ -4,7 +4,7 @@ import pytest
 
 from controller.inflight import Run
 from controller.pickup import AskAll, Attach, Join, Start, before_start, next_step
-from controller.retry import CancelledDecision, Conflict, Drop, Fail
+from controller.retry import CancelledDecision, Conflict, Drop, Fail, Follow
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -50,6 +50,14 @@ def test_other_content_under_the_same_id_is_an_id_conflict_and_changes_nothing(d
 def test_lower_attempt_than_the_row_is_stale(delivery, row):
     assert isinstance(next_step(delivery(attempt=1), row("retrying", attempt=2), None, 0), Drop)
     assert next_step(delivery(attempt=2), row("retrying", attempt=2), None, 0) == Start()
+
+
+def test_stale_message_of_another_sender_waits_for_the_outcome(delivery, row):
+    newer = row("retrying", attempt=2, reply_to="a", correlation_id="1")
+    assert isinstance(next_step(delivery(reply_to="a", correlation_id="1"), newer, None, 0), Drop)
+    assert isinstance(next_step(delivery(), newer, None, 0), Drop)
+    assert isinstance(next_step(delivery(reply_to="a", correlation_id="2"), newer, None, 0), Follow)
+    assert isinstance(next_step(delivery(reply_to="b", correlation_id="1"), newer, None, 0), Follow)
 
 
 def test_same_attempt_in_flight_here_is_joined(delivery, row):

@@ -1,26 +1,26 @@
-"""``python -m controller``."""
+"""``python -m controller``: a controller in a process of its own."""
 
 import sys
 
+from controller.service import service
 from controller.settings import ControllerSettings
+from runnerlib.service.lifecycle import run_service
+from runnerlib.service.logs import configure_logging
 from runnerlib.service.settings import load_settings
+from taskqueue.addresses import check_addresses
+from taskqueue.errors import TaskQueueError
 
 
 def main() -> int:
-    """Only `worker` opens a SQLite file, and no other store is offered yet."""
+    """Refuses in a sentence, with exit code 2, what is not RabbitMQ with PostgreSQL."""
     settings = load_settings(ControllerSettings)
-    if settings.database_url.startswith("sqlite") and not settings.queue_url:
-        print(
-            "On SQLite the controller and the gateway are one process, because one process must own the file; "
-            "start it with: worker up",
-            file=sys.stderr,
-        )
-    else:
-        print(
-            "Only SQLite is available yet; leave DATABASE_URL and QUEUE_URL unset and start everything with: worker up",
-            file=sys.stderr,
-        )
-    return 2
+    try:
+        check_addresses(settings.queue, settings.database_url)
+    except TaskQueueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logging("controller", settings)
+    return run_service(service(settings), settings)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,12 @@ def asks(run: Run) -> bool:
 
 
 def senders(deliveries: Sequence[Delivery]) -> list[Delivery]:
-    """The deliveries that different answers go to: of those with the same address, the first."""
-    return list({(each.reply_to, each.correlation_id): each for each in reversed(deliveries)}.values())[::-1]
+    """The first delivery, and those of the others that another answer goes to."""
+    found = {(deliveries[0].reply_to, deliveries[0].correlation_id): deliveries[0]}
+    for each in deliveries[1:]:
+        if each.reply_to is not None:
+            found.setdefault((each.reply_to, each.correlation_id), each)
+    return list(found.values())
 
 
 def replies_to(run: Run, source: Record | TaskRow) -> list[Reply]:

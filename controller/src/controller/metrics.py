@@ -21,7 +21,7 @@ class ControllerMetrics:
         )
         self.outcomes = Counter(
             "controller_outcomes",
-            "Outcomes of runs: succeeded, retrying, failed, cancelled, again or dropped, with the failure's code.",
+            "Outcomes of runs, e.g. succeeded, retrying, failed, cancelled, dropped, with the failure's code.",
             ["algorithm", "outcome", "code"],
             registry=registry,
         )

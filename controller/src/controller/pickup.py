@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from controller.inflight import Run
-from controller.retry import CancelledDecision, Conflict, Drop, Fail
+from controller.retry import CancelledDecision, Conflict, Drop, Fail, Follow
 from runnerlib.contract import FailureCode
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -39,7 +39,7 @@ class Start:
     """It has never run, as far as anybody can know."""
 
 
-Step = Join | Attach | AskAll | Start | Drop | Fail | Conflict | CancelledDecision
+Step = Join | Attach | AskAll | Start | Drop | Follow | Fail | Conflict | CancelledDecision
 
 
 def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float) -> Step:
@@ -55,7 +55,7 @@ def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: fl
         if row.state.is_terminal:
             return Drop(f"it is {row.state.value} already")
         if delivery.attempt < row.attempt:
-            return Drop(f"attempt {row.attempt} is on record already")
+            return _stale(delivery, row)
         placement, cancelled = row.placement, row.cancel_requested
     if placement is not None and placement.attempt == delivery.attempt:
         return Attach(placement)
@@ -73,6 +73,12 @@ def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | C
     if delivery.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
         return given_up(delivery.delivery_count)
     return None
+
+
+def _stale(delivery: Delivery, row: TaskRow) -> Drop | Follow:
+    why = f"attempt {row.attempt} is on record already"
+    senders = [(each.reply_to, each.correlation_id) for each in (delivery, row)]
+    return Drop(why) if delivery.reply_to is None or senders[0] == senders[1] else Follow(why)
 
 
 def given_up(deliveries: int) -> Fail:

@@ -87,7 +87,14 @@ class Drop:
     why: str
 
 
-Decision = Done | Retry | Fail | Conflict | CancelledDecision | Again | Drop
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Another message's run decides on this task. This one goes round until then: its sender wants an answer too."""
+
+    why: str
+
+
+Decision = Done | Retry | Fail | Conflict | CancelledDecision | Again | Drop | Follow
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic_settings import NoDecode
 from controller.retry import DEFAULT_STEPS_SECONDS
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from runnerlib.service.settings import ServiceSettings
+from taskqueue.addresses import discovery_url_from, queue_url_from
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
@@ -23,11 +24,21 @@ class ControllerSettings(ServiceSettings):
     """What an operator may choose for a controller."""
 
     port: int = Field(default=8020, ge=0, le=65535, description="Port of health and metrics; 0 takes a free one.")
-    discovery_url: str = Field(default="http://127.0.0.1:8010", description="Base URL of runner-discovery.")
-    database_url: str = Field(
-        default="sqlite:///.plugplay/tasks.sqlite", description="Where tasks, results and dead letters are kept."
+    discovery_url: str = Field(
+        default="", description="Address of runner-discovery; without one, it is looked for on this machine."
     )
-    queue_url: str = Field(default="", description="Where tasks wait; empty: in the same database.")
+    runner_discovery_container_name: str = Field(default="", description="Host of discovery, without DISCOVERY_URL.")
+    runner_discovery_port: int = Field(
+        default=8010, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
+    )
+    queue_url: str = Field(
+        default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."
+    )
+    rabbitmq_host: str = Field(default="", description="Host of the broker, without QUEUE_URL; the user is guest.")
+    queue_name: str = Field(default="", description="Nothing but `tasks`, should it be set at all.")
+    database_url: str = Field(
+        default="", description="The store, `postgresql://…`; empty or `sqlite:` is the embedded one."
+    )
     retry_steps_seconds: Annotated[
         tuple[Seconds, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1, max_length=20)
     ] = Field(
@@ -44,3 +55,13 @@ class ControllerSettings(ServiceSettings):
     unknown_algorithm_grace_seconds: float = Field(
         default=600, ge=0, description="How long a task waits for an algorithm that nobody has registered."
     )
+
+    @property
+    def discovery(self) -> str:
+        """Base URL of discovery."""
+        return discovery_url_from(self.discovery_url, self.runner_discovery_container_name, self.runner_discovery_port)
+
+    @property
+    def queue(self) -> str:
+        """URL of the broker; empty when there is none. Raises UnsuitableAddress for another queue name."""
+        return queue_url_from(self.queue_url, self.rabbitmq_host, self.queue_name)

@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from controller.answering import Answering, Told, asks, senders
 from controller.inflight import InFlight, Run, deliveries_of
 from controller.metrics import ControllerMetrics
 from controller.pickup import conflict
-from controller.retry import Again, CancelledDecision, Conflict, Decision, Done, Drop, Fail, Retry
+from controller.retry import Again, CancelledDecision, Conflict, Decision, Done, Drop, Fail, Follow, Retry
 from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, HistoryEntry
 from runnerlib.service.logs import get_logger
@@ -20,6 +21,8 @@ from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Re
 log = get_logger(__name__)
 
 Outcome = tuple[Run, Decision]
+#: How soon a message that only waits for another's outcome looks again.
+FOLLOW_SECONDS = 5.0
 
 
 class Settler:
@@ -113,11 +116,15 @@ class Settler:
         ]
 
     async def _publish_retries(self, outcomes: Sequence[Outcome]) -> None:
-        retries = [(run, decision) for run, decision in outcomes if isinstance(decision, Retry)]
-        if not retries:
+        again: list[tuple[Delivery, float]] = []
+        for run, decision in outcomes:
+            if isinstance(decision, Retry):
+                # every sender's message goes on: each of them will get its answer
+                again += [(each, decision.after_seconds) for each in senders(run.deliveries)]
+            elif isinstance(decision, Follow):
+                again.append((replace(run.delivery, attempt=run.delivery.attempt - 1), FOLLOW_SECONDS))
+        if not again:
             return
-        # every sender's message goes on: each of them will get its answer
-        again = [(each, decision.after_seconds) for run, decision in retries for each in senders(run.deliveries)]
         deliveries, delays = [each for each, _ in again], [seconds for _, seconds in again]
         await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays))
 
@@ -216,6 +223,8 @@ def _label(decision: Decision) -> tuple[str, str]:
             return "again", ""
         case Drop():
             return "dropped", ""
+        case Follow():
+            return "following", ""
 
 
 def _tell_late(run: Run, record: Record, row: TaskRow | None) -> None:

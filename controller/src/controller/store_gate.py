@@ -58,11 +58,12 @@ class StoreGate:
         self._failing += 1
         self._open.clear()
         self._health.set(STORE, False, f"{what}: {error}")
-        log.error("the store is away; outcomes are held and nothing new is taken", call=what, reason=str(error))
+        away = "queue" if isinstance(error, QueueUnavailable) else "store"
+        log.error(f"the {away} is away; outcomes are held and nothing new is taken", call=what, reason=str(error))
 
     def _reopen(self) -> None:
         self._failing -= 1
         if self._failing == 0:
             self._open.set()
             self._health.set(STORE, True)
-            log.info("the store answers again")
+            log.info("store and queue answer again")

@@ -79,7 +79,10 @@ class Upkeep:
         now = self._clock()
         known = self._fleet.algorithms()
         unknown_before = now - self._unknown_grace_seconds if self._fleet.is_sure else _LONG_AGO
-        deliveries = await self._sweeper.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
+        # insisted on, so that a store that is away is noticed while nothing else is asked of it
+        deliveries = await self._gate.insist(
+            "sweeping", lambda: self._sweeper.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
+        )
         if deliveries:
             await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
         return len(deliveries)
