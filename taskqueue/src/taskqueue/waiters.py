@@ -21,6 +21,10 @@ class Waiters:
         finally:
             self._leave(task_id, event)
 
+    def ids(self) -> list[str]:
+        """Those that somebody waits for."""
+        return list(self._events)
+
     def ended(self, ids: Iterable[str]) -> None:
         if not self._events:
             return

@@ -16,6 +16,7 @@ from servers.fixtures import Broker
 from taskqueue.connect import open_embedded
 from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.sql.postgres import open_postgres
 
 OpenPair = Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]
 OpenQueue = Callable[[], AbstractAsyncContextManager[TaskQueue]]
@@ -73,11 +74,24 @@ def make_broker(broker_servers: Callable[[str], Any]) -> Iterator[Callable[[str]
         yield make
 
 
-@pytest.fixture
-def open_store(open_pair: Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]) -> OpenStore:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """Every store there is."""
+    if request.param == "postgres":
+        url = request.getfixturevalue("database_url")
+        return lambda: open_postgres(url)
+
     @asynccontextmanager
-    async def opened() -> AsyncIterator[TaskStore]:
-        async with open_pair() as (_, store):
+    async def memory() -> AsyncIterator[TaskStore]:
+        queue, store = open_memory()
+        try:
+            yield store
+        finally:
+            await queue.close()
+
+    @asynccontextmanager
+    async def sqlite() -> AsyncIterator[TaskStore]:
+        async with open_embedded(tmp_path / "tasks.db") as (_, store):
             yield store
 
-    return opened
+    return {"memory": memory, "sqlite": sqlite}[request.param]

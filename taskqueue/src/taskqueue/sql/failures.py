@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, ResourceClosedError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, ResourceClosedError
 
-from taskqueue.errors import QueueUnavailable, StoreUnavailable
+from taskqueue.errors import QueueUnavailable, StoreUnavailable, TaskQueueError, UnsuitableAddress
+
+#: PostgreSQL's code for a write on a standby.
+READ_ONLY = "25006"
+#: PostgreSQL's codes for a transaction that was undone because of others, and may simply be tried again.
+UNDONE = frozenset({"40001", "40P01"})
 
 _SENTENCES = (
     ("database or disk is full", "the disk with the database is full; free some space, nothing is lost meanwhile"),
@@ -15,7 +20,38 @@ _SENTENCES = (
     ("malformed", "the database file is damaged; stop the service and restore the file from a backup"),
     ("not a database", "the file is not a SQLite database; name another file in DATABASE_URL"),
     ("disk i/o error", "the disk with the database reports an error; check the disk"),
+    # PostgreSQL
+    (
+        "no space left on device",
+        "the disk of the PostgreSQL server is full; free space, nothing is lost meanwhile",
+    ),
+    (
+        "too many clients",
+        "the PostgreSQL server has no free connection; raise max_connections or stop some clients",
+    ),
+    ("connection slots are reserved", "the PostgreSQL server has no free connection; raise its max_connections"),
+    ("read-only", "the PostgreSQL server is read-only; name the primary in DATABASE_URL, or wait for the failover"),
+    ("starting up", "the PostgreSQL server is starting; it is tried again"),
+    ("shutting down", "the PostgreSQL server is shutting down; start it again"),
+    ("terminating connection", "the PostgreSQL server closed the connection; it is opened again"),
+    ("server closed the connection", "the PostgreSQL server closed the connection; it is opened again"),
+    ("no answer within", "the PostgreSQL server does not answer; check whether it is overloaded or frozen"),
+    ("connection timeout expired", "the PostgreSQL server does not answer; check DATABASE_URL and that it runs"),
+    ("connection refused", "the PostgreSQL server cannot be reached; check DATABASE_URL and that it runs"),
+    ("failed to resolve host", "the host of the PostgreSQL server has no address; check DATABASE_URL and the network"),
+    ("statement timeout", "the PostgreSQL server took too long for a statement; check its load and its locks"),
 )
+#: Starting again does not help with these.
+_MISTAKES = (
+    ("password authentication failed", "PostgreSQL refuses the user or the password; correct them in DATABASE_URL"),
+    ("no password supplied", "PostgreSQL asks for a password; put it into DATABASE_URL, or into PGPASSWORD"),
+    ("no pg_hba.conf entry", "PostgreSQL admits nobody from here; add a line to the pg_hba.conf of the server"),
+    ("already exists", "the database holds tables of another program; name one of its own in DATABASE_URL"),
+    ("permission denied", "the user in DATABASE_URL may not make tables there; let it own the database"),
+    ("does not support ssl", "the PostgreSQL server offers no TLS; remove sslmode from DATABASE_URL"),
+    ("certificate", "the certificate of the PostgreSQL server is not accepted; check sslmode and sslrootcert"),
+)
+_MISSING = "does not exist"
 
 
 @contextmanager
@@ -23,7 +59,7 @@ def translated(kind: type[QueueUnavailable] | type[StoreUnavailable]) -> Iterato
     """Raises `kind` for a database that cannot serve now; mistakes of our own pass as they are."""
     try:
         yield
-    except (IntegrityError, ProgrammingError):
+    except (IntegrityError, ProgrammingError, DataError):
         raise
     except DBAPIError as error:
         raise kind(sentence(error)) from error
@@ -34,7 +70,29 @@ def translated(kind: type[QueueUnavailable] | type[StoreUnavailable]) -> Iterato
 def sentence(error: DBAPIError) -> str:
     """What happened and what to do."""
     cause = str(error.orig)
-    for part, words in _SENTENCES:
+    for part, words in (*_SENTENCES, *_MISTAKES):
         if part in cause.lower():
             return words
     return f"the database does not answer as it should: {cause}"
+
+
+def opening_error(error: DBAPIError) -> TaskQueueError:
+    """Why a server's database could not be opened: StoreUnavailable for what may pass, else UnsuitableAddress."""
+    cause = str(error.orig)
+    if _MISSING in cause and sqlstate(error.orig) is None:
+        # said while connecting: of the database, or of the user where no password is asked for
+        return UnsuitableAddress(
+            f"PostgreSQL says: {cause.rpartition('FATAL:')[2].strip()}; create it, or correct DATABASE_URL"
+        )
+    for part, words in _MISTAKES:
+        if part in cause.lower():
+            return UnsuitableAddress(words)
+    if isinstance(error, ProgrammingError):
+        raise error
+    return StoreUnavailable(sentence(error))
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """PostgreSQL's five-letter code; None where there is none."""
+    code: str | None = getattr(error, "sqlstate", None)
+    return code

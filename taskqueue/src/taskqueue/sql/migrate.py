@@ -1,4 +1,4 @@
-"""Brings a database to the newest revision. Only its owner may call this."""
+"""Brings a database to the newest revision. Called by one process at a time."""
 
 import sqlite3
 from pathlib import Path
@@ -16,20 +16,29 @@ FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 
 def migrate(connection: Connection) -> None:
     """Runs what is missing, all in one transaction. Raises UnsuitableFile for a database of a newer version."""
+    if not is_current(connection):
+        with connection.begin():
+            upgrade(connection)
+
+
+def is_current(connection: Connection) -> bool:
+    """Whether nothing is missing."""
+    return current_revision(connection) == ScriptDirectory(str(FOLDER)).get_current_head()
+
+
+def upgrade(connection: Connection) -> None:
+    """Inside a transaction: runs what is missing. Raises UnsuitableFile for a database of a newer version."""
     script = ScriptDirectory(str(FOLDER))
-    current = current_revision(connection)
+    current = MigrationContext.configure(connection).get_current_revision()
     if current == script.get_current_head():
         return
     _refuse_newer(script, current)
-    with (
-        connection.begin(),
-        EnvironmentContext(
-            Config(),
-            script,
-            fn=lambda revision, _context: script._upgrade_revs("head", revision),
-            destination_rev="head",
-        ) as environment,
-    ):
+    with EnvironmentContext(
+        Config(),
+        script,
+        fn=lambda revision, _context: script._upgrade_revs("head", revision),
+        destination_rev="head",
+    ) as environment:
         environment.configure(connection=connection, transactional_ddl=True)
         environment.run_migrations()
 

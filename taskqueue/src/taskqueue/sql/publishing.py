@@ -31,7 +31,7 @@ def _read_back(connection: Connection, tasks: Sequence[NewTask], token: int, now
     verdicts = []
     for task in tasks:
         if not digests[task.id]:
-            _fill_tombstone(connection, task, now)
+            fill_tombstone(connection, task, now)
             digests[task.id] = task.digest
         if digests[task.id] != task.digest:
             verdicts.append(Published.CONFLICT)
@@ -43,7 +43,7 @@ def _read_back(connection: Connection, tasks: Sequence[NewTask], token: int, now
     return verdicts
 
 
-def _fill_tombstone(connection: Connection, task: NewTask, now: float) -> None:
+def fill_tombstone(connection: Connection, task: NewTask, now: float) -> None:
     values = {
         "the_id": task.id,
         "new_algorithm": task.algorithm,

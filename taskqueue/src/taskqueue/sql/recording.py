@@ -14,7 +14,7 @@ from taskqueue.sql.rows import clean, clean_or_none, history_from, history_text
 from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Placement, Record, Retrying, Succeeded
 
 #: What concerns the row of its task.
-_Outcome = Succeeded | Failed | Cancelled | Retrying
+Outcome = Succeeded | Failed | Cancelled | Retrying
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Moment:
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     ended: bool
     attempt: int
     history: str | None
@@ -44,15 +44,15 @@ class _Writes:
 def write_records(connection: Connection, records: Sequence[Record], now: Moment) -> list[bool]:
     """True for each record that was written; the fence: the task has not ended and has no higher attempt."""
     written: list[bool] = []
-    for group in _without_repetition(records):
-        known = _fence(connection, [record.delivery.id for record in group])
+    for group in without_repetition(records):
+        known = fence(connection, [record.delivery.id for record in group])
         writes = _Writes()
         written.extend(_decide(record, known.get(record.delivery.id), writes, now) for record in group)
         _execute(connection, writes)
     return written
 
 
-def _without_repetition(records: Sequence[Record]) -> Iterator[list[Record]]:
+def without_repetition(records: Sequence[Record]) -> Iterator[list[Record]]:
     """Groups in which each id is met once, so that the second record of an id sees what the first one wrote."""
     group: dict[str, Record] = {}
     for record in records:
@@ -64,23 +64,26 @@ def _without_repetition(records: Sequence[Record]) -> Iterator[list[Record]]:
         yield list(group.values())
 
 
-def _fence(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
+def fence(connection: Connection, ids: Sequence[str]) -> dict[str, Known]:
     rows = connection.execute(statements.FENCE, {"the_ids": statements.padded(ids)}).all()
     return {
-        task_id: _Known(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
+        task_id: Known(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
     }
 
 
-def _decide(record: Record, row: _Known | None, writes: _Writes, now: Moment) -> bool:
+def _decide(record: Record, row: Known | None, writes: _Writes, now: Moment) -> bool:
     delivery = record.delivery
     if isinstance(record, Conflicting):
         failed = Failed(delivery, FailureCode.ID_CONFLICT, record.message)
-        writes.dead_letters.append(_dead_letter(failed, None, now))
+        writes.dead_letters.append(dead_letter_values(failed, None, now))
         return True
     if row is not None and row.ended:
         return False
     if row is not None and row.attempt > delivery.attempt:
-        return _explain_retry(record, row, writes, now)
+        explanation = explain_retry(record, row, now)
+        if explanation is not None:
+            writes.explanations.append(explanation)
+        return explanation is not None
     values = _values(record, row, now)
     if row is None:
         writes.new.append(_new_row(record, values, now))
@@ -89,27 +92,26 @@ def _decide(record: Record, row: _Known | None, writes: _Writes, now: Moment) ->
     else:
         writes.ends.append({"the_id": delivery.id, **values})
     if isinstance(record, Failed):
-        writes.dead_letters.append(_dead_letter(record, values["new_history"], now))
+        writes.dead_letters.append(dead_letter_values(record, values["new_history"], now))
     return True
 
 
-def _explain_retry(record: Record, row: _Known, writes: _Writes, now: Moment) -> bool:
-    """The queue has already moved the row on to the next attempt; the reason is still to be written, once."""
-    if not isinstance(record, Retrying) or row.attempt != record.delivery.attempt + 1:
-        return False
+def explain_retry(record: Record, row: Known, now: Moment) -> dict[str, Any] | None:
+    """For EXPLAIN: the row has moved on to the next attempt already; the reason is still to be written, once."""
+    if not isinstance(record, Retrying) or row.ended or row.attempt != record.delivery.attempt + 1:
+        return None
     if any(entry.attempt == record.delivery.attempt for entry in history_from(row.history)):
-        return False
-    writes.explanations.append({"the_id": record.delivery.id, **_why(record, row, now)})
-    return True
+        return None
+    return {"the_id": record.delivery.id, **why(record, row, now)}
 
 
-def _values(record: _Outcome, row: _Known | None, now: Moment) -> dict[str, Any]:
+def _values(record: Outcome, row: Known | None, now: Moment) -> dict[str, Any]:
     if isinstance(record, Retrying):
         return {
             "new_attempt": record.delivery.attempt + 1,
             "new_available_at": now.steady + max(0.0, record.available_at - now.wall),
             "new_now": now.wall,
-            **_why(record, row, now),
+            **why(record, row, now),
         }
     end: dict[str, Any] = {
         "new_attempt": record.delivery.attempt,
@@ -128,32 +130,36 @@ def _values(record: _Outcome, row: _Known | None, now: Moment) -> dict[str, Any]
                 "new_runner": clean_or_none(record.runner),
             }
         case Failed():
-            end |= {"new_state": TaskState.FAILED.value, **_why(record, row, now)}
+            end |= {"new_state": TaskState.FAILED.value, **why(record, row, now)}
         case Cancelled():
             end |= {"new_state": TaskState.CANCELLED.value}
     return end
 
 
-def _why(record: Retrying | Failed, row: _Known | None, now: Moment) -> dict[str, Any]:
-    history = record.history
-    if not history:
-        entry = HistoryEntry(
-            attempt=record.delivery.attempt,
-            code=record.code,
-            message=clean(record.message),
-            runner=clean_or_none(record.runner),
-            at=datetime.fromtimestamp(now.wall, UTC),
-        )
-        history = (*history_from(row.history if row else None), entry)
+def why(record: Retrying | Failed, row: Known | None, now: Moment) -> dict[str, Any]:
     return {
         "new_error_code": record.code.value,
         "new_error_message": clean(record.message),
-        "new_history": history_text(history),
+        "new_history": history_text(full_history(record, row, now)),
         "new_runner": clean_or_none(record.runner),
     }
 
 
-def _new_row(record: _Outcome, values: dict[str, Any], now: Moment) -> dict[str, Any]:
+def full_history(record: Retrying | Failed, row: Known | None, now: Moment) -> tuple[HistoryEntry, ...]:
+    """The record's own, or the row's with one more entry."""
+    if record.history:
+        return record.history
+    entry = HistoryEntry(
+        attempt=record.delivery.attempt,
+        code=record.code,
+        message=clean(record.message),
+        runner=clean_or_none(record.runner),
+        at=datetime.fromtimestamp(now.wall, UTC),
+    )
+    return (*history_from(row.history if row else None), entry)
+
+
+def _new_row(record: Outcome, values: dict[str, Any], now: Moment) -> dict[str, Any]:
     """A task that the store meets for the first time: the queue is not in this database, or the row was purged."""
     row = new_task_values(record.delivery, now)
     row |= {name.removeprefix("new_"): value for name, value in values.items() if name != "new_now"}
@@ -182,7 +188,7 @@ def new_task_values(delivery: Delivery, now: Moment) -> dict[str, Any]:
     }
 
 
-def _dead_letter(record: Failed, history: str | None, now: Moment) -> dict[str, Any]:
+def dead_letter_values(record: Failed, history: str | None, now: Moment) -> dict[str, Any]:
     delivery = record.delivery
     return {
         "task_id": delivery.id,
@@ -199,7 +205,7 @@ def _dead_letter(record: Failed, history: str | None, now: Moment) -> dict[str, 
 
 def place_runs(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: Moment) -> None:
     """Marks runs as running; what the database has not seen yet is put in."""
-    known = _fence(connection, [delivery.id for delivery, _ in placements])
+    known = fence(connection, [delivery.id for delivery, _ in placements])
     missing = [delivery for delivery, _ in placements if delivery.id not in known]
     if missing:
         running = {"state": TaskState.RUNNING.value, "available_at": now.steady}

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
+from taskqueue.sql.writer import Stage
+
 _log = logging.getLogger(__name__)
 
 #: How long a transaction waits for a foreign process (a backup, somebody's shell) that has locked the file.
@@ -66,6 +68,15 @@ class SqliteHooks:
         if durable != self._durable:
             _driver(connection).execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
+
+    def after_group(self, connection: Connection) -> None:
+        pass
+
+    def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:
+        return None
+
+    def is_away(self, error: BaseException, stage: Stage) -> bool:
+        return False
 
     def when_idle(self, connection: Connection) -> None:
         driver = _driver(connection)

@@ -7,8 +7,10 @@ that wait at the same time share one transaction, so that one flush to the disk 
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -33,6 +35,16 @@ class _Work:
     error: BaseException | None = None
 
 
+class Stage(Enum):
+    """How far a transaction came that failed."""
+
+    #: it could not even begin: trying its functions one by one would only wait again
+    BEGINNING = "beginning"
+    INSIDE = "inside"
+    #: it may have been committed all the same
+    COMMITTING = "committing"
+
+
 class WriterHooks(Protocol):
     """What differs from one database to the next; called in the writer's thread."""
 
@@ -41,6 +53,15 @@ class WriterHooks(Protocol):
 
     def before_group(self, connection: Connection, durable: bool) -> None:
         """Before each transaction: must its commit survive a power failure?"""
+
+    def after_group(self, connection: Connection) -> None:
+        """After its callers have been told; must not raise."""
+
+    def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:
+        """Seconds until the same transaction is worth trying again, when it has failed so often; None: it is not."""
+
+    def is_away(self, error: BaseException, stage: Stage) -> bool:
+        """True when everybody who waits may as well be told that the database cannot be reached."""
 
     def when_idle(self, connection: Connection) -> None:
         """Tidies up; must not raise."""
@@ -91,8 +112,12 @@ class Writer:
     def _serve(self) -> None:
         with self._connection as connection:
             while (group := self._next_group(connection)) is not None:
-                self._run_group(connection, group)
+                away = self._run_group(connection, group)
                 _announce(group)
+                if away is None:
+                    self._hooks.after_group(connection)
+                else:
+                    self._refuse_waiting(away)
         self._connection.engine.dispose()
 
     def _next_group(self, connection: Connection) -> list[_Work] | None:
@@ -115,38 +140,74 @@ class Writer:
             group.append(work)
         return group
 
-    def _run_group(self, connection: Connection, group: list[_Work]) -> None:
-        error = self._transaction(connection, group)
-        if error is None:
-            return
-        if len(group) == 1 or not error.inside:
-            for work in group:
-                work.error = error.cause
-            return
-        for work in group:
-            alone = self._transaction(connection, [work])
-            if alone is not None:
-                work.error = alone.cause
+    def _refuse_waiting(self, error: BaseException) -> None:
+        """Those who wait would only wait for the same."""
+        refused = []
+        while True:
+            try:
+                work = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if work is None:
+                self._queue.put(None)
+                break
+            work.error = error
+            refused.append(work)
+        _announce(refused)
+
+    def _run_group(self, connection: Connection, group: list[_Work]) -> BaseException | None:
+        """Returns the error when the database is away."""
+        failure = self._attempt(connection, group)
+        if failure is None:
+            return None
+        away = self._hooks.is_away(failure.cause, failure.stage)
+        if away or failure.stage is Stage.BEGINNING or len(group) == 1:
+            _fail(group, failure.cause)
+            return failure.cause if away else None
+        for index, work in enumerate(group):
+            alone = self._attempt(connection, [work])
+            if alone is None:
+                continue
+            work.error = alone.cause
+            if self._hooks.is_away(alone.cause, alone.stage):
+                _fail(group[index:], alone.cause)
+                return alone.cause
+        return None
+
+    def _attempt(self, connection: Connection, group: list[_Work]) -> "_Failure | None":
+        times = 0
+        while (failure := self._transaction(connection, group)) is not None:
+            times += 1
+            pause = self._hooks.repeat_after(failure.cause, failure.stage, times)
+            if pause is None:
+                return failure
+            time.sleep(pause)
+        return None
 
     def _transaction(self, connection: Connection, group: list[_Work]) -> "_Failure | None":
-        inside = False
+        stage = Stage.BEGINNING
         try:
             self._hooks.before_group(connection, any(work.durable for work in group))
             with connection.begin():
-                inside = True
+                stage = Stage.INSIDE
                 for work in group:
                     work.value = work.function(connection)
+                stage = Stage.COMMITTING
         except Exception as error:
             # Whatever a function raises belongs to its caller, who gets it from the future.
-            return _Failure(error, inside)
+            return _Failure(error, stage)
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     cause: BaseException
-    #: False when the transaction could not even begin: trying one by one would only wait again
-    inside: bool
+    stage: Stage
+
+
+def _fail(group: list[_Work], error: BaseException) -> None:
+    for work in group:
+        work.error = error
 
 
 def _announce(group: list[_Work]) -> None:

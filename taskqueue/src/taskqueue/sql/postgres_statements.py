@@ -1,0 +1,144 @@
+"""What is written otherwise on PostgreSQL: many rows at a time, by `unnest` of one array for each column."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import ARRAY, String, bindparam, cast, func, select
+
+from runnerlib.contract import TaskState
+from taskqueue.sql.arrays import bytes_array, number_array, text_array
+from taskqueue.sql.rows import TASK_COLUMNS
+from taskqueue.sql.statements import INSERT_NEW
+from taskqueue.sql.tables import tasks
+
+#: An array literal; see `taskqueue.sql.arrays`.
+_these = func.any(cast(bindparam("the_ids", type_=String), ARRAY(String)))
+TASKS_BY_IDS = select(*TASK_COLUMNS).where(tasks.c.id == _these)
+ENDED = select(tasks.c.id).where((tasks.c.id == _these) & tasks.c.finished_at.is_not(None))
+MARKED = select(tasks.c.id).where(
+    (tasks.c.id == _these) & (tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value))
+)
+DIGESTS = select(tasks.c.id, tasks.c.digest).where(tasks.c.id == _these)
+#: Locked in one order everywhere, so that two processes never wait for one another.
+HISTORIES = (
+    select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history)
+    .where(tasks.c.id == _these)
+    .order_by(tasks.c.id)
+    .with_for_update()
+)
+END_LOCKED = select(tasks.c.finished_at).where(tasks.c.id == bindparam("the_id")).with_for_update()
+INSERT_TOMBSTONE = INSERT_NEW["postgresql"].returning(tasks.c.id)
+
+#: Waiting, and its time has been over for a while: a run that began in time has been placed by now.
+EXPIRED = (
+    select(
+        tasks.c.id,
+        tasks.c.algorithm,
+        tasks.c.payload,
+        tasks.c.digest,
+        tasks.c.attempt,
+        tasks.c.expires_at,
+        tasks.c.reply_to,
+        tasks.c.correlation_id,
+    )
+    .where(
+        (tasks.c.expires_at < bindparam("the_wall"))
+        & tasks.c.available_at.is_not(None)
+        & tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value))
+    )
+    .order_by(tasks.c.expires_at)
+    .limit(bindparam("the_most"))
+)
+
+#: Outcomes, whole rows with their final values: put in, or written over what is there if the fence lets them.
+#: The next attempt of a retry is in `attempt`; the fence is about the one that failed.
+RECORD = """
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at, finished_at,
+                   expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id)
+SELECT id, algorithm, payload, digest, state, attempt, available_at, %(now)s, %(now)s,
+       CASE WHEN available_at IS NULL THEN %(now)s::float8 END,
+       expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id
+FROM unnest(%(id)s::text[], %(algorithm)s::text[], %(payload)s::bytea[], %(digest)s::text[], %(state)s::text[],
+            %(attempt)s::int[], %(available_at)s::float8[], %(expires_at)s::float8[], %(result)s::bytea[],
+            %(error_code)s::text[], %(error_message)s::text[], %(history)s::text[], %(runner)s::text[],
+            %(reply_to)s::text[], %(correlation_id)s::text[])
+  AS new (id, algorithm, payload, digest, state, attempt, available_at, expires_at, result,
+          error_code, error_message, history, runner, reply_to, correlation_id)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state, attempt = excluded.attempt, available_at = excluded.available_at, receipt = NULL,
+    updated_at = excluded.updated_at, finished_at = excluded.finished_at, result = excluded.result,
+    error_code = excluded.error_code, error_message = excluded.error_message,
+    history = coalesce(excluded.history, tasks.history), runner = coalesce(excluded.runner, tasks.runner),
+    placed_attempt = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_attempt END,
+    placed_runner = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_runner END,
+    placed_boot = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_boot END,
+    progress_fraction = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.progress_fraction END,
+    progress_message = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.progress_message END
+WHERE tasks.finished_at IS NULL
+  AND tasks.attempt <= excluded.attempt - CASE WHEN excluded.finished_at IS NULL THEN 1 ELSE 0 END
+RETURNING id
+"""
+
+#: Tasks that a gateway has just sent; the rows of known ones stay as they are.
+ADMIT = """
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
+                   expires_at, reply_to, correlation_id)
+SELECT id, algorithm, payload, digest, 'queued', 1, 0, %(now)s, %(now)s, expires_at, reply_to, correlation_id
+FROM unnest(%(id)s::text[], %(algorithm)s::text[], %(payload)s::bytea[], %(digest)s::text[], %(expires_at)s::float8[],
+            %(reply_to)s::text[], %(correlation_id)s::text[])
+  AS new (id, algorithm, payload, digest, expires_at, reply_to, correlation_id)
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+"""
+
+#: Runs that have a runner; with an empty boot id, that have it no more.
+PLACE = """
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
+                   expires_at, placed_attempt, placed_runner, placed_boot, runner, reply_to, correlation_id)
+SELECT id, algorithm, payload, digest, 'running', attempt, %(now)s, %(now)s, %(now)s, expires_at,
+       CASE WHEN boot <> '' THEN attempt END, CASE WHEN boot <> '' THEN runner END, nullif(boot, ''),
+       runner, reply_to, correlation_id
+FROM unnest(%(id)s::text[], %(algorithm)s::text[], %(payload)s::bytea[], %(digest)s::text[], %(attempt)s::int[],
+            %(expires_at)s::float8[], %(runner)s::text[], %(boot)s::text[], %(reply_to)s::text[],
+            %(correlation_id)s::text[])
+  AS new (id, algorithm, payload, digest, attempt, expires_at, runner, boot, reply_to, correlation_id)
+ON CONFLICT (id) DO UPDATE SET
+    state = 'running', attempt = excluded.attempt, available_at = excluded.available_at,
+    placed_attempt = excluded.placed_attempt, placed_runner = excluded.placed_runner,
+    placed_boot = excluded.placed_boot, runner = excluded.runner, updated_at = excluded.updated_at
+WHERE tasks.finished_at IS NULL AND tasks.attempt <= excluded.attempt
+"""
+
+INSERT_DEAD_LETTERS = """
+INSERT INTO dead_letters (task_id, algorithm, code, message, traceback, body, headers, history, created_at)
+SELECT * FROM unnest(%(task_id)s::text[], %(algorithm)s::text[], %(code)s::text[], %(message)s::text[],
+                     %(traceback)s::text[], %(body)s::bytea[], %(headers)s::text[], %(history)s::text[],
+                     %(created_at)s::float8[])
+"""
+
+_Column = Callable[[Sequence[Any]], str]
+_NUMBERS = ("attempt", "available_at", "expires_at", "created_at")
+_BYTES = ("payload", "result", "body")
+
+
+def _arrays(*names: str) -> Mapping[str, _Column]:
+    return MappingProxyType(
+        {name: number_array if name in _NUMBERS else bytes_array if name in _BYTES else text_array for name in names}
+    )
+
+
+#: By column, in the order of the tuples that `columns` takes: how its values become one parameter.
+TASK_ARRAYS = _arrays("id", "algorithm", "payload", "digest", "expires_at", "reply_to", "correlation_id")
+RECORD_ARRAYS = _arrays(
+    *TASK_ARRAYS, "state", "attempt", "available_at", "result", "error_code", "error_message", "history", "runner"
+)
+PLACE_ARRAYS = _arrays(*TASK_ARRAYS, "attempt", "runner", "boot")
+DEAD_LETTER_ARRAYS = _arrays(
+    "task_id", "algorithm", "code", "message", "traceback", "body", "headers", "history", "created_at"
+)
+
+
+def columns(arrays: Mapping[str, _Column], rows: Sequence[tuple[Any, ...]]) -> dict[str, str]:
+    """Rows as one array for each column."""
+    return {name: array(values) for (name, array), values in zip(arrays.items(), zip(*rows, strict=True), strict=True)}

@@ -1,0 +1,100 @@
+"""What both SQL stores ask and write alike, each inside a transaction or on a reading connection."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, desc, select
+
+from runnerlib.contract import TaskState
+from taskqueue.sql import statements
+from taskqueue.sql.rows import DEAD_LETTER_COLUMNS, clean, dead_letter, task_row
+from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.tasks import CancelAnswer, Counts, DeadLetter, TaskRow
+
+
+def get(connection: Connection, task_id: str) -> TaskRow | None:
+    row = connection.execute(statements.TASK_BY_ID, {"the_id": task_id}).first()
+    return None if row is None else task_row(row)
+
+
+def marked(connection: Connection, ids: Collection[str]) -> set[str]:
+    return set(connection.scalars(statements.MARKED, {"the_ids": statements.padded(list(ids))}).all())
+
+
+def list_dead_letters(connection: Connection, limit: int, before: int | None) -> list[DeadLetter]:
+    query = select(*DEAD_LETTER_COLUMNS).order_by(desc(dead_letters.c.dead_id)).limit(limit)
+    if before is not None:
+        query = query.where(dead_letters.c.dead_id < before)
+    return [dead_letter(row) for row in connection.execute(query).all()]
+
+
+def purge(connection: Connection, finished_before: float, limit: int) -> int:
+    # where rows can be locked, what another process is just purging is left to it
+    old = (
+        select(tasks.c.seq)
+        .where(tasks.c.finished_at < finished_before)
+        .order_by(tasks.c.finished_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return execute(connection, delete(tasks).where(tasks.c.seq.in_(old)), {})
+
+
+def write_progress(connection: Connection, updates: Sequence[tuple[str, int, float, str]], now: float) -> None:
+    values = [
+        {
+            "the_id": task_id,
+            "the_attempt": attempt,
+            "new_fraction": fraction,
+            "new_message": clean(message),
+            "new_now": now,
+        }
+        for task_id, attempt, fraction, message in sorted(updates)
+    ]
+    connection.execute(statements.PROGRESS, values)
+
+
+def execute(connection: Connection, statement: Any, values: Any) -> int:
+    count: int = connection.execute(statement, values).rowcount
+    return count
+
+
+def cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
+    this = {"the_id": task_id, "new_now": now}
+    if execute(connection, statements.CANCEL_WAITING, this):
+        return CancelAnswer.CANCELLED
+    if execute(connection, statements.CANCEL_RUNNING, this):
+        return CancelAnswer.REQUESTED
+    inserted = execute(connection, statements.INSERT_NEW[connection.dialect.name], [tombstone(task_id, now)])
+    return CancelAnswer.CANCELLED if inserted else CancelAnswer.FINISHED
+
+
+def tombstone(task_id: str, now: float) -> dict[str, Any]:
+    """The row of a task that was cancelled before anybody has seen it."""
+    return {
+        "id": task_id,
+        "algorithm": "",
+        "payload": b"null",
+        "digest": "",
+        "state": TaskState.CANCELLED.value,
+        "attempt": 1,
+        "created_at": now,
+        "updated_at": now,
+        "finished_at": now,
+    }
+
+
+def counts(connection: Connection) -> list[Counts]:
+    by_algorithm: dict[str, dict[TaskState, int]] = {}
+    for query in (statements.COUNT_WAITING, statements.COUNT_FINISHED):
+        for algorithm, state, count in connection.execute(query).all():
+            if algorithm:  # a tombstone has none
+                by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
+    return [
+        Counts(
+            algorithm=algorithm,
+            by_state=by_state,
+            oldest_waiting_at=connection.scalar(statements.OLDEST_WAITING, {"the_algorithm": algorithm}),
+        )
+        for algorithm, by_state in sorted(by_algorithm.items())
+    ]
