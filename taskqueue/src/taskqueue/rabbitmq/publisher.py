@@ -101,6 +101,11 @@ class Publisher:
         self._closed = False
         link.subscribe(self._on_link)
 
+    @property
+    def unconfirmed(self) -> int:
+        """Messages on their way that the broker has not confirmed."""
+        return len(self._session.confirms) if self._session is not None else 0
+
     async def publish(self, messages: Sequence[Outgoing], *, timeout_seconds: float = 10.0) -> None:
         """Returns when the broker has all of them.
 
