@@ -22,8 +22,17 @@ CONNECT_SECONDS = 5
 #: A server that does not answer a statement within this time counts as away: a frozen one keeps its connections open,
 #: and its kernel acknowledges what is sent to it.
 ANSWER_SECONDS = 8.0
-#: The server's own bounds: on statements whose client has hung up, and on transactions whose client is frozen.
-_SETTINGS = "SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '10s'"
+_SETTINGS = "; ".join(
+    (
+        # the server's own bounds: on statements whose client has hung up, on transactions whose client is frozen
+        "SET statement_timeout = '30s'",
+        "SET idle_in_transaction_session_timeout = '10s'",
+        # Each of our statements has its index. A plan made while the table is still empty would read all of it, and
+        # be kept for the first minute, when the table is full already.
+        "SET enable_seqscan = off",
+        "SET jit = off",
+    )
+)
 _DEFAULTS: Parameters = {
     "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,

@@ -6,7 +6,6 @@ from sqlalchemy import Connection
 
 from taskqueue.errors import StoreUnavailable
 from taskqueue.sql import postgres_statements as statements
-from taskqueue.sql.arrays import text_array
 from taskqueue.sql.queries import execute, tombstone
 from taskqueue.sql.rows import task_row
 from taskqueue.sql.statements import CANCEL_RUNNING, CANCEL_WAITING
@@ -18,16 +17,16 @@ _MOST_TRIES = 10
 
 
 def lookup(connection: Connection, ids: Sequence[str]) -> dict[str, TaskRow]:
-    rows = connection.execute(statements.TASKS_BY_IDS, {"the_ids": text_array(ids)}).all()
+    rows = connection.execute(statements.TASKS_BY_IDS, {"the_ids": ids}).all()
     return {row[0]: task_row(row) for row in rows}
 
 
 def ended(connection: Connection, ids: Sequence[str]) -> list[str]:
-    return list(connection.scalars(statements.ENDED, {"the_ids": text_array(ids)}))
+    return list(connection.scalars(statements.ENDED, {"the_ids": ids}))
 
 
 def marked(connection: Connection, ids: Collection[str]) -> set[str]:
-    return set(connection.scalars(statements.MARKED, {"the_ids": text_array(list(ids))}))
+    return set(connection.scalars(statements.MARKED, {"the_ids": list(ids)}))
 
 
 def expired(connection: Connection, now: float, limit: int) -> list[Delivery]:

@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.sql import postgres_statements as statements
-from taskqueue.sql.arrays import text_array
 from taskqueue.sql.postgres_statements import DEAD_LETTER_ARRAYS, PLACE_ARRAYS, RECORD_ARRAYS, TASK_ARRAYS, columns
 from taskqueue.sql.publishing import fill_tombstone
 from taskqueue.sql.recording import (
@@ -104,8 +103,8 @@ def admit(connection: Connection, tasks: Sequence[NewTask], now: float) -> list[
 
 def _known_digests(connection: Connection, tasks: Sequence[NewTask], now: float) -> dict[str, str]:
     """By id; the content of a tombstone's task is put in first."""
-    found = connection.execute(statements.DIGESTS, {"the_ids": text_array([task.id for task in tasks])})
-    digests: dict[str, str] = dict(found.tuples())
+    found = connection.execute(statements.DIGESTS, {"the_ids": [task.id for task in tasks]})
+    digests: dict[str, str] = {task_id: digest for task_id, digest in found.all()}
     for task in tasks:
         if digests.get(task.id) == "":
             fill_tombstone(connection, task, now)
@@ -154,7 +153,7 @@ def _explain(connection: Connection, late: Sequence[Retrying], now: Moment) -> d
 
 
 def _known(connection: Connection, records: Sequence[Outcome]) -> dict[str, Known]:
-    ids = text_array([record.delivery.id for record in records])
+    ids = [record.delivery.id for record in records]
     rows = connection.execute(statements.HISTORIES, {"the_ids": ids})
     return {
         task_id: Known(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ARRAY, String, bindparam, cast, func, select
+from sqlalchemy import Dialect, bindparam, func, select
+from sqlalchemy.types import UserDefinedType
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.arrays import bytes_array, number_array, text_array
@@ -12,8 +13,22 @@ from taskqueue.sql.rows import TASK_COLUMNS
 from taskqueue.sql.statements import INSERT_NEW
 from taskqueue.sql.tables import tasks
 
-#: An array literal; see `taskqueue.sql.arrays`.
-_these = func.any(cast(bindparam("the_ids", type_=String), ARRAY(String)))
+
+class _Ids(UserDefinedType[Sequence[str]]):
+    """One parameter for any number of ids. It is of the column's type as it is sent: were it cast from text, a plan
+    without the index would parse it again for each row."""
+
+    cache_ok = True
+    render_bind_cast = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "VARCHAR[]"
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return text_array
+
+
+_these = func.any(bindparam("the_ids", type_=_Ids()))
 TASKS_BY_IDS = select(*TASK_COLUMNS).where(tasks.c.id == _these)
 ENDED = select(tasks.c.id).where((tasks.c.id == _these) & tasks.c.finished_at.is_not(None))
 MARKED = select(tasks.c.id).where(
