@@ -102,6 +102,13 @@ def test_answers_are_never_sent_to_our_own_queues(name):
     assert verdict(b"no JSON", reply_to=name).delivery.reply_to is None
 
 
+def test_correlation_id_that_was_no_text_is_refused():
+    assert isinstance(verdict(task(), correlation_id="ä" * 127), Forward)
+    refused = verdict(task(), correlation_id="\ufffd" * 255)
+    assert isinstance(refused, Refuse)
+    assert "'correlation_id'" in refused.message
+
+
 def test_unknown_algorithm_is_parked_at_first_sight_and_within_the_grace():
     assert isinstance(verdict(task(), known=()), Park)
     parked = verdict(task(), known=(), first_seen_at=NOW - 599)

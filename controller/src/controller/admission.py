@@ -23,6 +23,8 @@ from taskqueue.tasks import Arrival, Delivery, NewTask, TaskRow
 
 #: Queues that begin so are the environment's own: an answer sent there would come back as a task.
 OUR_QUEUES = "tasks"
+#: A longer one was no text: reading it made it longer, and no message can carry it back.
+MOST_PROPERTY_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,10 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> NewTask:
             FailureCode.MALFORMED,
             f"'reply_to' must not begin with {OUR_QUEUES!r}: that is a queue of this environment; "
             "name a queue of your own",
+        )
+    if len((arrival.correlation_id or "").encode(errors="replace")) > MOST_PROPERTY_BYTES:
+        raise EnvelopeError(
+            FailureCode.MALFORMED, f"'correlation_id' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8)"
         )
     return NewTask(
         id=_task_id(envelope, arrival, new_id),

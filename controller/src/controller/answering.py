@@ -1,5 +1,6 @@
 """Answers to senders that named a queue for them: built from what was committed, sent before the acknowledgement."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.logs import get_logger
+from taskqueue.errors import QueueUnavailable
 from taskqueue.protocols import TaskQueue
 from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Reply, Succeeded, TaskRow
 
@@ -17,6 +19,12 @@ log = get_logger(__name__)
 
 #: What decides on the answer: our own outcome, or the row of a task that had ended before.
 Told = tuple[Run, Record | TaskRow]
+#: Answers that fail so often, each time just after another was taken, are sent in halves; one alone is given up.
+TRIES = 2
+#: Shows that the broker takes answers, and is dropped by it: there is no such queue.
+_TO_NOBODY = Reply("tasks-nobody", None, b"{}")
+#: By the broker, or because no message can carry it, e.g. a correlation id that was no text.
+_NOT_TAKEN = (QueueUnavailable, ValueError)
 #: Beside a result an answer has ids, names and punctuation.
 _FRAME_BYTES = 1024
 
@@ -27,11 +35,36 @@ class Answering:
     def __init__(self, queue: TaskQueue, gate: StoreGate) -> None:
         self._queue = queue
         self._gate = gate
+        self._suspecting = asyncio.Lock()
 
     async def answer(self, told: Iterable[Told]) -> None:
+        """Returns when the broker has them; one that it never takes is given up."""
         replies = [reply for run, source in told if asks(run) for reply in replies_to(run, source)]
-        if replies:
-            await self._gate.insist("sending answers", lambda: self._queue.reply(replies))
+        if not replies:
+            return
+        try:
+            await self._queue.reply(replies)
+        except _NOT_TAKEN as error:
+            log.warning("answers could not be sent; they are sent again", count=len(replies), reason=str(error))
+            async with self._suspecting:
+                await self._send_again(replies)
+
+    async def _send_again(self, replies: Sequence[Reply]) -> None:
+        """The broker is away, or one of these ends the connection whenever it is sent: an address may be anything."""
+        for _ in range(TRIES):
+            await self._gate.insist("sending answers", lambda: self._queue.reply([_TO_NOBODY]))
+            try:
+                await self._queue.reply(replies)
+            except _NOT_TAKEN as error:
+                reason = str(error)
+            else:
+                return
+        if len(replies) == 1:
+            log.error("answer given up: the broker takes others", reply_to=replies[0].reply_to[:100], reason=reason)
+            return
+        middle = len(replies) // 2
+        await self._send_again(replies[:middle])
+        await self._send_again(replies[middle:])
 
 
 def asks(run: Run) -> bool:

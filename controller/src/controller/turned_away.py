@@ -10,7 +10,7 @@ from controller.settling import Settler
 from controller.store_gate import StoreGate
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.logs import get_logger
-from taskqueue.errors import QueueUnavailable, TaskQueueError
+from taskqueue.errors import TaskQueueError
 from taskqueue.protocols import FrontDoor, TaskStore
 from taskqueue.tasks import Delivery
 
@@ -96,7 +96,11 @@ class TurnedAway:
         except Exception:
             log.exception("refused message cannot be settled; it is put aside", task_id=refused.delivery.id)
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
-            try:
-                await self._door.park([refused.arrival], [refused.task])
-            except QueueUnavailable as error:
-                log.warning("refused message comes again when the broker is back", reason=str(error))
+            await self._put_aside(refused)
+
+    async def _put_aside(self, refused: Refuse) -> None:
+        try:
+            await self._door.park([refused.arrival], [refused.task])
+        except Exception as error:
+            # The broker still has it, and hands it out again on the next connection.
+            log.warning("message cannot be put aside; it is left", task_id=refused.delivery.id, reason=str(error))

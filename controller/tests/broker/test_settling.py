@@ -69,13 +69,36 @@ def test_answer_is_repeated_until_the_broker_has_it(broker_world, make_runner, g
             async def failing(replies):
                 if troubles:
                     raise troubles.pop()
-                await reply(replies)
+                await reply([each for each in replies if not each.reply_to.startswith("tasks")])
 
             broker.reply = failing
             await world.start(make_runner())
             await broker.deliver(("t1", {"value": 1}), **ASKED)
             await wait_until(lambda: broker.acked)
             assert told(broker) == [("answers", "c", "succeeded", 1)]
+
+    go(scenario())
+
+
+def test_answer_that_the_broker_never_takes_is_given_up_alone(broker_world, make_runner, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            reply = broker.reply
+
+            async def failing(replies):
+                if any(each.reply_to == "poison" for each in replies):
+                    raise QueueUnavailable("planted")
+                await reply([each for each in replies if not each.reply_to.startswith("tasks")])
+
+            broker.reply = failing
+            for n in range(5):
+                await broker.deliver((f"t{n}", {"value": n}), reply_to="poison" if n == 2 else f"a{n}")
+                await world.store.cancel(f"t{n}")
+            runner = make_runner()
+            await world.start(runner)
+            await wait_until(lambda: len(broker.acked) == 5)
+            assert sorted(to for to, _, _, _ in told(broker)) == ["a0", "a1", "a3", "a4"]
+            assert world.health.is_ready
 
     go(scenario())
 
