@@ -197,7 +197,7 @@ def test_broker_that_comes_back_is_waited_for(own_broker: Any) -> None:
     _declared(server.url)
     with TaskClient(queue_url=server.url, patience_seconds=60) as client:
         client.submit("upper", {"text": "a"}, task_id="first")
-        server.kill()
+        server.stop()
         back = threading.Thread(target=server.start)
         back.start()
         client.submit("upper", {"text": "a"}, task_id="second")
