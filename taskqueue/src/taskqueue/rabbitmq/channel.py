@@ -1,15 +1,22 @@
 """One AMQP channel with awaitable calls. Never used again once it is closed."""
 
 import asyncio
-import struct
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pika import exceptions, spec
 
 from taskqueue.errors import QueueUnavailable
+from taskqueue.rabbitmq.answers import (
+    NOT_ENCODABLE,
+    NOT_OPEN,
+    Answers,
+    closed_sentence,
+    giver,
+)
+from taskqueue.rabbitmq.deliveries import IncomingMessage, QueueState, ReturnedMessage, incoming
 from taskqueue.rabbitmq.reasons import reason_of
 from taskqueue.rabbitmq.wire import Wire
 
@@ -17,48 +24,10 @@ from taskqueue.rabbitmq.wire import Wire
 ANSWER_SECONDS = 15.0
 #: How long closing in good order may take.
 CLOSE_SECONDS = 2.0
+#: Ended consumers that are remembered, for what comes late.
+_ENDED_CONSUMERS = 8
 
-#: What pika raises for a channel or a connection that is no longer open.
-_NOT_OPEN = (exceptions.AMQPChannelError, exceptions.AMQPConnectionError)
-#: What pika raises for a message that AMQP cannot carry.
-_NOT_ENCODABLE = (
-    exceptions.ShortStringTooLong,
-    exceptions.UnsupportedAMQPFieldException,
-    struct.error,
-    AssertionError,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class IncomingMessage:
-    """A message as the broker handed it over. `tag` settles it, on the channel it came by."""
-
-    tag: int
-    body: bytes
-    properties: spec.BasicProperties
-    redelivered: bool
-    routing_key: str
-    exchange: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReturnedMessage:
-    """A mandatory message that no queue wanted. The broker confirms it all the same, right after."""
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    properties: spec.BasicProperties
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """What the broker says of a queue: messages that are ready, and its consumers."""
-
-    name: str
-    messages: int
-    consumers: int
+__all__ = ["Channel", "IncomingMessage", "QueueState", "ReturnedMessage"]
 
 
 class Channel:
@@ -74,17 +43,16 @@ class Channel:
         #: why it was closed, and the broker's code for it (0: not closed by the broker)
         self.close_reason = ""
         self.close_code = 0
-        self._pending: set[asyncio.Future[Any]] = set()
+        self._answers = Answers()
         self._on_cancel: dict[str, Callable[[], None]] = {}
         self._when_closed: list[Callable[[str], None]] = []
         self._consumers = 0
+        self._ended: deque[str] = deque()
         self._getting = asyncio.Lock()
         self._got: asyncio.Future[IncomingMessage | None] | None = None
-        self._opened: asyncio.Future[Any] = self._expect()
-        try:
-            self._raw = wire.channel(on_open_callback=lambda _: _answer(self._opened, None))
-        except _NOT_OPEN as error:
-            raise QueueUnavailable(f"No channel to the broker: {reason_of(error)}.") from None
+        self._opened = self._answers.expect()
+        with self._answers.asking(self._opened, "opening a channel"):
+            self._raw = wire.channel(on_open_callback=giver(self._opened))
         self._raw.add_on_close_callback(self._on_raw_closed)
         self._raw.add_on_cancel_callback(self._on_broker_cancel)
         self._raw.add_callback(self._on_get_empty, [spec.Basic.GetEmpty], one_shot=False)
@@ -169,7 +137,7 @@ class Channel:
         self._on_cancel[tag] = on_cancel
 
         def deliver(_: Any, method: spec.Basic.Deliver, properties: spec.BasicProperties, body: bytes) -> None:
-            on_message(_incoming(method, properties, body))
+            on_message(incoming(method, properties, body))
 
         await self._call(
             f"consuming from queue '{queue}'",
@@ -180,41 +148,46 @@ class Channel:
         return tag
 
     async def cancel(self, tag: str) -> None:
-        """Ends a consumer. Messages that were on their way still come to its `on_message`, before this returns."""
+        """Ends a consumer. Messages that were on their way still come to its `on_message`.
+
+        Most before this returns; but a quorum queue may hand one over even after it confirmed the end.
+        """
         self._on_cancel.pop(tag, None)
-        if tag not in self._raw.consumer_tags:
+        if tag not in self._raw.consumer_tags or tag in self._ended:
             return
 
         def start(answer: Callable[[Any], None]) -> None:
-            self._raw.basic_cancel(tag, callback=answer)
-            # Otherwise pika rejects what still comes, and the broker counts each of these as a failed delivery.
-            self._raw._cancelled.discard(tag)
+            # Not pika's basic_cancel: it rejects what still comes, which the broker counts as a failed delivery, and
+            # forgets the consumer, so that what comes late stays unsettled for as long as the channel lives.
+            expected = [(spec.Basic.CancelOk, {"consumer_tag": tag})]
+            self._raw._rpc(spec.Basic.Cancel(consumer_tag=tag), answer, expected)
 
         await self._call("ending a consumer", start)
+        self._ended.append(tag)
+        while len(self._ended) > _ENDED_CONSUMERS:
+            self._raw._consumers.pop(self._ended.popleft(), None)
 
     async def get(self, queue: str) -> IncomingMessage | None:
         """Takes one message, if there is one."""
         async with self._getting:
             self._raise_if_closed()
-            waiting = self._got = self._expect()
-            try:
+            waiting = self._got = self._answers.expect()
+            doing = f"getting from queue '{queue}'"
+            with self._answers.asking(waiting, doing):
                 self._raw.basic_get(queue, self._on_get_ok)
-            except _NOT_OPEN as error:
-                self._pending.discard(waiting)
-                raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
-            message: IncomingMessage | None = await self._answered(waiting, f"getting from queue '{queue}'")
+            message: IncomingMessage | None = await self._answered(waiting, doing)
             return message
 
     def ack(self, tag: int, multiple: bool = False) -> None:
         """Settles a message (with `multiple`: all up to it). Nothing happens when the channel is closed."""
         if self._raw.is_open:
-            with suppress(*_NOT_OPEN):
+            with suppress(*NOT_OPEN):
                 self._raw.basic_ack(tag, multiple)
 
     def nack(self, tag: int, requeue: bool = True, multiple: bool = False) -> None:
         """Gives a message back to the head of its queue, or to its dead letters. Nothing happens when closed."""
         if self._raw.is_open:
-            with suppress(*_NOT_OPEN):
+            with suppress(*NOT_OPEN):
                 self._raw.basic_nack(tag, multiple, requeue)
 
     async def confirm_mode(
@@ -242,14 +215,14 @@ class Channel:
         self._raise_if_closed()
         try:
             self._raw.basic_publish(exchange, routing_key, body, properties, mandatory)
-        except _NOT_OPEN as error:
-            raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
-        except _NOT_ENCODABLE as error:
+        except NOT_OPEN as error:
+            raise QueueUnavailable(closed_sentence(reason_of(error))) from None
+        except NOT_ENCODABLE as error:
             raise ValueError(f"AMQP cannot carry this message: {type(error).__name__}.") from None
 
     async def close(self) -> None:
         """Closes in good order, or gives the channel up when that takes too long. What is unsettled comes again."""
-        with suppress(*_NOT_OPEN):
+        with suppress(*NOT_OPEN):
             if self._raw.is_open:
                 self._raw.close()
         if self.is_open:
@@ -260,7 +233,7 @@ class Channel:
 
     def abandon(self, reason: str) -> None:
         """Closes it without waiting for the broker's answer."""
-        with suppress(*_NOT_OPEN):
+        with suppress(*NOT_OPEN):
             if self.is_open:
                 self._raw.close()
         self._over(reason)
@@ -268,40 +241,23 @@ class Channel:
     async def _call(self, doing: str, start: Callable[[Callable[[Any], None]], None]) -> Any:
         """Sends a request whose answer pika gives to a callback, and waits for the answer."""
         self._raise_if_closed()
-        waiting = self._expect()
-        try:
-            start(lambda frame: _answer(waiting, frame))
-        except _NOT_OPEN as error:
-            self._pending.discard(waiting)
-            raise QueueUnavailable(self._closed_sentence(reason_of(error))) from None
-        except _NOT_ENCODABLE as error:
-            self._pending.discard(waiting)
-            raise ValueError(f"AMQP cannot carry this name or argument ({doing}).") from error
+        waiting = self._answers.expect()
+        with self._answers.asking(waiting, doing):
+            start(giver(waiting))
         return await self._answered(waiting, doing)
-
-    def _expect(self) -> asyncio.Future[Any]:
-        waiting = asyncio.get_running_loop().create_future()
-        self._pending.add(waiting)
-        return waiting
 
     async def _answered(self, waiting: asyncio.Future[Any], doing: str) -> Any:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await waiting
+            return await self._answers.received(waiting, ANSWER_SECONDS)
         except TimeoutError:
             # pika sends nothing more on it until the answer comes: no use to anybody.
             sentence = f"the broker did not answer within {ANSWER_SECONDS:g} s ({doing})"
             self.abandon(sentence)
-            raise QueueUnavailable(f"The queue is not available: {sentence}.") from None
-        finally:
-            self._pending.discard(waiting)
+            raise QueueUnavailable(closed_sentence(sentence)) from None
 
     def _raise_if_closed(self) -> None:
         if not self.is_open:
-            raise QueueUnavailable(self._closed_sentence(self.close_reason))
-
-    def _closed_sentence(self, reason: str) -> str:
-        return f"The channel to the broker is closed: {reason}."
+            raise QueueUnavailable(closed_sentence(self.close_reason))
 
     def _on_raw_closed(self, _: Any, error: BaseException) -> None:
         if isinstance(error, exceptions.ChannelClosedByBroker) and self.is_open:
@@ -314,10 +270,7 @@ class Channel:
         self.close_reason = reason
         self.closed.set()
         self._on_cancel.clear()
-        for waiting in self._pending:
-            if not waiting.done():
-                waiting.set_exception(QueueUnavailable(self._closed_sentence(reason)))
-        self._pending.clear()
+        self._answers.fail(reason)
         listeners, self._when_closed = self._when_closed, []
         for listener in listeners:
             listener(reason)
@@ -332,33 +285,9 @@ class Channel:
         if waiting is None or waiting.done():
             self.nack(method.delivery_tag)
         else:
-            waiting.set_result(_incoming(method, properties, body))
+            waiting.set_result(incoming(method, properties, body))
 
     def _on_get_empty(self, _: Any) -> None:
         waiting, self._got = self._got, None
         if waiting is not None:
-            _answer(waiting, None)
-
-
-async def opened_channel(wire: Wire) -> Channel:
-    """A new channel of this connection, ready for use."""
-    channel = Channel(wire)
-    try:
-        await channel.opened()
-    except asyncio.CancelledError:
-        channel.abandon("no longer wanted")
-        raise
-    return channel
-
-
-def _incoming(
-    method: spec.Basic.Deliver | spec.Basic.GetOk, properties: spec.BasicProperties, body: bytes
-) -> IncomingMessage:
-    return IncomingMessage(
-        method.delivery_tag, body, properties, method.redelivered, method.routing_key, method.exchange
-    )
-
-
-def _answer(waiting: asyncio.Future[Any], value: Any) -> None:
-    if not waiting.done():
-        waiting.set_result(value)
+            giver(waiting)(None)

@@ -9,7 +9,7 @@ from typing import Self
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.address import BrokerAddress
-from taskqueue.rabbitmq.channel import Channel, opened_channel
+from taskqueue.rabbitmq.channel import Channel
 from taskqueue.rabbitmq.reasons import unreachable
 from taskqueue.rabbitmq.wire import CannotConnect, Wire, connect, quiet_pika
 
@@ -111,7 +111,7 @@ class Link:
             if wire is None:
                 continue
             try:
-                return await opened_channel(wire)
+                return await _opened_channel(wire)
             except QueueUnavailable:
                 if self._wire is wire and not wire.gone.done():
                     raise
@@ -153,7 +153,7 @@ class Link:
     async def _connect_somewhere(self) -> Wire | None:
         """Tries each host once, in a random order: the clients of a lost node must not all go to the same next one."""
         hosts = random.sample(self._address.hosts, k=len(self._address.hosts))
-        reasons: dict[str, None] = {}
+        reasons: set[str] = set()
         for host in hosts:
             try:
                 return await connect(
@@ -164,8 +164,9 @@ class Link:
                     timeout_seconds=self._connect_seconds,
                 )
             except CannotConnect as failure:
-                reasons[str(failure)] = None
-        self._unready("; ".join(reasons))
+                reasons.add(str(failure))
+        # Sorted, so that the same trouble is told once.
+        self._unready("; ".join(sorted(reasons)))
         return None
 
     async def _watch(self, wire: Wire) -> str:
@@ -217,6 +218,17 @@ class Link:
     def _tell(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+async def _opened_channel(wire: Wire) -> Channel:
+    """A new channel of this connection, ready for use."""
+    channel = Channel(wire)
+    try:
+        await channel.opened()
+    except asyncio.CancelledError:
+        channel.abandon("no longer wanted")
+        raise
+    return channel
 
 
 def _pause(failures: int) -> float:
