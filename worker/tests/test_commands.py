@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -206,3 +207,45 @@ def test_interrupt_of_a_busy_environment_stops_it_in_time(
         worker.send_signal(signal.SIGINT)
         assert worker.wait(30) == 0
         assert marked_processes(place.data) == []
+
+
+@pytest.fixture
+def on_servers(place: Place, broker: Any, database_url: str, free_port: Callable[[], int]) -> Place:
+    """The same, with a broker and a database in its environment."""
+    place.ports |= {"QUEUE_URL": broker.url, "DATABASE_URL": database_url, "CONTROLLER_PORT": str(free_port())}
+    return place
+
+
+def test_demo_on_a_broker_and_a_database(
+    on_servers: Place, broker: Any, marked_processes: Callable[[Path], list[psutil.Process]]
+) -> None:
+    done = on_servers.run("demo", "--once", timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "42" in next(line for line in done.stdout.splitlines() if "double" in line and "21" in line)
+    assert broker.queue_state("tasks.double")["type"] == "quorum"
+    assert not list(on_servers.data.glob("*.sqlite"))
+    assert marked_processes(on_servers.data) == []
+    assert broker.server.password not in done.stdout + done.stderr
+
+
+def test_killed_controller_and_gateway_are_started_again_and_their_tasks_finish(
+    on_servers: Place, broker: Any, until: Until, marked_processes: Callable[[Path], list[psutil.Process]]
+) -> None:
+    def process(module: str) -> psutil.Process:
+        return next(p for p in marked_processes(on_servers.data) if p.cmdline()[-1] == module)
+
+    with on_servers.started("up"):
+        until(lambda: on_servers.ready("good"), 60)
+        process("controller").kill()
+        while_away = [on_servers.send("double", {"number": n}) for n in range(20)]
+        assert [on_servers.result(task_id)["result"] for task_id in while_away] == [2 * n for n in range(20)]
+        sent = on_servers.send("double", {"number": 30})
+        process("producer.gateway").kill()
+        until(lambda: "gateway was ended by SIGKILL; it is started again" in on_servers.log, 20)
+        until(lambda: on_servers.log.count("gateway is ready") == 2, 60)
+        assert on_servers.result(sent)["result"] == 60
+        status = on_servers.run("status")
+        commands = [word for p in marked_processes(on_servers.data) for word in p.cmdline()]
+    assert status.returncode == 0, status.stderr
+    for shown in (on_servers.log, status.stdout, "".join(commands)):
+        assert broker.server.password not in shown
