@@ -1,4 +1,4 @@
-"""A queue whose tasks get their row in a store beside it. A table stands in for the store."""
+"""A queue whose tasks get their row in a store beside it; a table stands in for the store but in the last tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -13,7 +13,9 @@ from taskqueue.errors import QueueUnavailable, StoreUnavailable
 from taskqueue.memory import open_memory
 from taskqueue.memory.queue import MemoryQueue
 from taskqueue.memory.store import MemoryStore
+from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
+from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import NewTask, Published, TaskRow
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -181,5 +183,52 @@ def test_everything_else_is_the_queue_s(run: Run, make_task: MakeTask) -> None:
         await queue.ack(again)
         assert {row.state for row in (await store.lookup(["a", "b"])).values()} == {TaskState.CANCELLED}
         await table.close()
+
+    run(scenario())
+
+
+def test_on_a_real_broker_and_a_real_database(run: Run, make_task: MakeTask, broker: Any, database_url: str) -> None:
+    async def scenario() -> None:
+        async with (
+            open_rabbitmq(broker.url, retry_steps_seconds=(0.2,)) as rabbit,
+            open_postgres(database_url) as store,
+            open_postgres(database_url) as other_store,
+        ):
+            first, second = RecordedQueue(rabbit, store), RecordedQueue(rabbit, other_store)
+            await store.cancel("c")
+            tasks = [make_task("a"), make_task("b"), make_task("a"), make_task("c")]
+            assert await first.publish(tasks) == [ACCEPTED, ACCEPTED, DUPLICATE, DUPLICATE]
+            again = [make_task("b"), make_task("a", payload={"text": "other"}), make_task("d")]
+            assert await second.publish(again) == [DUPLICATE, CONFLICT, ACCEPTED]
+            rows = await store.lookup(["a", "b", "c", "d"])
+            assert {task_id: row.state for task_id, row in rows.items()} == {
+                "a": TaskState.QUEUED,
+                "b": TaskState.QUEUED,
+                "c": TaskState.CANCELLED,
+                "d": TaskState.QUEUED,
+            }
+            door = await rabbit.front_door()
+            arrivals = []
+            while len(arrivals) < 3:
+                arrivals += await door.take(3)
+            assert [arrival.message_id for arrival in arrivals] == ["a", "b", "d"]
+
+    run(scenario())
+
+
+def test_many_gateways_with_the_same_tasks_agree_on_one_row_each(
+    run: Run, make_task: MakeTask, broker: Any, database_url: str
+) -> None:
+    async def scenario() -> None:
+        async with (
+            open_rabbitmq(broker.url, retry_steps_seconds=(0.2,)) as rabbit,
+            open_postgres(database_url) as store,
+            open_postgres(database_url) as other_store,
+        ):
+            tasks = [make_task(f"task-{n}") for n in range(200)]
+            calls = [RecordedQueue(rabbit, each).publish(tasks) for each in (store, other_store) for _ in range(3)]
+            verdicts = {verdict for call in await asyncio.gather(*calls) for verdict in call}
+            assert verdicts <= {ACCEPTED, DUPLICATE}
+            assert len(await store.lookup([task.id for task in tasks])) == 200
 
     run(scenario())
