@@ -104,7 +104,7 @@ def admit(connection: Connection, tasks: Sequence[NewTask], now: float) -> list[
 def _known_digests(connection: Connection, tasks: Sequence[NewTask], now: float) -> dict[str, str]:
     """By id; the content of a tombstone's task is put in first."""
     found = connection.execute(statements.DIGESTS, {"the_ids": [task.id for task in tasks]})
-    digests: dict[str, str] = {task_id: digest for task_id, digest in found.all()}
+    digests: dict[str, str] = dict(found.all())
     for task in tasks:
         if digests.get(task.id) == "":
             fill_tombstone(connection, task, now)
