@@ -229,14 +229,17 @@ def test_running_task_without_a_row_is_cancelled(rabbit_world, stranger, make_ru
     go(scenario())
 
 
-def test_expired_task_never_runs(rabbit_world, stranger, make_runner, go):
+def test_expired_task_never_runs(rabbit_world, stranger, make_runner, go, wait_until):
     async def scenario():
         async with rabbit_world() as world:
             world.tell_none()
             await world.start_controller()
             runner = make_runner()
             asking = asyncio.create_task(stranger.ask(task(1, id="t1", expires_seconds=0.5)))
-            await asyncio.sleep(1)
+            await wait_until(lambda: world.metric("controller_arrivals_total", verdict="forwarded"))
+            seen_at = time.monotonic()
+            await wait_until(lambda: time.monotonic() - seen_at > 0.6)
+            await world.stop_controller()
             await world.start(runner)
             ((_, answer),) = await asking
             assert answer["error"]["code"] == "expired"
@@ -346,5 +349,43 @@ def test_stop_loses_no_message_of_a_stranger_and_runs_none_twice(rabbit_world, s
             assert sorted(set(values)) == list(range(1000))
             rows = await world.store.counts()
             assert [each.by_state for each in rows] == [{TaskState.SUCCEEDED: 1000}]
+
+    go(scenario())
+
+
+def test_database_that_is_away_costs_no_result_and_acknowledges_nothing(
+    worlds, broker, own_postgres, stranger, make_runner, go, wait_until
+):
+    async def scenario():
+        async with AsyncExitStack() as stack:
+            queue = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=STEPS))
+            store = await stack.enter_async_context(open_postgres(own_postgres.url))
+            world = await stack.enter_async_context(worlds(parts=(queue, store, store, queue.front_door)))
+            runner = make_runner()
+            world.limits["echo"] = Limits(slots=4)
+            await world.start(runner)
+            held = [{"algorithm": "echo", "payload": {"do": "hold"}, "id": f"h{n}"} for n in range(4)]
+            asking = asyncio.create_task(stranger.ask(*held))
+            await wait_until(lambda: all(runner.started(f"h{n}") for n in range(4)))
+            await asyncio.to_thread(own_postgres.stop)
+            acked = []
+            ack, queue.ack = queue.ack, lambda deliveries: acked.extend(deliveries) or ack(deliveries)
+            for n in range(4):
+                runner.let_go(f"h{n}", n)
+            await wait_until(lambda: "store" in world.health.reasons)
+            await stranger.send(*(task(n, id=f"t{n}") for n in range(50)), b"not JSON")
+            await wait_until(lambda: world.metric("controller_arrivals_total", verdict="forwarded") >= 54)
+            assert acked == []
+            assert not runner.started("t0")
+            await asyncio.to_thread(own_postgres.start)
+            answers = dict(await asking)
+            assert [answers[str(n)]["result"] for n in range(4)] == [0, 1, 2, 3]
+            for n in range(50):
+                assert (await world.ended_soon(f"t{n}")).result == b"%d" % n
+            await wait_until(lambda: world.health.is_ready)
+            assert len(runner.executions) == len(set(runner.executions)) == 54
+            async with asyncio.timeout(10):
+                while not await world.store.dead_letters():
+                    await asyncio.sleep(0.05)
 
     go(scenario())

@@ -1,0 +1,103 @@
+"""``python -m controller``: a process of its own, with a real broker and a real database that come and go."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+
+#: What an idle controller may take.
+MOST_IDLE_MB = 110
+
+
+class Process:
+    def __init__(self, process, url, log):
+        self.process = process
+        self.url = url
+        self.log = log
+
+    def reasons(self):
+        """Why it is not ready; empty when it is."""
+        return httpx.get(f"{self.url}/healthz/ready", timeout=5).json()["reasons"]
+
+    def until(self, condition, seconds=40):
+        """The reasons for which the condition holds."""
+        until, seen = time.monotonic() + seconds, None
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                seen = self.reasons()
+            except httpx.TransportError:
+                seen = None
+            if seen is not None and condition(seen):
+                return seen
+            time.sleep(0.1)
+        raise AssertionError(f"still {seen}")
+
+
+@pytest.fixture
+def controller_process(tmp_path):
+    """``with controller_process(queue_url, database_url) as process``"""
+
+    @contextmanager
+    def started(queue_url, database_url, port):
+        log = tmp_path / "controller.log"
+        environment = {
+            **os.environ,
+            "QUEUE_URL": queue_url,
+            "DATABASE_URL": database_url,
+            "PORT": str(port),
+            "GRACE_SECONDS": "2",
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "controller"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            yield Process(process, f"http://127.0.0.1:{port}", log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+
+    return started
+
+
+def test_controller_waits_for_servers_that_start_later_and_stops_in_order(
+    controller_process, own_broker, own_postgres, free_port
+):
+    broker = own_broker()
+    broker.stop()
+    own_postgres.stop()
+    with controller_process(broker.url, own_postgres.url, free_port) as controller:
+        reasons = controller.until(lambda reasons: "store" in reasons)
+        assert not any(secret in str(reasons) for secret in (broker.password, "Traceback"))
+        own_postgres.start()
+        # discovery is not there at all
+        controller.until(lambda reasons: "store" not in reasons and any("broker" in why for why in reasons.values()))
+        broker.start()
+        controller.until(lambda reasons: list(reasons) == ["catalogue"])
+        assert psutil.Process(controller.process.pid).memory_info().rss < MOST_IDLE_MB * 1024 * 1024
+        own_postgres.stop()
+        controller.until(lambda reasons: "store" in reasons)
+        own_postgres.start()
+        controller.until(lambda reasons: list(reasons) == ["catalogue"])
+        controller.process.send_signal(signal.SIGTERM)
+        assert controller.process.wait(8) == 0
+        log = controller.log.read_text()
+        assert broker.password not in log
+        assert "Traceback" not in log
+
+
+def test_database_that_does_not_exist_ends_the_start_with_a_sentence(controller_process, postgres_server, free_port):
+    url = postgres_server.url_of("nothing_here")
+    with controller_process("amqp://127.0.0.1:1", url, free_port) as controller:
+        assert controller.process.wait(30) == 1
+        log = controller.log.read_text()
+        assert "nothing_here" in log
+        assert "Traceback" not in log
