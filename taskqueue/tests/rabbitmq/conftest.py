@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -100,6 +100,14 @@ class Proxy:
                 sink.write(data)
                 await sink.drain()
         sink.close()
+
+
+@pytest.fixture(autouse=True)
+def no_error_was_lost(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """An exception in a callback reaches nobody but the loop, which logs it."""
+    yield
+    lost = [record for record in caplog.get_records("call") if record.name == "asyncio" and record.levelno >= 40]
+    assert not lost, [record.getMessage() for record in lost]
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ class Link:
         if wire is not None:
             await wire.shut(_CLOSE_SECONDS)
         self.connected.clear()
+        self._reason = "closed on this side"
         self._tell()
 
     async def _open_channel(self) -> Channel:

@@ -72,6 +72,10 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # pika has no types
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
 
+    def _on_connection_workflow_done(self, outcome: Any) -> None:
+        # For an attempt that was aborted during the handshake pika hands over the error's class, and trips over it.
+        super()._on_connection_workflow_done(outcome() if isinstance(outcome, type) else outcome)
+
     def _read_frame(self) -> Any:
         try:
             return super()._read_frame()
