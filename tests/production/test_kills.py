@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import random
 import threading
 from collections import Counter
@@ -14,6 +15,8 @@ import requests
 from environments import Production, until
 from servers.rabbitmq import RabbitMQ
 
+# the sender expects to be refused
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TASKS = 6_000
