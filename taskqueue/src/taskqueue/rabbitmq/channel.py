@@ -148,9 +148,9 @@ class Channel:
         return tag
 
     async def cancel(self, tag: str) -> None:
-        """Ends a consumer. Messages that were on their way still come to its `on_message`.
+        """Ends a consumer. Messages that were on their way still come to its `on_message`, before this returns or after.
 
-        Most before this returns; but a quorum queue may hand one over even after it confirmed the end.
+        A quorum queue also takes some back that never came here; it counts each as a failed delivery.
         """
         self._on_cancel.pop(tag, None)
         if tag not in self._raw.consumer_tags or tag in self._ended:
@@ -158,7 +158,7 @@ class Channel:
 
         def start(answer: Callable[[Any], None]) -> None:
             # Not pika's basic_cancel: it rejects what still comes, which the broker counts as a failed delivery, and
-            # forgets the consumer, so that what comes late stays unsettled for as long as the channel lives.
+            # forgets the consumer, so that what came late would stay unsettled for as long as the channel lives.
             expected = [(spec.Basic.CancelOk, {"consumer_tag": tag})]
             self._raw._rpc(spec.Basic.Cancel(consumer_tag=tag), answer, expected)
 

@@ -40,6 +40,10 @@ class Declared:
                 raise
             self._algorithms.add(algorithm)
 
+    def has(self, algorithm: str) -> bool:
+        """Whether nothing needs to be done for it."""
+        return self._epoch == self._link.epoch and algorithm in self._algorithms
+
     def missing(self, algorithm: str) -> None:
         """A message for it came back: nobody has its queue."""
         self._algorithms.discard(algorithm)

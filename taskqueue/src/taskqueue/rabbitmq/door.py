@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage
@@ -16,6 +17,8 @@ from taskqueue.rabbitmq.names import BROKER_DEAD, FRONT_DOOR, TASKS_EXCHANGE
 from taskqueue.rabbitmq.publisher import Publisher
 from taskqueue.rabbitmq.receipts import Hold, by_hold
 from taskqueue.tasks import Arrival, NewTask
+
+_log = logging.getLogger(__name__)
 
 #: Most arrivals of each queue that are out at the same time.
 PREFETCH = 200
@@ -31,18 +34,19 @@ class Door:
         *,
         keeper: Keeper,
         declared: Declared,
+        open_channel: Callable[[], Awaitable[Channel]],
         publisher: Publisher,
         misfits: Sequence[Arrival],
         wall: Callable[[], float],
     ) -> None:
         self._keeper = keeper
         self._declared = declared
+        self._open_channel = open_channel
         self._publisher = publisher
         self._wall = wall
         self._time = asyncio.get_running_loop().time
         self._buffer: deque[Arrival] = deque(misfits)
         self._idle = IdleWatch()
-        self._channel: Channel | None = None
         self._hold: Hold | None = None
         self._consumers: list[str] = []
         self._cancelled = False
@@ -74,13 +78,14 @@ class Door:
         self._here.set()
 
     async def forward(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
-        channel = self._channel
-        if channel is None:
-            raise QueueUnavailable("the front door has no channel to the broker now; what it took comes again")
-        for algorithm in sorted({task.algorithm for task in tasks}):
-            await self._declared.algorithm(channel, algorithm)
-        pairs = zip(arrivals, tasks, strict=True)
-        await self._publisher.publish([forwarded_message(arrival, task) for arrival, task in pairs])
+        """Where an algorithm's queue cannot be declared, its tasks are parked: they must not hold up the others."""
+        refused = await self._declare({task.algorithm for task in tasks})
+        now = self._wall()
+        messages = [
+            parked_message(arrival, task, now) if task.algorithm in refused else forwarded_message(arrival, task)
+            for arrival, task in zip(arrivals, tasks, strict=True)
+        ]
+        await self._publisher.publish(messages)
         _ack(arrivals)
 
     async def park(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
@@ -113,6 +118,23 @@ class Door:
         self._task.cancel()
         await asyncio.wait({self._task})
 
+    async def _declare(self, algorithms: Iterable[str]) -> set[str]:
+        """Makes the queues that are missing; returns the algorithms whose queue cannot be made."""
+        refused: set[str] = set()
+        for algorithm in sorted(algorithms):
+            if self._declared.has(algorithm):
+                continue
+            # On a channel of its own: a refusal closes it.
+            channel = await self._open_channel()
+            try:
+                await self._declared.algorithm(channel, algorithm)
+            except QueueUnavailable as error:
+                _log.warning("tasks of %r wait aside: %s", algorithm, error)
+                refused.add(algorithm)
+            finally:
+                await channel.close()
+        return refused
+
     async def _serve(self, channel: Channel) -> None:
         """Consumes until something is lost (raises QueueUnavailable), or all is settled at the end."""
         channel.when_closed(lambda _: self._wake.set())
@@ -124,7 +146,6 @@ class Door:
                 await channel.qos(PREFETCH)
                 for queue, on_message in ((FRONT_DOOR, self._on_arrival), (BROKER_DEAD, self._on_dead)):
                     self._consumers.append(await channel.consume(queue, on_message, self._on_cancel))
-            self._channel = channel
             self._idle.stirred(self._time())
             self._keeper.flowing()
             while not (self._closing and self._gave_back.is_set() and not hold.unsettled):
@@ -140,7 +161,7 @@ class Door:
             self._declared.forget()
             raise
         finally:
-            self._channel = self._hold = None
+            self._hold = None
             self._consumers.clear()
 
     async def _step(self, channel: Channel, hold: Hold) -> None:

@@ -124,6 +124,10 @@ class BrokerFeed:
                 if self._cancelled:
                     raise QueueUnavailable("the broker cancelled the consumer")
                 await self._step(channel)
+        except QueueUnavailable:
+            # Perhaps because the queue was deleted.
+            self._declared.missing(self.algorithm)
+            raise
         finally:
             self._let_go()
 

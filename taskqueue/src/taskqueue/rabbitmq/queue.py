@@ -79,6 +79,7 @@ class RabbitQueue:
         self._door = Door(
             keeper=Keeper(self._consuming, FRONT_DOOR, self._report),
             declared=self._declared,
+            open_channel=self._consuming.channel,
             publisher=self._publisher,
             misfits=misfits,
             wall=time.time,
