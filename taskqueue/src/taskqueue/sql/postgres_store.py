@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from taskqueue.clock import Clock
 from taskqueue.sql import postgres_queries, postgres_recording, queries
 from taskqueue.sql.access import Access
+from taskqueue.sql.gathering import Gathering
 from taskqueue.sql.notices import Notices
 from taskqueue.sql.postgres_engine import Parameters
 from taskqueue.sql.postgres_writer import PostgresHooks
@@ -35,6 +36,7 @@ class PostgresStore:
         self._hooks = hooks
         self._clock = clock
         self._waiters = Waiters()
+        self._gathering = Gathering(self.lookup)
         self._notices = Notices(parameters, self._waiters, self._find_ended)
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
@@ -43,7 +45,7 @@ class PostgresStore:
         return await self._access.read(lambda connection: postgres_queries.lookup(connection, ids))
 
     async def get(self, task_id: str) -> TaskRow | None:
-        return await self._access.read(lambda connection: queries.get(connection, task_id))
+        return await self._gathering.get(task_id)
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
         with self._waiters.waiting(task_id) as ended:
