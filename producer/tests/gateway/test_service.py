@@ -170,8 +170,10 @@ def test_store_that_goes_away_is_told_and_comes_back_by_itself(
     refused = gateway.submit("a", id="one")
     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
     assert int(refused.headers["Retry-After"]) >= 1
+    until(lambda: gateway.ready()[0] == 503 and "store" in gateway.ready()[1], "the gateway is not ready")
     own_postgres.start()
     until(lambda: gateway.submit("a", id="one").status_code == 202, "tasks are accepted again")
+    until(lambda: gateway.ready()[0] == 200, "the gateway is ready again")
     assert gateway.look("one").json()["state"] == "queued"
 
 

@@ -5,11 +5,13 @@ from contextlib import AsyncExitStack
 from producer.gateway.build import build
 from producer.gateway.doors import Doors
 from producer.gateway.settings import GatewaySettings
+from producer.gateway.store_watch import watch_store
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
+from runnerlib.service.lifecycle import background
 from runnerlib.service.metrics import new_registry
-from taskqueue.opening import opened, opened_when_there
+from taskqueue.opening import STORE, opened, opened_when_there
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
@@ -25,7 +27,7 @@ class GatewayService:
     async def enter(self, stack: AsyncExitStack) -> None:
         """The door opens first, to tell what the others wait for; it is closed before what stands behind it."""
         settings = self._settings
-        health, registry = Health("store"), new_registry()
+        health, registry = Health(STORE), new_registry()
         behind = await stack.enter_async_context(AsyncExitStack())
         # It never consumes, so it needs none of the delay queues: controllers declare those.
         queue = open_rabbitmq(settings.queue, retry_steps_seconds=(), report=health.set)
@@ -33,5 +35,6 @@ class GatewayService:
         doors = Doors(health, registry)
         self.server = await stack.enter_async_context(HttpServer(doors, settings.host, settings.port))
         store = await opened_when_there(behind, lambda: open_postgres(settings.database_url), health.set)
+        background(behind, watch_store(store, health), "store watch")
         watch = await behind.enter_async_context(CatalogueWatch(settings.discovery))
         doors.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
