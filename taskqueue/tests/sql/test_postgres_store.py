@@ -260,3 +260,17 @@ def test_any_number_of_records_is_one_call(run, database_url, make_delivery, cou
             assert len(await store.lookup([f"t{n}" for n in range(count)])) == count
 
     run(scenario())
+
+
+def test_large_tasks_are_written_in_portions_of_one_transaction(run, database_url, make_task, make_delivery):
+    async def scenario():
+        async with open_postgres(database_url) as store:
+            payload, result = "x" * 1_500_000, b'"' + b"y" * 1_500_000 + b'"'
+            tasks = [make_task(f"t{n}", payload={"text": payload}) for n in range(8)]
+            assert await store.admit(tasks) == [Published.ACCEPTED] * 8
+            assert await store.record([Succeeded(make_delivery(task.id), result) for task in tasks]) == [True] * 8
+            rows = await store.lookup([task.id for task in tasks])
+            assert {(row.payload, row.result) for row in rows.values()} == {(tasks[0].payload, result)}
+            assert len({row.finished_at for row in rows.values()}) == 1
+
+    run(scenario())

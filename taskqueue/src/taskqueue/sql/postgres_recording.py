@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.sql import postgres_statements as statements
-from taskqueue.sql.postgres_statements import DEAD_LETTER_ARRAYS, PLACE_ARRAYS, RECORD_ARRAYS, TASK_ARRAYS, columns
+from taskqueue.sql.postgres_statements import DEAD_LETTER_ARRAYS, PLACE_ARRAYS, RECORD_ARRAYS, TASK_ARRAYS, write_rows
 from taskqueue.sql.publishing import fill_tombstone
 from taskqueue.sql.recording import (
     Known,
@@ -57,7 +57,7 @@ def write_records(connection: Connection, records: Sequence[Record], now: Moment
         letters += [Failed(each.delivery, FailureCode.ID_CONFLICT, each.message) for each in conflicts]
         if letters:
             rows = [_letter(each, now) for each in letters]
-            connection.exec_driver_sql(statements.INSERT_DEAD_LETTERS, columns(DEAD_LETTER_ARRAYS, rows))
+            write_rows(connection, statements.INSERT_DEAD_LETTERS, DEAD_LETTER_ARRAYS, rows)
         verdicts.extend(isinstance(each, Conflicting) or each.delivery.id in written for each in group)
     return verdicts
 
@@ -78,14 +78,14 @@ def place_runs(connection: Connection, placements: Sequence[tuple[Delivery, Plac
         (*_task(delivery), placement.attempt, clean(placement.runner), clean(placement.boot))
         for _, (delivery, placement) in sorted(latest.items(), key=_first)
     ]
-    connection.exec_driver_sql(statements.PLACE, {"now": now, **columns(PLACE_ARRAYS, rows)})
+    write_rows(connection, statements.PLACE, PLACE_ARRAYS, rows, now=now)
 
 
 def admit(connection: Connection, tasks: Sequence[NewTask], now: float) -> list[Published]:
     """What became of each; see `taskqueue.protocols.Ledger`."""
     first = {task.id: task for task in reversed(tasks)}
     rows = [_task(task) for _, task in sorted(first.items(), key=_first)]
-    inserted = set(connection.exec_driver_sql(statements.ADMIT, {"now": now, **columns(TASK_ARRAYS, rows)}).scalars())
+    inserted = write_rows(connection, statements.ADMIT, TASK_ARRAYS, rows, now=now)
     digests = {task_id: task.digest for task_id, task in first.items()}
     if len(inserted) < len(first):
         digests |= _known_digests(connection, [task for task in first.values() if task.id not in inserted], now)
@@ -116,8 +116,7 @@ def _write(connection: Connection, records: Sequence[Outcome], now: Moment) -> d
     """Those that the fence let through, by id, with the history they were given."""
     complete = sorted(_with_history(connection, records, now), key=lambda record: record.delivery.id)
     rows = [_row(record, now.wall) for record in complete]
-    parameters = {"now": now.wall, **columns(RECORD_ARRAYS, rows)}
-    done = set(connection.exec_driver_sql(statements.RECORD, parameters).scalars())
+    done = write_rows(connection, statements.RECORD, RECORD_ARRAYS, rows, now=now.wall)
     written = {record.delivery.id: record for record in complete if record.delivery.id in done}
     if len(written) < len(records):
         late = [each for each in records if isinstance(each, Retrying) and each.delivery.id not in written]

@@ -1,10 +1,10 @@
 """What is written otherwise on PostgreSQL: many rows at a time, by `unnest` of one array for each column."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Dialect, bindparam, func, select
+from sqlalchemy import Connection, Dialect, bindparam, func, select
 from sqlalchemy.types import UserDefinedType
 
 from runnerlib.contract import TaskState
@@ -143,7 +143,7 @@ def _arrays(*names: str) -> Mapping[str, _Column]:
     )
 
 
-#: By column, in the order of the tuples that `columns` takes: how its values become one parameter.
+#: By column, in the order of the tuples that `write_rows` takes: how its values become one parameter.
 TASK_ARRAYS = _arrays("id", "algorithm", "payload", "digest", "expires_at", "reply_to", "correlation_id")
 RECORD_ARRAYS = _arrays(
     *TASK_ARRAYS, "state", "attempt", "available_at", "result", "error_code", "error_message", "history", "runner"
@@ -154,6 +154,37 @@ DEAD_LETTER_ARRAYS = _arrays(
 )
 
 
-def columns(arrays: Mapping[str, _Column], rows: Sequence[tuple[Any, ...]]) -> dict[str, str]:
-    """Rows as one array for each column."""
-    return {name: array(values) for (name, array), values in zip(arrays.items(), zip(*rows, strict=True), strict=True)}
+#: Of one statement: an array's text is twice as long as its bytes, here and in the server.
+MOST_BYTES = 4 * 1024 * 1024
+MOST_ROWS = 1024
+
+
+def write_rows(
+    connection: Connection,
+    statement: str,
+    arrays: Mapping[str, _Column],
+    rows: Sequence[tuple[Any, ...]],
+    **more: Any,
+) -> set[str]:
+    """Runs the statement for all rows, in their order; the ids it returns."""
+    done: set[str] = set()
+    for part in _portions(rows):
+        columns = zip(*part, strict=True)
+        parameters = {name: array(values) for (name, array), values in zip(arrays.items(), columns, strict=True)}
+        result = connection.exec_driver_sql(statement, parameters | more)
+        if result.returns_rows:
+            done.update(result.scalars())
+    return done
+
+
+def _portions(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    part: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        more = sum([len(value) for value in row if isinstance(value, bytes)])
+        if part and (size + more > MOST_BYTES or len(part) == MOST_ROWS):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += more
+    yield part
