@@ -9,6 +9,7 @@ import pika
 import pytest
 
 from runnerlib.contract import FailureCode, Limits, TaskState, task_digest
+from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import NewTask
@@ -196,6 +197,20 @@ def test_used_id_fails_alone_and_a_repetition_gets_the_same_answer(rabbit_world,
             assert runner.executions == [("t1", 1)]
             (letter,) = await world.store.dead_letters()
             assert (letter.code, json.loads(letter.body)["payload"]) == (FailureCode.ID_CONFLICT, {"value": 2})
+
+    go(scenario())
+
+
+def test_task_that_was_sent_twice_and_is_retried_is_answered_twice(rabbit_world, stranger, make_runner, go):
+    async def scenario():
+        async with rabbit_world() as world:
+            runner = make_runner()
+            await world.start(runner)
+            message = {"algorithm": "echo", "payload": {"do": "fail_until", "attempt": 2}, "id": "t1"}
+            answers = dict(await stranger.ask(message, message))
+            assert answers["0"] == answers["1"]
+            assert (answers["0"]["attempt"], answers["0"]["result"]) == (2, 2)
+            assert runner.executions == [("t1", 1), ("t1", 2)]
 
     go(scenario())
 
@@ -389,3 +404,34 @@ def test_database_that_is_away_costs_no_result_and_acknowledges_nothing(
                     await asyncio.sleep(0.05)
 
     go(scenario())
+
+
+def test_message_without_an_id_stays_one_task_when_its_connection_is_lost(broker, stranger, go):
+    async def scenario():
+        async with open_rabbitmq(broker.url, retry_steps_seconds=STEPS) as queue:
+            door = await queue.front_door()
+            await stranger.send(task(1))
+            stale = await door.take(10)
+            async with asyncio.timeout(15):
+                while not await asyncio.to_thread(broker.close_connections):
+                    await asyncio.sleep(0.1)
+            again = await door.take(10)
+            assert [each.body for each in again] == [each.body for each in stale]
+            for number, arrivals in enumerate((stale, again)):
+                await forward(door, arrivals, f"t{number}")
+            feed = await queue.feed("echo")
+            await feed.set_prefetch(10)
+            assert [each.id for each in await feed.take(10)] == ["t1"]
+
+    go(scenario())
+
+
+async def forward(door, arrivals, task_id):
+    """As a doorkeeper does: until the broker is there again."""
+    tasks = [NewTask(task_id, "echo", b'{"value":1}', task_digest("echo", {"value": 1})) for _ in arrivals]
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                return await door.forward(arrivals, tasks)
+            except QueueUnavailable:
+                await asyncio.sleep(0.1)

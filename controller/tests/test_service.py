@@ -94,6 +94,28 @@ def test_controller_waits_for_servers_that_start_later_and_stops_in_order(
         assert "Traceback" not in log
 
 
+def test_controller_stops_in_bounded_time_while_broker_and_database_are_gone(
+    controller_process, own_broker, own_postgres, free_port
+):
+    broker = own_broker()
+    with controller_process(broker.url, own_postgres.url, free_port) as controller:
+        controller.until(lambda reasons: list(reasons) == ["catalogue"])
+        broker.kill()
+        own_postgres.kill()
+        controller.until(lambda reasons: "store" in reasons and "queue" in reasons)
+        controller.process.send_signal(signal.SIGTERM)
+        # its grace of 2 s, and the little that a stop may take beyond
+        assert controller.process.wait(8) == 0
+
+
+def test_password_that_the_broker_refuses_is_told_and_not_shown(controller_process, broker_server, free_port):
+    url = broker_server.url.replace(broker_server.password, "not-the-password")
+    with controller_process(url, "postgresql://127.0.0.1:1/nowhere", free_port) as controller:
+        reasons = controller.until(lambda reasons: "refuses the user or the password" in reasons.get("queue", ""))
+        assert "store" in reasons
+        assert "not-the-password" not in controller.log.read_text() + str(reasons)
+
+
 def test_database_that_does_not_exist_ends_the_start_with_a_sentence(controller_process, postgres_server, free_port):
     url = postgres_server.url_of("nothing_here")
     with controller_process("amqp://127.0.0.1:1", url, free_port) as controller:
