@@ -32,7 +32,7 @@ class Sender:
         self.confirmed: dict[str, int] = {}
         self._environment = environment
         self._log = str(log)
-        self.pause_seconds = 0.3
+        self.pause_seconds = 0.15
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send)
 
@@ -61,7 +61,7 @@ class Sender:
             self._over.wait(self.pause_seconds)
 
     def _message(self, number: int) -> dict[str, Any]:
-        payload = {"number": number, "log": self._log}
+        payload = {"number": number, "log": self._log, "seconds": 0.005}
         return {"algorithm": "noted", "payload": payload, "id": f"task-{number}"}
 
     def _by_gateway(self, numbers: range) -> bool:

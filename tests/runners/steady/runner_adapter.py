@@ -22,8 +22,9 @@ def run_square(number: int) -> int:
     return number * number
 
 
-def run_noted(number: int, log: str, *, task: Any) -> int:
-    """Squares a number and notes that it ran."""
+def run_noted(number: int, log: str, seconds: float = 0.0, *, task: Any) -> int:
+    """Squares a number, takes its time, and notes that it ran."""
+    time.sleep(seconds)
     _note(log, f"{task.id} {task.attempt} {os.getpid()}")
     return number * number
 

@@ -11,7 +11,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from runnerlib.service.log_values import clean_exception, clean_value, is_secret
 
 #: Their informational lines ("Started server process") say nothing that ours do not.
-_CHATTY = ("uvicorn", "uvicorn.error", "aiohttp.access", "asyncio", "sqlalchemy", "alembic", "pika", "urllib3")
+_CHATTY = ("uvicorn", "uvicorn.error", "aiohttp.access", "asyncio", "sqlalchemy", "alembic", "urllib3")
 #: The order in which a person reads a line.
 _FIRST_KEYS = ("timestamp", "level", "service", "event")
 
