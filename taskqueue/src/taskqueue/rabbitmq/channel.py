@@ -148,7 +148,7 @@ class Channel:
         return tag
 
     async def cancel(self, tag: str) -> None:
-        """Ends a consumer. Messages that were on their way still come to its `on_message`, before this returns or after.
+        """Ends a consumer. Messages that were on their way still come to its `on_message`, before it returns or after.
 
         A quorum queue also takes some back that never came here; it counts each as a failed delivery.
         """

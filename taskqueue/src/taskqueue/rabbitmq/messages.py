@@ -2,7 +2,8 @@
 
 The sender's message is the body. Our own words travel in headers: `attempt` (absent: the first), `expires_at` and
 `parked_since` (seconds since the epoch; we write them as text, for not every client can write floats), `deliveries`
-(how often it was handed out unsettled before it was published anew). Headers that we received are never sent on: a broker drops messages whose `x-death` says they went in a circle.
+(how often it was handed out unsettled before it was published anew). Headers that we received are never sent on: a
+broker drops messages whose `x-death` says they went in a circle.
 """
 
 from typing import Any
