@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
+from environments import Production
 
 from producer import TaskClient
 from producer.errors import (
@@ -246,6 +248,20 @@ def test_stranger_s_reader_finds_the_id_and_the_message_alone(broker: Any) -> No
     assert method is not None
     assert (properties.message_id, properties.delivery_mode) == (task_id, 2)
     assert body == b'{"algorithm":"upper","payload":{"text":"a"}}'
+
+
+def test_results_come_back_through_a_whole_environment(tmp_path: Path, broker: Any, database_url: str) -> None:
+    environment = Production(tmp_path, queue_url=broker.url, database_url=database_url)
+    try:
+        environment.start("steady")
+        for more in ({}, {"queue_url": broker.url}):
+            with TaskClient(environment.core.url, **more) as client:
+                ids = client.submit_many([("square", {"number": n}) for n in range(300)])
+                assert [view.result for view in client.wait_many(ids, 40)] == [n * n for n in range(300)]
+                with pytest.raises(TaskFailed, match="expired"):
+                    client.result(client.submit("square", {"number": 2}, expires_seconds=1e-6), 20)
+    finally:
+        environment.stop()
 
 
 @pytest.fixture
