@@ -79,18 +79,19 @@ class Door:
 
     async def forward(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
         """Where an algorithm's queue cannot be declared, its tasks are parked: they must not hold up the others."""
-        refused = await self._declare({task.algorithm for task in tasks})
+        pairs = _fresh(arrivals, tasks)
+        refused = await self._declare({task.algorithm for _, task in pairs})
         now = self._wall()
         messages = [
             parked_message(arrival, task, now) if task.algorithm in refused else forwarded_message(arrival, task)
-            for arrival, task in zip(arrivals, tasks, strict=True)
+            for arrival, task in pairs
         ]
         await self._publisher.publish(messages)
         _ack(arrivals)
 
     async def park(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
         now = self._wall()
-        pairs = zip(arrivals, tasks, strict=True)
+        pairs = _fresh(arrivals, tasks)
         await self._publisher.publish([parked_message(arrival, task, now) for arrival, task in pairs])
         _ack(arrivals)
 
@@ -228,3 +229,8 @@ def _drained(buffer: deque[Arrival]) -> Iterator[Arrival]:
 def _ack(arrivals: Sequence[Arrival]) -> None:
     for hold, tags in by_hold(arrival.receipt for arrival in arrivals).items():
         hold.ack(tags)
+
+
+def _fresh(arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> list[tuple[Arrival, NewTask]]:
+    """What came on a channel that is lost comes again; published here too, one without an id would be two tasks."""
+    return [(each, task) for each, task in zip(arrivals, tasks, strict=True) if each.receipt.hold.alive]
