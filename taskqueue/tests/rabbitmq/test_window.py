@@ -86,6 +86,33 @@ def test_fast_turnover_gets_the_prefetch_outright_and_ends_the_chase():
     assert window.tune_in(9.0) is None
 
 
+def test_fast_turnover_is_not_disturbed_often_nor_for_little():
+    window = window_of(100)
+    window.retune(0.0)
+    fill(window, 1, 300)
+    window.settled(list(range(1, 251)), 5.0)
+    window.count = 110
+    assert window.tune_in(5.0) is None, "a tenth more is not worth it"
+    window.count = 200
+    assert window.tune_in(5.0) == 0.0
+    window.retune(5.0)
+    window.settled(list(range(251, 261)), 5.5)
+    window.count = 400
+    assert window.tune_in(5.5) == 0.5
+    window.count = 250
+    assert window.tune_in(9.0) == 0.0, "it is slow by now, and exact again"
+
+
+def test_the_record_of_what_was_settled_is_kept_short_also_when_nothing_is_tuned():
+    window = window_of(10)
+    window.retune(0.0)
+    for tag in range(1, 5000):
+        window.arrived(tag, 10)
+        window.settled([tag], tag * 0.01)
+        window.tune_in(tag * 0.01)
+    assert len(window._settled) <= 102
+
+
 def test_pause_is_immediate():
     window = window_of(4)
     window.retune(0.0)

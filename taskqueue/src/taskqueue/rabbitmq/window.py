@@ -3,7 +3,8 @@
 A consumer's prefetch cannot be changed while it consumes: a change is cancel, qos, consume. What the former consumer
 was given stays out and does not count against the new one, so the new one gets what is left of the wanted number, and
 is tuned again as those are settled. While tasks pass quickly it gets all at once: the overshoot is gone in a moment,
-and the chase after the last few would not end.
+and the chase after the last few would not end. Then it is also tuned less often, and not for little: the broker takes
+back what was on its way to the cancelled consumer, and counts that as failed deliveries.
 """
 
 from collections import deque
@@ -14,6 +15,9 @@ MOST_BYTES = 64 * 1024 * 1024
 MOST_MESSAGES = 65_535
 #: A chase after what former consumers have out tunes at most this often.
 TUNE_AGAIN_SECONDS = 0.2
+#: ... and while tasks pass quickly, at most this often, and for no less than a quarter more or less.
+TUNE_FAST_SECONDS = 1.0
+_WORTH_IT = 4
 #: Turnover below this is slow, however little is out.
 FAST_A_SECOND = 50
 #: The mean size is over about so many messages.
@@ -39,6 +43,7 @@ class Window:
         self._tuned_at = float("-inf")
         self._tuned_for = 0
         self._settled: deque[tuple[float, int]] = deque()
+        self._passed = 0
 
     @property
     def wanted(self) -> int:
@@ -65,10 +70,11 @@ class Window:
         if self.former:
             self.former -= sum(1 for tag in tags if tag <= self._boundary)
         self._settled.append((now, len(tags)))
-        self._forget_old(now)
+        self._passed += len(tags)
+        self._passing(now)
 
     def tune_in(self, now: float) -> float | None:
-        """Seconds until the consumer is to be tuned; None when it is as it should be."""
+        """Seconds until the consumer is to be tuned; None when it is as it should be, or as well as it can be now."""
         wanted = self.wanted
         if wanted <= 0:
             return 0.0 if self.granted else None
@@ -76,22 +82,30 @@ class Window:
         too_many = wanted < self._tuned_for and deficit < 0 and self.granted > 0
         if deficit < 1 and not too_many:
             return None
-        if self.out == 0:
+        if self.out == 0 and self._passing(now) < FAST_A_SECOND:
             return 0.0
-        return max(0.0, self._tuned_at + TUNE_AGAIN_SECONDS - now)
+        pause = TUNE_AGAIN_SECONDS
+        if self.granted and self._is_fast(now):
+            pause = TUNE_FAST_SECONDS
+            if abs(wanted - self.granted) * _WORTH_IT < wanted:
+                return None
+        return max(0.0, self._tuned_at + pause - now)
 
     def retune(self, now: float) -> int:
         """The prefetch for the next consumer (0: none for now); the one before is cancelled."""
-        self._forget_old(now)
         wanted = self.wanted
-        passing = sum(count for _, count in self._settled)
-        fast = passing >= max(self.out, FAST_A_SECOND)
-        self.granted = wanted if fast else max(0, wanted - self.out)
+        self.granted = wanted if self._is_fast(now) else max(0, wanted - self.out)
         self.former = self.out
         self._boundary = self._last_tag
         self._tuned_at, self._tuned_for = now, wanted
         return self.granted
 
-    def _forget_old(self, now: float) -> None:
+    def _is_fast(self, now: float) -> bool:
+        """Whether all that is out is likely to be settled within a second."""
+        return self._passing(now) >= max(self.out, FAST_A_SECOND)
+
+    def _passing(self, now: float) -> int:
+        """How many were settled in the last second."""
         while self._settled and self._settled[0][0] < now - 1.0:
-            self._settled.popleft()
+            self._passed -= self._settled.popleft()[1]
+        return self._passed
