@@ -113,9 +113,9 @@ def test_resting_runner_is_passed_over_for_its_time(fleet, source, clock):
 
 def test_load_counts_calls_in_flight(fleet, source):
     source.catalogue = catalogue(runner("r"))
-    fleet.call_started("a", "r")
-    fleet.call_started("a", "r")
-    fleet.call_ended("a", "r")
+    first, _second = fleet.call_started("a", "r"), fleet.call_started("a", "r")
+    first()
+    first()
     assert fleet.loads("a") == {"r": 1}
 
 

@@ -60,13 +60,23 @@ class Conversation:
     """Runs at one runner. `attach`: it has them already; otherwise they are sent with the first call."""
 
     def __init__(
-        self, tools: Tools, pace: Pace, algorithm: str, runner: RunnerView, runs: Sequence[Run], *, attach: bool = False
+        self,
+        tools: Tools,
+        pace: Pace,
+        algorithm: str,
+        runner: RunnerView,
+        runs: Sequence[Run],
+        *,
+        attach: bool = False,
+        on_answered: Callable[[], None] | None = None,
     ) -> None:
+        """`on_answered` is called when the runner has nothing of this call any more; outcomes are committed after."""
         self._tools = tools
         self._pace = pace
         self._algorithm = algorithm
         self._runner = runner
         self._attach = attach
+        self._on_answered = on_answered
         #: whether "unknown" may simply mean that the runs never arrived
         self._may_have_missed = attach
         self._lone = len(runs) == 1
@@ -200,6 +210,8 @@ class Conversation:
             del self._open[key]
         self._boot = answer.boot or self._boot
         self._pace.observe(ended, self._elapsed(), batched=self._limits.batched)
+        if not self._open and self._on_answered is not None:
+            self._on_answered()
         await self._settle(outcomes)
 
     def _decision(self, run: Run, entry: BatchEntry | None, *, is_anew: bool) -> Decision:

@@ -91,14 +91,21 @@ class Fleet:
         times = [self._free_at(algorithm, runner) - now for runner in self.known(algorithm)]
         return min((seconds for seconds in times if seconds > 0), default=None)
 
-    def call_started(self, algorithm: str, runner_id: str) -> None:
-        """Counts one call in flight."""
-        self._calls[algorithm, runner_id] += 1
+    def call_started(self, algorithm: str, runner_id: str) -> Callable[[], None]:
+        """Counts one call in flight until what it returns is called; calling that again changes nothing."""
+        key, over = (algorithm, runner_id), False
+        self._calls[key] += 1
 
-    def call_ended(self, algorithm: str, runner_id: str) -> None:
-        self._calls[algorithm, runner_id] -= 1
-        if not self._calls[algorithm, runner_id]:
-            del self._calls[algorithm, runner_id]
+        def ended() -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            self._calls[key] -= 1
+            if not self._calls[key]:
+                del self._calls[key]
+
+        return ended
 
     def quarantine(self, runner: RunnerView) -> float:
         """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""

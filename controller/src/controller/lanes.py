@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,9 @@ class Lane:
         live = {runner.id for runner in runners}
         stranded = sum(len(runs) for runs, runner_id in self._calls.values() if runner_id not in live)
         calls_at_once = self._pace.calls_at_once(limits)
+        if self._pace.is_short:
+            # As many again, whose outcomes are being committed.
+            calls_at_once *= 2
         count = batching.prefetch(self._pace.cap(limits), calls_at_once, len(runners), stranded)
         if count != self._prefetch:
             self._prefetch = count
@@ -183,17 +186,18 @@ class Lane:
         """What was handed out before takes no room: it runs already, or is looked for."""
         for placement, runs in result.attach.values():
             log.info("attaching to runs", runner=placement.runner, task_ids=[run.id for run in runs][:20])
-            self._spawn(attach(self._tools.calls, self._pace, self.algorithm, placement, runs), runs, placement.runner)
+            answered = self._occupy(placement.runner)
+            work = attach(self._tools.calls, self._pace, self.algorithm, placement, runs)
+            self._spawn(work, runs, placement.runner, answered)
         if result.ask:
-            self._spawn(self._look_for(result.ask), result.ask, None)
+            self._spawn(self._look_for(result.ask), result.ask, None, self._wake.set)
 
     async def _look_for(self, runs: list[Run]) -> list[Run]:
         found, unknown = await find(self._tools.calls, self.algorithm, runs)
         for its_runs in found.values():
             runner = its_runs[0].runner
             assert runner is not None
-            talk = Conversation(self._tools.calls, self._pace, self.algorithm, runner, its_runs, attach=True)
-            self._spawn(talk.hold(), its_runs, runner.id)
+            self._converse(runner, its_runs, attach=True)
         return unknown
 
     def _launch(self) -> None:
@@ -204,8 +208,7 @@ class Lane:
             if runner is None:
                 return
             runs = self._next_batch(runner, room.free_slots)
-            talk = Conversation(self._tools.calls, self._pace, self.algorithm, runner, runs)
-            self._spawn(talk.hold(), runs, runner.id)
+            self._converse(runner, runs)
 
     def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
         cap = self._pace.cap(self._fleet.limits(self.algorithm))
@@ -219,17 +222,36 @@ class Lane:
             runs.append(self._ready.popleft())
         return runs
 
-    def _spawn(self, work: Coroutine[Any, Any, list[Run]], runs: list[Run], runner_id: str | None) -> None:
+    def _converse(self, runner: RunnerView, runs: list[Run], *, attach: bool = False) -> None:
+        """The runner's slot is free for the next call while this one's outcomes are committed."""
+        answered = self._occupy(runner.id)
+        talk = Conversation(
+            self._tools.calls, self._pace, self.algorithm, runner, runs, attach=attach, on_answered=answered
+        )
+        self._spawn(talk.hold(), runs, runner.id, answered)
+
+    def _occupy(self, runner_id: str) -> Callable[[], None]:
+        ended = self._fleet.call_started(self.algorithm, runner_id)
+
+        def answered() -> None:
+            ended()
+            self._wake.set()
+
+        return answered
+
+    def _spawn(
+        self,
+        work: Coroutine[Any, Any, list[Run]],
+        runs: list[Run],
+        runner_id: str | None,
+        answered: Callable[[], None],
+    ) -> None:
         call = asyncio.create_task(self._call(work, runs), name=f"call {self.algorithm}")
         self._calls[call] = (runs, runner_id)
-        if runner_id is not None:
-            self._fleet.call_started(self.algorithm, runner_id)
 
         def ended(_: asyncio.Task[None]) -> None:
             del self._calls[call]
-            if runner_id is not None:
-                self._fleet.call_ended(self.algorithm, runner_id)
-            self._wake.set()
+            answered()
 
         call.add_done_callback(ended)
 
