@@ -19,12 +19,11 @@ from runnerlib.contract import (
     parse_envelope,
     strict_json,
 )
+from taskqueue.messages import MOST_PROPERTY_BYTES, fits_property
 from taskqueue.tasks import Arrival, Delivery, NewTask, TaskRow
 
 #: Queues that begin so are the environment's own: an answer sent there would come back as a task.
 OUR_QUEUES = "tasks"
-#: A longer one was no text: reading it made it longer, and no message can carry it back.
-MOST_PROPERTY_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +124,10 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> NewTask:
     if arrival.reply_to and _reply_to(arrival) is None:
         raise EnvelopeError(
             FailureCode.MALFORMED,
-            f"'reply_to' must not begin with {OUR_QUEUES!r}: that is a queue of this environment; "
-            "name a queue of your own",
+            f"'reply_to' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8) and not begin with "
+            f"{OUR_QUEUES!r}, as the queues of this environment do; name a queue of your own",
         )
-    if len((arrival.correlation_id or "").encode(errors="replace")) > MOST_PROPERTY_BYTES:
+    if not fits_property(arrival.correlation_id):
         raise EnvelopeError(
             FailureCode.MALFORMED, f"'correlation_id' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8)"
         )
@@ -197,7 +196,10 @@ def _delivery(arrival: Arrival, task: NewTask) -> Delivery:
 
 
 def _reply_to(arrival: Arrival) -> str | None:
-    return arrival.reply_to if arrival.reply_to and not arrival.reply_to.startswith(OUR_QUEUES) else None
+    reply_to = arrival.reply_to
+    if not reply_to or reply_to.startswith(OUR_QUEUES) or not fits_property(reply_to):
+        return None
+    return reply_to
 
 
 def _claims(body: bytes) -> tuple[str | None, str]:

@@ -2,7 +2,7 @@ import ssl
 
 import pytest
 
-from taskqueue.errors import TaskQueueError
+from taskqueue.errors import TaskQueueError, UnsuitableAddress
 from taskqueue.rabbitmq.address import parse_queue_url
 
 
@@ -77,7 +77,7 @@ def test_tls_trusts_the_system_and_checks_names_unless_told_otherwise() -> None:
     ],
 )
 def test_nonsense_is_refused_with_a_sentence_that_keeps_the_password(url: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r"^The queue URL") as refusal:
+    with pytest.raises(UnsuitableAddress, match=r"^The queue URL") as refusal:
         parse_queue_url(url)
 
     assert isinstance(refusal.value, TaskQueueError)

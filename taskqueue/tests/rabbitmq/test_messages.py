@@ -135,6 +135,8 @@ def test_expires_seconds_count_from_now_unless_the_time_was_fixed_before(read):
         incoming(b'{"algorithm":"lower","payload":1}', message_id="a"),
         incoming(BODY, message_id="a", reply_to="tasks"),
         incoming(BODY, message_id="a", reply_to="tasks.upper"),
+        incoming(BODY, message_id="a", reply_to=b"\xff" * 100),
+        incoming(BODY, message_id="a", correlation_id=b"\xff" * 100),
         incoming(b'{"algorithm":"upper","payload":1,"priority":1}', message_id="a"),
     ],
 )

@@ -5,8 +5,7 @@ import asyncio
 import pika
 import pytest
 
-from taskqueue.errors import QueueClosed, QueueUnavailable
-from taskqueue.rabbitmq.address import UnusableAddress
+from taskqueue.errors import QueueClosed, QueueUnavailable, UnsuitableAddress
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.tasks import Reply
 
@@ -135,7 +134,7 @@ def test_opening_does_not_wait_for_a_broker_that_is_away(run, make_task):
 
 def test_a_wrong_url_is_a_sentence(run):
     async def scenario():
-        with pytest.raises(UnusableAddress, match="amqp://"):
+        with pytest.raises(UnsuitableAddress, match="amqp://"):
             async with open_rabbitmq("http://nowhere", retry_steps_seconds=(1,)):
                 pass
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from taskqueue.errors import TaskQueueError
+from taskqueue.errors import UnsuitableAddress
 
 #: Default of `heartbeat`: a connection that is silent for one and a half of it is given up.
 HEARTBEAT_SECONDS = 15
@@ -15,10 +15,6 @@ BLOCKED_SECONDS = 30.0
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _TLS_OPTIONS = ("cafile", "certfile", "keyfile", "verify")
 _OPTIONS = ("heartbeat", "blocked_connection_timeout")
-
-
-class UnusableAddress(TaskQueueError, ValueError):
-    """The queue's URL cannot be used; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,11 @@ class BrokerAddress:
 def parse_queue_url(url: str) -> BrokerAddress:
     """Reads `amqp://user:password@host1:5672,host2/vhost?heartbeat=15` (or `amqps://` with `cafile=…`).
 
-    Raises UnusableAddress, whose message never contains the password.
+    Raises UnsuitableAddress, whose message never contains the password.
     """
     scheme, rest = _scheme(url)
     if "#" in rest:
-        raise UnusableAddress("The queue URL contains a '#'; write %23 where it belongs to a name or a password.")
+        raise UnsuitableAddress("The queue URL contains a '#'; write %23 where it belongs to a name or a password.")
     rest, _, query = rest.partition("?")
     authority, _, vhost = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
@@ -71,7 +67,7 @@ def parse_queue_url(url: str) -> BrokerAddress:
 def _scheme(url: str) -> tuple[str, str]:
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme.lower() not in _PORTS:
-        raise UnusableAddress("The queue URL must begin with amqp:// or amqps://.")
+        raise UnsuitableAddress("The queue URL must begin with amqp:// or amqps://.")
     return scheme.lower(), rest
 
 
@@ -84,20 +80,20 @@ def _host(text: str, scheme: str) -> tuple[str, int]:
     elif ":" in text:
         name, _, port = text.rpartition(":")
     if not name:
-        raise UnusableAddress("The queue URL names no host; write amqp://user:password@host:port/vhost.")
+        raise UnsuitableAddress("The queue URL names no host; write amqp://user:password@host:port/vhost.")
     if not port:
         return name, _PORTS[scheme]
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise UnusableAddress(f"The queue URL's port for host '{name}' must be a number between 1 and 65535.")
+        raise UnsuitableAddress(f"The queue URL's port for host '{name}' must be a number between 1 and 65535.")
     return name, int(port)
 
 
 def _vhost(name: str) -> str:
     """`…/name` is that virtual host; without a path, or with a lone slash, it is the broker's default, `/`."""
     if "@" in name:
-        raise UnusableAddress("The queue URL's password or virtual host contains @ or /; write %40 and %2F for them.")
+        raise UnsuitableAddress("The queue URL's password or virtual host contains @ or /; write %40 and %2F for them.")
     if "/" in name:
-        raise UnusableAddress("The queue URL's virtual host contains a slash; write it as %2F.")
+        raise UnsuitableAddress("The queue URL's virtual host contains a slash; write it as %2F.")
     return unquote(name) or "/"
 
 
@@ -107,11 +103,11 @@ def _options(query: str, scheme: str) -> dict[str, str]:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in allowed:
             hint = " (only with amqps://)" if name in _TLS_OPTIONS else ""
-            raise UnusableAddress(
+            raise UnsuitableAddress(
                 f"The queue URL has an unknown option '{name}'{hint}; known are: {', '.join(allowed)}."
             )
         if name in options:
-            raise UnusableAddress(f"The queue URL's option '{name}' is there twice.")
+            raise UnsuitableAddress(f"The queue URL's option '{name}' is there twice.")
         options[name] = value
     return options
 
@@ -119,7 +115,7 @@ def _options(query: str, scheme: str) -> dict[str, str]:
 def _heartbeat(text: str | None) -> int:
     seconds = HEARTBEAT_SECONDS if text is None else _seconds("heartbeat", text)
     if seconds != int(seconds) or not 1 <= seconds <= 3600:
-        raise UnusableAddress("The queue URL's option 'heartbeat' must be whole seconds, from 1 to 3600.")
+        raise UnsuitableAddress("The queue URL's option 'heartbeat' must be whole seconds, from 1 to 3600.")
     return int(seconds)
 
 
@@ -131,22 +127,22 @@ def _seconds(name: str, text: str | None) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 86400:
-        raise UnusableAddress(f"The queue URL's option '{name}' must be a number of seconds above 0.")
+        raise UnsuitableAddress(f"The queue URL's option '{name}' must be a number of seconds above 0.")
     return seconds
 
 
 def _tls(options: dict[str, str]) -> ssl.SSLContext:
     verify = options.get("verify", "yes").lower()
     if verify not in ("yes", "no", "true", "false", "1", "0"):
-        raise UnusableAddress("The queue URL's option 'verify' must be yes or no.")
+        raise UnsuitableAddress("The queue URL's option 'verify' must be yes or no.")
     if "keyfile" in options and "certfile" not in options:
-        raise UnusableAddress("The queue URL has a 'keyfile' without a 'certfile'.")
+        raise UnsuitableAddress("The queue URL has a 'keyfile' without a 'certfile'.")
     try:
         context = ssl.create_default_context(cafile=options.get("cafile"))
         if "certfile" in options:
             context.load_cert_chain(options["certfile"], options.get("keyfile"), password=_no_password)
     except (OSError, ssl.SSLError) as error:
-        raise UnusableAddress(f"The queue URL's certificate files cannot be read: {error}.") from None
+        raise UnsuitableAddress(f"The queue URL's certificate files cannot be read: {error}.") from None
     if verify in ("no", "false", "0"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -154,7 +150,7 @@ def _tls(options: dict[str, str]) -> ssl.SSLContext:
 
 
 def _no_password(*_: Any) -> str:
-    raise UnusableAddress("The queue URL's 'keyfile' is protected by a password; use one that is not.")
+    raise UnsuitableAddress("The queue URL's 'keyfile' is protected by a password; use one that is not.")
 
 
 def _joined(host: str, port: int) -> str:

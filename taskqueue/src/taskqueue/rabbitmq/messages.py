@@ -12,7 +12,7 @@ from pika import BasicProperties
 
 from runnerlib.contract import EnvelopeError, FailureCode, is_task_id, parse_envelope
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
-from taskqueue.messages import original
+from taskqueue.messages import fits_property, original
 from taskqueue.rabbitmq import names
 from taskqueue.rabbitmq.channel import IncomingMessage
 from taskqueue.rabbitmq.publisher import Outgoing
@@ -85,7 +85,10 @@ def read_delivery(
     """A message of an algorithm's queue as a task; None when it is none, and the front door has to judge it."""
     properties = message.properties
     reply_to = _text(properties.reply_to)
-    if reply_to is not None and reply_to.startswith(names.FRONT_DOOR):
+    correlation_id = _text(properties.correlation_id)
+    if reply_to is not None and (reply_to.startswith(names.FRONT_DOOR) or not fits_property(reply_to)):
+        return None
+    if not fits_property(correlation_id):
         return None
     try:
         envelope = parse_envelope(message.body, max_bytes=MAX_MESSAGE_BYTES)
@@ -111,7 +114,7 @@ def read_delivery(
         delivery_count=max(0, _count(headers.get(DELIVERIES), 0) + broker_count - uncounted),
         expires_at=expires_at,
         reply_to=reply_to,
-        correlation_id=_text(properties.correlation_id),
+        correlation_id=correlation_id,
         headers=_shown_headers(message),
         body=message.body,
     )

@@ -141,7 +141,7 @@ async def open_rabbitmq(
 ) -> AsyncIterator[RabbitQueue]:
     """A queue on the broker at `url` until the end of the block. Does not wait for the broker.
 
-    `report(part, ready, reason)` hears of the connections and of what cannot consume. Raises UnusableAddress, whose
+    `report(part, ready, reason)` hears of the connections and of what cannot consume. Raises UnsuitableAddress, whose
     message says what is wrong with the URL.
     """
     address = parse_queue_url(url)
