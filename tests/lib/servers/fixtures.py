@@ -101,6 +101,13 @@ def own_broker(broker_version: str) -> Iterator[Callable[..., RabbitMQ]]:
         yield start
 
 
+@pytest.fixture
+def own_brokers() -> Iterator[list[RabbitMQ]]:
+    """One of each version, for a test whose waiting time both can share."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(RabbitMQ(_installation(major))) for major in BROKER_VERSIONS]
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgreSQL]:
     """Shared by all tests: do not stop it; `own_postgres` is for that."""
