@@ -44,6 +44,8 @@ class Keeper:
                     channel = await self._link.channel(_CONNECT_SECONDS)
                 except QueueUnavailable as error:
                     self._lost(str(error))
+                    # It may be refused at once, without a turn of the loop: the connection has no free one, say.
+                    await self._pause()
                     continue
                 since = time()
                 try:
@@ -52,6 +54,12 @@ class Keeper:
                 except QueueUnavailable as error:
                     self._lost(str(error))
                     _log.warning("%s is not consumed for now: %s", self._name, error)
+                except QueueClosed:
+                    raise
+                except Exception as error:
+                    # Whatever it was, it is tried again: nobody would open a front door a second time.
+                    self._lost(f"{type(error).__name__}: {error}")
+                    _log.exception("consuming %s failed in an unforeseen way", self._name)
                 finally:
                     await channel.close()
                 if time() - since >= _STABLE_SECONDS:
