@@ -50,6 +50,9 @@ def parse_queue_url(url: str) -> BrokerAddress:
         raise UnsuitableAddress("The queue URL contains a '#'; write %23 where it belongs to a name or a password.")
     rest, _, query = rest.partition("?")
     authority, _, vhost = rest.partition("/")
+    if "@" in query.partition("=")[0] or ("@" in vhost + query and "@" not in authority):
+        # Before anything of it is shown: what would be quoted is a part of the password.
+        raise UnsuitableAddress("The queue URL's password contains ?, / or @; write %3F, %2F and %40 for them.")
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = credentials.partition(":")
     options = _options(query, scheme)
