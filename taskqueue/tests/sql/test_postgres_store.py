@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -43,6 +44,24 @@ def test_admitting_known_ids_tells_the_same_from_another(run, database_url, make
             verdicts = await store.admit([other, first, make_task("c")])
             assert verdicts == [Published.CONFLICT, Published.DUPLICATE, Published.ACCEPTED]
             assert (await store.get("a")).payload == first.payload
+
+    run(scenario())
+
+
+def test_outcome_of_another_task_under_the_same_id_changes_nothing(run, database_url, make_task, make_delivery):
+    async def scenario():
+        async with open_postgres(database_url) as store:
+            await store.admit([make_task("a")])
+            task = make_task("a", payload={"text": "other"})
+            other = replace(make_delivery("a"), payload=task.payload, digest=task.digest)
+            failed = Failed(other, FailureCode.HANDLER_ERROR, "broken")
+            others = [Succeeded(other, b"1"), failed, retrying(other), Cancelled(other)]
+            assert await store.record(others) == [False] * 4
+            await store.place([(other, Placement("a", 1, "r", "boot"))])
+            row = await store.get("a")
+            assert (row.state, row.attempt, row.placement) == (TaskState.QUEUED, 1, None)
+            assert await store.dead_letters() == []
+            assert await store.record([Succeeded(make_delivery("a"), b"2")]) == [True]
 
     run(scenario())
 
@@ -268,7 +287,8 @@ def test_large_tasks_are_written_in_portions_of_one_transaction(run, database_ur
             payload, result = "x" * 1_500_000, b'"' + b"y" * 1_500_000 + b'"'
             tasks = [make_task(f"t{n}", payload={"text": payload}) for n in range(8)]
             assert await store.admit(tasks) == [Published.ACCEPTED] * 8
-            assert await store.record([Succeeded(make_delivery(task.id), result) for task in tasks]) == [True] * 8
+            deliveries = [replace(make_delivery(each.id), payload=each.payload, digest=each.digest) for each in tasks]
+            assert await store.record([Succeeded(each, result) for each in deliveries]) == [True] * 8
             rows = await store.lookup([task.id for task in tasks])
             assert {(row.payload, row.result) for row in rows.values()} == {(tasks[0].payload, result)}
             assert len({row.finished_at for row in rows.values()}) == 1

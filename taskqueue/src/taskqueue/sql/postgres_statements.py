@@ -67,7 +67,8 @@ EXPIRED = (
 )
 
 #: Outcomes, whole rows with their final values: put in, or written over what is there if the fence lets them.
-#: The next attempt of a retry is in `attempt`; the fence is about the one that failed.
+#: The next attempt of a retry is in `attempt`; the fence is about the one that failed. Another task under the same id,
+#: which a controller may take before the row is there, never ends this one.
 RECORD = """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at, finished_at,
                    expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id)
@@ -90,7 +91,7 @@ ON CONFLICT (id) DO UPDATE SET
     placed_boot = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_boot END,
     progress_fraction = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.progress_fraction END,
     progress_message = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.progress_message END
-WHERE tasks.finished_at IS NULL
+WHERE tasks.finished_at IS NULL AND tasks.digest = excluded.digest
   AND tasks.attempt <= excluded.attempt - CASE WHEN excluded.finished_at IS NULL THEN 1 ELSE 0 END
 RETURNING id
 """
@@ -122,7 +123,7 @@ ON CONFLICT (id) DO UPDATE SET
     state = 'running', attempt = excluded.attempt, available_at = excluded.available_at,
     placed_attempt = excluded.placed_attempt, placed_runner = excluded.placed_runner,
     placed_boot = excluded.placed_boot, runner = excluded.runner, updated_at = excluded.updated_at
-WHERE tasks.finished_at IS NULL AND tasks.attempt <= excluded.attempt
+WHERE tasks.finished_at IS NULL AND tasks.digest = excluded.digest AND tasks.attempt <= excluded.attempt
 """
 
 INSERT_DEAD_LETTERS = """
