@@ -44,12 +44,14 @@ class Run:
 
     @property
     def current_placement(self) -> Placement | None:
-        """What the store should know of where it runs; None: nothing. A plain runner cannot be attached to.
+        """What the store should know of where it runs; None: nothing.
 
-        Without a boot id: it was placed, and handed back since, which takes the placement back.
+        Without a boot id nobody can attach to it: a plain runner has it, and it must not look as if it waited (it could
+        expire); or it was placed, and handed back since, which takes the placement back.
         """
-        if self.runner is not None and self.sent_at is not None and self.runner.level is RunnerLevel.FULL:
-            return Placement(self.id, self.delivery.attempt, self.runner.id, self.boot or self.runner.boot)
+        if self.runner is not None and self.sent_at is not None:
+            boot = (self.boot or self.runner.boot) if self.runner.level is RunnerLevel.FULL else ""
+            return Placement(self.id, self.delivery.attempt, self.runner.id, boot)
         if self.placement is not None and self.placement.boot:
             return Placement(self.id, self.delivery.attempt, self.placement.runner, "")
         return None

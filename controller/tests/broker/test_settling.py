@@ -1,5 +1,7 @@
 """Tasks of a broker, of which the store knows nothing until they end: answers, repetitions, used ids, cancelling."""
 
+import asyncio
+
 import pytest
 
 from runnerlib.contract import FailureCode, Limits, TaskState
@@ -342,5 +344,34 @@ def test_task_handed_out_before_is_looked_for_although_the_store_knows_nothing_o
             await broker.deliver(("t1", {"value": 1}), delivery_count=1)
             await world.ended_soon("t1")
             assert [with_payload for _, with_payload, _ in runner.calls] == [False, True]
+
+    go(scenario())
+
+
+def test_task_that_a_plain_runner_has_is_seen_to_run_and_cannot_be_attached_to(
+    broker_world, make_runner, go, wait_until
+):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            runner, let_go, placed = make_runner(level="plain"), asyncio.Event(), []
+            answer, place = runner._run, world.store.place
+
+            async def slow(request):
+                await let_go.wait()
+                return await answer(request)
+
+            async def spy(placements):
+                await place(placements)
+                placed.extend(placements)
+
+            runner._run, world.store.place = slow, spy
+            await world.start(runner)
+            await broker.deliver(("t1", {"value": 1}))
+            await wait_until(lambda: placed)
+            row = await world.row("t1")
+            assert (row.state, row.placement, row.runner) == (TaskState.RUNNING, None, runner.view.id)
+            let_go.set()
+            assert (await world.ended_soon("t1")).result == b"1"
+            assert len(placed) == 1
 
     go(scenario())
