@@ -52,7 +52,7 @@ class Answering:
     async def _send_again(self, replies: Sequence[Reply]) -> None:
         """The broker is away, or one of these ends the connection whenever it is sent: an address may be anything."""
         for _ in range(TRIES):
-            await self._gate.insist("sending answers", lambda: self._queue.reply([_TO_NOBODY]))
+            await self._gate.insist("sending answers", lambda: self._queue.reply([_TO_NOBODY]), alone=True)
             try:
                 await self._queue.reply(replies)
             except _NOT_TAKEN as error:

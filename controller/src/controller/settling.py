@@ -126,7 +126,7 @@ class Settler:
         if not again:
             return
         deliveries, delays = [each for each, _ in again], [seconds for _, seconds in again]
-        await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays))
+        await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays), alone=True)
 
     async def _record(self, outcomes: Sequence[Outcome]) -> list[Told]:
         """Returns what decides on the answers: each run's outcome, or the row where another one was first."""

@@ -34,11 +34,17 @@ class StoreGate:
     async def wait_open(self) -> None:
         await self._open.wait()
 
-    async def insist(self, what: str, call: Callable[[], Awaitable[Value]]) -> Value:
-        """The result of `call`, however long it takes. The same write twice is harmless: every write is fenced."""
+    async def insist(self, what: str, call: Callable[[], Awaitable[Value]], *, alone: bool = False) -> Value:
+        """The result of `call`, however long it takes. The same write twice is harmless: every write is fenced.
+
+        `alone`: only its caller waits. A broker in need takes nothing, and must be relieved of what it has.
+        """
         try:
             return await call()
         except (StoreUnavailable, QueueUnavailable) as error:
+            if alone:
+                log.warning("held until it can be sent", call=what, reason=str(error))
+                return await self._repeat(call)
             self._close(what, error)
         try:
             return await self._repeat(call)

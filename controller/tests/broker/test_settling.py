@@ -82,6 +82,34 @@ def test_answer_is_repeated_until_the_broker_has_it(broker_world, make_runner, g
     go(scenario())
 
 
+@pytest.mark.parametrize("held", [{"value": 1}, {"do": "fail_until", "attempt": 2}])
+def test_broker_that_accepts_nothing_is_still_relieved_of_what_it_has(broker_world, make_runner, go, wait_until, held):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            reply, retry, alarm = broker.reply, broker.retry, True
+
+            async def unless_alarm(call, *arguments):
+                if alarm:
+                    raise QueueUnavailable("planted")
+                await call(*arguments)
+
+            broker.reply = lambda replies: unless_alarm(reply, replies)
+            broker.retry = lambda deliveries, seconds: unless_alarm(retry, deliveries, seconds)
+            world.limits["echo"] = Limits(slots=4)
+            runner = make_runner()
+            await world.start(runner)
+            await broker.deliver(("held", held), **ASKED)
+            await wait_until(lambda: runner.started("held"))
+            await broker.deliver(*((f"t{n}", {"value": n}) for n in range(20)))
+            await wait_until(lambda: len(broker.acked) == 20)
+            assert broker.replies == []
+            assert world.health.is_ready
+            alarm = False
+            await wait_until(lambda: [each["id"] for _, _, each in broker.replies if "id" in each] == ["held"])
+
+    go(scenario())
+
+
 def test_answer_that_the_broker_never_takes_is_given_up_alone(broker_world, make_runner, go, wait_until):
     async def scenario():
         async with broker_world() as (world, broker):
