@@ -14,6 +14,7 @@ import pytest
 from environments import Production
 
 from producer import TaskClient
+from producer.client import GatewayClient
 from producer.errors import (
     BrokerUnreachable,
     GatewayUnreachable,
@@ -23,7 +24,7 @@ from producer.errors import (
     SomeRefused,
     TaskFailed,
 )
-from runnerlib.contract import TaskState
+from runnerlib.contract import TaskState, TaskView
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.link import Link
 from taskqueue.rabbitmq.queue import open_rabbitmq
@@ -42,6 +43,19 @@ def test_result_of_a_task(gateway: Any, client: TaskClient) -> None:
     assert client.get(task_id).state is TaskState.QUEUED
     gateway.succeed("upper", b'"A"')
     assert client.result(task_id, 10) == "A"
+
+
+def test_gateway_that_does_not_wait_is_asked_with_pauses(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
+    asked, usual = [], GatewayClient.get
+
+    def at_once(self: GatewayClient, task_id: str, *, wait_seconds: float = 0) -> TaskView:
+        asked.append(wait_seconds)
+        return usual(self, task_id)
+
+    monkeypatch.setattr(GatewayClient, "get", at_once)
+    with pytest.raises(NotFinished, match="is queued after"):
+        client.wait(client.submit("upper", {"text": "a"}), 1.0)
+    assert 2 <= len(asked) <= 7
 
 
 def test_task_that_failed_or_was_cancelled_has_no_result(gateway: Any, client: TaskClient) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 #: One request of a wait; the gateway holds none longer than a minute.
 _SLICE_SECONDS = 20.0
-#: Between two questions about a task that the gateway has not seen yet, where it tells that at once.
-_UNSEEN_PAUSE_SECONDS = 0.2
+#: Between two questions that are answered at once: the gateway has not seen the task yet, or what stands before the
+#: gateway keeps the wish to wait from it.
+_PAUSE_SECONDS = 0.2
 #: Tasks in one request or one publish: as many, and as many bytes together.
 _PART_TASKS = 1000
 _PART_BYTES = 8 * 1024 * 1024
@@ -106,9 +107,8 @@ class TaskClient:
                 return view
             if time.monotonic() >= end:
                 raise _not_finished(task_id, view, timeout_seconds)
-            if view is None:
-                pause = _UNSEEN_PAUSE_SECONDS - (time.monotonic() - asked_at)
-                time.sleep(max(0.0, min(pause, end - time.monotonic())))
+            pause = _PAUSE_SECONDS - (time.monotonic() - asked_at)
+            time.sleep(max(0.0, min(pause, end - time.monotonic())))
 
     def wait_many(self, task_ids: Sequence[str], timeout_seconds: float = 60.0) -> list[TaskView]:
         """All of them when all have ended, in order. Raises NotFinished for the first that has not in time."""
