@@ -7,6 +7,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import ProgrammingError
 
 from taskqueue.errors import StoreUnavailable, UnsuitableAddress, UnsuitableFile
 from taskqueue.sql import postgres_statements, statements
@@ -193,3 +194,12 @@ def test_connections_are_few_and_named(run, database_url, ask):
             assert len(rows) <= 4
 
     run(scenario())
+
+
+def test_error_of_a_statement_shows_no_payload(database_url):
+    engine = reading_engine(parameters_from(database_url), 1)
+    with engine.connect() as connection, pytest.raises(ProgrammingError) as error:
+        connection.exec_driver_sql("SELECT 1 FROM nowhere WHERE payload = %(payload)s", {"payload": "my diary"})
+    engine.dispose()
+    assert "nowhere" in str(error.value)
+    assert "diary" not in str(error.value)

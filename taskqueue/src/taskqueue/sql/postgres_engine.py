@@ -122,6 +122,8 @@ def _engine(parameters: Parameters, *, size: int, **more: Any) -> Engine:
         max_overflow=0,
         pool_reset_on_return=None,
         use_native_hstore=False,
+        # payloads and results do not belong into logs
+        hide_parameters=True,
         **more,
     )
 

@@ -110,4 +110,6 @@ def _engine(path: Path, busy_seconds: float, *, size: int) -> Engine:
         pool_size=size,
         max_overflow=0,
         pool_reset_on_return=None,
+        # payloads and results do not belong into logs
+        hide_parameters=True,
     )
