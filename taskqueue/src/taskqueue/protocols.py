@@ -10,6 +10,8 @@ from taskqueue.tasks import (
     Arrival,
     CancelAnswer,
     Counts,
+    DeadAnswer,
+    DeadFilter,
     DeadLetter,
     Delivery,
     NewTask,
@@ -17,7 +19,10 @@ from taskqueue.tasks import (
     Published,
     Record,
     Reply,
+    Revived,
+    TaskFilter,
     TaskRow,
+    TaskSummary,
 )
 
 
@@ -143,11 +148,33 @@ class TaskStore(Protocol):
     async def counts(self) -> list[Counts]:
         """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
 
-    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
-        """Newest first; `before` is the dead id to go on from."""
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> list[TaskSummary]:
+        """Newest first; `before` is the seq to go on from. Bounded work, however many rows there are."""
+
+    async def dead_letters(
+        self, wanted: DeadFilter | None = None, *, limit: int = 100, before: int | None = None
+    ) -> list[DeadLetter]:
+        """Newest first; `before` is the dead id to go on from. None: those that wait for a decision."""
+
+    async def dead_letter(self, dead_id: int) -> DeadLetter | None:
+        """One of them, also when it was replayed or discarded."""
+
+    async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        """Notes that nothing more will become of them. They stay readable until retention drops them."""
 
     async def purge(self, finished_before: float, limit: int) -> int:
         """Drops up to `limit` rows that ended before that time; returns how many."""
+
+
+class Replayer(Protocol):
+    """Puts failed tasks back into the queue. A table does it in one transaction, a broker with the help of a Ledger."""
+
+    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        """Each one's task runs again under its own id: `replays` + 1, attempt + 1, fresh retry budgets, no expiry.
+
+        Returns when they are durable. Raises QueueUnavailable or StoreUnavailable; then the same call again does no
+        task twice.
+        """
 
 
 class Ledger(Protocol):
@@ -157,3 +184,13 @@ class Ledger(Protocol):
 
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
         """Makes `queued` rows of those that are unknown; tells known ones. A tombstone takes the task's content."""
+
+    async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
+        """Makes `queued` rows of the failed tasks behind these dead letters, with the next attempt's number.
+
+        A row that retention dropped is made anew from the dead letter. Called again before `mark_replayed`, it answers
+        the same, with the same attempt: nobody knows whether the message went out.
+        """
+
+    async def mark_replayed(self, dead_ids: Sequence[int]) -> None:
+        """Their tasks are in the queue."""

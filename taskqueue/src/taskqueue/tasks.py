@@ -18,6 +18,8 @@ class NewTask:
     expires_at: float | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
+    #: more than 1 for a replay: runners and stores drop attempts below one they have seen
+    attempt: int = 1
 
 
 class Published(Enum):
@@ -207,6 +209,77 @@ class DeadLetter:
     created_at: float
     replayed_at: float | None = None
     discarded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadFilter:
+    """Which dead letters are wanted; None and empty: any.
+
+    `waiting_only`: those that were neither replayed nor discarded.
+    """
+
+    algorithm: str | None = None
+    codes: frozenset[FailureCode] = frozenset()
+    task_id: str | None = None
+    created_from: float | None = None
+    created_before: float | None = None
+    waiting_only: bool = True
+
+
+class DeadAnswer(Enum):
+    """What a replay or a discard did to one dead letter."""
+
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+    #: there is no such dead letter
+    UNKNOWN = "unknown"
+    #: it was replayed before; nothing changed
+    ALREADY_REPLAYED = "already_replayed"
+    #: it was discarded before; nothing changed
+    ALREADY_DISCARDED = "already_discarded"
+    #: its message can never become a task (malformed, too large), or its id belongs to another task
+    NOT_REPLAYABLE = "not_replayable"
+    #: its task is no longer failed: another dead letter of it was replayed, and it waits, runs or succeeded
+    NOT_FAILED = "not_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """A dead letter's task, as it is to go into the queue again; `task` is None unless the answer is REPLAYED."""
+
+    answer: DeadAnswer
+    task: NewTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks are wanted; None and empty: any."""
+
+    algorithm: str | None = None
+    states: frozenset[TaskState] = frozenset()
+    created_from: float | None = None
+    created_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """A line in a list of tasks: all but payload, result and history. `seq` is its place in the order of arrival."""
+
+    seq: int
+    id: str
+    algorithm: str
+    state: TaskState
+    attempt: int
+    created_at: float
+    updated_at: float
+    finished_at: float | None = None
+    expires_at: float | None = None
+    error_code: FailureCode | None = None
+    error_message: str | None = None
+    runner: str | None = None
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    replays: int = 0
 
 
 @dataclass(frozen=True, slots=True)
