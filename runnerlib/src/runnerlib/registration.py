@@ -14,7 +14,7 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
-#: A third of a lease.
+#: A third of a lease as it is by default; a shorter lease is renewed each third of it.
 RENEW_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
@@ -86,33 +86,45 @@ class Registration:
         return RENEW_SECONDS
 
     def _register(self, session: requests.Session) -> float:
-        refused = self._call(session, "PUT", self._body)
-        if refused is None:
+        answer = self._call(session, "PUT", self._body)
+        if isinstance(answer, requests.Response):
             if not self._registered:
                 log.info("registered", url=self._url)
             self._registered, self._failures = True, 0
-            return RENEW_SECONDS
+            return _renew_seconds(answer)
         self._failures += 1
         most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))
         if self._failures in (1, 5) or self._failures % 20 == 0:
-            log.warning("cannot register; trying on", url=self._url, reason=refused, failures=self._failures)
+            log.warning("cannot register; trying on", url=self._url, reason=answer, failures=self._failures)
         # Jitter, so that a whole environment does not come back in one instant.
         return random.uniform(most / 2, most)  # noqa: S311 - no secret
 
     def _leave(self, session: requests.Session) -> None:
-        refused = self._call(session, "DELETE", None)
-        log.info("taken off the list", url=self._url, reason=refused or "")
+        answer = self._call(session, "DELETE", None)
+        log.info("taken off the list", url=self._url, reason=answer if isinstance(answer, str) else "")
         self._registered = False
 
-    def _call(self, session: requests.Session, method: str, body: bytes | None) -> str | None:
-        """None when it was accepted, else why not."""
+    def _call(self, session: requests.Session, method: str, body: bytes | None) -> requests.Response | str:
+        """The answer when it was accepted, else why not."""
         try:
             answer = session.request(method, self._url, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False)
         except requests.RequestException as error:
             return f"{type(error).__name__}: {_short(error)}"
         if answer.ok:
-            return None
+            return answer
         return f"{answer.status_code}: {answer.text[:500]}"
+
+
+def _renew_seconds(answer: requests.Response) -> float:
+    """Discovery tells how long its lease is; another registry may tell nothing."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return RENEW_SECONDS
+    lease = content.get("lease_seconds") if isinstance(content, dict) else None
+    if isinstance(lease, bool) or not isinstance(lease, int | float) or not lease > 0:
+        return RENEW_SECONDS
+    return min(RENEW_SECONDS, lease / 3)
 
 
 def _short(error: Any) -> str:

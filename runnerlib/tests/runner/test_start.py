@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+
+from runnerlib.registration import RENEW_SECONDS, _renew_seconds
 
 PLAIN = "def run_upper(text: str) -> str:\n    return text.upper()\n"
 
 
 class Discovery:
-    """Remembers what it was told; answers `status`."""
+    """Remembers what it was told; answers `status` and `body`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.status = 200
+        self.body = b""
         told = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -25,8 +29,9 @@ class Discovery:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 told.calls.append((self.command, self.path, json.loads(body or b"{}")))
                 self.send_response(told.status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(told.body)))
                 self.end_headers()
+                self.wfile.write(told.body)
 
             do_PUT = do_DELETE = _answer
 
@@ -61,6 +66,21 @@ def test_a_runner_registers_when_ready_and_leaves_when_it_stops(
     assert [one["name"] for one in body["algorithms"]] == ["upper"]
     assert runner.stop() == 0
     assert discovery.methods()[-1] == "DELETE"
+
+
+def test_a_lease_that_is_short_is_renewed_before_it_is_over(
+    serve_adapter: Callable[..., Any], discovery: Discovery, until: Any
+) -> None:
+    discovery.body = b'{"epoch": "e", "index": 1, "lease_seconds": 0.9}'
+    serve_adapter(PLAIN, DISCOVERY_URL=discovery.url)
+    until(lambda: len(discovery.calls) >= 4, "it was renewed three times", 8)
+
+
+@pytest.mark.parametrize("body", [b"thanks", b"[]", b'{"lease_seconds": "long"}', b'{"lease_seconds": -1}'])
+def test_a_registry_that_tells_no_lease_is_renewed_like_ours(body: bytes) -> None:
+    answer = requests.Response()
+    answer._content = body
+    assert _renew_seconds(answer) == RENEW_SECONDS
 
 
 def test_a_runner_tries_on_while_discovery_refuses(
