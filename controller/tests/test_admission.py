@@ -92,6 +92,17 @@ def test_message_over_the_limit_is_too_large_and_is_not_even_read():
     assert (refused.code, refused.delivery.id, refused.delivery.algorithm) == (FailureCode.TOO_LARGE, "property", "")
 
 
+def test_of_a_message_over_the_limit_the_beginning_and_the_digest_are_kept():
+    body = json.dumps(task(text="x" * 10_000)).encode()
+    refused = verdict(body, headers={"x": "y", "body_sha256": "a lie"})
+    assert isinstance(refused, Refuse)
+    assert refused.delivery.body == body[:4096]
+    digest = hashlib.sha256(body).hexdigest()
+    assert refused.delivery.headers == {"x": "y", "body_bytes": len(body), "body_sha256": digest}
+    assert refused.delivery.digest == digest
+    assert refused.arrival.body == body
+
+
 @pytest.mark.parametrize("name", ["tasks", "tasks.echo", "tasks-retry.5s"])
 def test_answers_are_never_sent_to_our_own_queues(name):
     refused = verdict(task(), reply_to=name)

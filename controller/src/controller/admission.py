@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.pickup import EXPIRED, GIVE_UP_AFTER_DELIVERIES, conflict, given_up
 from controller.retry import Conflict, Drop, Fail
@@ -24,6 +24,10 @@ from taskqueue.tasks import Arrival, Delivery, NewTask, TaskRow
 
 #: Queues that begin so are the environment's own: an answer sent there would come back as a task.
 OUR_QUEUES = "tasks"
+#: What a dead letter keeps of a message that is too large. The whole is told by its size and digest, in the headers.
+KEPT_BYTES = 4096
+BODY_BYTES = "body_bytes"
+BODY_SHA256 = "body_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,11 @@ def refuse_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Cal
     assert task_id is not None
     digest = hashlib.sha256(arrival.body).hexdigest()
     task = NewTask(task_id, algorithm, b"null", digest, None, _reply_to(arrival), arrival.correlation_id)
-    return Refuse(arrival, _delivery(arrival, task), code, message)
+    delivery = _delivery(arrival, task)
+    if code is FailureCode.TOO_LARGE:
+        headers = {**delivery.headers, BODY_BYTES: len(arrival.body), BODY_SHA256: digest}
+        delivery = replace(delivery, body=arrival.body[:KEPT_BYTES], headers=headers)
+    return Refuse(arrival, delivery, code, message)
 
 
 def verdict_on(refused: Refuse, row: TaskRow | None) -> Fail | Drop | Conflict | Forward:
