@@ -1,0 +1,164 @@
+"""Writes settings.md, the reference of every setting, from the settings classes.
+
+python docs/generate_settings.py            writes the page
+python docs/generate_settings.py --check    ends with 1 when the page is not what would be written
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic_settings import BaseSettings
+from typer.main import get_command
+
+from controller.settings import ControllerSettings
+from producer.commands import app as producer_app
+from producer.gateway.settings import GatewaySettings
+from runner_discovery.settings import Settings as DiscoverySettings
+from runnerlib.adapter.model import Options
+from runnerlib.service.settings import ServiceSettings, SettingRow, describe_settings
+from runnerlib.settings import RunnerSettings
+from worker.settings import WorkerSettings
+
+PAGE = Path(__file__).with_name("settings.md")
+
+_INTRODUCTION = """\
+<!-- Made by docs/generate_settings.py from the settings classes: change those, then run it again. -->
+# Settings
+
+Every setting is an environment variable; without any of them everything works on one machine. A value that cannot be
+used ends the process at its start with a sentence that names the variable. An empty variable counts as unset.
+
+`worker up` passes its own environment on to the services and runners that it starts, but for `HOST`, `PORT`, addresses
+and names, which it sets itself. So `RETENTION_DAYS=30 worker up` reaches the controller, and
+`OPTION_UPPER_TIMEOUT_SECONDS=5 ./run.sh` the runner of `upper`. `QUEUE_URL` and `DATABASE_URL` reach controller and
+gateway alone.
+"""
+
+#: Everybody knows what ports there are.
+_LAST_PORT = "65535"
+#: Title, what starts it, class. What a class shares with every service is told once.
+_SERVICES: tuple[tuple[str, str, type[BaseSettings]], ...] = (
+    ("Worker", "`worker up`, `worker demo` and `./run.sh`. Its options on the command line win.", WorkerSettings),
+    ("Gateway", "`python -m producer.gateway`; with the SQLite file a part of `worker up`.", GatewaySettings),
+    ("Controller", "`python -m controller`; with the SQLite file a part of `worker up`.", ControllerSettings),
+    ("Discovery", "`python -m runner_discovery`.", DiscoverySettings),
+    ("Runner", "`python -m runnerlib`.", RunnerSettings),
+)
+
+_OPTIONS = {
+    "timeout_seconds": "Bounds one call; its process is killed, and the attempt fails as `timeout`.",
+    "retries": "How often a task is tried again after transient failures.",
+    "retry_on": "Exception classes, or their names, that are transient, too.",
+    "batch": "Most tasks in one call.",
+    "slots": "Calls at the same time: processes, or for `async def` coroutines in one process. "
+    "Without it 1, for `async def` 32.",
+    "process": "Algorithms with the same name here share their processes, and so what those have loaded.",
+    "max_tasks_per_process": "A fresh process after so many tasks; 1: for each task.",
+    "max_rss_mb": "A fresh process once it has grown to so many MiB.",
+    "result_bytes": "A larger result fails as `bad_result`.",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield _INTRODUCTION
+    shared = describe_settings(ServiceSettings)
+    yield "## Every service\n"
+    yield "Gateway, controller, discovery and runners.\n"
+    yield from _table(ServiceSettings, [row for row in shared if row.name != "PORT"])
+    for title, start, settings in _SERVICES:
+        yield f"\n## {title}\n\n{start}\n"
+        yield from _table(settings, [row for row in describe_settings(settings) if row not in shared])
+    yield "\n## Commands\n\n`producer …`\n"
+    yield from _command_table()
+    yield "\n## Options of an adapter\n"
+    yield 'Keys of `OPTIONS = {"<algorithm>": {…}}` in `runner_adapter.py`, a plain literal. From outside each is'
+    yield "overridden by `OPTION_<ALGORITHM>_<KEY>`, for example `OPTION_UPPER_TIMEOUT_SECONDS=5`.\n"
+    yield from _option_table()
+    yield ""
+
+
+def _table(settings: type[BaseSettings], rows: Iterable[SettingRow]) -> Iterator[str]:
+    names = [row.name for row in describe_settings(settings)]
+    fields_by_variable = dict(zip(names, settings.model_fields.values(), strict=True))
+    yield "| variable | default | |"
+    yield "|---|---|---|"
+    for row in rows:
+        bounds = _bounds(fields_by_variable[row.name].metadata)
+        aliases = f" Also `{'`, `'.join(row.aliases)}`." if row.aliases else ""
+        yield f"| `{row.name}` | {_value(row.default)} | {row.description}{bounds}{aliases} |"
+
+
+def _command_table() -> Iterator[str]:
+    yield "| variable | default | |"
+    yield "|---|---|---|"
+    told = set()
+    for command in get_command(producer_app).commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.envvar and parameter.envvar not in told:
+                told.add(parameter.envvar)
+                yield f"| `{parameter.envvar}` | {_value(parameter.default)} | {parameter.help} |"
+
+
+def _option_table() -> Iterator[str]:
+    defaults = {field.name: field.default for field in fields(Options)}
+    assert defaults.keys() == _OPTIONS.keys(), "tell in this file what the new option does"
+    yield "| key | default | |"
+    yield "|---|---|---|"
+    for key, text in _OPTIONS.items():
+        yield f"| `{key}` | {_value(defaults[key])} | {text} |"
+
+
+def _value(default: object) -> str:
+    if default in (None, "", (), "()", "None"):
+        return "—"
+    text = str(default).lower() if isinstance(default, bool) or default in ("True", "False") else str(default)
+    if text.startswith("("):
+        text = text.strip("()").replace(".0", "").replace(", ", ",")
+    number = int(text) if text.isdigit() else 0
+    size = f" ({number // 1024**2} MiB)" if number >= 1024**2 and number % 1024**2 == 0 else ""
+    return f"`{text.removesuffix('.0')}`{size}"
+
+
+def _bounds(metadata: Iterable[object]) -> str:
+    """From the constraints of a field: " From 1 to 3600."."""
+    least = most = ""
+    for one in metadata:
+        match one:
+            case Ge(ge=value):
+                least = f"{value}"
+            case Gt(gt=value):
+                least = f"more than {value}"
+            case Le(le=value) | Lt(lt=value):
+                most = f"{value}"
+            case MaxLen() | MinLen():
+                continue
+    if most == _LAST_PORT:
+        return ""
+    if least and most:
+        return f" From {least} to {most}."
+    if least and least != "0":
+        return f" At least {least}." if least.isdigit() else f" {least.capitalize()}."
+    return f" At most {most}." if most else ""
+
+
+def main(arguments: list[str]) -> int:
+    text = page()
+    if arguments == ["--check"]:
+        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
+            return 0
+        print(f"{PAGE} is stale; run: python docs/generate_settings.py", file=sys.stderr)
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
