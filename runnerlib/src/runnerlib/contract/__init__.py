@@ -1,5 +1,12 @@
 """The words and shapes that cross a process border. Needs pydantic only."""
 
+from runnerlib.contract.dead_letters import (
+    DeadLetterDetail,
+    DeadLetterListView,
+    DeadLettersDone,
+    DeadLetterView,
+    SkippedDeadLetter,
+)
 from runnerlib.contract.envelope import Envelope, EnvelopeError, parse_envelope, task_digest
 from runnerlib.contract.names import (
     ALGORITHM_PATTERN,
@@ -28,7 +35,15 @@ from runnerlib.contract.registry import (
 )
 from runnerlib.contract.runner_api import BatchEntry, BatchItem, EntryState, Progress, RunError
 from runnerlib.contract.strict_json import StrictJsonError
-from runnerlib.contract.tasks import FailureCode, HistoryEntry, TaskError, TaskState, TaskView
+from runnerlib.contract.tasks import (
+    FailureCode,
+    HistoryEntry,
+    TaskError,
+    TaskListView,
+    TaskState,
+    TaskSummaryView,
+    TaskView,
+)
 
 __all__ = [
     "ALGORITHM_PATTERN",
@@ -43,6 +58,10 @@ __all__ = [
     "BatchEntry",
     "BatchItem",
     "Catalogue",
+    "DeadLetterDetail",
+    "DeadLetterListView",
+    "DeadLetterView",
+    "DeadLettersDone",
     "EntryState",
     "Envelope",
     "EnvelopeError",
@@ -57,9 +76,12 @@ __all__ = [
     "RunnerLevel",
     "RunnerRegistration",
     "RunnerView",
+    "SkippedDeadLetter",
     "StrictJsonError",
     "TaskError",
+    "TaskListView",
     "TaskState",
+    "TaskSummaryView",
     "TaskView",
     "is_algorithm",
     "is_task_id",

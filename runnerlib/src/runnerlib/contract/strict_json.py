@@ -22,7 +22,7 @@ class StrictJsonError(ValueError):
     """The text is not JSON that we accept; the message says why, in words for the sender."""
 
 
-def loads(data: bytes | str) -> Any:
+def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parses one JSON document. Raises StrictJsonError."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
@@ -33,11 +33,11 @@ def loads(data: bytes | str) -> Any:
     except StrictJsonError:
         raise
     except RecursionError:
-        raise StrictJsonError(f"nested deeper than {MAX_DEPTH} levels") from None
+        raise StrictJsonError(f"nested deeper than {max_depth} levels") from None
     except json.JSONDecodeError as error:
         raise StrictJsonError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
-        raise StrictJsonError(f"nested deeper than {MAX_DEPTH} levels")
+    if text.count("[") + text.count("{") > max_depth and _depth_exceeds(value, max_depth):
+        raise StrictJsonError(f"nested deeper than {max_depth} levels")
     if "\\ud" in text or "\\uD" in text:
         dumps(value)
     return value

@@ -74,6 +74,36 @@ class TaskView(BaseModel):
     progress: Progress | None = None
     cancel_requested: bool = False
     runner: str | None = Field(default=None, description="The runner that has it or had it last, when known.")
+    waiting_for: str | None = Field(
+        default=None, description="Why a waiting task is not running; null when a runner takes it as soon as it can."
+    )
+    replays: int = Field(default=0, description="How often it was put back into the queue after it had failed.")
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+
+
+class TaskSummaryView(BaseModel):
+    """One task in a list: all but its result."""
+
+    id: str
+    algorithm: str
+    state: TaskState
+    attempt: int
+    error: TaskError | None = Field(default=None, description="Why; only when `failed` or `retrying`.")
+    progress: Progress | None = None
+    cancel_requested: bool = False
+    runner: str | None = None
+    waiting_for: str | None = None
+    replays: int = 0
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    expires_at: datetime | None = Field(default=None, description="It fails as `expired` unless it starts by then.")
+
+
+class TaskListView(BaseModel):
+    """Newest first. `next` is the cursor of the page after this one; null: there is none."""
+
+    tasks: list[TaskSummaryView]
+    next: str | None = None
