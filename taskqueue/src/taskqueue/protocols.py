@@ -13,8 +13,10 @@ from taskqueue.tasks import (
     DeadAnswer,
     DeadFilter,
     DeadLetter,
+    DeadSummary,
     Delivery,
     NewTask,
+    Page,
     Placement,
     Published,
     Record,
@@ -148,22 +150,24 @@ class TaskStore(Protocol):
     async def counts(self) -> list[Counts]:
         """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
 
-    async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> list[TaskSummary]:
-        """Newest first; `before` is the seq to go on from. Bounded work, however many rows there are."""
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
+        """Newest first; `before` is the `next` of the page before. Bounded work, however many rows there are: a page
+        that is short, or empty, may have a next one."""
 
     async def dead_letters(
         self, wanted: DeadFilter | None = None, *, limit: int = 100, before: int | None = None
-    ) -> list[DeadLetter]:
-        """Newest first; `before` is the dead id to go on from. None: those that wait for a decision."""
+    ) -> Page[DeadSummary]:
+        """The same for dead letters. `wanted` None: those that wait for a decision."""
 
     async def dead_letter(self, dead_id: int) -> DeadLetter | None:
-        """One of them, also when it was replayed or discarded."""
+        """One of them with all it holds, also when it was replayed or discarded."""
 
     async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
         """Notes that nothing more will become of them. They stay readable until retention drops them."""
 
     async def purge(self, finished_before: float, limit: int) -> int:
-        """Drops up to `limit` rows that ended before that time; returns how many."""
+        """Drops up to `limit` rows that ended before that time, and dead letters that were replayed or discarded
+        before it; returns how many. Dead letters that wait for a decision are kept for ever."""
 
 
 class Replayer(Protocol):

@@ -1,10 +1,13 @@
 """A task as the queue and the store hold it. All frozen; times are seconds since the epoch, UTC."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,39 @@ class CancelAnswer(Enum):
     FINISHED = "finished"
 
 
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Part of a list, to be iterated; `next` is the `before` of the next page, None: this is the end.
+
+    A page may be short, even empty, and there is a next one all the same: rows that are not wanted are passed over in
+    bounded steps. Read on until `next` is None.
+    """
+
+    items: tuple[Item, ...] = ()
+    next: int | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSummary:
+    """A line in a list of dead letters. Long messages are cut; `attempts` is how many failed."""
+
+    dead_id: int
+    task_id: str
+    algorithm: str
+    code: FailureCode
+    message: str
+    attempts: int
+    created_at: float
+    replayed_at: float | None = None
+    discarded_at: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A failed task, kept until it is replayed or discarded. `body` is the message as it came."""
@@ -237,7 +273,7 @@ class DeadAnswer(Enum):
     ALREADY_REPLAYED = "already_replayed"
     #: it was discarded before; nothing changed
     ALREADY_DISCARDED = "already_discarded"
-    #: its message can never become a task (malformed, too large), or its id belongs to another task
+    #: its message can never become a task (malformed, too large), or its id is another task's
     NOT_REPLAYABLE = "not_replayable"
     #: its task is no longer failed: another dead letter of it was replayed, and it waits, runs or succeeded
     NOT_FAILED = "not_failed"
@@ -253,7 +289,7 @@ class Revived:
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks are wanted; None and empty: any."""
+    """Which tasks are wanted; None and empty: any. Those cancelled before anybody has seen them are none."""
 
     algorithm: str | None = None
     states: frozenset[TaskState] = frozenset()
@@ -263,7 +299,10 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """A line in a list of tasks: all but payload, result and history. `seq` is its place in the order of arrival."""
+    """A line in a list of tasks: all but payload, result and history. `seq` is its place in the order of arrival.
+
+    Long error messages are cut.
+    """
 
     seq: int
     id: str
