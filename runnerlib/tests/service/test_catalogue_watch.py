@@ -120,6 +120,21 @@ def test_an_unknown_name_is_only_sure_after_one_lease(eventually: Eventually) ->
     asyncio.run(scenario())
 
 
+def test_a_young_discovery_is_asked_again_as_soon_as_its_lease_is_over(eventually: Eventually) -> None:
+    async def scenario() -> None:
+        discovery = Discovery()
+        discovery.answer = catalogue(index=1, uptime=29.9)
+        async with HttpServer(discovery.app, "127.0.0.1", 0) as server, CatalogueWatch(url(server)) as watch:
+            await watch.wait_changed(0)
+            discovery.answer = catalogue(index=1, uptime=30.1)
+            await eventually(lambda: watch.is_sure, 3)
+            assert 0 < float(discovery.queries[1]["wait"]) < 1
+            await eventually(lambda: len(discovery.queries) > 2)
+            assert discovery.queries[2]["wait"] == "30.0"
+
+    asyncio.run(scenario())
+
+
 def test_a_watch_without_discovery_starts_and_stops() -> None:
     async def scenario() -> None:
         await asyncio.wait_for(check_component(lambda: CatalogueWatch("http://127.0.0.1:9")), 5)

@@ -19,6 +19,7 @@ log = get_logger(__name__)
 WAIT_SECONDS = 30.0
 #: A discovery that has not answered for longer than this cannot make us sure of anything.
 SURE_FOR_SECONDS = 60.0
+BEYOND_LEASE_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
 #: Beyond this an answer is not a catalogue.
@@ -84,7 +85,8 @@ class CatalogueWatch(Component):
     async def _ask(self, session: aiohttp.ClientSession) -> Catalogue:
         query: dict[str, str | int | float] = {}
         if self._catalogue is not None and self._failures == 0:
-            query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": self._wait_seconds}
+            wait = self._seconds_to_wait(self._catalogue)
+            query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": wait}
         async with session.get(self._url, params=query) as answer:
             if answer.status != 200:
                 raise BadAnswer(f"status {answer.status}")
@@ -97,6 +99,11 @@ class CatalogueWatch(Component):
             return Catalogue.model_validate_json(bytes(body))
         except ValidationError as error:
             raise BadAnswer(f"not a catalogue: {error.error_count()} mistakes") from None
+
+    def _seconds_to_wait(self, catalogue: Catalogue) -> float:
+        """No longer than until a young discovery has been up for a lease: then we are sure, without a change."""
+        left = catalogue.lease_seconds - catalogue.uptime_seconds
+        return self._wait_seconds if left < 0 else min(self._wait_seconds, left + BEYOND_LEASE_SECONDS)
 
     def _accept(self, catalogue: Catalogue) -> None:
         if self._failures:
