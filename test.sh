@@ -21,6 +21,8 @@ step "mypy"
 step "import-linter"
 "$bin/lint-imports"
 step "tests"
-"$bin/python" -m pytest ${pytest_options[@]+"${pytest_options[@]}"} "$@"
+# Most of their time is spent waiting, so there is one process more than there are cores.
+processes=$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+"$bin/python" -m pytest --numprocesses "$processes" --maxschedchunk 1 ${pytest_options[@]+"${pytest_options[@]}"} "$@"
 step "tests of the runners"
 RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners
