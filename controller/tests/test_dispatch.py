@@ -64,7 +64,7 @@ def test_handler_failure_fails_when_the_retries_are_spent(worlds, make_runner, g
             row = await world.ended("t1")
             assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.HANDLER_ERROR, 3)
             (letter,) = await world.store.dead_letters()
-            assert len(letter.history) == 3
+            assert letter.attempts == 3
 
     go(scenario())
 
@@ -79,7 +79,7 @@ def test_permanent_failure_is_not_retried_and_keeps_its_traceback(worlds, make_r
             row = await world.ended("t1")
             assert (row.error_code, row.error_message) == (FailureCode.HANDLER_ERROR, "ValueError: no")
             (letter,) = await world.store.dead_letters()
-            assert letter.traceback == "Traceback: here"
+            assert (await world.store.dead_letter(letter.dead_id)).traceback == "Traceback: here"
             assert (await world.ended("t2")).state is TaskState.SUCCEEDED
             assert runner.executions.count(("t1", 1)) == 1
 

@@ -134,7 +134,8 @@ def test_stranger_gets_results_and_failures_under_its_correlation_ids(
             rows = await world.store.lookup([answer["id"] for answer in answers.values()])
             assert {each.state.value for each in rows.values()} == {"succeeded", "failed"}
             assert rows["named"].result == b'"again"'
-            letters = {each.task_id: each for each in await world.store.dead_letters()}
+            lines = await world.store.dead_letters()
+            letters = {each.task_id: await world.store.dead_letter(each.dead_id) for each in lines}
             assert letters[answers["2"]["id"]].body == b"not JSON"
             assert letters[answers["3"]["id"]].code is FailureCode.BAD_RESULT
 
@@ -195,7 +196,8 @@ def test_used_id_fails_alone_and_a_repetition_gets_the_same_answer(rabbit_world,
             assert other["error"]["code"] == "id_conflict"
             assert again == first
             assert runner.executions == [("t1", 1)]
-            (letter,) = await world.store.dead_letters()
+            (line,) = await world.store.dead_letters()
+            letter = await world.store.dead_letter(line.dead_id)
             assert (letter.code, json.loads(letter.body)["payload"]) == (FailureCode.ID_CONFLICT, {"value": 2})
 
     go(scenario())

@@ -50,7 +50,8 @@ def test_refused_message_becomes_a_failed_task_with_a_dead_letter_and_an_answer(
             await wait_until(lambda: receipt in broker.acked)
             row = await world.row("t1")
             assert (row.state, row.error_code) == (TaskState.FAILED, FailureCode.MALFORMED)
-            (letter,) = await world.store.dead_letters()
+            (line,) = await world.store.dead_letters()
+            letter = await world.store.dead_letter(line.dead_id)
             assert (letter.task_id, letter.code, letter.body) == ("t1", FailureCode.MALFORMED, body)
             assert letter.headers == {"from": "me"}
             ((_, _, told),) = broker.replies

@@ -244,7 +244,8 @@ def test_used_id_fails_alone(broker_world, make_runner, go, wait_until):
             await wait_until(lambda: len(broker.acked) == 2)
             ((_, _, answer),) = broker.replies
             assert (answer["id"], answer["state"], answer["error"]["code"]) == ("t1", "failed", "id_conflict")
-            (letter,) = await world.store.dead_letters()
+            (line,) = await world.store.dead_letters()
+            letter = await world.store.dead_letter(line.dead_id)
             assert (letter.task_id, letter.code) == ("t1", FailureCode.ID_CONFLICT)
             assert (letter.body, letter.headers) == (b"as it came", {"x": "y"})
             assert await world.row("t1") == first

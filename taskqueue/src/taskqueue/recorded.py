@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from taskqueue.protocols import Feed, Ledger, TaskQueue
-from taskqueue.tasks import Delivery, NewTask, Published, Reply
+from taskqueue.replays import MOST_REPLAYS_AT_ONCE, in_order, portions
+from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply
 
 
 class RecordedQueue:
@@ -31,6 +32,22 @@ class RecordedQueue:
             return sorted_out.verdicts({})
         outcomes = await self._ledger.admit(admitted)
         return sorted_out.verdicts(dict(zip((task.id for task in admitted), outcomes, strict=True)))
+
+    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        """See `taskqueue.protocols.Replayer`.
+
+        The row first, so that a controller that is handed the message finds it waiting; the dead letter last, so that
+        one whose message may not have gone out stays open. Replaying it again sends the same attempt once more.
+        """
+        answers: dict[int, DeadAnswer] = {}
+        for portion in portions(dead_ids, MOST_REPLAYS_AT_ONCE):
+            revived = dict(zip(portion, await self._ledger.revive(portion), strict=True))
+            sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
+            if sent:
+                await self._queue.publish(list(sent.values()))
+                await self._ledger.mark_replayed(list(sent))
+            answers |= {dead_id: each.answer for dead_id, each in revived.items()}
+        return in_order(dead_ids, answers)
 
     async def feed(self, algorithm: str) -> Feed:
         return await self._queue.feed(algorithm)

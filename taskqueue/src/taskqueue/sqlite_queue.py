@@ -13,13 +13,15 @@ from taskqueue.clock import Clock
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.feed import Claimed, PullFeed
 from taskqueue.outstanding import Holder, Outstanding, Receipt
+from taskqueue.replays import MOST_REPLAYS_AT_ONCE, in_order, portions
+from taskqueue.sql import dead_letters
 from taskqueue.sql import queue_statements as statements
 from taskqueue.sql.failures import translated
 from taskqueue.sql.publishing import publish
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.sweeping import find_unwanted
 from taskqueue.sql.writer import Value, Writer
-from taskqueue.tasks import Delivery, NewTask, Published, Reply
+from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, Revived
 from taskqueue.waiters import Waiters
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,14 @@ class SqliteQueue:
             lambda connection: publish(connection, tasks, token, self._clock.wall()),
             then=lambda _: self.arrived(algorithms),
         )
+
+    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        """See `taskqueue.protocols.Replayer`."""
+        answers: dict[int, DeadAnswer] = {}
+        for portion in portions(dead_ids, MOST_REPLAYS_AT_ONCE):
+            revived = await self._replay(portion)
+            answers |= {dead_id: each.answer for dead_id, each in revived.items()}
+        return in_order(dead_ids, answers)
 
     async def feed(self, algorithm: str) -> PullFeed:
         if self._closed:
@@ -179,6 +189,12 @@ class SqliteQueue:
         }
         rows = connection.execute(statement, {**where, **lease}).all()
         return [_delivery(row, token) for row in sorted(rows, key=_seq)]
+
+    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, Revived]:
+        return await self._write(
+            lambda connection: dead_letters.replay(connection, dead_ids, self._clock.wall()),
+            then=lambda revived: self.arrived({each.task.algorithm for each in revived.values() if each.task}),
+        )
 
     async def _renew_leases(self) -> None:
         while True:

@@ -60,7 +60,7 @@ def test_outcome_of_another_task_under_the_same_id_changes_nothing(run, database
             await store.place([(other, Placement("a", 1, "r", "boot"))])
             row = await store.get("a")
             assert (row.state, row.attempt, row.placement) == (TaskState.QUEUED, 1, None)
-            assert await store.dead_letters() == []
+            assert not await store.dead_letters()
             assert await store.record([Succeeded(make_delivery("a"), b"2")]) == [True]
 
     run(scenario())
@@ -265,7 +265,9 @@ def test_text_that_a_stranger_sends_cannot_stop_a_record(run, database_url, make
             object.__setattr__(strange[1].delivery, "algorithm", "x" * 500 + "\x00")
             assert await store.record(strange) == [True, True]
             assert (await store.get("b")).algorithm == "x" * 63
-            assert {letter.body for letter in await store.dead_letters()} >= {b"\x00\xff"}
+            assert {(await store.dead_letter(line.dead_id)).body for line in await store.dead_letters()} >= {
+                b"\x00\xff"
+            }
 
     run(scenario())
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from runnerlib.contract import TaskState
 from taskqueue.errors import QueueClosed
 from taskqueue.feed import Claimed, PullFeed
+from taskqueue.memory.dead_letters import replay
 from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
 from taskqueue.outstanding import Holder, Receipt
-from taskqueue.tasks import Delivery, NewTask, Published, Reply
+from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply
 
 
 class MemoryQueue:
@@ -22,6 +23,12 @@ class MemoryQueue:
         verdicts = [self._publish(task) for task in tasks]
         self._tables.arrived({task.algorithm for task in tasks})
         return verdicts
+
+    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        """See `taskqueue.protocols.Replayer`."""
+        answers = [replay(self._tables, dead_id) for dead_id in dead_ids]
+        self._tables.arrived({entry.row.algorithm for entry in self._tables.entries.values() if not entry.ended})
+        return answers
 
     async def feed(self, algorithm: str) -> PullFeed:
         if self._closed:
@@ -61,7 +68,7 @@ class MemoryQueue:
         def unwanted(entry: Entry) -> bool:
             row = entry.row
             expired = row.expires_at is not None and row.expires_at <= wall and row.state in WAITING
-            return expired or (row.algorithm not in known and row.created_at < unknown_before)
+            return expired or (row.algorithm not in known and entry.waits_since < unknown_before)
 
         free = [entry for entry in self._tables.entries.values() if not entry.ended and entry.token is None]
         deliveries = [self._claim(entry) for entry in [entry for entry in free if unwanted(entry)][:limit]]
@@ -92,7 +99,7 @@ class MemoryQueue:
         known = self._tables.entries.get(task.id)
         if known is None:
             now = self._tables.clock.wall()
-            row = new_row(task, TaskState.QUEUED, 1, now)
+            row = new_row(task, TaskState.QUEUED, task.attempt, now)
             self._tables.entries[task.id] = Entry(next(self._tables.sequence), row)
             return Published.ACCEPTED
         if not known.row.digest:

@@ -7,22 +7,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+from taskqueue.memory import dead_letters, summaries
 from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
-from taskqueue.messages import original
 from taskqueue.tasks import (
     CancelAnswer,
     Cancelled,
     Conflicting,
     Counts,
+    DeadAnswer,
+    DeadFilter,
     DeadLetter,
+    DeadSummary,
     Delivery,
     Failed,
     NewTask,
+    Page,
     Placement,
     Record,
     Retrying,
     Succeeded,
+    TaskFilter,
     TaskRow,
+    TaskSummary,
 )
 
 
@@ -103,18 +109,43 @@ class MemoryStore:
             states = by_algorithm.setdefault(entry.row.algorithm, {})
             states[entry.row.state] = states.get(entry.row.state, 0) + 1
             if entry.available_at == 0.0 and entry.token is None:
-                oldest.setdefault(entry.row.algorithm, entry.row.created_at)
+                oldest.setdefault(entry.row.algorithm, entry.waits_since)
         return [Counts(name, states, oldest.get(name)) for name, states in sorted(by_algorithm.items())]
 
-    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
-        letters = [letter for letter in self._tables.dead_letters if before is None or letter.dead_id < before]
-        return letters[::-1][:limit]
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
+        newest_first = sorted(self._tables.entries.values(), key=lambda entry: -entry.seq)
+        below = [entry for entry in newest_first if before is None or entry.seq < before]
+        found = [summaries.summary(entry) for entry in below if summaries.fits(entry, wanted)]
+        return Page(tuple(found[:limit]), found[limit - 1].seq if len(found) > limit else None)
+
+    async def dead_letters(
+        self, wanted: DeadFilter | None = None, *, limit: int = 100, before: int | None = None
+    ) -> Page[DeadSummary]:
+        wanted = wanted or DeadFilter()
+        newest_first = list(self._tables.dead_letters.values())[::-1]
+        below = [letter for letter in newest_first if before is None or letter.dead_id < before]
+        found = [dead_letters.summary(letter) for letter in below if dead_letters.fits(letter, wanted)]
+        return Page(tuple(found[:limit]), found[limit - 1].dead_id if len(found) > limit else None)
+
+    async def dead_letter(self, dead_id: int) -> DeadLetter | None:
+        return self._tables.dead_letters.get(dead_id)
+
+    async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        return [dead_letters.discard(self._tables, dead_id) for dead_id in dead_ids]
 
     async def purge(self, finished_before: float, limit: int) -> int:
         ended = [e.row for e in self._tables.entries.values() if e.row.finished_at is not None]
         old = sorted((r.finished_at, r.id) for r in ended if r.finished_at and r.finished_at < finished_before)[:limit]
         for _, task_id in old:
             del self._tables.entries[task_id]
+        return len(old) + self._purge_dead_letters(finished_before, limit - len(old))
+
+    def _purge_dead_letters(self, decided_before: float, limit: int) -> int:
+        letters = self._tables.dead_letters.values()
+        decided = [(min(filter(None, (each.replayed_at, each.discarded_at)), default=None), each) for each in letters]
+        old = [each.dead_id for at, each in decided if at is not None and at < decided_before][:limit]
+        for dead_id in old:
+            del self._tables.dead_letters[dead_id]
         return len(old)
 
     def _open_entry(self, task_id: str, attempt: int) -> Entry | None:
@@ -133,7 +164,7 @@ class MemoryStore:
     def _record(self, record: Record) -> bool:
         if isinstance(record, Conflicting):
             failed = Failed(record.delivery, FailureCode.ID_CONFLICT, record.message)
-            self._tables.dead_letters.append(self._dead_letter(failed, ()))
+            dead_letters.write(self._tables, failed, ())
             return True
         delivery = record.delivery
         entry = self._entry_of(delivery)
@@ -167,7 +198,7 @@ class MemoryStore:
                 self._tables.next_attempt(entry, attempt + 1, self._tables.clock.to_steady(record.available_at))
             case Failed():
                 self._tables.end(entry, TaskState.FAILED, attempt=attempt, **self._why(record, entry))
-                self._tables.dead_letters.append(self._dead_letter(record, entry.row.history))
+                dead_letters.write(self._tables, record, entry.row.history)
 
     def _why(self, record: Retrying | Failed, entry: Entry) -> dict[str, Any]:
         history = record.history or (
@@ -182,17 +213,3 @@ class MemoryStore:
         )
         runner = record.runner or entry.row.runner
         return {"error_code": record.code, "error_message": record.message, "history": history, "runner": runner}
-
-    def _dead_letter(self, record: Failed, history: tuple[HistoryEntry, ...]) -> DeadLetter:
-        return DeadLetter(
-            dead_id=len(self._tables.dead_letters) + 1,
-            task_id=record.delivery.id,
-            algorithm=record.delivery.algorithm,
-            code=record.code,
-            message=record.message,
-            traceback=record.traceback,
-            body=original(record.delivery),
-            headers=record.delivery.headers,
-            history=history,
-            created_at=self._tables.clock.wall(),
-        )

@@ -26,6 +26,11 @@ class Entry:
     delivery_count: int = 0
 
     @property
+    def waits_since(self) -> float:
+        """A replayed task has begun anew."""
+        return self.row.updated_at if self.row.replays else self.row.created_at
+
+    @property
     def ended(self) -> bool:
         return self.row.state.is_terminal
 
@@ -36,7 +41,9 @@ class Tables:
 
     clock: Clock
     entries: dict[str, Entry] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
+    #: by dead id, in their order
+    dead_letters: dict[int, DeadLetter] = field(default_factory=dict)
+    dead_ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     sequence: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     outstanding: Outstanding = field(default_factory=Outstanding)
     waiters: Waiters = field(default_factory=Waiters)

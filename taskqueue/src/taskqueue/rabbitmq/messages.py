@@ -45,8 +45,7 @@ def new_message(task: NewTask) -> Outgoing:
             f"the message has {len(body)} bytes, a broker takes {MAX_MESSAGE_BYTES}; "
             "store the data elsewhere and send a reference",
         )
-    headers = {} if task.expires_at is None else {EXPIRES_AT: _written(task.expires_at)}
-    return _outgoing(names.TASKS_EXCHANGE, task, body, headers)
+    return _outgoing(names.TASKS_EXCHANGE, task, body, _headers(task.attempt, task.expires_at, 0))
 
 
 def retry_message(delivery: Delivery, step_seconds: float) -> Outgoing:

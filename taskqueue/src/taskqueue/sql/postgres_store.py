@@ -5,10 +5,12 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection
 
+from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.clock import Clock
-from taskqueue.sql import postgres_queries, postgres_recording, queries
+from taskqueue.sql import dead_letters, postgres_queries, postgres_recording, queries
 from taskqueue.sql.access import Access
 from taskqueue.sql.gathering import Gathering
+from taskqueue.sql.listed import Listed
 from taskqueue.sql.notices import Notices
 from taskqueue.sql.postgres_engine import Parameters
 from taskqueue.sql.postgres_writer import PostgresHooks
@@ -16,25 +18,27 @@ from taskqueue.sql.recording import Moment
 from taskqueue.tasks import (
     CancelAnswer,
     Counts,
-    DeadLetter,
     Delivery,
     NewTask,
     Placement,
     Published,
     Record,
+    Revived,
     TaskRow,
 )
 from taskqueue.waiters import Waiters
 
+#: Of a message that a broker takes; the rest is for its algorithm and the words around.
+_MOST_PAYLOAD_BYTES = MAX_MESSAGE_BYTES - 256
 
-class PostgresStore:
+
+class PostgresStore(Listed):
     """See `taskqueue.protocols`: TaskStore, and for a broker's tasks Ledger and Sweeper."""
 
     def __init__(self, access: Access, hooks: PostgresHooks, parameters: Parameters, clock: Clock) -> None:
         """`hooks` are those of the writer in `access`."""
-        self._access = access
+        super().__init__(access, clock)
         self._hooks = hooks
-        self._clock = clock
         self._waiters = Waiters()
         self._gathering = Gathering(self.lookup)
         self._notices = Notices(parameters, self._waiters, self._find_ended)
@@ -82,6 +86,23 @@ class PostgresStore:
             lambda connection: postgres_recording.admit(connection, tasks, self._clock.wall())
         )
 
+    async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
+        if not dead_ids:
+            return []
+
+        def write(connection: Connection) -> dict[int, Revived]:
+            now = self._clock.wall()
+            return dead_letters.revive(connection, dead_ids, now, most_payload_bytes=_MOST_PAYLOAD_BYTES)
+
+        revived = await self._access.write(write)
+        return [revived[dead_id] for dead_id in dead_ids]
+
+    async def mark_replayed(self, dead_ids: Sequence[int]) -> None:
+        if dead_ids:
+            await self._access.write(
+                lambda connection: dead_letters.mark_replayed(connection, dead_ids, self._clock.wall())
+            )
+
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
             await self._access.write(
@@ -114,14 +135,6 @@ class PostgresStore:
 
     async def counts(self) -> list[Counts]:
         return await self._access.read(queries.counts)
-
-    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
-        return await self._access.read(lambda connection: queries.list_dead_letters(connection, limit, before))
-
-    async def purge(self, finished_before: float, limit: int) -> int:
-        return await self._access.write(
-            lambda connection: queries.purge(connection, finished_before, limit), durable=False
-        )
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
         """Expired ones only, without receipts: the broker has the tasks, and its front door the unknown algorithms."""

@@ -61,7 +61,7 @@ def _row(task: NewTask, token: int, now: float) -> dict[str, Any]:
         "payload": task.payload,
         "digest": task.digest,
         "state": TaskState.QUEUED.value,
-        "attempt": 1,
+        "attempt": task.attempt,
         "available_at": queue_statements.NOW_CLAIMABLE,
         "receipt": token,
         "created_at": now,

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, desc, select
+from sqlalchemy import Column, Connection, Table, delete, select
 
 from runnerlib.contract import TaskState
 from taskqueue.sql import statements
-from taskqueue.sql.rows import DEAD_LETTER_COLUMNS, clean, dead_letter, task_row
+from taskqueue.sql.rows import clean, task_row
 from taskqueue.sql.tables import dead_letters, tasks
-from taskqueue.tasks import CancelAnswer, Counts, DeadLetter, TaskRow
+from taskqueue.tasks import CancelAnswer, Counts, TaskRow
 
 
 def get(connection: Connection, task_id: str) -> TaskRow | None:
@@ -21,23 +21,20 @@ def marked(connection: Connection, ids: Collection[str]) -> set[str]:
     return set(connection.scalars(statements.MARKED, {"the_ids": statements.padded(list(ids))}).all())
 
 
-def list_dead_letters(connection: Connection, limit: int, before: int | None) -> list[DeadLetter]:
-    query = select(*DEAD_LETTER_COLUMNS).order_by(desc(dead_letters.c.dead_id)).limit(limit)
-    if before is not None:
-        query = query.where(dead_letters.c.dead_id < before)
-    return [dead_letter(row) for row in connection.execute(query).all()]
-
-
 def purge(connection: Connection, finished_before: float, limit: int) -> int:
+    """Rows of tasks first, then dead letters that somebody has decided on."""
+    dropped = _drop(connection, tasks, tasks.c.finished_at, finished_before, limit)
+    for decided_at in (dead_letters.c.replayed_at, dead_letters.c.discarded_at):
+        dropped += _drop(connection, dead_letters, decided_at, finished_before, limit - dropped)
+    return dropped
+
+
+def _drop(connection: Connection, table: Table, over_at: Column[Any], before: float, limit: int) -> int:
+    """Those for which it was over before that time, oldest first."""
+    (key,) = table.primary_key
     # where rows can be locked, what another process is just purging is left to it
-    old = (
-        select(tasks.c.seq)
-        .where(tasks.c.finished_at < finished_before)
-        .order_by(tasks.c.finished_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return execute(connection, delete(tasks).where(tasks.c.seq.in_(old)), {})
+    old = select(key).where(over_at < before).order_by(over_at).limit(limit).with_for_update(skip_locked=True)
+    return execute(connection, delete(table).where(key.in_(old)), {}) if limit > 0 else 0
 
 
 def write_progress(connection: Connection, updates: Sequence[tuple[str, int, float, str]], now: float) -> None:

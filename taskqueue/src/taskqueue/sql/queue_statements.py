@@ -7,7 +7,7 @@ one that is delayed or leased.
 from sqlalchemy import BindParameter, Boolean, LargeBinary, bindparam, case, cast, func, null, select, union_all, update
 
 from runnerlib.contract import TaskState
-from taskqueue.sql.statements import NEXT_ATTEMPT
+from taskqueue.sql.statements import NEXT_ATTEMPT, WAITS_SINCE
 from taskqueue.sql.tables import tasks
 
 NOW_CLAIMABLE = 0.0
@@ -122,14 +122,14 @@ EXPIRED = (
 )
 #: Looks at the oldest few only: when these came too lately, so did all behind them.
 _head = (
-    select(tasks.c.seq, tasks.c.created_at, tasks.c.state, tasks.c.available_at)
+    select(tasks.c.seq, WAITS_SINCE.label("waits_since"), tasks.c.state, tasks.c.available_at)
     .where(_of_algorithm & tasks.c.available_at.is_not(None))
     .order_by(tasks.c.available_at, tasks.c.seq)
     .limit(_most)
     .subquery()
 )
 UNCLAIMED = select(_head.c.seq).where(
-    (_head.c.created_at < bindparam("the_created_before"))
+    (_head.c.waits_since < bindparam("the_waiting_before"))
     & ((_head.c.state != TaskState.RUNNING.value) | (_head.c.available_at <= bindparam("the_now")))
 )
 #: One step of a walk over the algorithms that have waiting tasks; reads one index entry.

@@ -129,8 +129,10 @@ COUNT_FINISHED = (
     .where(tasks.c.finished_at.is_not(None))
     .group_by(tasks.c.algorithm, tasks.c.state)
 )
+#: Since when a waiting task waits: a replayed one has begun anew.
+WAITS_SINCE = case((tasks.c.replays > 0, tasks.c.updated_at), else_=tasks.c.created_at)
 OLDEST_WAITING = (
-    select(tasks.c.created_at)
+    select(WAITS_SINCE)
     .where((tasks.c.algorithm == bindparam("the_algorithm")) & (tasks.c.available_at == 0.0))
     .order_by(tasks.c.seq)
     .limit(1)

@@ -9,6 +9,7 @@ from taskqueue.clock import Clock
 from taskqueue.outstanding import Outstanding
 from taskqueue.sql import queries, statements
 from taskqueue.sql.access import Access
+from taskqueue.sql.listed import Listed
 from taskqueue.sql.readers import Readers
 from taskqueue.sql.recording import Moment, place_runs, write_records
 from taskqueue.sql.rows import task_row
@@ -17,7 +18,6 @@ from taskqueue.tasks import (
     CancelAnswer,
     Conflicting,
     Counts,
-    DeadLetter,
     Delivery,
     Placement,
     Record,
@@ -27,7 +27,7 @@ from taskqueue.tasks import (
 from taskqueue.waiters import Waiters
 
 
-class SqlStore:
+class SqlStore(Listed):
     """See `taskqueue.protocols.TaskStore`. `arrived` is told the algorithms for which a retry was scheduled here."""
 
     def __init__(
@@ -40,8 +40,7 @@ class SqlStore:
         waiters: Waiters,
         arrived: Callable[[Collection[str]], None],
     ) -> None:
-        self._access = Access(writer, readers)
-        self._clock = clock
+        super().__init__(Access(writer, readers), clock)
         self._outstanding = outstanding
         self._waiters = waiters
         self._arrived = arrived
@@ -115,14 +114,6 @@ class SqlStore:
 
     async def counts(self) -> list[Counts]:
         return await self._access.read(queries.counts)
-
-    async def dead_letters(self, *, limit: int = 100, before: int | None = None) -> list[DeadLetter]:
-        return await self._access.read(lambda connection: queries.list_dead_letters(connection, limit, before))
-
-    async def purge(self, finished_before: float, limit: int) -> int:
-        return await self._access.write(
-            lambda connection: queries.purge(connection, finished_before, limit), durable=False
-        )
 
     def _moment(self) -> Moment:
         return Moment(wall=self._clock.wall(), steady=self._clock.steady())

@@ -17,7 +17,8 @@ def find_unwanted(
     wall: float,
     abandoned_too: bool,
 ) -> list[int]:
-    """`seq` of expired tasks, and of those of algorithms not in `known` that were sent before `unknown_before`."""
+    """`seq` of expired tasks, and of those of algorithms not in `known` that have waited since before
+    `unknown_before`."""
     where = {"the_wall": wall, "the_most": limit, "the_abandoned_too": abandoned_too}
     found = list(connection.scalars(statements.EXPIRED, where))
     for algorithm in _waiting_algorithms(connection):
@@ -27,7 +28,7 @@ def find_unwanted(
             continue
         unclaimed = {
             "the_algorithm": algorithm,
-            "the_created_before": unknown_before,
+            "the_waiting_before": unknown_before,
             "the_now": now,
             "the_most": limit - len(found),
         }

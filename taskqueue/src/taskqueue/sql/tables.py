@@ -101,6 +101,14 @@ dead_letters = Table(
     Column("created_at", Double, nullable=False),
     Column("replayed_at", Double),
     Column("discarded_at", Double),
+    #: the attempt that a replay began, or was about to begin when `replayed_at` is NULL
+    Column("replay_attempt", Integer),
     # an id is never used twice, also when the newest dead letter was removed
     sqlite_autoincrement=True,
 )
+
+# Retention of those on which somebody has decided.
+_replayed = dead_letters.c.replayed_at.is_not(None)
+Index("dead_letters_replayed", dead_letters.c.replayed_at, sqlite_where=_replayed, postgresql_where=_replayed)
+_discarded = dead_letters.c.discarded_at.is_not(None)
+Index("dead_letters_discarded", dead_letters.c.discarded_at, sqlite_where=_discarded, postgresql_where=_discarded)

@@ -1,0 +1,65 @@
+"""Whether the task of a dead letter can run again, and as what. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from runnerlib.contract import EnvelopeError, FailureCode, TaskState, parse_envelope
+from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask
+
+#: Messages that can never become a task, and those whose id is another task's.
+_NEVER = frozenset({FailureCode.MALFORMED, FailureCode.TOO_LARGE, FailureCode.ID_CONFLICT})
+#: Dead letters that are replayed in one transaction: their messages are in memory at the same time.
+MOST_REPLAYS_AT_ONCE = 32
+#: What the second of two equal ids in one call is told, by what the first one was.
+_SECOND = MappingProxyType(
+    {
+        DeadAnswer.REPLAYED: DeadAnswer.ALREADY_REPLAYED,
+        DeadAnswer.DISCARDED: DeadAnswer.ALREADY_DISCARDED,
+    }
+)
+
+
+def decided(replayed_at: float | None, discarded_at: float | None) -> DeadAnswer | None:
+    """What was decided on a dead letter before; None while it waits for a decision."""
+    if replayed_at is not None:
+        return DeadAnswer.ALREADY_REPLAYED
+    return DeadAnswer.ALREADY_DISCARDED if discarded_at is not None else None
+
+
+def task_of(letter: DeadLetter) -> NewTask | None:
+    """The task that its message asks for, without an expiry, as the attempt after the last one that failed.
+
+    None for a message that is no task.
+    """
+    if letter.code in _NEVER:
+        return None
+    try:
+        envelope = parse_envelope(letter.body, max_bytes=len(letter.body))
+    except EnvelopeError:
+        return None
+    attempt = 1 + max((entry.attempt for entry in letter.history), default=0)
+    return NewTask(letter.task_id, envelope.algorithm, envelope.payload, envelope.digest, attempt=attempt)
+
+
+def objection(task: NewTask, *, digest: str, state: TaskState) -> DeadAnswer | None:
+    """Why a row under the task's id keeps it from running again; None when it does not."""
+    if digest and digest != task.digest:
+        return DeadAnswer.NOT_REPLAYABLE
+    return None if state is TaskState.FAILED else DeadAnswer.NOT_FAILED
+
+
+def in_order(dead_ids: Sequence[int], answers: Mapping[int, DeadAnswer]) -> list[DeadAnswer]:
+    """One answer for each id as it was asked; who repeats an id is told that it was done already."""
+    seen: set[int] = set()
+    found = []
+    for dead_id in dead_ids:
+        answer = answers[dead_id]
+        found.append(_SECOND.get(answer, answer) if dead_id in seen else answer)
+        seen.add(dead_id)
+    return found
+
+
+def portions(dead_ids: Iterable[int], size: int) -> list[list[int]]:
+    """The ids, each once, in lists of at most `size`."""
+    unique = list(dict.fromkeys(dead_ids))
+    return [unique[start : start + size] for start in range(0, len(unique), size)]

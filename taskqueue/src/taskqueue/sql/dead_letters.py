@@ -1,0 +1,206 @@
+"""Decisions on dead letters: replay and discard. Runs inside a transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, null, select, update
+
+from runnerlib.contract import TaskState
+from taskqueue.replays import decided, objection, task_of
+from taskqueue.sql.queries import execute
+from taskqueue.sql.rows import DEAD_LETTER_COLUMNS, dead_letter
+from taskqueue.sql.statements import INSERT_NEW
+from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask, Revived
+
+#: The highest id that a column holds; anybody may ask for a higher one.
+_HIGHEST_ID = 2**63 - 1
+
+_these = dead_letters.c.dead_id.in_(bindparam("the_ids", expanding=True))
+ONE = select(*DEAD_LETTER_COLUMNS).where(dead_letters.c.dead_id == bindparam("the_id"))
+#: Locked in one order everywhere, so that two processes never wait for one another: letters first, then tasks.
+LETTERS = select(*DEAD_LETTER_COLUMNS).where(_these).order_by(dead_letters.c.dead_id).with_for_update()
+DECISIONS = (
+    select(dead_letters.c.dead_id, dead_letters.c.replayed_at, dead_letters.c.discarded_at)
+    .where(_these)
+    .order_by(dead_letters.c.dead_id)
+    .with_for_update()
+)
+ROWS = (
+    select(tasks.c.id, tasks.c.digest, tasks.c.state, tasks.c.attempt, tasks.c.reply_to, tasks.c.correlation_id)
+    .where(tasks.c.id.in_(bindparam("the_ids", expanding=True)))
+    .order_by(tasks.c.id)
+    .with_for_update()
+)
+
+#: A fresh start under the old id: only the count of attempts goes on.
+REVIVE = (
+    update(tasks)
+    .where((tasks.c.id == bindparam("the_id")) & (tasks.c.state == TaskState.FAILED.value))
+    .values(
+        state=TaskState.QUEUED.value,
+        attempt=bindparam("new_attempt"),
+        replays=tasks.c.replays + 1,
+        available_at=0.0,
+        receipt=null(),
+        delivery_count=0,
+        updated_at=bindparam("new_now"),
+        finished_at=null(),
+        expires_at=null(),
+        result=null(),
+        error_code=null(),
+        error_message=null(),
+        history=null(),
+        placed_attempt=null(),
+        placed_runner=null(),
+        placed_boot=null(),
+        runner=null(),
+        cancel_requested=False,
+        progress_fraction=null(),
+        progress_message=null(),
+    )
+)
+BEGIN_REPLAY = (
+    update(dead_letters)
+    .where(dead_letters.c.dead_id == bindparam("the_id"))
+    .values(replay_attempt=bindparam("new_attempt"))
+)
+MARK_REPLAYED = (
+    update(dead_letters).where(_these & dead_letters.c.replayed_at.is_(None)).values(replayed_at=bindparam("new_now"))
+)
+DISCARD = update(dead_letters).where(_these).values(discarded_at=bindparam("new_now"))
+
+
+@dataclass(slots=True)
+class _Letter:
+    letter: DeadLetter
+    #: the attempt of a replay that was begun and not finished
+    begun: int | None
+    #: what its message asks for
+    task: NewTask | None
+
+
+@dataclass(slots=True)
+class _Row:
+    digest: str
+    state: TaskState
+    attempt: int
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+def read_one(connection: Connection, dead_id: int) -> DeadLetter | None:
+    row = connection.execute(ONE, {"the_id": dead_id}).first() if _can_exist(dead_id) else None
+    return None if row is None else dead_letter(row)
+
+
+def discard(connection: Connection, dead_ids: Sequence[int], now: float) -> dict[int, DeadAnswer]:
+    """What became of each."""
+    found = connection.execute(DECISIONS, {"the_ids": _possible(dead_ids)}).all()
+    before = {dead_id: decided(replayed_at, discarded_at) for dead_id, replayed_at, discarded_at in found}
+    waiting = [dead_id for dead_id, answer in before.items() if answer is None]
+    if waiting:
+        execute(connection, DISCARD, {"the_ids": waiting, "new_now": now})
+    answers = dict.fromkeys(dead_ids, DeadAnswer.UNKNOWN)
+    return answers | {dead_id: answer or DeadAnswer.DISCARDED for dead_id, answer in before.items()}
+
+
+def replay(connection: Connection, dead_ids: Sequence[int], now: float) -> dict[int, Revived]:
+    """Where the row is the queue entry: all of it."""
+    revived = revive(connection, dead_ids, now)
+    mark_replayed(connection, [dead_id for dead_id, each in revived.items() if each.answer is DeadAnswer.REPLAYED], now)
+    return revived
+
+
+def revive(
+    connection: Connection, dead_ids: Sequence[int], now: float, *, most_payload_bytes: int | None = None
+) -> dict[int, Revived]:
+    """See `taskqueue.protocols.Ledger`. A payload above the limit is none that can be sent."""
+    rows = connection.execute(LETTERS, {"the_ids": _possible(dead_ids)}).all()
+    letters = {row.dead_id: _read(dead_letter(row), row.replay_attempt, most_payload_bytes) for row in rows}
+    known = _known(connection, [each.task.id for each in letters.values() if each.task is not None])
+    answers = {}
+    for dead_id in dead_ids:
+        letter = letters.get(dead_id)
+        answers[dead_id] = Revived(DeadAnswer.UNKNOWN) if letter is None else _revive(connection, letter, known, now)
+    return answers
+
+
+def mark_replayed(connection: Connection, dead_ids: Sequence[int], now: float) -> None:
+    if dead_ids:
+        execute(connection, MARK_REPLAYED, {"the_ids": _possible(dead_ids), "new_now": now})
+
+
+def _read(letter: DeadLetter, begun: int | None, most_payload_bytes: int | None) -> _Letter:
+    task = task_of(letter)
+    if task is not None and most_payload_bytes is not None and len(task.payload) > most_payload_bytes:
+        task = None
+    return _Letter(letter, begun, task)
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> dict[str, _Row]:
+    """The rows of these tasks, locked."""
+    if not ids:
+        return {}
+    rows = connection.execute(ROWS, {"the_ids": list(dict.fromkeys(ids))}).all()
+    return {
+        row.id: _Row(row.digest, TaskState(row.state), row.attempt, row.reply_to, row.correlation_id) for row in rows
+    }
+
+
+def _revive(connection: Connection, letter: _Letter, known: dict[str, _Row], now: float) -> Revived:
+    """Decides on one and writes it; `known` is kept as the rows are then."""
+    answer = decided(letter.letter.replayed_at, letter.letter.discarded_at)
+    if answer is not None:
+        return Revived(answer)
+    if letter.task is None:
+        return Revived(DeadAnswer.NOT_REPLAYABLE)
+    dead_id, task, row = letter.letter.dead_id, letter.task, known.get(letter.task.id)
+    if row is None:
+        task = replace(task, attempt=max(task.attempt, letter.begun or 0))
+        if not execute(connection, INSERT_NEW[connection.dialect.name], [_new_row(task, now)]):
+            # made at this moment by somebody who replays another dead letter of the same task
+            return Revived(DeadAnswer.NOT_FAILED)
+        row = known[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)
+    elif letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
+        task = replace(task, attempt=letter.begun, reply_to=row.reply_to, correlation_id=row.correlation_id)
+        if row.state is TaskState.QUEUED and row.attempt == letter.begun:
+            # nobody knows whether its message went out
+            return Revived(DeadAnswer.REPLAYED, task)
+        mark_replayed(connection, [dead_id], now)
+        return Revived(DeadAnswer.ALREADY_REPLAYED)
+    else:
+        answer = objection(task, digest=row.digest, state=row.state)
+        if answer is not None:
+            return Revived(answer)
+        row.attempt = max(task.attempt, row.attempt + 1)
+        row.state = TaskState.QUEUED
+        task = replace(task, attempt=row.attempt, reply_to=row.reply_to, correlation_id=row.correlation_id)
+        execute(connection, REVIVE, {"the_id": task.id, "new_attempt": task.attempt, "new_now": now})
+    execute(connection, BEGIN_REPLAY, {"the_id": dead_id, "new_attempt": task.attempt})
+    return Revived(DeadAnswer.REPLAYED, task)
+
+
+def _new_row(task: NewTask, now: float) -> dict[str, Any]:
+    """Retention has dropped the old one."""
+    return {
+        "id": task.id,
+        "algorithm": task.algorithm,
+        "payload": task.payload,
+        "digest": task.digest,
+        "state": TaskState.QUEUED.value,
+        "attempt": task.attempt,
+        "replays": 1,
+        "available_at": 0.0,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _possible(dead_ids: Sequence[int]) -> list[int]:
+    return [dead_id for dead_id in dead_ids if _can_exist(dead_id)]
+
+
+def _can_exist(dead_id: int) -> bool:
+    return 0 < dead_id <= _HIGHEST_ID
