@@ -1,8 +1,10 @@
 """Reads the project's pages: fenced blocks, commands with the output they promise, headings, links.
 
 A `sh` block is commands that succeed. A `console` block is commands after `$ `, each with the output it promises, where
-`...` stands for anything. A `python` block that begins with a comment that names a path is that file. The comment
-`<!-- not run: reason -->` before a block keeps it from being run; `<!-- shown by: NAME -->` says whose output it is.
+`...` stands for anything. A block whose first line is a comment with a path, or that names a path beside its language,
+is that file; `# path, below what is there` adds to it, `# path, instead of run_x` takes the place of that function and
+what follows it. `<!-- not run: reason -->` before a block keeps it from being run; after `<!-- shown by: ./run.sh -->`
+it is what that command shows.
 """
 
 import re
@@ -14,17 +16,17 @@ ROOT = Path(__file__).parent.parent.parent
 _FOREIGN = {"node_modules", "build", "dist"}
 _FENCE = re.compile(r"^(\s*)```(.*)$")
 _COMMENT = re.compile(r"^\s*<!--\s*(not run|shown by):\s*(.*?)\s*-->\s*$")
-_FILE = re.compile(r"^(?:#|//) ([\w./-]+\.\w+)\s*$")
+_FILE = re.compile(r"^# ([\w./-]+\.\w+)(, below what is there|, instead of \w+)?$")
 _LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page. `file`: the path that its first line names."""
+    """A fenced block of a page."""
 
     page: Path
     line: int
-    language: str
+    info: str
     text: str
     not_run: str = ""
     shown_by: str = ""
@@ -34,9 +36,37 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     @property
+    def language(self) -> str:
+        return self.info.partition(" ")[0]
+
+    @property
     def file(self) -> str:
-        found = _FILE.match(self.text.partition("\n")[0])
-        return found[1] if found else ""
+        """The file that it is, or is a part of; else empty."""
+        return self._file_and_part[0]
+
+    @property
+    def is_part(self) -> bool:
+        """Of a file that another block begins."""
+        return self._file_and_part[1] != ""
+
+    def written_into(self, present: str) -> str:
+        """The file's text once this block is in it; `present` is what it was."""
+        part = self._file_and_part[1]
+        if not part:
+            return self.text
+        added = self.text.partition("\n")[2]
+        if part.startswith(", below"):
+            return f"{present.rstrip()}\n\n\n{added}"
+        function = part.removeprefix(", instead of ")
+        before, found, _ = present.partition(f"def {function}(")
+        assert found, f"{self.place}: there is no {function}"
+        return before + added
+
+    @property
+    def _file_and_part(self) -> tuple[str, str]:
+        if found := _FILE.match(self.text.partition("\n")[0]):
+            return found[1], found[2] or ""
+        return self.info.partition(" ")[2].strip(), ""
 
 
 @dataclass(frozen=True)
@@ -63,14 +93,14 @@ def _blocks(page: Path) -> Iterator[Block]:
     lines = iter(enumerate(page.read_text(encoding="utf-8").splitlines(), 1))
     for number, line in lines:
         if fence := _FENCE.match(line):
-            indent, language = len(fence[1]), fence[2].strip()
+            indent, info = len(fence[1]), fence[2].strip()
             body = []
             for _, inner in lines:
                 if inner.strip() == "```":
                     break
                 body.append(inner[indent:])
             text = "\n".join(body) + "\n"
-            yield Block(page, number, language, text, remarks.get("not run", ""), remarks.get("shown by", ""))
+            yield Block(page, number, info, text, remarks.get("not run", ""), remarks.get("shown by", ""))
             remarks = {}
         elif comment := _COMMENT.match(line):
             remarks[comment[1]] = comment[2]
@@ -93,6 +123,13 @@ def commands(block: Block) -> list[Command]:
     return found
 
 
+def keeps_promise(promised: str, printed: str, *, whole: bool = True) -> bool:
+    """Whether the output is what was promised, or has it in itself; `...` stands for anything."""
+    pattern = ".*".join(re.escape(part) for part in _trimmed(promised).split("..."))
+    search = re.fullmatch if whole else re.search
+    return search(pattern, _trimmed(printed), re.DOTALL) is not None
+
+
 def headings(page: Path) -> set[str]:
     """Anchors of the page's headings."""
     inside = False
@@ -111,6 +148,10 @@ def links(page: Path) -> list[str]:
     text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"`[^`\n]*`", lambda code: "" if "](" in code[0] else code[0], text)
     return [first or second for first, second in _LINK.findall(text)]
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def _without_comment(line: str) -> str:

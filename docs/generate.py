@@ -1,7 +1,7 @@
-"""Writes settings.md, the reference of every setting, from the settings classes.
+"""Writes what the pages repeat from the code: settings.md, and the problem codes in http-interface.md.
 
-python docs/generate_settings.py            writes the page
-python docs/generate_settings.py --check    ends with 1 when the page is not what would be written
+python docs/generate.py            writes them
+python docs/generate.py --check    ends with 1 when a page is not what would be written
 """
 
 import sys
@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from controller.settings import ControllerSettings
 from producer.commands import app as producer_app
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
 from runnerlib.adapter.model import Options
@@ -22,10 +23,13 @@ from runnerlib.service.settings import ServiceSettings, SettingRow, describe_set
 from runnerlib.settings import RunnerSettings
 from worker.settings import WorkerSettings
 
-PAGE = Path(__file__).with_name("settings.md")
+_HERE = Path(__file__).parent
+SETTINGS = _HERE / "settings.md"
+HTTP_INTERFACE = _HERE / "http-interface.md"
+_BEGIN, _END = "<!-- problem codes, made by docs/generate.py -->\n", "<!-- end of the problem codes -->\n"
 
 _INTRODUCTION = """\
-<!-- Made by docs/generate_settings.py from the settings classes: change those, then run it again. -->
+<!-- Made by docs/generate.py from the settings classes: change those, then run it again. -->
 # Settings
 
 Every setting is an environment variable; without any of them everything works on one machine. A value that cannot be
@@ -62,9 +66,19 @@ _OPTIONS = {
 }
 
 
-def page() -> str:
-    """The whole page."""
+def settings_page() -> str:
+    """The whole of settings.md."""
     return "\n".join(_lines())
+
+
+def with_problem_codes(page: str) -> str:
+    """http-interface.md with the present codes in their place."""
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    assert begin and end, "the page has no place for the codes"
+    codes = sorted(ProblemCode, key=lambda code: code.status)
+    rows = [f"| {code.status} | `{code.value}` | {code.meaning} |\n" for code in codes]
+    return "".join([before, begin, "| status | code | |\n|---|---|---|\n", *rows, end, after])
 
 
 def _lines() -> Iterator[str]:
@@ -150,13 +164,17 @@ def _bounds(metadata: Iterable[object]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    text = page()
+    fresh = {
+        SETTINGS: settings_page(),
+        HTTP_INTERFACE: with_problem_codes(HTTP_INTERFACE.read_text(encoding="utf-8")),
+    }
+    stale = [page for page, text in fresh.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE} is stale; run: python docs/generate_settings.py", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
+        for page in stale:
+            print(f"{page.name} is stale; run: python docs/generate.py", file=sys.stderr)
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(fresh[page], encoding="utf-8")
     return 0
 
 
