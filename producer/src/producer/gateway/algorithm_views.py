@@ -60,6 +60,7 @@ class AlgorithmStatus(BaseModel):
     name: str
     runners: int
     tasks: TaskCounts
+    waiting_for_runner: bool = Field(description="It is known, tasks of it wait, and no runner offers it now.")
 
 
 class Status(BaseModel):
@@ -89,16 +90,18 @@ def status(catalogue: Catalogue | None, complete: bool, counts: Iterable[Counts]
     return Status(
         runners=[_runner_status(runner) for runner in sorted(runners, key=lambda runner: runner.id)],
         algorithms=[
-            AlgorithmStatus(
-                name=name,
-                runners=len(known[name].runners) if name in known else 0,
-                tasks=tasks.get(name, TaskCounts()),
-            )
+            _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()))
             for name in sorted({*known, *tasks} - {""})
         ],
         tasks=_sum(tasks.values()),
         complete=complete,
     )
+
+
+def _algorithm_status(name: str, view: AlgorithmView | None, tasks: TaskCounts) -> AlgorithmStatus:
+    runners = len(view.runners) if view is not None else 0
+    waits = view is not None and not runners and tasks.waiting > 0
+    return AlgorithmStatus(name=name, runners=runners, tasks=tasks, waiting_for_runner=waits)
 
 
 def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts) -> AlgorithmInfo:

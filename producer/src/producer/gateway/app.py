@@ -1,20 +1,21 @@
 """The gateway's HTTP application, made from its parts."""
 
-from fastapi import FastAPI, Request
+from collections.abc import Iterable
+
+from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from producer.gateway.desk import Desk
-from producer.gateway.routes import EnvironmentRoutes, TaskRoutes
+from producer.gateway.document import Document
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.submission import Known
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
-from runnerlib.service.web import BodyLimit, create_app, problem_response
+from runnerlib.service.web import BodyLimit, ServiceApp, create_app, problem_response
 from taskqueue.errors import StoreUnavailable, TaskQueueError
-from taskqueue.protocols import TaskStore
 
 log = get_logger(__name__)
 
@@ -24,12 +25,13 @@ _ABOUT = "Send tasks, ask for their results, cancel them, and see what algorithm
 
 
 def create_gateway_app(
-    desk: Desk, store: TaskStore, known: Known, max_message_bytes: int, health: Health, registry: CollectorRegistry
-) -> FastAPI:
+    routers: Iterable[APIRouter], known: Known, max_message_bytes: int, health: Health, registry: CollectorRegistry
+) -> ServiceApp:
     """All of the gateway's calls on one application."""
     app = create_app("Plug & Play Workers: gateway", health=health, registry=registry, description=_ABOUT)
-    app.include_router(TaskRoutes(desk).router())
-    app.include_router(EnvironmentRoutes(known, store).router())
+    for router in routers:
+        app.include_router(router)
+    app.document = Document(app.openapi, known).current
     app.add_exception_handler(TaskQueueError, _unavailable)
     app.add_exception_handler(ClientDisconnect, _sender_gone)
     app.add_middleware(BodyLimits, message_bytes=max_message_bytes)
@@ -50,13 +52,15 @@ class BodyLimits:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     """Never a 202 without durability. A publish that failed may still have arrived; the same id makes it one task."""
-    code = "store_unavailable" if isinstance(error, StoreUnavailable) else "queue_unavailable"
-    log.warning("a request met an unavailable queue or store", path=request.url.path, code=code, reason=str(error))
+    code = ProblemCode.STORE_UNAVAILABLE if isinstance(error, StoreUnavailable) else ProblemCode.QUEUE_UNAVAILABLE
+    path, reason = request.url.path, str(error)
+    log.warning("a request met an unavailable queue or store", path=path, code=code.value, reason=reason)
     detail = "The queue or the store cannot be reached now; send the same again, with the same id, a little later."
-    return problem_response(503, code, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return problem_response(code.status, code.value, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 async def _sender_gone(request: Request, _error: Exception) -> Response:
     """The sender left before its message was here: nothing was accepted, and nobody reads this."""
     log.debug("a sender left before its message was here", path=request.url.path)
-    return problem_response(400, "incomplete", "The message did not arrive wholly; send it again.")
+    code = ProblemCode.INCOMPLETE
+    return problem_response(code.status, code.value, "The message did not arrive wholly; send it again.")

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from producer.gateway.submission import Admission, Known, Refused, conflict
 from producer.gateway.telemetry import GatewayMetrics
 from runnerlib.contract import TaskState
 from taskqueue.protocols import TaskQueue, TaskStore
-from taskqueue.tasks import CancelAnswer, NewTask, Published, TaskRow
+from taskqueue.tasks import CancelAnswer, NewTask, Page, Published, TaskFilter, TaskRow, TaskSummary
 
 #: Bodies beyond this are read and checked in a thread, so that they don't hold up the loop.
 _THREAD_ABOVE_BYTES = 32 * 1024
@@ -45,11 +45,19 @@ class Desk:
 
     async def submit(self, body: bytes, spare_id: str | None) -> Queued | TaskRow | Refused:
         """Queues one message. A TaskRow when the same task is known already."""
+        return await self._submit(len(body), lambda now: self._admission.one(body, now, spare_id))
+
+    async def submit_payload(
+        self, algorithm: str, body: bytes, spare_id: str | None, expires_seconds: float | None
+    ) -> Queued | TaskRow | Refused:
+        """The same for a payload that came alone."""
+        return await self._submit(
+            len(body), lambda now: self._admission.payload(algorithm, body, now, spare_id, expires_seconds)
+        )
+
+    async def _submit(self, size: int, admit: Callable[[float], NewTask | Refused]) -> Queued | TaskRow | Refused:
         now = time.time()
-        if len(body) > _THREAD_ABOVE_BYTES:
-            admitted = await asyncio.to_thread(self._admission.one, body, now, spare_id)
-        else:
-            admitted = self._admission.one(body, now, spare_id)
+        admitted = await asyncio.to_thread(admit, now) if size > _THREAD_ABOVE_BYTES else admit(now)
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
@@ -80,6 +88,10 @@ class Desk:
             return await self._store.get(task_id)
         with self._metrics.waits.track_inprogress():
             return await self._store.wait_finished(task_id, wait_seconds)
+
+    async def page(self, wanted: TaskFilter, limit: int, before: int | None) -> Page[TaskSummary]:
+        """Part of the list of tasks, newest first."""
+        return await self._store.list_tasks(wanted, limit=limit, before=before)
 
     async def cancel(self, task_id: str) -> Cancelling:
         answer = await self._store.cancel(task_id)

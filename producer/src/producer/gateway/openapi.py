@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.wanted import LAST_DEAD_ID
 from runnerlib.contract import ALGORITHM_PATTERN, PROBLEM_MEDIA_TYPE, TASK_ID_PATTERN, Problem, TaskState, TaskView
 from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
 
@@ -40,16 +42,6 @@ class BatchAnswer(BaseModel):
     problem: Problem | None = None
 
 
-_WHY = {
-    400: "`malformed`: the message can never become a task.",
-    404: "There is no such thing.",
-    409: "`id_conflict`: the id belongs to a task with another content.",
-    413: "`too_large`: store the data elsewhere and send a reference.",
-    415: "`unsupported_media_type`: the body must be JSON, and say so.",
-    422: "Something does not fit; `errors` names the fields.",
-    503: "The queue or the store cannot be reached; nothing was accepted. `Retry-After` says when to ask again.",
-}
-
 TASK_ID: dict[str, Any] = {
     "name": "task_id",
     "in": "path",
@@ -61,6 +53,12 @@ ALGORITHM: dict[str, Any] = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": f"^{ALGORITHM_PATTERN}$"},
+}
+DEAD_ID: dict[str, Any] = {
+    "name": "dead_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1, "maximum": LAST_DEAD_ID},
 }
 PREFER: dict[str, Any] = {
     "name": "Prefer",
@@ -86,12 +84,83 @@ MANY_MESSAGES: dict[str, Any] = {
 }
 
 
-def problems(*statuses: int) -> Responses:
-    """The answers of an operation that are problems."""
+#: Codes of every call that submits one task; `unknown_algorithm` aside.
+SUBMITTING = (
+    ProblemCode.MALFORMED,
+    ProblemCode.ID_CONFLICT,
+    ProblemCode.TOO_LARGE,
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+    ProblemCode.INVALID_PAYLOAD,
+    ProblemCode.INVALID_ID,
+    ProblemCode.QUEUE_UNAVAILABLE,
+    ProblemCode.STORE_UNAVAILABLE,
+)
+
+
+def problems(*codes: ProblemCode) -> Responses:
+    """The answers of an operation that are problems, by status."""
     content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _WHY[status], "content": content} for status in statuses}
+    words: dict[int, list[str]] = {}
+    for code in dict.fromkeys(codes):
+        words.setdefault(code.status, []).append(f"`{code.value}`: {code.meaning}")
+    return {status: {"description": " ".join(words[status]), "content": content} for status in sorted(words)}
+
+
+def answer(model: Any, description: str) -> dict[str, Any]:
+    """An answer of this shape."""
+    return {"model": model, "description": description}
 
 
 def task(description: str) -> dict[str, Any]:
     """An answer that is a task."""
-    return {"model": TaskView, "description": description}
+    return answer(TaskView, description)
+
+
+SUBMITTED: Responses = {
+    200: task("It has ended: the sender waited for it, or it was known before."),
+    202: task("It is queued, durably. `Location` is its address."),
+}
+
+
+def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of a model that is read from the query."""
+    schema = model.model_json_schema()
+    parameters = []
+    for name, field in schema["properties"].items():
+        shape = _without_null(_inlined(field, schema.get("$defs", {})))
+        about = {"description": shape.pop("description")} if "description" in shape else {}
+        parameters.append({"name": name, "in": "query", "required": False, **about, "schema": shape})
+    return parameters
+
+
+def one_of(*models: type[BaseModel]) -> dict[str, Any]:
+    """A body that is one of these."""
+    schemas = []
+    for model in models:
+        schema = model.model_json_schema()
+        definitions = schema.pop("$defs", {})
+        schemas.append(_inlined(schema, definitions))
+    return {"required": True, "content": {"application/json": {"schema": {"oneOf": schemas}}}}
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    """The same schema without references; ours do not refer to themselves."""
+    if isinstance(node, list):
+        return [_inlined(one, definitions) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        return {**_inlined(definitions[node["$ref"].removeprefix("#/$defs/")], definitions), **rest}
+    return {key: _inlined(value, definitions) for key, value in node.items()}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is left out; it cannot be null."""
+    shape = {key: value for key, value in field.items() if key not in ("anyOf", "title")}
+    for choice in field.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            shape |= choice
+    if shape.get("default", "") is None:
+        del shape["default"]
+    return shape

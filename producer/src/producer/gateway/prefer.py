@@ -8,7 +8,7 @@ MOST_WAIT_SECONDS = 60.0
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,6})?)"?\s*(?:$|[,;])', re.IGNORECASE)
 
 
-def wait_seconds(prefer: str | None) -> float:
-    """Seconds to wait, 0 without the header. What is not understood is ignored, as the RFC says."""
+def wait_seconds(prefer: str | None, default: float = 0.0) -> float:
+    """Seconds to wait; `default` without the header. What is not understood is ignored, as the RFC says."""
     found = _WAIT.search(prefer) if prefer else None
-    return min(float(found.group(1)), MOST_WAIT_SECONDS) if found else 0.0
+    return min(float(found.group(1)), MOST_WAIT_SECONDS) if found else default

@@ -32,6 +32,11 @@ class GatewaySettings(ServiceSettings):
         le=MAX_MESSAGE_BYTES,
         description="Largest message that is taken; larger data is passed by reference.",
     )
+    unknown_algorithm_grace_seconds: float = Field(
+        default=600,
+        ge=0,
+        description="How long a task waits for an algorithm that nobody has registered, as controllers have it.",
+    )
 
     @property
     def discovery(self) -> str:

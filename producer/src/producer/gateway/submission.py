@@ -10,6 +10,7 @@ from runnerlib.contract import (
     Envelope,
     EnvelopeError,
     FailureCode,
+    is_algorithm,
     is_task_id,
     near_names,
     new_task_id,
@@ -21,6 +22,8 @@ from taskqueue.tasks import NewTask
 
 #: Most messages in one batch.
 MOST_IN_BATCH = 1000
+#: Characters of a name that cannot be an algorithm's, as far as an answer repeats them.
+_MOST_NAME = 100
 
 
 class Known(Protocol):
@@ -67,6 +70,27 @@ class Admission:
         except StrictJsonError as error:
             return Refused(FailureCode.MALFORMED, f"the message is {error}", id=spare_id)
         return self._value(value, now, spare_id)
+
+    def payload(
+        self,
+        algorithm: str,
+        body: bytes,
+        now: float,
+        spare_id: str | None = None,
+        expires_seconds: float | None = None,
+    ) -> NewTask | Refused:
+        """Decides on a payload that came alone; the same as if it had come in a message."""
+        if len(body) > self._max_bytes:
+            return self._too_large(len(body))
+        if not is_algorithm(algorithm):
+            return _unknown(algorithm[:_MOST_NAME], self._known.catalogue, spare_id)
+        try:
+            # in a message it would be one level deeper
+            value = strict_json.loads(body, max_depth=strict_json.MAX_DEPTH - 1)
+        except StrictJsonError as error:
+            return Refused(FailureCode.MALFORMED, f"the payload is {error}", algorithm, spare_id)
+        message = {"algorithm": algorithm, "payload": value, "expires_seconds": expires_seconds}
+        return self._value(message, now, spare_id)
 
     def array(self, body: bytes, now: float) -> list[NewTask | Refused] | Refused:
         """Decides on a JSON array of messages; one Refused when it is no such array."""
@@ -130,8 +154,8 @@ def _too_many(count: int) -> Refused:
     return Refused(FailureCode.TOO_LARGE, message)
 
 
-def _unknown(name: str, catalogue: Catalogue, task_id: str | None) -> Refused:
-    near = near_names(name, catalogue.algorithms)
+def _unknown(name: str, catalogue: Catalogue | None, task_id: str | None) -> Refused:
+    near = near_names(name, catalogue.algorithms) if catalogue is not None else []
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "GET /algorithms lists what there is"
     message = f"no runner ever offered {name!r}; {advice}"
     return Refused(FailureCode.UNKNOWN_ALGORITHM, message, id=task_id, near=tuple(near))

@@ -3,54 +3,41 @@
 A stored result is embedded as it is: it was checked when it was stored, and may have megabytes.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 
+from producer.gateway.cursors import write_cursor
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.submission import Refused
-from runnerlib.contract import FailureCode, Problem, TaskState
-from taskqueue.tasks import NewTask, TaskRow
+from runnerlib.contract import Problem, TaskState
+from taskqueue.tasks import NewTask, Page, TaskRow, TaskSummary
 
-#: HTTP status of a refusal.
-STATUS_OF = {
-    FailureCode.MALFORMED: 400,
-    FailureCode.UNKNOWN_ALGORITHM: 404,
-    FailureCode.ID_CONFLICT: 409,
-    FailureCode.TOO_LARGE: 413,
-    FailureCode.INVALID_PAYLOAD: 422,
-}
+TASKS = "tasks"
+
+#: Why a task waits, if it does.
+Why = Callable[[TaskRow | TaskSummary], str | None]
 
 
-def task_bytes(row: TaskRow) -> bytes:
+def task_bytes(row: TaskRow, why: Why) -> bytes:
     """A task, in the shape of the contract's TaskView."""
-    error = None
-    if row.error_code is not None and row.state in (TaskState.FAILED, TaskState.RETRYING):
-        error = {"code": row.error_code, "message": row.error_message or ""}
-    progress = None
-    if row.progress is not None and row.state is TaskState.RUNNING:
-        progress = {"fraction": row.progress.fraction, "message": row.progress.message}
-    view = {
-        "id": row.id,
-        "algorithm": row.algorithm,
-        "state": row.state,
-        "attempt": row.attempt,
-        "error": error,
-        "progress": progress,
-        "cancel_requested": row.cancel_requested,
-        "runner": row.runner,
-        "created_at": _time(row.created_at),
-        "updated_at": _time(row.updated_at),
-        "finished_at": None if row.finished_at is None else _time(row.finished_at),
-    }
     result = row.result if row.state is TaskState.SUCCEEDED and row.result is not None else b"null"
-    return orjson.dumps(view, option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
+    return orjson.dumps(_about(row, why), option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
 
 
-def queued_bytes(task: NewTask, now: float) -> bytes:
-    """A task that was queued this moment: what :func:`task_bytes` would say, without asking the store."""
-    row = TaskRow(
+def tasks_bytes(page: Page[TaskSummary], why: Why) -> bytes:
+    """A page of the list of tasks, in the shape of the contract's TaskListView."""
+    lines = [{**_about(task, why), "expires_at": iso_time(task.expires_at)} for task in page]
+    after = None if page.next is None else write_cursor(TASKS, page.next)
+    return orjson.dumps({"tasks": lines, "next": after}, option=orjson.OPT_UTC_Z)
+
+
+def queued_row(task: NewTask, now: float) -> TaskRow:
+    """A task that was queued this moment, as the store has it."""
+    return TaskRow(
         id=task.id,
         algorithm=task.algorithm,
         payload=task.payload,
@@ -59,14 +46,20 @@ def queued_bytes(task: NewTask, now: float) -> bytes:
         attempt=1,
         created_at=now,
         updated_at=now,
+        expires_at=task.expires_at,
     )
-    return task_bytes(row)
 
 
-def problem_bytes(status: int, code: str, detail: str, **more: Any) -> bytes:
+def problem_bytes(code: ProblemCode, detail: str, **more: Any) -> bytes:
     """A problem (RFC 9457) with members of its own, such as `state`."""
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, **more)
+    title = HTTPStatus(code.status).phrase
+    problem = Problem(title=title, status=code.status, code=code.value, detail=detail, **more)
     return problem.model_dump_json(exclude_none=True).encode()
+
+
+def code_of(refused: Refused) -> ProblemCode:
+    """What a task would fail of, it is refused for."""
+    return ProblemCode[refused.code.name]
 
 
 def refusal_bytes(refused: Refused) -> bytes:
@@ -78,7 +71,7 @@ def refusal_bytes(refused: Refused) -> bytes:
         more["errors"] = [{"field": error.field, "message": error.message} for error in refused.errors]
     if refused.near:
         more["near"] = list(refused.near)
-    return problem_bytes(STATUS_OF[refused.code], refused.code.value, refused.message, **more)
+    return problem_bytes(code_of(refused), refused.message, **more)
 
 
 def batch_bytes(entries: list[Refused | tuple[str, TaskState]]) -> bytes:
@@ -93,5 +86,29 @@ def batch_bytes(entries: list[Refused | tuple[str, TaskState]]) -> bytes:
     )
 
 
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=timezone.utc)
+def iso_time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
+
+
+def _about(task: TaskRow | TaskSummary, why: Why) -> dict[str, Any]:
+    error = None
+    if task.error_code is not None and task.state in (TaskState.FAILED, TaskState.RETRYING):
+        error = {"code": task.error_code, "message": task.error_message or ""}
+    progress = None
+    if task.progress is not None and task.state is TaskState.RUNNING:
+        progress = {"fraction": task.progress.fraction, "message": task.progress.message}
+    return {
+        "id": task.id,
+        "algorithm": task.algorithm,
+        "state": task.state,
+        "attempt": task.attempt,
+        "error": error,
+        "progress": progress,
+        "cancel_requested": task.cancel_requested,
+        "runner": task.runner,
+        "waiting_for": why(task),
+        "replays": task.replays,
+        "created_at": iso_time(task.created_at),
+        "updated_at": iso_time(task.updated_at),
+        "finished_at": iso_time(task.finished_at),
+    }

@@ -1,9 +1,10 @@
 """The HTTP application that every service starts from: documentation, health, metrics, problems."""
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -17,6 +18,7 @@ from runnerlib.service.problem_errors import ProblemError, add_problem_handlers,
 
 __all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registry", "problem_response"]
 
+_DOCUMENT_PATH = "/openapi.json"
 _HEALTH = "health"
 _PROBLEM_REFERENCE = "#/components/schemas/Problem"
 _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -28,7 +30,21 @@ _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class ServiceApp(FastAPI):
-    """FastAPI whose OpenAPI document tells our errors instead of the framework's."""
+    """FastAPI whose OpenAPI document tells our errors instead of the framework's.
+
+    `document` gives it as JSON; a service whose document changes sets another one.
+    """
+
+    def setup(self) -> None:
+        self.document: Callable[[], Awaitable[bytes]] = self._unchanging_document
+        self.add_route(_DOCUMENT_PATH, self._show_document, include_in_schema=False)
+
+    async def _show_document(self, _request: Request) -> Response:
+        headers = {"Cache-Control": "no-cache"}
+        return Response(await self.document(), headers=headers, media_type="application/json")
+
+    async def _unchanging_document(self) -> bytes:
+        return bytes(JSONResponse(self.openapi()).body)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -54,7 +70,7 @@ def create_app(
     registry: CollectorRegistry | None = None,
     description: str = "",
     version: str = "0.1.0",
-) -> FastAPI:
+) -> ServiceApp:
     """An application with ``/docs``, ``/healthz/live``, ``/healthz/ready`` and ``/metrics``; add routers to it.
 
     `registry` holds the metrics of this process; without one the process's own memory, CPU and files are shown.
