@@ -9,6 +9,10 @@ class ProducerError(Exception):
     """Base of this package's errors."""
 
 
+class BadInput(ProducerError):
+    """What was given cannot be used; the message says why, and what to give."""
+
+
 class GatewayUnreachable(ProducerError):
     """Nobody answers at the gateway's address, or something else than a gateway does."""
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from producer.errors import ProducerError
+from producer.errors import BadInput
 from runnerlib.contract import StrictJsonError, strict_json
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 
 
-class BadPayload(ProducerError):
+class BadPayload(BadInput):
     """The payload cannot be read; the message says why."""
 
 

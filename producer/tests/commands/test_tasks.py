@@ -1,4 +1,4 @@
-"""The command line against a real gateway."""
+"""Commands about single tasks against a real gateway."""
 
 import io
 import json
@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from producer.algorithm_table import fields
-from producer.commands import BAD_INPUT, FAILED, NO_GATEWAY, NOT_FINISHED, app
+from producer.commands import app
+from producer.commands.ending import BAD_INPUT, FAILED, NO_GATEWAY, NOT_FINISHED
 from producer.payload_argument import BadPayload, read_payload
 
 
