@@ -6,6 +6,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel
+
 from producer.dead_filter import DeadLetterFilter, as_text
 from producer.errors import GatewayUnreachable, Refused
 from producer.pages import listed, read, settled
@@ -87,13 +89,12 @@ class GatewayClient:
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, TaskView]:
         """Up to 100 tasks as they are now, by their ids; those that nobody knows are missing."""
-        found = {}
-        for task_id in task_ids:
-            try:
-                found[task_id] = self.get(task_id)
-            except Refused as error:
-                if error.status != 404:
-                    raise
+        found: dict[str, TaskView] = {}
+        left = [task_id for task_id in task_ids if is_task_id(task_id)]
+        while left:
+            answer = read(_Found, self._transport.ask("POST", "/tasks/lookup", {"ids": left}))
+            found |= {view.id: view for view in answer.tasks}
+            left = answer.left_out
         return found
 
     def wait(
@@ -167,6 +168,13 @@ class GatewayClient:
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """The same for discarding."""
         return settled(self._transport, "/dead/discard", wanted)
+
+
+class _Found(BaseModel):
+    """The answer about many tasks; what had no room in it is asked for again."""
+
+    tasks: list[TaskView]
+    left_out: list[str]
 
 
 def _refusals(entries: Any, count: int) -> list[Refused | None]:

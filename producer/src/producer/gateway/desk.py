@@ -89,6 +89,10 @@ class Desk:
         with self._metrics.waits.track_inprogress():
             return await self._store.wait_finished(task_id, wait_seconds)
 
+    async def look_many(self, task_ids: Sequence[str]) -> dict[str, TaskRow]:
+        """Those of the tasks that are known."""
+        return await self._store.lookup(task_ids) if task_ids else {}
+
     async def page(self, wanted: TaskFilter, limit: int, before: int | None) -> Page[TaskSummary]:
         """Part of the list of tasks, newest first."""
         return await self._store.list_tasks(wanted, limit=limit, before=before)

@@ -8,6 +8,7 @@ from producer.gateway.dead_desk import DeadDesk
 from producer.gateway.dead_routes import DeadRoutes
 from producer.gateway.desk import Desk
 from producer.gateway.environment_routes import EnvironmentRoutes
+from producer.gateway.lookup_routes import LookupRoutes
 from producer.gateway.submission import Known
 from producer.gateway.task_routes import TaskRoutes
 from producer.gateway.typed_routes import TypedRoutes
@@ -20,6 +21,7 @@ def gateway_routers(desk: Desk, dead_desk: DeadDesk, known: Known, counts: Count
     return [
         TypedRoutes(desk, answering).router(),
         TaskRoutes(desk, answering).router(),
+        LookupRoutes(desk, why).router(),
         DeadRoutes(dead_desk, answering).router(),
         EnvironmentRoutes(known, counts).router(),
     ]

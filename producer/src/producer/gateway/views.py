@@ -35,6 +35,11 @@ def tasks_bytes(page: Page[TaskSummary], why: Why) -> bytes:
     return orjson.dumps({"tasks": lines, "next": after}, option=orjson.OPT_UTC_Z)
 
 
+def found_bytes(tasks: list[bytes], left_out: list[str]) -> bytes:
+    """Tasks that were asked for by their ids, each written already."""
+    return b'{"tasks":[' + b",".join(tasks) + b'],"left_out":' + orjson.dumps(left_out) + b"}"
+
+
 def queued_row(task: NewTask, now: float) -> TaskRow:
     """A task that was queued this moment, as the store has it."""
     return TaskRow(
