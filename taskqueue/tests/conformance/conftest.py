@@ -16,6 +16,7 @@ from servers.fixtures import Broker
 from taskqueue.connect import open_embedded
 from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
 
 OpenPair = Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]
@@ -95,3 +96,32 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
             yield store
 
     return {"memory": memory, "sqlite": sqlite}[request.param]
+
+
+@pytest.fixture(params=["memory", "sqlite", "rabbitmq3+postgres", "rabbitmq4+postgres"])
+def open_replaying(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenPair:
+    """Every pair of a queue that can replay and the store that knows its tasks."""
+    kind = request.param
+
+    @asynccontextmanager
+    async def memory() -> AsyncIterator[tuple[TaskQueue, TaskStore]]:
+        queue, store = open_memory()
+        try:
+            yield queue, store
+        finally:
+            await queue.close()
+
+    @asynccontextmanager
+    async def recorded() -> AsyncIterator[tuple[TaskQueue, TaskStore]]:
+        broker = request.getfixturevalue("make_broker")(kind[len("rabbitmq")])
+        database_url = request.getfixturevalue("database_url")
+        async with open_rabbit(broker.url) as rabbit, open_postgres(database_url) as store:
+            yield RecordedQueue(rabbit, store), store
+
+    if kind == "memory":
+        return memory
+    if kind == "sqlite":
+        return lambda: open_embedded(tmp_path / "tasks.db")
+    # before the event loop runs: a server takes its time to start
+    request.getfixturevalue("make_broker"), request.getfixturevalue("database_url")
+    return recorded
