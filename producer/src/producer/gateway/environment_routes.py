@@ -59,7 +59,7 @@ class EnvironmentRoutes:
         for info in infos:
             if info.name == name:
                 return info
-        near = near_names(name[:100], [info.name for info in infos])
+        near = near_names(name[:100].lower(), [info.name for info in infos])
         advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "GET /algorithms lists them."
         raise problem(ProblemCode.UNKNOWN_ALGORITHM, f"No runner ever offered {name[:100]!r}; {advice}")
 

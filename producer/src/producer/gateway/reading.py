@@ -18,6 +18,8 @@ NDJSON = "application/x-ndjson"
 #: Longest piece of a sender's own words in an answer.
 _MOST_SHOWN = 80
 _MOST_ERRORS = 20
+_PARAMETER = "parameter"
+_FIELD = "field"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -70,7 +72,7 @@ def query_of(request: Request, model: type[M]) -> M:
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1 and name not in lists]
     if twice:
         raise _invalid([(name, "is given more than once") for name in twice])
-    return _validated(model, values, "parameter")
+    return _validated(model, values, _PARAMETER)
 
 
 async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
@@ -84,7 +86,7 @@ async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
     if len(keys) != 1:
         names = " or ".join(map(repr, choices))
         raise _invalid([("body", f"must be an object with either {names}")])
-    return _validated(choices[keys[0]], value, "field")
+    return _validated(choices[keys[0]], value, _FIELD)
 
 
 def place_of(kind: str, cursor: str | None) -> int | None:
@@ -106,13 +108,24 @@ def _validated(model: type[M], values: dict[str, Any], what: str) -> M:
 
 
 def _in_words(error: ErrorDetails, model: type[BaseModel], what: str) -> tuple[str, str]:
-    place = ".".join(str(part)[:_MOST_SHOWN] for part in error["loc"]) or "body"
+    place = _place(error["loc"], what)
     if error["type"] == "extra_forbidden":
         return place, _unknown(str(error["loc"][-1]), list(model.model_fields), what)
     text = error["msg"].removeprefix("Value error, ")
     for beginning in ("Input should ", "String should ", "List should ", "Datetime should "):
         text = text.replace(beginning, "must ", 1) if text.startswith(beginning) else text
     return place, text[:300]
+
+
+def _place(loc: tuple[int | str, ...], what: str) -> str:
+    """``ids[3]``; of a parameter that may be given more than once, its name."""
+    text = ""
+    for part in loc:
+        if isinstance(part, str):
+            text += f".{part[:_MOST_SHOWN]}" if text else part[:_MOST_SHOWN]
+        elif what == _FIELD:
+            text += f"[{part}]"
+    return text or "body"
 
 
 def _unknown(name: str, known: list[str], what: str) -> str:

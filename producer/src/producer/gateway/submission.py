@@ -155,7 +155,7 @@ def _too_many(count: int) -> Refused:
 
 
 def _unknown(name: str, catalogue: Catalogue | None, task_id: str | None) -> Refused:
-    near = near_names(name, catalogue.algorithms) if catalogue is not None else []
+    near = near_names(name.lower(), catalogue.algorithms) if catalogue is not None else []
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "GET /algorithms lists what there is"
     message = f"no runner ever offered {name!r}; {advice}"
     return Refused(FailureCode.UNKNOWN_ALGORITHM, message, id=task_id, near=tuple(near))

@@ -17,7 +17,11 @@ class Waiting(Protocol):
     @property
     def attempt(self) -> int: ...
     @property
+    def replays(self) -> int: ...
+    @property
     def created_at(self) -> float: ...
+    @property
+    def updated_at(self) -> float: ...
     @property
     def expires_at(self) -> float | None: ...
 
@@ -59,7 +63,7 @@ def _away(algorithm: AlgorithmView, until: str) -> str:
 def _unknown(task: Waiting, catalogue: Catalogue, grace_seconds: float) -> str:
     near = near_names(task.algorithm, catalogue.algorithms)
     meant = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-    end = task.created_at + grace_seconds
+    end = (task.updated_at if task.replays else task.created_at) + grace_seconds
     if task.expires_at is not None:
         end = min(end, task.expires_at)
     return (
