@@ -56,19 +56,55 @@ def test_other_requirements_or_runnerlib_or_python_mean_another_environment(
     assert len(paths) == 5
 
 
-def test_changed_requirements_replace_the_older_environment(
+def test_older_environments_of_a_runner_are_removed_but_for_what_is_in_use(
     tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
 ) -> None:
     source = RunnerlibSource((str(make_wheel("plugplay_runnerlib", "1.0")),), "wheel")
     builder = EnvironmentBuilder(tmp_path / "venvs", source)
     neighbour = tmp_path / "venvs" / "tiny-neighbour-0123456789ab"
-    neighbour.mkdir(parents=True)
-    old = _ensure(builder, make_runner("tiny"))
-    new = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "1.0"))))
-    assert new != old
-    assert not old.exists()
+    shared_of_an_older_runnerlib = tmp_path / "venvs" / ".shared-0123456789ab"
+    for folder in (neighbour, shared_of_an_older_runnerlib):
+        folder.mkdir(parents=True)
+    shared = _ensure(builder, make_runner("tiny"))
+    first = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "1.0"))))
+    second = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "2.0"))))
+    builder.remove_older("tiny", [first, second])
+    assert first.exists()
+    builder.remove_older("tiny", [second])
+    assert not first.exists()
+    assert shared.exists()
     assert neighbour.exists()
-    subprocess.run([new, "-c", "import needle"], check=True)
+    assert not shared_of_an_older_runnerlib.exists()
+    subprocess.run([second, "-c", "import needle"], check=True)
+
+
+def test_runners_that_require_nothing_share_an_environment_made_once(tmp_path: Path, make_runner: MakeRunner) -> None:
+    builder, steps = EnvironmentBuilder(tmp_path / "venvs", NOTHING), Steps()
+
+    async def scenario() -> list[Path]:
+        runners = [make_runner("one"), make_runner("two", requirements="# nothing\n")]
+        return await asyncio.gather(*(builder.ensure(runner, steps) for runner in runners))
+
+    one, two = asyncio.run(scenario())
+    assert one == two
+    assert [step for step in steps if "making a virtual environment" in step] == ["one: making a virtual environment"]
+    assert builder.path(make_runner("one", requirements="needle==1")).name.startswith("one-")
+
+
+def test_requirements_that_change_while_they_are_installed_do_not_count(
+    tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
+) -> None:
+    first, second = str(make_wheel("needle", "1.0")), str(make_wheel("needle", "2.0"))
+    runner = make_runner("hasty", requirements=first)
+    source = RunnerlibSource((str(make_wheel("plugplay_runnerlib", "1.0")),), "wheel")
+    builder = EnvironmentBuilder(tmp_path / "venvs", source)
+
+    def edit(name: str, what: str) -> None:
+        runner.requirements.write_text(second)
+
+    with pytest.raises(EnvironmentBroken, match="changed while it was being installed"):
+        asyncio.run(builder.ensure(runner, edit))
+    assert not any((tmp_path / "venvs").glob("hasty-*"))
 
 
 def test_requirement_that_does_not_exist_is_told_with_pips_last_lines(tmp_path: Path, make_runner: MakeRunner) -> None:

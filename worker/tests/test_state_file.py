@@ -5,21 +5,24 @@ from pathlib import Path
 import pytest
 
 from worker.errors import AlreadyRunning, NotRunning
-from worker.state_file import EnvironmentState, data_folder_owned, read_state, state_written
+from worker.state_file import EnvironmentState, StateFile, data_folder_owned, read_state
 
 STATE = EnvironmentState(gateway="http://127.0.0.1:1", discovery="http://127.0.0.1:2", runners={})
 
 
 def test_state_is_there_while_the_environment_runs(tmp_path: Path) -> None:
-    with state_written(tmp_path, STATE):
-        assert read_state(tmp_path) == STATE
+    file = StateFile(tmp_path)
+    file.write(STATE)
+    assert read_state(tmp_path) == STATE
+    file.remove()
     with pytest.raises(NotRunning, match="worker up"):
         read_state(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_state_of_a_killed_worker_does_not_count(tmp_path: Path) -> None:
-    with state_written(tmp_path, STATE.model_copy(update={"pid": 2**22 + 1})), pytest.raises(NotRunning):
+    StateFile(tmp_path).write(STATE.model_copy(update={"pid": 2**22 + 1}))
+    with pytest.raises(NotRunning):
         read_state(tmp_path)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from worker.plan import Layout
 from worker.ports import is_free
 from worker.processes import ProcessPlan
 from worker.runners import RunnerFolder
+from worker.selection import Selection
 from worker.settings import WorkerSettings
 from worker.state_file import read_state
 from worker.up import Environment
@@ -34,6 +36,12 @@ class OurPython:
         if runner.name == "wrong":
             raise EnvironmentBroken("requirements.txt could not be installed:\n    no such package")
         return Path(sys.executable)
+
+    def path(self, runner: RunnerFolder) -> Path:
+        return Path(sys.executable)
+
+    def remove_older(self, name: str, pythons: list[Path]) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ class StandIns(Layout):
     def gateway(self) -> ProcessPlan:
         return self._stand_in(super().gateway(), self.mode)
 
-    def runner(self, runner: RunnerFolder, python: Path) -> ProcessPlan:
-        return self._stand_in(super().runner(runner, python), self.mode)
+    def runner(self, *words: Any) -> ProcessPlan:
+        return self._stand_in(super().runner(*words), self.mode)
 
     def _stand_in(self, plan: ProcessPlan, mode: str) -> ProcessPlan:
         return replace(plan, command=(sys.executable, str(self.script), mode))
@@ -78,6 +86,16 @@ def layout(
     return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script=script)
 
 
+def _environment(layout: Layout, runners: list[RunnerFolder], output: Output) -> Environment:
+    """With these runners alone; `runners` has made their folders."""
+    selection = Selection(layout.data.parent / "runners", frozenset(runner.name for runner in runners), {})
+    return Environment(layout, selection, OurPython(), output, registered=_always)
+
+
+async def _always(discovery: str, host: str, boot: str) -> bool:
+    return True
+
+
 def test_core_starts_before_the_runners_and_stops_after_them(
     layout: StandIns,
     make_runner: Callable[..., RunnerFolder],
@@ -86,10 +104,10 @@ def test_core_starts_before_the_runners_and_stops_after_them(
     until_async: Until,
 ) -> None:
     async def scenario() -> None:
-        async with Environment(layout, [make_runner("text")], OurPython(), output):
+        async with _environment(layout, [make_runner("text")], output):
             state = read_state(layout.data)
             assert state.pid == os.getpid()
-            assert list(state.runners) == ["text"]
+            assert state.runners["text"].processes[0].url == layout.url(layout.settings.runner_ports_start)
             await until_async(lambda: "text is ready" in terminal.getvalue())
 
     asyncio.run(scenario())
@@ -107,7 +125,7 @@ def test_controller_and_gateway_of_a_broker_start_before_the_runners_and_stop_af
 ) -> None:
     async def scenario() -> None:
         with_broker = replace(layout, queue_url="amqp://me:hush@broker/")
-        async with Environment(with_broker, [make_runner("text")], OurPython(), output):
+        async with _environment(with_broker, [make_runner("text")], output):
             assert "hush" not in (layout.data / "environment.json").read_text()
             await until_async(lambda: "text is ready" in terminal.getvalue())
 
@@ -123,7 +141,7 @@ def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(
 ) -> None:
     async def scenario() -> None:
         runners = [make_runner("text"), make_runner("wrong", position=1)]
-        async with Environment(layout, runners, OurPython(), output) as environment:
+        async with _environment(layout, runners, output) as environment:
             assert [runner.plan.name for runner in environment.runners] == ["text"]
             assert list(environment.broken) == ["wrong"]
 
@@ -140,7 +158,7 @@ def test_taken_port_is_told_before_anything_starts(
             socket.create_server(("127.0.0.1", port)),
             pytest.raises(PortTaken, match=f"runner text needs port {port}.*RUNNER_PORTS_START"),
         ):
-            async with Environment(layout, [make_runner("text")], OurPython(), output):
+            async with _environment(layout, [make_runner("text")], output):
                 pass
 
     asyncio.run(scenario())
@@ -154,7 +172,7 @@ def test_ports_of_a_worker_that_was_just_killed_are_waited_for(
         leftover = await asyncio.create_subprocess_exec(*layout.core().command, env=layout.core().environment)
         await until_async(lambda: not is_free("127.0.0.1", layout.settings.gateway_port))
         asyncio.get_running_loop().call_later(0.5, leftover.terminate)
-        async with Environment(layout, [], OurPython(), output):
+        async with _environment(layout, [], output):
             pass
         await leftover.wait()
 
@@ -168,7 +186,7 @@ def test_core_that_does_not_start_stops_everything(
     async def scenario() -> None:
         broken = replace(layout, core_mode="exit1")
         with pytest.raises(StartFailed, match="core does not stay alive"):
-            async with Environment(broken, [make_runner("text")], OurPython(), output):
+            async with _environment(broken, [make_runner("text")], output):
                 pass
 
     asyncio.run(scenario())
@@ -179,9 +197,9 @@ def test_second_worker_on_the_same_data_is_refused(
     layout: StandIns, make_runner: Callable[..., RunnerFolder], output: Output
 ) -> None:
     async def scenario() -> None:
-        async with Environment(layout, [], OurPython(), output):
+        async with _environment(layout, [], output):
             with pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"):
-                async with Environment(layout, [], OurPython(), output):
+                async with _environment(layout, [], output):
                     pass
             assert read_state(layout.data).pid == os.getpid()
 
@@ -194,7 +212,7 @@ def test_one_interrupt_stops_cleanly(layout: StandIns, output: Output, terminal:
         await asyncio.Event().wait()
 
     with pytest.raises(Interrupted) as stopped:
-        asyncio.run(run_environment(Environment(layout, [], OurPython(), output), body, output))
+        asyncio.run(run_environment(_environment(layout, [], output), body, output))
     assert stopped.value.exit_code == 0
     assert terminal.getvalue().count("goodbye") == 2
 
@@ -208,7 +226,7 @@ def test_two_interrupts_kill(
         await asyncio.Event().wait()
 
     stubborn = replace(layout, mode="stubborn", core_mode="stubborn")
-    environment = Environment(stubborn, [make_runner("text")], OurPython(), output)
+    environment = _environment(stubborn, [make_runner("text")], output)
     with pytest.raises(Interrupted) as stopped:
         asyncio.run(asyncio.wait_for(run_environment(environment, body, output), 20))
     assert stopped.value.exit_code == 130
@@ -221,7 +239,7 @@ def test_interrupt_during_the_start_undoes_it(layout: StandIns, output: Output, 
 
     async def scenario() -> None:
         asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), signal.SIGINT)
-        environment = Environment(replace(layout, core_mode="endless start"), [], OurPython(), output)
+        environment = _environment(replace(layout, core_mode="endless start"), [], output)
         await run_environment(environment, body, output)
 
     with pytest.raises(Interrupted):

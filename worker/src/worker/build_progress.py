@@ -11,12 +11,13 @@ _WIDTH = 80
 
 
 class BuildProgress:
-    """``with BuildProgress(output) as progress: await builder.ensure(runner, progress.step)``."""
+    """``with progress: await builder.ensure(runner, progress.step)``, as often and as many at a time as needed."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
         self._started: dict[str, float] = {}
         self._rows: dict[str, TaskID] = {}
+        self._users = 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[name]:<12} {task.description}"),
@@ -27,13 +28,17 @@ class BuildProgress:
         )
 
     def __enter__(self) -> "BuildProgress":
-        self._progress.start()
+        self._users += 1
+        if self._users == 1:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._users -= 1
+        if not self._users:
+            self._progress.stop()
 
     def step(self, name: str, what: str) -> None:
         """One step of one environment."""
@@ -46,5 +51,16 @@ class BuildProgress:
     def done(self, name: str) -> None:
         """Says how long it took; nothing for one that was there already."""
         if name in self._started:
-            self._progress.update(self._rows[name], visible=False)
-            self._output.say(f"{name}: virtual environment ready after {time.monotonic() - self._started[name]:.0f} s")
+            self._forget(name)
+            self._output.say(
+                f"{name}: virtual environment ready after {time.monotonic() - self._started.pop(name):.0f} s"
+            )
+
+    def failed(self, name: str) -> None:
+        """Its line goes; whoever called says why."""
+        if name in self._started:
+            self._forget(name)
+            del self._started[name]
+
+    def _forget(self, name: str) -> None:
+        self._progress.remove_task(self._rows.pop(name))

@@ -20,7 +20,7 @@ from worker.output import Output
 from worker.plan import Layout
 from worker.runner_tests import test_runners
 from worker.runnerlib_source import find_runnerlib
-from worker.runners import find_runners
+from worker.selection import select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status_view import runner_table, schemas_of, task_table
@@ -47,6 +47,18 @@ DatabaseOption = Annotated[
     ),
 ]
 OnlyOption = Annotated[str | None, typer.Option("--only", metavar="NAMES", help="Only these runners: text,nlp")]
+ScaleOption = Annotated[
+    list[str] | None,
+    typer.Option("--scale", metavar="NAME=N", help="Processes of runners: nlp=2,text=3; 0 starts none. [SCALE]"),
+]
+ReloadOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--reload/--no-reload",
+        help="Whether changed runners are started anew, new ones join, removed ones leave. [RELOAD, yes]",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -54,6 +66,8 @@ def up(
     runners: RunnersOption = None,
     data: DataOption = None,
     only: OnlyOption = None,
+    scale: ScaleOption = None,
+    reload: ReloadOption = None,
     queue_url: QueueOption = None,
     database_url: DatabaseOption = None,
 ) -> None:
@@ -61,7 +75,14 @@ def up(
 
     Queue and store are one SQLite file, or with both URLs RabbitMQ and PostgreSQL.
     """
-    settings = read_settings(runners_folder=runners, data_folder=data, queue_url=queue_url, database_url=database_url)
+    settings = read_settings(
+        runners_folder=runners,
+        data_folder=data,
+        scale=",".join(scale) if scale else None,
+        reload=reload,
+        queue_url=queue_url,
+        database_url=database_url,
+    )
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
@@ -76,13 +97,22 @@ def demo(
     runners: RunnersOption = None,
     data: DataOption = None,
     only: OnlyOption = None,
+    scale: ScaleOption = None,
+    reload: ReloadOption = None,
     queue_url: QueueOption = None,
     database_url: DatabaseOption = None,
     once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
 ) -> None:
     """Start everything, send sample tasks for every algorithm through the queue, show the results."""
-    settings = read_settings(runners_folder=runners, data_folder=data, queue_url=queue_url, database_url=database_url)
+    settings = read_settings(
+        runners_folder=runners,
+        data_folder=data,
+        scale=",".join(scale) if scale else None,
+        reload=reload,
+        queue_url=queue_url,
+        database_url=database_url,
+    )
     if not verbose and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})
     output = _output(settings, for_people=True)
@@ -142,11 +172,11 @@ def _run_environment(
     async def live() -> T:
         queue_url = _queue_url(settings)
         data = settings.data_folder.resolve()
-        folders = find_runners(settings.runners_folder, _names(only))
+        selection = select(settings, _names(only))
         log_format = "json" if output.as_json else "pretty"
         layout = Layout(settings, data, log_format, inherited_environment(), queue_url)
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
-        return await run_environment(Environment(layout, folders, builder, output), body, output)
+        return await run_environment(Environment(layout, selection, builder, output), body, output)
 
     return _run(live())
 

@@ -1,11 +1,14 @@
-"""A virtual environment of its own for each runner, made once and kept until its requirements change."""
+"""A virtual environment for each runner, made once and kept until its requirements change.
+
+Runners that require nothing share one: they would be equal, and a new runner is there at once instead of in a minute.
+"""
 
 import asyncio
 import hashlib
 import shutil
 import sys
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +25,8 @@ AT_THE_SAME_TIME = 4
 #: -I: neither the current folder nor PYTHONPATH shadows what pip imports
 _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _TAIL_LINES = 12
+#: Name of the environment of runners without requirements; no runner's name begins with a dot.
+_SHARED = ".shared"
 #: Fails when a package that runnerlib needs is now there in a version it cannot work with.
 _CHECK = """
 import sys
@@ -56,11 +61,15 @@ class EnvironmentBuilder:
         self._python = python
         self._extra = tuple(extra)
         self._turns = asyncio.Semaphore(AT_THE_SAME_TIME)
+        self._locks: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def path(self, runner: RunnerFolder) -> Path:
         """Where the runner's environment is or will be."""
-        facts = [_requirements(runner), self._python, sys.version, self._source.fingerprint, *self._extra]
-        return self._folder / f"{runner.name}-{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:12]}"
+        return self._path(runner.name, _requirements(runner)) if _has_requirements(runner) else self._path(_SHARED, "")
+
+    def _path(self, name: str, requirements: str) -> Path:
+        facts = [requirements, self._python, sys.version, self._source.fingerprint, *self._extra]
+        return self._folder / f"{name}-{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:12]}"
 
     def is_complete(self, runner: RunnerFolder) -> bool:
         return (self.path(runner) / COMPLETE).exists()
@@ -72,18 +81,20 @@ class EnvironmentBuilder:
         """
         folder = self.path(runner)
         python = folder / "bin" / "python"
-        if self.is_complete(runner):
-            return python
-        async with self._turns:
-            _remove(folder)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                await self._make(folder, python, runner, lambda what: report(runner.name, what))
-                (folder / COMPLETE).touch()
-            except BaseException:
+        async with self._locks[folder]:
+            if (folder / COMPLETE).exists():
+                return python
+            async with self._turns:
                 _remove(folder)
-                raise
-        self._remove_older(runner, folder)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    await self._make(folder, python, runner, lambda what: report(runner.name, what))
+                    if self.path(runner) != folder:
+                        raise EnvironmentBroken(f"{runner.requirements} was changed while it was being installed")
+                    (folder / COMPLETE).touch()
+                except BaseException:
+                    _remove(folder)
+                    raise
         return python
 
     async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Callable[[str], None]) -> None:
@@ -101,12 +112,14 @@ class EnvironmentBuilder:
             command = [str(python), "-I", "-c", _CHECK]
             await run(command, why=f"{runner.requirements} does not fit with what runnerlib needs")
 
-    def _remove_older(self, runner: RunnerFolder, current: Path) -> None:
-        """Environments can be gigabytes; one for each runner is kept."""
-        suffix_length = len(current.name) - len(runner.name)
-        for folder in self._folder.glob(f"{runner.name}-*"):
-            if folder != current and len(folder.name) - len(runner.name) == suffix_length:
-                _remove(folder)
+    def remove_older(self, name: str, pythons: Collection[Path]) -> None:
+        """Removes what is left of runner `name` but the environments of these Pythons: they can be gigabytes."""
+        keep = {python.parent.parent for python in pythons} | {self._path(_SHARED, "")}
+        for kind in (name, _SHARED):
+            length = len(self._path(kind, "").name)
+            for folder in self._folder.glob(f"{kind}-*"):
+                if folder not in keep and len(folder.name) == length:
+                    _remove(folder)
 
 
 async def _run(command: Sequence[str], folder: Path, why: str, report: Callable[[str], None]) -> None:

@@ -13,6 +13,10 @@ class EnvironmentBroken(WorkerError):
     """A runner's virtual environment could not be made."""
 
 
+class AdapterRefused(WorkerError):
+    """A runner's adapter has mistakes; the message is what `python -m runnerlib check` says."""
+
+
 class NoRunners(WorkerError):
     """The folder of runners does not hold what was asked for."""
 
@@ -31,3 +35,11 @@ class StartFailed(WorkerError):
 
 class UnsuitableServers(WorkerError):
     """The broker and the database that were named do not go together."""
+
+
+class BadScale(WorkerError):
+    """What `--scale` or SCALE says cannot be read."""
+
+
+class BadName(WorkerError):
+    """A new runner cannot have this name."""

@@ -46,6 +46,11 @@ class Layout:
         return bool(self.queue_url)
 
     @property
+    def code_folder(self) -> Path:
+        """Where the copies of runners' code are that are being run."""
+        return self.data / "code"
+
+    @property
     def gateway_url(self) -> str:
         return self.url(self.settings.gateway_port)
 
@@ -58,13 +63,22 @@ class Layout:
 
     def ports(self, runners: list[RunnerFolder]) -> list[PortUse]:
         """Every port that must be free."""
+        return self._own_ports() + [
+            PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners
+        ]
+
+    def own_ports(self) -> list[int]:
+        """What no runner may have."""
+        return [use.port for use in self._own_ports()]
+
+    def _own_ports(self) -> list[PortUse]:
         own = [
             PortUse(self.settings.discovery_port, DISCOVERY, "DISCOVERY_PORT"),
             PortUse(self.settings.gateway_port, "the gateway", "GATEWAY_PORT"),
         ]
         if self.has_broker:
             own.append(PortUse(self.settings.controller_port, CONTROLLER, "CONTROLLER_PORT"))
-        return own + [PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners]
+        return own
 
     def discovery(self) -> ProcessPlan:
         return self._service(
@@ -91,23 +105,26 @@ class Layout:
     def core(self) -> ProcessPlan:
         return self._service(CORE, "worker.core", self.settings.gateway_port, {"DATA_FOLDER": str(self.data)})
 
-    def runner(self, runner: RunnerFolder, python: Path) -> ProcessPlan:
-        port = self.runner_port(runner)
+    def runner(
+        self, runner: RunnerFolder, python: Path, port: int | None = None, code: Path | None = None, label: str = ""
+    ) -> ProcessPlan:
+        """One process of a runner; `code` is where its files lie, when that is not its folder."""
+        port = self.runner_port(runner) if port is None else port
         return ProcessPlan(
-            name=runner.name,
+            name=label or runner.name,
             command=(str(python), "-m", "runnerlib"),
             url=self.url(port),
             environment=self._environment(port)
             | {
                 # All its names: one that we inherited must not win.
                 **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
-                "RUNNER_ADAPTER": str(runner.path / ADAPTER_FILE),
+                "RUNNER_ADAPTER": str((code or runner.path) / ADAPTER_FILE),
                 "ADVERTISE_HOST": self.url(port).removeprefix("http://"),
             },
             folder=runner.path,
             stop_seconds=self._stop_seconds,
             hopeless=frozenset({ADAPTER_MISTAKE}),
-            advice=f"mend {runner.path / ADAPTER_FILE} and start the environment again",
+            advice=f"mend {runner.path / ADAPTER_FILE}" + ("" if code else " and start the environment again"),
         )
 
     def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:

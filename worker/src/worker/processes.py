@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
+from runnerlib.contract import HEADER_BOOT
 from worker.backoff import FIRST_SECONDS, Backoff
 from worker.child import Child, rest_of, start_child
 from worker.errors import StartFailed
@@ -16,6 +20,10 @@ from worker.output import Output
 
 #: How often a starting process is asked whether it is ready.
 _ASK_SECONDS = 0.05
+#: A runner's worker process that has not loaded yet says only this; anything else is why it cannot.
+_LOADING = "loading"
+#: How many of its last lines are kept, to tell why it ended.
+_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,11 @@ class ManagedProcess:
     def __init__(self, plan: ProcessPlan, output: Output) -> None:
         self.plan = plan
         self.restarts = 0
+        #: boot id of the process that was last seen ready; empty when it tells none
+        self.boot = ""
+        #: when it was last seen to become ready, in seconds of the clock on the wall
+        self.ready_at: float | None = None
+        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._output = output
         self._ready_pid: int | None = None
         self._child: Child | None = None
@@ -66,27 +79,40 @@ class ManagedProcess:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_alive(), name=f"keep {self.plan.name} alive")
 
-    async def wait_ready(self, timeout_seconds: float, *, most_restarts: int | None = None) -> None:
+    async def wait_ready(
+        self, timeout_seconds: float, *, most_restarts: int | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
         """Returns when ``/healthz/ready`` says so. Raises StartFailed when it ended for good, or after the time.
 
-        With `most_restarts` it is also given up when it died more often than that.
+        With `most_restarts` it is also given up when it died more often than that. `tell` is called with each new
+        reason why it cannot load; it may go on trying.
         """
         deadline = time.monotonic() + timeout_seconds
-        said = "it does not answer"
+        said, told = "it does not answer", ""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while not self.has_given_up and time.monotonic() < deadline:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"{self.plan.url}/healthz/ready") as answer:
                         if answer.status == 200 and self.pid is not None:
-                            self._ready_pid = self.pid
+                            self._became_ready(answer.headers.get(HEADER_BOOT, ""))
                             return
-                        said = f"it answers {answer.status}: {(await answer.text())[:300]}"
+                        text = await answer.text()
+                    said = f"it answers {answer.status}: {text[:300]}"
+                    reason = _why_not_loaded(text)
+                    if tell is not None and reason not in ("", told):
+                        told = reason
+                        tell(reason)
                 if most_restarts is not None and self.restarts > most_restarts:
                     raise StartFailed(f"{self.plan.name} does not stay alive; its last lines above say why")
                 await asyncio.sleep(_ASK_SECONDS)
         if self.has_given_up:
             raise StartFailed(f"{self.plan.name} ended before it was ready; its last lines above say why")
         raise StartFailed(f"{self.plan.name} was not ready after {timeout_seconds:g} s: {said}")
+
+    def _became_ready(self, boot: str) -> None:
+        self._ready_pid = self.pid
+        self.boot = boot
+        self.ready_at = time.time()
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after the plan's time; also to what it started itself. Idempotent."""
@@ -147,7 +173,17 @@ class ManagedProcess:
 
     async def _show(self, child: Child) -> None:
         async for line in child.lines():
+            self.last_lines.append(line)
             self._output.line(self.plan.name, line)
+
+
+def _why_not_loaded(answer: str) -> str:
+    """What a runner that is not ready says about its load; empty while it is loading, or when it is no runner."""
+    try:
+        reasons = json.loads(answer)["reasons"].values()
+        return "; ".join(sorted({str(reason) for reason in reasons} - {_LOADING}))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 async def _first_of(end: "asyncio.Task[int]", event: asyncio.Event, timeout_seconds: float | None = None) -> None:

@@ -26,6 +26,8 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
     with data_folder_owned(data):
         with BuildProgress(output) as progress:
             pythons = await asyncio.gather(*(builder.ensure(runner, progress.step) for runner in runners))
+        for runner, python in zip(runners, pythons, strict=True):
+            builder.remove_older(runner.name, [python])
         passed = [await _test(runner, python, output) for runner, python in zip(runners, pythons, strict=True)]
     return all(passed)
 

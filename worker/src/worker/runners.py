@@ -8,6 +8,7 @@ from runnerlib.contract import near_names
 from worker.errors import NoRunners
 
 ADAPTER_FILE = "runner_adapter.py"
+REQUIREMENTS_FILE = "requirements.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +21,32 @@ class RunnerFolder:
 
     @property
     def requirements(self) -> Path:
-        return self.path / "requirements.txt"
+        return self.path / REQUIREMENTS_FILE
+
+
+def list_runners(folder: Path) -> list[RunnerFolder]:
+    """All that are there now, sorted by name; a folder whose name begins with a dot is none (yet)."""
+    paths = sorted(path.parent.resolve() for path in folder.glob(f"*/{ADAPTER_FILE}") if path.parent.name[0] != ".")
+    return [RunnerFolder(path.name, path, position) for position, path in enumerate(paths)]
 
 
 def find_runners(folder: Path, only: Collection[str] = ()) -> list[RunnerFolder]:
     """Sorted by name. Raises NoRunners when there are none, or when one of `only` is not among them."""
     if not folder.is_dir():
         raise NoRunners(f"{folder} is no folder; name the folder of your runners with --runners")
-    paths = sorted(path.parent.resolve() for path in folder.glob(f"*/{ADAPTER_FILE}"))
-    found = [RunnerFolder(path.name, path, position) for position, path in enumerate(paths)]
+    found = list_runners(folder)
     if not found:
-        raise NoRunners(f"{folder} holds no runner: each is a folder with a {ADAPTER_FILE}")
+        raise NoRunners(
+            f"{folder} holds no runner: each is a folder with a {ADAPTER_FILE}; make one with: worker new runner NAME"
+        )
+    check_names(folder, found, only)
+    return [runner for runner in found if not only or runner.name in only]
+
+
+def check_names(folder: Path, found: Collection[RunnerFolder], asked_for: Collection[str]) -> None:
+    """Raises NoRunners when one of the names is no runner's."""
     names = [runner.name for runner in found]
-    for name in only:
+    for name in asked_for:
         if name not in names:
             near = near_names(name, names) or names
             raise NoRunners(f"{folder} holds no runner called {name!r}; there are: {', '.join(near)}")
-    return [runner for runner in found if not only or runner.name in only]

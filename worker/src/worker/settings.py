@@ -29,7 +29,16 @@ class WorkerSettings(BaseSettings):
         default=8020, ge=1, le=65535, description="Port of the controller, when it is a process of its own."
     )
     runner_ports_start: int = Field(
-        default=8101, ge=1, le=65535, description="Port of the first runner; the others follow in order of their names."
+        default=8101,
+        ge=1,
+        le=65535,
+        description="Port of the first runner; the others follow in order of their names, then what is started later.",
+    )
+    scale: str = Field(
+        default="", description="Processes of each runner, `nlp=2,text=3`; 1 for those not named, 0 starts none."
+    )
+    reload: bool = Field(
+        default=True, description="Whether runners are started anew when their files change, and new ones join."
     )
     queue_url: str = Field(
         default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."

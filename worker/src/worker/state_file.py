@@ -14,14 +14,29 @@ _STATE = "environment.json"
 _LOCK = "worker.lock"
 
 
+class ProcessState(BaseModel):
+    """One process of a runner. `since`: when it became ready, in seconds since 1970; null: it is not ready."""
+
+    url: str
+    pid: int | None = None
+    since: float | None = None
+    draining: bool = False
+
+
+class RunnerState(BaseModel):
+    """`problem`: why it does not run, or why its newest change is not taken; empty when all is well."""
+
+    processes: list[ProcessState] = []
+    problem: str = ""
+
+
 class EnvironmentState(BaseModel):
     """A running environment."""
 
     pid: int = Field(default_factory=os.getpid)
     gateway: str
     discovery: str
-    #: runner's name → its address
-    runners: dict[str, str]
+    runners: dict[str, RunnerState] = {}
 
 
 @contextlib.contextmanager
@@ -44,17 +59,19 @@ def data_folder_owned(data: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def state_written(data: Path, state: EnvironmentState) -> Iterator[None]:
-    """The file is there while the environment runs."""
-    file = data / _STATE
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    fresh.replace(file)
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+class StateFile:
+    """The file is there from the first :meth:`write` to :meth:`remove`; readers see a whole one."""
+
+    def __init__(self, data: Path) -> None:
+        self._file = data / _STATE
+
+    def write(self, state: EnvironmentState) -> None:
+        fresh = self._file.with_suffix(f".{os.getpid()}")
+        fresh.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fresh.replace(self._file)
+
+    def remove(self) -> None:
+        self._file.unlink(missing_ok=True)
 
 
 def read_state(data: Path) -> EnvironmentState:

@@ -23,9 +23,10 @@ def runner_table(state: EnvironmentState, runners: list[RunnerStatus]) -> Table:
     for runner in runners:
         table.add_row(runner.name, runner.host, ", ".join(runner.algorithms))
     registered = {runner.host for runner in runners}
-    for name, url in state.runners.items():
-        if url not in registered:
-            table.add_row(name, url, "not registered", style="red")
+    for name, ours in state.runners.items():
+        for process in ours.processes:
+            if process.url not in registered:
+                table.add_row(name, process.url, "not registered", style="red")
     return table
 
 

@@ -1,22 +1,26 @@
 """A running environment: discovery, services, runners; started in that order, stopped in one that loses nothing."""
 
 import asyncio
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 from types import TracebackType
-from typing import Protocol
 
 from worker.build_progress import BuildProgress
-from worker.environments import Report
-from worker.errors import EnvironmentBroken, PortTaken, StartFailed
+from worker.discovery_view import is_registered
+from worker.edition_maker import Interpreters, RunnerTools
+from worker.errors import PortTaken, StartFailed
 from worker.output import Output
 from worker.plan import MARK, Layout
+from worker.plug_in import follow_changes
+from worker.port_pool import PortPool
 from worker.ports import environment_of, is_free, listener_pid, taken_sentence
-from worker.processes import ManagedProcess, ProcessPlan
-from worker.runners import RunnerFolder
-from worker.state_file import EnvironmentState, data_folder_owned, state_written
+from worker.processes import ManagedProcess
+from worker.runner_set import RunnerSet
+from worker.selection import Selection
+from worker.state_file import EnvironmentState, StateFile, data_folder_owned
 
 #: Processes of a worker that was killed here a moment ago end by themselves within their grace and this time.
 _LEFTOVERS_SECONDS = 8.0
@@ -24,42 +28,67 @@ _LEFTOVERS_SECONDS = 8.0
 _LOOK_SECONDS = 0.5
 
 
-class Interpreters(Protocol):
-    """Where runners get their Python from; an EnvironmentBuilder, but for tests that save its time."""
-
-    async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
-        """Raises EnvironmentBroken."""
-
-
 class Environment:
     """``async with Environment(...)``: everything is started on entering and stopped on leaving.
 
-    A runner whose virtual environment cannot be made is left out (`broken`); the others go on.
+    A runner whose virtual environment cannot be made is left out (`broken`); the others go on. With the setting
+    `reload` the runners follow their folders until the end.
     """
 
-    def __init__(self, layout: Layout, runners: list[RunnerFolder], builder: Interpreters, output: Output) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        selection: Selection,
+        interpreters: Interpreters,
+        output: Output,
+        registered: Callable[[str, str, str], Awaitable[bool]] = is_registered,
+    ) -> None:
         self.layout = layout
-        self.runners: list[ManagedProcess] = []
-        self.broken: dict[str, str] = {}
         self.is_stopping = False
-        self._folders = runners
-        self._builder = builder
+        self._selection = selection
         self._output = output
         self._discovery = ManagedProcess(layout.discovery(), output)
         self._services = [ManagedProcess(plan, output) for plan in layout.services()]
-        self._announcements: list[asyncio.Task[None]] = []
+        tools = RunnerTools(
+            layout,
+            interpreters,
+            PortPool(layout.settings.runner_ports_start, partial(is_free, layout.settings.host), layout.own_ports()),
+            output,
+            BuildProgress(output),
+            partial(registered, layout.discovery_url),
+            self._write_state,
+        )
+        self._runners = RunnerSet(selection, tools)
+        self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
+        self._state_file: StateFile | None = None
+
+    @property
+    def runners(self) -> list[ManagedProcess]:
+        """The processes of runners that serve, or will when they are ready."""
+        return self._runners.processes
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Runners of which nothing runs → why."""
+        return self._runners.broken
 
     async def __aenter__(self) -> "Environment":
         try:
             self._files.enter_context(data_folder_owned(self.layout.data))
+            folders = self._selection.runners()
             await self._check_ports()
-            plans = await self._make_environments()
+            # Of a worker that was killed.
+            shutil.rmtree(self.layout.code_folder, ignore_errors=True)
+            pythons = await self._runners.prepare(folders)
             await self._start(self._discovery)
             for service in self._services:
                 await self._start(service)
-            self._start_runners(plans)
-            self._files.enter_context(state_written(self.layout.data, self._state()))
+            await self._runners.start(folders, pythons)
+            self._state_file = StateFile(self.layout.data)
+            self._files.callback(self._state_file.remove)
+            self._write_state()
+            self._follow()
         except BaseException:
             await self._stop()
             raise
@@ -72,11 +101,11 @@ class Environment:
 
     def kill(self) -> None:
         """Ends everything at once."""
-        for process in self._all():
+        for process in [*self._services, *self._runners.every_process, self._discovery]:
             process.kill()
 
     async def _check_ports(self) -> None:
-        uses = self.layout.ports(self._folders)
+        uses = self.layout.ports(self._selection.runners())
         host = self.layout.settings.host
         deadline = time.monotonic() + self.layout.settings.grace_seconds + _LEFTOVERS_SECONDS
         for use in uses:
@@ -92,38 +121,16 @@ class Environment:
             return is_free(self.layout.settings.host, port)
         return environment_of(pid).get(MARK) == str(self.layout.data)
 
-    async def _make_environments(self) -> list[ProcessPlan]:
-        with BuildProgress(self._output) as progress:
-            made = await asyncio.gather(*(self._make(runner, progress) for runner in self._folders))
-        return [plan for plan in made if plan is not None]
-
-    async def _make(self, runner: RunnerFolder, progress: BuildProgress) -> ProcessPlan | None:
-        try:
-            python = await self._builder.ensure(runner, progress.step)
-        except EnvironmentBroken as error:
-            self.broken[runner.name] = str(error)
-            self._output.say(f"{runner.name} is left out: {error}")
-            return None
-        progress.done(runner.name)
-        return self.layout.runner(runner, python)
-
     async def _start(self, process: ManagedProcess) -> None:
         """Everything else needs it: waits until it is ready. Raises StartFailed."""
         process.start()
         started_at = time.monotonic()
         await process.wait_ready(self.layout.settings.start_seconds, most_restarts=1)
         self._say_ready(process, time.monotonic() - started_at)
-        self._announcements.append(asyncio.create_task(self._announce(process)))
-
-    def _start_runners(self, plans: Iterable[ProcessPlan]) -> None:
-        for plan in plans:
-            runner = ManagedProcess(plan, self._output)
-            self.runners.append(runner)
-            runner.start()
-            self._announcements.append(asyncio.create_task(self._announce(runner)))
+        self._tasks.append(asyncio.create_task(self._announce(process)))
 
     async def _announce(self, process: ManagedProcess) -> None:
-        """Loading a model may take minutes: nobody waits for it, but everybody is told, also after each new start."""
+        """Tells when it is ready again after each new start."""
         while not process.has_given_up:
             if process.is_ready:
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -139,24 +146,28 @@ class Environment:
     def _say_ready(self, process: ManagedProcess, seconds: float) -> None:
         self._output.say(f"{process.plan.name} is ready after {seconds:.1f} s: {process.plan.url}/docs")
 
+    def _follow(self) -> None:
+        if self.layout.settings.reload:
+            following = follow_changes(self._selection.folder, self._runners.follow, self._output)
+            self._tasks.append(asyncio.create_task(following))
+
     async def _stop(self) -> None:
         """Runners first: what they cannot end in time they give up uncounted, and it goes back into the queue."""
         self.is_stopping = True
-        for announcement in self._announcements:
-            announcement.cancel()
-        await asyncio.gather(*self._announcements, return_exceptions=True)
-        await asyncio.gather(*(runner.stop() for runner in self.runners))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runners.stop()
         for service in self._services:
             await service.stop()
         await self._discovery.stop()
+        self._state_file = None
         self._files.close()
 
-    def _state(self) -> EnvironmentState:
-        return EnvironmentState(
-            gateway=self.layout.gateway_url,
-            discovery=self.layout.discovery_url,
-            runners={runner.plan.name: runner.plan.url for runner in self.runners},
-        )
-
-    def _all(self) -> list[ManagedProcess]:
-        return [*self._services, *self.runners, self._discovery]
+    def _write_state(self) -> None:
+        if self._state_file is not None:
+            self._state_file.write(
+                EnvironmentState(
+                    gateway=self.layout.gateway_url, discovery=self.layout.discovery_url, runners=self._runners.state()
+                )
+            )

@@ -1,0 +1,262 @@
+"""One runner of a running environment: kept at the version its folder holds, without a gap."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from worker.adapter_check import check_adapter
+from worker.edition import Edition
+from worker.edition_maker import EditionMaker, RunnerTools
+from worker.errors import StartFailed, WorkerError
+from worker.processes import ManagedProcess
+from worker.runners import RunnerFolder
+from worker.state_file import RunnerState
+from worker.succession import Step, Versions, next_step
+
+#: A folder that is gone for this long is not just being replaced.
+GONE_SECONDS = 1.0
+#: How often a process that was ready is looked at, to tell when it is ready again after a new start.
+_WATCH_SECONDS = 0.5
+
+
+class LiveRunner:
+    """`count` processes of one runner. :meth:`want` tells what its folder holds; the rest follows by itself."""
+
+    def __init__(self, name: str, count: int, tools: RunnerTools) -> None:
+        self.name = name
+        #: why it does not run
+        self._trouble = ""
+        #: why its newest change is not taken
+        self._refusal = ""
+        self._tools = tools
+        self._maker = EditionMaker(count, tools)
+        self._serving: Edition | None = None
+        self._starting: Edition | None = None
+        self._coming: str | None = None
+        self._refused: str | None = None
+        self._leaving = False
+        self._step: asyncio.Task[None] | None = None
+        self._drains: dict[asyncio.Task[None], Edition] = {}
+
+    # what others see
+
+    @property
+    def problem(self) -> str:
+        """Why it does not run, or why its newest change is not taken; empty when all is well."""
+        return "\n".join(filter(None, (self._trouble, self._refusal)))
+
+    @property
+    def processes(self) -> list[ManagedProcess]:
+        """Those that serve, or will."""
+        return self._serving.processes if self._serving is not None else []
+
+    @property
+    def every_process(self) -> list[ManagedProcess]:
+        """Also those that come and go."""
+        return [process for edition in self._editions for process in edition.processes]
+
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of it runs, and nothing is being done about it."""
+        return not self._editions and self._step is None
+
+    def state(self) -> RunnerState:
+        processes = [state for edition in self._editions for state in edition.state()]
+        return RunnerState(processes=processes, problem=self.problem)
+
+    @property
+    def _editions(self) -> list[Edition]:
+        present = [one for one in (self._serving, self._starting) if one is not None]
+        return [*present, *self._drains.values()]
+
+    # what is asked of it
+
+    async def prepare(self, folder: RunnerFolder, version: str) -> Path | None:
+        """Before the first start: its Python. None, with a `problem`, when its environment cannot be made."""
+        try:
+            return await self._maker.python(folder)
+        except WorkerError as error:
+            self._refused = version
+            self._leave_out(error)
+            return None
+
+    async def start(self, folder: RunnerFolder, python: Path, port: int) -> None:
+        """The first start, with everything else: at its own port, and without the check, whose time that saves."""
+        try:
+            edition = await self._maker.edition(folder, python, port)
+        except WorkerError as error:
+            self._leave_out(error)
+            return
+        self._tools.interpreters.remove_older(self.name, [python])
+        edition.start()
+        self._serve(edition)
+
+    def want(self, folder: RunnerFolder | None, version: str | None) -> None:
+        """What its folder holds now; None when it is gone. Returns at once."""
+        serving = None if self._serving is None else self._serving.version
+        if version is not None and version == serving:
+            self._taken_back()
+        match next_step(version, Versions(serving, self._coming, self._refused, self._leaving)):
+            case Step.BRING:
+                assert folder is not None and version is not None
+                self._begin(self._bring(folder, version))
+                self._coming = version
+            case Step.LEAVE:
+                self._begin(self._leave())
+                self._leaving = True
+            case Step.STAY:
+                self._give_up_step()
+
+    def _taken_back(self) -> None:
+        """The folder holds what runs: a mistake that comes again is to be told again."""
+        if self._refusal:
+            self._say("is again what it was; it goes on")
+            self._refusal, self._refused = "", None
+            self._tools.changed()
+
+    async def stop(self) -> None:
+        """Ends everything, in order and within bounds. Idempotent."""
+        step = self._step
+        self._give_up_step()
+        if step is not None:
+            await asyncio.wait([step])
+        await self._maker.stop()
+        if self._serving is not None:
+            self._drain(self._serving)
+            self._serving = None
+        if self._drains:
+            await asyncio.wait(self._drains)
+
+    # one step at a time
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._give_up_step()
+        self._step = asyncio.create_task(work)
+        self._step.add_done_callback(self._step_ended)
+
+    def _give_up_step(self) -> None:
+        step, self._step = self._step, None
+        self._coming, self._leaving = None, False
+        if step is not None:
+            step.cancel()
+
+    def _step_ended(self, step: "asyncio.Task[None]") -> None:
+        if self._step is step:
+            self._step, self._coming, self._leaving = None, None, False
+        if not step.cancelled() and (error := step.exception()) is not None:
+            self._say(f"failed unexpectedly, {type(error).__name__}: {error}; its next change is tried again")
+        self._tools.changed()
+
+    async def _bring(self, folder: RunnerFolder, version: str) -> None:
+        edition = None
+        self._say("is new; it is checked" if self._serving is None else "has changed; the new version is checked")
+        try:
+            python = await self._maker.python(folder)
+            edition = await self._maker.edition(folder, python)
+            if self._serving is not None and self._serving.version == edition.version:
+                return
+            await check_adapter(edition.processes[0].plan)
+            edition.start()
+            if self._serving is not None:
+                self._starting = edition
+                await self._maker.until_in_place(edition, self._tell_not_loaded)
+            self._serve(edition)
+            edition = None
+        except WorkerError as error:
+            self._refuse(version, str(error))
+        finally:
+            if edition is not None:
+                self._drain(edition)
+
+    async def _leave(self) -> None:
+        await asyncio.sleep(GONE_SECONDS)
+        self._say("its folder is gone; it ends what it runs and leaves")
+        self._trouble, self._refusal, self._refused = "", "", None
+        if self._serving is not None:
+            drain = self._drain(self._serving)
+            self._serving = None
+            self._tools.changed()
+            await asyncio.shield(drain)
+        self._say("has left")
+
+    # what becomes of editions
+
+    def _serve(self, edition: Edition) -> None:
+        """From now on this edition is the runner; what was before drains."""
+        before, self._serving = self._serving, edition
+        self._starting = None
+        self._trouble, self._refusal, self._refused = "", "", None
+        edition.watches = [asyncio.create_task(self._watch(process)) for process in edition.processes]
+        if before is not None:
+            self._drain(before)
+        self._tools.changed()
+
+    def _drain(self, edition: Edition) -> "asyncio.Task[None]":
+        if self._starting is edition:
+            self._starting = None
+        edition.draining = True
+        drain = asyncio.create_task(edition.stop(self._tools.ports))
+        self._drains[drain] = edition
+        drain.add_done_callback(self._drained)
+        return drain
+
+    def _drained(self, drain: "asyncio.Task[None]") -> None:
+        del self._drains[drain]
+        if self._serving is not None and not self._maker.is_installing:
+            self._tools.interpreters.remove_older(self.name, [edition.python for edition in self._editions])
+        self._tools.changed()
+
+    # what is told
+
+    def _leave_out(self, error: WorkerError) -> None:
+        self._trouble = str(error)
+        self._tools.output.say(f"{self.name} is left out: {error}")
+
+    def _refuse(self, version: str, why: str) -> None:
+        self._refused = version
+        if self._serving is None:
+            self._trouble = why
+            self._say(f"is not started; mend this, and it is tried again:\n{_indented(why)}")
+        else:
+            self._refusal = f"its newest change is not taken, what ran before goes on:\n{_indented(why)}"
+            self._say(self._refusal)
+
+    def _tell_not_loaded(self, reason: str) -> None:
+        self._refusal = f"its newest change cannot load yet, what ran before goes on:\n{_indented(reason)}"
+        self._say(self._refusal)
+        self._tools.changed()
+
+    async def _watch(self, process: ManagedProcess) -> None:
+        """Loading a model may take minutes: nobody waits for it, but everybody is told, also after each new start."""
+        loop = asyncio.get_running_loop()
+        name = process.plan.name
+        if process.is_ready:
+            self._tools.output.say(f"{name} is ready with its newest change: {process.plan.url}/docs")
+        while not process.has_given_up:
+            if process.is_ready:
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            self._tools.changed()
+            started_at = loop.time()
+            try:
+                await process.wait_ready(self._tools.layout.settings.load_seconds, tell=self._set_trouble)
+            except StartFailed as error:
+                self._set_trouble("\n".join([str(error), *process.last_lines]))
+                self._tools.output.say(str(error))
+            else:
+                self._set_trouble("")
+                self._tools.output.say(
+                    f"{name} is ready after {loop.time() - started_at:.1f} s: {process.plan.url}/docs"
+                )
+
+    def _set_trouble(self, trouble: str) -> None:
+        self._trouble = trouble
+        self._tools.changed()
+
+    def _say(self, text: str) -> None:
+        self._tools.output.say(f"{self.name}: {text}")
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,75 @@
+"""Follows the folder of runners: what was saved there is looked at a moment later."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from watchfiles import Change, awatch
+
+from worker.output import Output
+from worker.runner_code import is_code, is_ignored_folder
+
+#: An editor or a checkout writes several files: it is quiet for so long before anybody looks,
+_QUIET_MILLISECONDS = 120
+#: but never longer than this after the first change.
+_MOST_MILLISECONDS = 1000
+#: Without any notice the folder is looked at as often: a notice can be lost, and the folder itself replaced.
+_LOOK_MILLISECONDS = 5000
+#: The same where the system gives no notices.
+_POLL_SECONDS = 1.0
+
+
+async def follow_changes(folder: Path, look: Callable[[], Awaitable[None]], output: Output) -> None:
+    """For ever: awaits `look` whenever something may have changed."""
+    told = False
+    while True:
+        try:
+            async with contextlib.aclosing(notices(folder)) as changes:
+                async for _ in changes:
+                    await _look(look, output)
+        except OSError as error:
+            if not told and folder.is_dir():  # noqa: ASYNC240 - one look at one folder
+                told = True
+                output.say(f"the system does not tell of changes in {folder} ({error}); it is looked at each second")
+            await _look(look, output)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def notices(folder: Path) -> AsyncGenerator[None, None]:
+    """One at once, for each burst of changes, and now and then. Ends when the folder is another one."""
+    identity = _identity(folder)
+    yield
+    async for _ in awatch(
+        folder,
+        watch_filter=partial(matters, folder),
+        debounce=_MOST_MILLISECONDS,
+        step=_QUIET_MILLISECONDS,
+        rust_timeout=_LOOK_MILLISECONDS,
+        yield_on_timeout=True,
+    ):
+        yield
+        if _identity(folder) != identity:
+            return
+
+
+def matters(folder: Path, change: Change, path: str) -> bool:
+    """Whether such a change can change a runner. Folders come and go as a whole, without a word about their files."""
+    *places, name = Path(os.path.relpath(path, folder)).parts
+    if any(is_ignored_folder(place) for place in (*places, name)):
+        return False
+    return is_code(name) or change is Change.deleted or (change is Change.added and Path(path).is_dir())
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+async def _look(look: Callable[[], Awaitable[None]], output: Output) -> None:
+    try:
+        await look()
+    except Exception as error:  # whatever one look stumbles over, the next change is looked at again
+        output.say(f"looking at the runners failed, {type(error).__name__}: {error}; they go on as they are")
