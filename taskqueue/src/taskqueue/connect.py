@@ -85,7 +85,9 @@ def _open(path: Path, clock: Clock, busy_seconds: float) -> Connection:
     connection = writing_engine(path, busy_seconds).connect()
     try:
         if needs_upgrade(connection):
-            back_up(path, current_revision(connection))
+            before = current_revision(connection)
+            _log.warning("%s is of an older version; it is copied before it is upgraded", path)
+            _log.warning("the copy is there, delete it when all works: %s", back_up(path, before))
         migrate(connection)
         with connection.begin():
             connection.execute(queue_statements.VOID_LEASES)

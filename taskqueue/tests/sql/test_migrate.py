@@ -1,19 +1,26 @@
 """Migrations: from nothing, from older, from newer, and half-way."""
 
+import json
 import shutil
 import sqlite3
 import stat
+from contextlib import contextmanager
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from runnerlib.contract import TaskState
 from taskqueue.connect import open_embedded
 from taskqueue.errors import UnsuitableFile
 from taskqueue.sql import migrate as migrations
 from taskqueue.sql import queue_statements, statements
+from taskqueue.sql.postgres import open_postgres
+from taskqueue.sql.postgres_engine import parameters_from
+from taskqueue.sql.postgres_engine import writing_engine as postgres_engine
 from taskqueue.sql.sqlite_engine import writing_engine
 from taskqueue.sql.tables import metadata
+from taskqueue.tasks import DeadAnswer, TaskFilter
 
 NEXT_REVISION = """
 import sqlalchemy as sa
@@ -47,6 +54,24 @@ def newer_code(tmp_path, monkeypatch):
         monkeypatch.setattr(migrations, "FOLDER", folder)
 
     return add
+
+
+@pytest.fixture
+def older_code(tmp_path, monkeypatch):
+    """Takes the revisions after this one out of the program, until it is told to put them back."""
+
+    @contextmanager
+    def only_up_to(number: str):
+        folder = tmp_path / "migrations"
+        shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (folder / "versions").glob("0*.py"):
+            if path.name[:4] > number:
+                path.unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr(migrations, "FOLDER", folder)
+            yield
+
+    return only_up_to
 
 
 def columns(path) -> list[str]:
@@ -150,3 +175,97 @@ def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, 
         driver.close()
 
     run(scenario())
+
+
+def test_file_of_the_first_revision_is_upgraded_with_its_tasks_and_dead_letters(
+    run, tmp_path, older_code, make_task, caplog
+):
+    path = tmp_path / "tasks.db"
+    with older_code("0001"), writing_engine(path).connect() as connection:
+        migrations.migrate(connection)
+        assert migrations.current_revision(connection) == "0001"
+        write_first_revision(connection.connection.driver_connection.execute, make_task("a"))
+
+    async def scenario():
+        async with open_embedded(path) as (queue, store):
+            await is_served(queue, store, make_task("a"))
+
+    run(scenario())
+    assert "revision 0001" in caplog.text
+    assert "tasks.db.before-0001" in caplog.text
+    with sqlite3.connect(tmp_path / "tasks.db.before-0001") as driver:
+        assert driver.execute("SELECT task_id FROM dead_letters").fetchall() == [("a",)]
+    driver.close()
+
+
+def test_database_of_the_first_revision_is_upgraded_with_its_tasks_and_dead_letters(
+    run, database_url, ask, older_code, make_task
+):
+    async def scenario():
+        with older_code("0001"):
+            async with open_postgres(database_url):
+                pass
+        assert ask("SELECT version_num FROM alembic_version") == [("0001",)]
+        assert ask("SELECT 1 FROM information_schema.columns WHERE column_name = 'replay_attempt'") == []
+        write_first_revision(lambda text, values: ask(text.replace("?", "%s"), *values), make_task("a"))
+        async with open_postgres(database_url) as store:
+            (line,) = await store.dead_letters()
+            (revived,) = await store.revive([line.dead_id])
+            assert (revived.answer, revived.task.attempt) == (DeadAnswer.REPLAYED, 3)
+        assert ask("SELECT version_num FROM alembic_version") == [("0002",)]
+
+    run(scenario())
+
+
+def test_upgraded_database_is_what_a_new_one_is(run, database_url):
+    async def scenario():
+        async with open_postgres(database_url):
+            pass
+        engine = postgres_engine(parameters_from(database_url))
+        with engine.connect() as connection, connection.begin():
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        engine.dispose()
+
+    run(scenario())
+
+
+def write_first_revision(execute, task):
+    """A task that has failed in its second attempt, as the first revision has it."""
+    history = [
+        {"attempt": attempt, "code": "timeout", "message": "slow", "at": "2026-01-01T00:00:00Z"} for attempt in (1, 2)
+    ]
+    body = b'{"id":"%b","algorithm":"upper","payload":%b}' % (task.id.encode(), task.payload)
+    row = (
+        task.id,
+        "upper",
+        task.payload,
+        task.digest,
+        "failed",
+        2,
+        1.0,
+        2.0,
+        2.0,
+        "timeout",
+        "slow",
+        json.dumps(history),
+    )
+    execute(
+        "INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, "
+        f"error_code, error_message, history) VALUES ({', '.join('?' * len(row))})",
+        row,
+    )
+    letter = (task.id, "upper", "timeout", "slow", body, "{}", json.dumps(history), 2.0)
+    execute(
+        "INSERT INTO dead_letters (task_id, algorithm, code, message, body, headers, history, created_at) "
+        f"VALUES ({', '.join('?' * len(letter))})",
+        letter,
+    )
+
+
+async def is_served(queue, store, task):
+    (line,) = await store.dead_letters()
+    assert (line.task_id, line.attempts) == (task.id, 2)
+    assert await queue.replay([line.dead_id]) == [DeadAnswer.REPLAYED]
+    row = await store.get(task.id)
+    assert (row.state, row.attempt, row.payload) == (TaskState.QUEUED, 3, task.payload)
+    assert [each.id for each in await store.list_tasks(TaskFilter())] == [task.id]

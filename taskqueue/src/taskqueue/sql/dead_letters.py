@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, null, select, update
@@ -61,6 +62,8 @@ REVIVE = (
         progress_message=null(),
     )
 )
+#: Returns nothing for an id that is known.
+_INSERT = MappingProxyType({dialect: statement.returning(tasks.c.id) for dialect, statement in INSERT_NEW.items()})
 BEGIN_REPLAY = (
     update(dead_letters)
     .where(dead_letters.c.dead_id == bindparam("the_id"))
@@ -159,7 +162,7 @@ def _revive(connection: Connection, letter: _Letter, known: dict[str, _Row], now
     dead_id, task, row = letter.letter.dead_id, letter.task, known.get(letter.task.id)
     if row is None:
         task = replace(task, attempt=max(task.attempt, letter.begun or 0))
-        if not execute(connection, INSERT_NEW[connection.dialect.name], [_new_row(task, now)]):
+        if connection.scalar(_INSERT[connection.dialect.name], _new_row(task, now)) is None:
             # made at this moment by somebody who replays another dead letter of the same task
             return Revived(DeadAnswer.NOT_FAILED)
         row = known[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)

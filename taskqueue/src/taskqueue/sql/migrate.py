@@ -1,5 +1,6 @@
 """Brings a database to the newest revision. Called by one process at a time."""
 
+import logging
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from taskqueue.errors import UnsuitableFile
+
+_log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -33,6 +36,8 @@ def upgrade(connection: Connection) -> None:
     if current == script.get_current_head():
         return
     _refuse_newer(script, current)
+    if current is not None:
+        _log.warning("the database is upgraded from revision %s; a large one takes some minutes", current)
     with EnvironmentContext(
         Config(),
         script,

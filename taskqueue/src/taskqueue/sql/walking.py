@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 #: A page is not longer under way than this and one more step.
 PAGE_SECONDS = 0.2
-#: Rows of the first step; each following one has so many times more,
+#: Rows of the first step, or as many as are asked for; each following one has so many times more,
 FIRST_STEP = 256
 STEP_GROWTH = 4
 #: unless the one before took this long: rows with large contents are passed over slowly.
@@ -55,7 +55,7 @@ async def walk_page(read: Read, walk: Walk[Item], limit: int, before: int | None
     ends_at = time.monotonic() + PAGE_SECONDS
     lowest, top = await read(lambda connection: _bounds(connection, walk, before))
     found: list[AnyRow] = []
-    step = FIRST_STEP
+    step = max(FIRST_STEP, limit + 1)
     while top is not None and top >= lowest:
         began = time.monotonic()
         floor = lowest - 1 if walk.few else max(lowest, top - step + 1) - 1
