@@ -1,6 +1,7 @@
-"""``worker up | demo | status | schemas``."""
+"""``worker up | demo | status | schemas | new runner | test-runners``."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,9 +14,10 @@ from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.demo import Demo
 from worker.environments import EnvironmentBuilder
-from worker.errors import UnsuitableServers, WorkerError
+from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
 from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
+from worker.new_runner import make_runner, next_steps
 from worker.output import Output
 from worker.plan import Layout
 from worker.runner_tests import test_runners
@@ -23,7 +25,8 @@ from worker.runnerlib_source import find_runnerlib
 from worker.selection import select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
-from worker.status_view import runner_table, schemas_of, task_table
+from worker.status_command import show_again_and_again, show_once
+from worker.status_view import schemas_of
 from worker.up import Environment
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -129,19 +132,17 @@ def demo(
 
 
 @app.command()
-def status(data: DataOption = None) -> None:
+def status(
+    data: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again each second; Ctrl-C ends.")] = False,
+) -> None:
     """Runners, algorithms, and how many tasks wait, run and failed. Exits with 1 when nothing runs."""
     settings = read_settings(data_folder=data)
     output = Output(sys.stdout)
-
-    async def look() -> None:
-        state = read_state(settings.data_folder)
-        async with GatewayClient(state.gateway, state.discovery) as client:
-            status = await client.status()
-        output.show(runner_table(state, status.runners))
-        output.show(task_table(status))
-
-    _run(look())
+    show = show_again_and_again if watch else show_once
+    with contextlib.suppress(KeyboardInterrupt):
+        _run(show(settings.data_folder, output, as_json=as_json))
 
 
 @app.command()
@@ -164,6 +165,35 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
     output = _output(settings, for_people=True)
     if not _run(test_runners(settings, _names(only), output)):
         raise typer.Exit(1)
+
+
+new = typer.Typer(help="Make something new.", no_args_is_help=True)
+app.add_typer(new, name="new")
+
+
+@new.command("runner")
+def new_runner(
+    name: Annotated[str, typer.Argument(help="Small letters, digits, - and _; its folder and first algorithm.")],
+    runners: RunnersOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make a runner with one algorithm: a folder that passes its own tests. An environment that runs takes it up."""
+    settings = read_settings(runners_folder=runners, data_folder=data)
+    try:
+        folder = make_runner(settings.runners_folder.resolve(), name)
+    except BadName as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"the runner could not be made: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(next_steps(folder, name, is_followed=_is_followed(folder.parent, settings)))
+
+
+def _is_followed(runners: Path, settings: WorkerSettings) -> bool:
+    with contextlib.suppress(NotRunning):
+        return read_state(settings.data_folder).follows == runners
+    return False
 
 
 def _run_environment(

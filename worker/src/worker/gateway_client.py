@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,8 @@ from worker.errors import NotRunning, WorkerError
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5
+#: Dead letters are counted by listing them: so many pages of so many at most.
+_DEAD_PAGES, _DEAD_PAGE = 3, 200
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -54,6 +57,17 @@ class GatewayClient:
     async def status(self) -> Status:
         """Runners and counts of tasks, as the gateway knows them."""
         return _read(Status, await self._ask("GET", f"{self._gateway}/status"))
+
+    async def open_dead_letters(self) -> tuple[int, bool]:
+        """How many there are, as far as they are counted; and whether there are more."""
+        count, cursor = 0, None
+        for _ in range(_DEAD_PAGES):
+            more = f"&cursor={quote(cursor, safe='')}" if cursor else ""
+            page = await self._ask("GET", f"{self._gateway}/dead?limit={_DEAD_PAGE}{more}")
+            count, cursor = count + len(page["dead_letters"]), page["next"]
+            if cursor is None:
+                return count, False
+        return count, True
 
     async def submit(self, algorithm: str, payload: Any) -> Submitted:
         """Queues one task; returns when it is durable."""

@@ -4,8 +4,7 @@ import json
 import zlib
 from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 #: Colours that are readable on light and dark terminals.
@@ -45,8 +44,8 @@ class Output:
         for line in text.splitlines():
             self.line(_OWN_NAME, line)
 
-    def show(self, table: Table) -> None:
-        """A table; on a pipe as wide as it needs."""
+    def show(self, table: RenderableType) -> None:
+        """A table or more; on a pipe as wide as it needs."""
         if self.is_terminal:
             self.console.print(table)
         else:

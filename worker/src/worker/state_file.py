@@ -36,6 +36,8 @@ class EnvironmentState(BaseModel):
     pid: int = Field(default_factory=os.getpid)
     gateway: str
     discovery: str
+    #: the folder of runners that it follows; null: it follows none
+    follows: Path | None = None
     runners: dict[str, RunnerState] = {}
 
 

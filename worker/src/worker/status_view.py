@@ -1,12 +1,41 @@
 """A running environment as a person or a program wants to see it."""
 
+import time
 from typing import Any
 
+from pydantic import BaseModel, Field
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from runnerlib.contract import Catalogue
-from worker.state_file import EnvironmentState
+from worker.state_file import EnvironmentState, ProcessState
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+class RunnerLine(BaseModel):
+    """One process of a runner, or a runner without one."""
+
+    name: str
+    state: str = Field(description="ready, starting, draining, not registered, elsewhere, or not running")
+    host: str = ""
+    pid: int | None = None
+    ready_since: float | None = Field(default=None, description="Seconds since 1970.")
+    algorithms: list[str] = []
+    problem: str = ""
+
+
+class StatusReport(BaseModel):
+    """What ``worker status --json`` prints."""
+
+    gateway: str
+    discovery: str
+    runners: list[RunnerLine]
+    status: Status
+    open_dead_letters: int
+    more_dead_letters: bool = Field(description="Whether there are more than were counted.")
 
 
 def schemas_of(catalogue: Catalogue) -> dict[str, Any]:
@@ -17,36 +46,118 @@ def schemas_of(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def runner_table(state: EnvironmentState, runners: list[RunnerStatus]) -> Table:
-    """Every runner that is registered, and those of this environment that are not."""
-    table = Table("runner", "address", "algorithms", title=f"gateway {state.gateway}/docs", title_justify="left")
-    for runner in runners:
-        table.add_row(runner.name, runner.host, ", ".join(runner.algorithms))
-    registered = {runner.host for runner in runners}
-    for name, ours in state.runners.items():
-        for process in ours.processes:
-            if process.url not in registered:
-                table.add_row(name, process.url, "not registered", style="red")
+def report(state: EnvironmentState, status: Status, dead_letters: int, more: bool) -> StatusReport:
+    return StatusReport(
+        gateway=state.gateway,
+        discovery=state.discovery,
+        runners=runner_lines(state, status.runners),
+        status=status,
+        open_dead_letters=dead_letters,
+        more_dead_letters=more,
+    )
+
+
+def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> list[RunnerLine]:
+    """Every process that this environment started, then those that others started and that are registered."""
+    by_host = {runner.host: runner for runner in registered}
+    lines = []
+    for name, runner in state.runners.items():
+        if not runner.processes:
+            lines.append(RunnerLine(name=name, state="not running", problem=runner.problem))
+        for number, process in enumerate(runner.processes):
+            known = by_host.pop(process.url, None)
+            lines.append(
+                RunnerLine(
+                    name=name,
+                    state=_state(process, known is not None),
+                    host=process.url,
+                    pid=process.pid,
+                    ready_since=process.since,
+                    algorithms=known.algorithms if known is not None else [],
+                    problem="" if number else runner.problem,
+                )
+            )
+    others = [
+        RunnerLine(name=one.name, state="elsewhere", host=one.host, algorithms=one.algorithms)
+        for one in by_host.values()
+    ]
+    return lines + others
+
+
+def _state(process: ProcessState, is_registered: bool) -> str:
+    if process.draining:
+        return "draining"
+    if process.since is None:
+        return "starting"
+    return "ready" if is_registered else "not registered"
+
+
+def shown(report: StatusReport) -> RenderableType:
+    """Both tables, the sentences below them."""
+    sentences = [Text(text) for text in _sentences(report)]
+    return Group(_runner_table(report), _task_table(report.status), *sentences)
+
+
+def _runner_table(report: StatusReport) -> Table:
+    table = Table(
+        "runner",
+        "state",
+        "since",
+        "address",
+        "algorithms",
+        title=f"gateway {report.gateway}/docs",
+        title_justify="left",
+    )
+    now = time.time()
+    for line in report.runners:
+        since = "-" if line.ready_since is None else spent(now - line.ready_since)
+        style = None if line.state in ("ready", "elsewhere", "draining") else "red"
+        table.add_row(line.name, line.state, since, line.host or "-", ", ".join(line.algorithms), style=style)
     return table
 
 
-def task_table(status: Status) -> Table:
+def _task_table(status: Status) -> Table:
     """Tasks of every algorithm by state."""
     table = Table("algorithm", "runners", "waiting", "running", "oldest waits", "succeeded", "failed", "cancelled")
     for column in table.columns[1:]:
         column.justify = "right"
     for algorithm in status.algorithms:
-        table.add_row(algorithm.name, *_cells(algorithm))
+        table.add_row(algorithm.name, str(algorithm.runners), *_counts(algorithm.tasks))
     table.add_section()
     table.add_row("all", str(len(status.runners)), *_counts(status.tasks))
     return table
 
 
-def _cells(algorithm: AlgorithmStatus) -> list[str]:
-    return [str(algorithm.runners), *_counts(algorithm.tasks)]
+def _sentences(report: StatusReport) -> list[str]:
+    """What a table cannot say."""
+    found = [f"{line.name}: {line.problem}" for line in report.runners if line.problem]
+    found += [_why_waiting(one) for one in report.status.algorithms if one.tasks.waiting and not one.runners]
+    if report.open_dead_letters:
+        count = f"{report.open_dead_letters}{'+' if report.more_dead_letters else ''}"
+        found.append(f"{count} open dead letters; look at them with: producer dead list")
+    if not report.status.complete:
+        found.append("discovery has just started or does not answer: runners may be missing here")
+    return found
+
+
+def _why_waiting(algorithm: AlgorithmStatus) -> str:
+    waiting = algorithm.tasks.waiting
+    waits = f"{algorithm.name}: {waiting} {'waits' if waiting == 1 else 'wait'}"
+    if algorithm.waiting_for_runner:
+        return f"{waits}: no runner offers it now"
+    return f"{waits}: no runner ever offered it; after a while they fail as unknown"
 
 
 def _counts(tasks: TaskCounts) -> list[str]:
     oldest = tasks.oldest_waiting_seconds
     waits = "-" if oldest is None else f"{oldest:.1f} s"
     return [str(n) for n in (tasks.waiting, tasks.running, waits, tasks.succeeded, tasks.failed, tasks.cancelled)]
+
+
+def spent(seconds: float) -> str:
+    """A duration, as exactly as anybody wants to know."""
+    if seconds < _MINUTE:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.0f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} days"

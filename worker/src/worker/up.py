@@ -168,6 +168,9 @@ class Environment:
         if self._state_file is not None:
             self._state_file.write(
                 EnvironmentState(
-                    gateway=self.layout.gateway_url, discovery=self.layout.discovery_url, runners=self._runners.state()
+                    gateway=self.layout.gateway_url,
+                    discovery=self.layout.discovery_url,
+                    follows=self._selection.folder if self.layout.settings.reload else None,
+                    runners=self._runners.state(),
                 )
             )
