@@ -1,14 +1,17 @@
 """``/dead``: failed tasks that wait for somebody's decision. List, show, replay, discard."""
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from producer.gateway import dead_views, openapi
 from producer.gateway.answering import Answering
 from producer.gateway.dead_desk import Changed, DeadDesk
 from producer.gateway.problem_codes import ProblemCode, problem
-from producer.gateway.reading import JSON, body_of, place_of, query_of, refuse_other_sites
+from producer.gateway.reading import JSON, body_of, query_of, refuse_other_sites
 from producer.gateway.wanted import LAST_DEAD_ID, DeadByFilter, DeadByIds, DeadQuery
 from runnerlib.contract import DeadLetterDetail, DeadLetterListView, DeadLettersDone
 from taskqueue.tasks import DeadAnswer, DeadLetter
@@ -23,6 +26,20 @@ _CHANGING_MANY = (
     ProblemCode.QUEUE_UNAVAILABLE,
     ProblemCode.STORE_UNAVAILABLE,
 )
+
+
+#: More digits than any id has; reading more takes long.
+_MOST_DIGITS = 30
+
+
+class NumberedRoute(APIRoute):
+    """A path with a dead letter's id: words in its place belong to other paths."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        if match is not Match.NONE and not _is_number(child["path_params"]["dead_id"]):
+            return Match.NONE, {}
+        return match, child
 
 
 class DeadRoutes:
@@ -58,6 +75,7 @@ class DeadRoutes:
             summary="One dead letter, with its message, history and traceback",
             responses={200: openapi.answer(DeadLetterDetail, "All of it."), **openapi.problems(*_SHOWING)},
             openapi_extra={"parameters": [openapi.DEAD_ID]},
+            route_class_override=NumberedRoute,
         )
 
     def _add_many(self, router: APIRouter) -> None:
@@ -97,6 +115,7 @@ class DeadRoutes:
                 ),
             },
             openapi_extra={"parameters": [openapi.DEAD_ID]},
+            route_class_override=NumberedRoute,
         )
         router.add_api_route(
             "/dead/{dead_id}/discard",
@@ -110,12 +129,13 @@ class DeadRoutes:
                 ),
             },
             openapi_extra={"parameters": [openapi.DEAD_ID]},
+            route_class_override=NumberedRoute,
         )
 
     async def list(self, request: Request) -> Response:
         """All that fit the filter, without messages and tracebacks. Go on with `next` as `cursor` until it is null."""
         query = query_of(request, DeadQuery)
-        page = await self._desk.page(query.as_filter(), query.limit, place_of(dead_views.DEAD, query.cursor))
+        page = await self._desk.page(query.as_filter(), query.limit, query.cursor)
         return Response(dead_views.page_bytes(page), media_type=JSON)
 
     async def show(self, request: Request) -> Response:
@@ -143,8 +163,7 @@ class DeadRoutes:
         """Those with these `ids`, or one page of the open ones that fit a `filter` (`{}`: any)."""
         wanted = await body_of(request, _MANY)
         if isinstance(wanted, DeadByFilter):
-            before = place_of(dead_views.DEAD, wanted.cursor)
-            changed = await self._desk.replay_fitting(wanted.filter.as_filter(), wanted.limit, before)
+            changed = await self._desk.replay_fitting(wanted.filter.as_filter(), wanted.limit, wanted.cursor)
         else:
             assert isinstance(wanted, DeadByIds)
             changed = await self._desk.replay(wanted.ids)
@@ -154,8 +173,7 @@ class DeadRoutes:
         """Those with these `ids`, or one page of the open ones that fit a `filter` (`{}`: any)."""
         wanted = await body_of(request, _MANY)
         if isinstance(wanted, DeadByFilter):
-            before = place_of(dead_views.DEAD, wanted.cursor)
-            changed = await self._desk.discard_fitting(wanted.filter.as_filter(), wanted.limit, before)
+            changed = await self._desk.discard_fitting(wanted.filter.as_filter(), wanted.limit, wanted.cursor)
         else:
             assert isinstance(wanted, DeadByIds)
             changed = await self._desk.discard(wanted.ids)
@@ -175,8 +193,11 @@ def _require(changed: Changed, wanted: DeadAnswer) -> None:
 
 
 def _dead_id(request: Request) -> int:
-    text = str(request.path_params["dead_id"])
-    is_short = len(text) <= len(str(LAST_DEAD_ID))
-    if not (is_short and text.isascii() and text.isdigit() and 0 < int(text) <= LAST_DEAD_ID):
-        raise problem(ProblemCode.INVALID_ID, "The id of a dead letter is a whole number from 1; GET /dead lists them.")
-    return int(text)
+    dead_id = int(str(request.path_params["dead_id"])[:_MOST_DIGITS])
+    if not 0 < dead_id <= LAST_DEAD_ID:
+        raise problem(ProblemCode.INVALID_ID, f"The id of a dead letter is a number from 1 to {LAST_DEAD_ID}.")
+    return dead_id
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -4,13 +4,11 @@ import base64
 
 import orjson
 
-from producer.gateway.cursors import write_cursor
+from producer.gateway.cursors import DEAD_LETTERS
 from producer.gateway.dead_desk import Changed
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.views import iso_time
 from taskqueue.tasks import DeadAnswer, DeadLetter, DeadSummary, Page
-
-DEAD = "dead"
 
 #: Answers that changed nothing, as problems.
 REFUSALS: dict[DeadAnswer, tuple[ProblemCode, str]] = {
@@ -92,7 +90,7 @@ def _line(letter: DeadSummary | DeadLetter, attempts: int | None = None) -> dict
 
 
 def _next(place: int | None) -> str | None:
-    return None if place is None else write_cursor(DEAD, place)
+    return None if place is None else DEAD_LETTERS.write(place)
 
 
 def _dumps(view: object) -> bytes:

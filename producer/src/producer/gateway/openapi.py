@@ -79,7 +79,13 @@ ONE_MESSAGE: dict[str, Any] = {"required": True, "content": {"application/json":
 MANY_MESSAGES: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/json": {"schema": {"type": "array", "items": _MESSAGE, "maxItems": 1000}},
+        "application/json": {
+            "schema": {
+                "type": "array",
+                "description": "At most 1,000.",
+                "items": {"anyOf": [_MESSAGE, {"description": "Anything else gets a problem of its own."}]},
+            }
+        },
     },
 }
 

@@ -7,7 +7,6 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from producer.gateway.cursors import read_cursor
 from producer.gateway.problem_codes import ProblemCode, problem
 from runnerlib.contract import StrictJsonError, is_task_id, near_names, strict_json
 from runnerlib.service.web import ProblemError
@@ -87,16 +86,6 @@ async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
         names = " or ".join(map(repr, choices))
         raise _invalid([("body", f"must be an object with either {names}")])
     return _validated(choices[keys[0]], value, _FIELD)
-
-
-def place_of(kind: str, cursor: str | None) -> int | None:
-    """Where the list goes on; None: at its beginning."""
-    if cursor is None:
-        return None
-    try:
-        return read_cursor(kind, cursor)
-    except ValueError as error:
-        raise _invalid([("cursor", str(error))]) from None
 
 
 def _validated(model: type[M], values: dict[str, Any], what: str) -> M:

@@ -8,7 +8,7 @@ from producer.gateway.answering import Answering, refusal
 from producer.gateway.desk import Desk
 from producer.gateway.prefer import wait_seconds
 from producer.gateway.problem_codes import ProblemCode, problem
-from producer.gateway.reading import JSON, NDJSON, place_of, query_of, require_type, spare_id_of, task_id_of
+from producer.gateway.reading import JSON, NDJSON, query_of, require_type, spare_id_of, task_id_of
 from producer.gateway.submission import Refused
 from producer.gateway.wanted import TaskQuery
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, TaskListView, TaskState
@@ -117,7 +117,7 @@ class TaskRoutes:
     async def list(self, request: Request) -> Response:
         """All that fit the filter, without payloads and results. Go on with `next` as `cursor` until it is null."""
         query = query_of(request, TaskQuery)
-        page = await self._desk.page(query.as_filter(), query.limit, place_of(views.TASKS, query.cursor))
+        page = await self._desk.page(query.as_filter(), query.limit, query.cursor)
         return Response(views.tasks_bytes(page, self._answering.why), media_type=JSON)
 
     async def look(self, request: Request) -> Response:

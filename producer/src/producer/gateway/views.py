@@ -10,13 +10,11 @@ from typing import Any
 
 import orjson
 
-from producer.gateway.cursors import write_cursor
+from producer.gateway.cursors import TASKS
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.submission import Refused
 from runnerlib.contract import Problem, TaskState
 from taskqueue.tasks import NewTask, Page, TaskRow, TaskSummary
-
-TASKS = "tasks"
 
 #: Why a task waits, if it does.
 Why = Callable[[TaskRow | TaskSummary], str | None]
@@ -31,7 +29,7 @@ def task_bytes(row: TaskRow, why: Why) -> bytes:
 def tasks_bytes(page: Page[TaskSummary], why: Why) -> bytes:
     """A page of the list of tasks, in the shape of the contract's TaskListView."""
     lines = [{**_about(task, why), "expires_at": iso_time(task.expires_at)} for task in page]
-    after = None if page.next is None else write_cursor(TASKS, page.next)
+    after = None if page.next is None else TASKS.write(page.next)
     return orjson.dumps({"tasks": lines, "next": after}, option=orjson.OPT_UTC_Z)
 
 

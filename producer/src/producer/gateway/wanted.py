@@ -1,11 +1,13 @@
 """What a client may ask for: the parameters of lists and of calls on many dead letters, as they come."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from producer.gateway.cursors import DEAD_LETTERS, TASKS, CursorKind
 from runnerlib.contract import ALGORITHM_PATTERN, TASK_ID_PATTERN, FailureCode, TaskState, is_algorithm, is_task_id
 from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
 from taskqueue.tasks import DeadFilter, TaskFilter
@@ -43,6 +45,18 @@ def _task_id(value: str) -> str:
     return value
 
 
+def _place_in(kind: CursorKind) -> Callable[[Any], int]:
+    def place(value: Any) -> int:
+        return kind.read(value if isinstance(value, str) else "")
+
+    return place
+
+
+def _as_cursor(kind: CursorKind) -> WithJsonSchema:
+    about = "The `next` of the page before; without it, the newest."
+    return WithJsonSchema({"type": "string", "pattern": kind.pattern, "description": about})
+
+
 Instant = Annotated[
     datetime,
     BeforeValidator(_date),
@@ -53,7 +67,8 @@ Algorithm = Annotated[
     str, AfterValidator(_algorithm), WithJsonSchema({"type": "string", "pattern": f"^{ALGORITHM_PATTERN}$"})
 ]
 TaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"})]
-Cursor = Annotated[str, Field(max_length=64, description="The `next` of the page before; without it, the newest.")]
+TaskPlace = Annotated[int, BeforeValidator(_place_in(TASKS)), _as_cursor(TASKS)]
+DeadPlace = Annotated[int, BeforeValidator(_place_in(DEAD_LETTERS)), _as_cursor(DEAD_LETTERS)]
 Limit = Annotated[int, Field(ge=1, le=MOST_IN_PAGE)]
 
 
@@ -80,7 +95,7 @@ class TaskQuery(_Wanted):
     created_from: Instant | None = None
     created_before: Instant | None = None
     limit: Limit = 100
-    cursor: Cursor | None = None
+    cursor: TaskPlace | None = None
 
     def as_filter(self) -> TaskFilter:
         return TaskFilter(
@@ -98,7 +113,7 @@ class DeadQuery(_Wanted):
     created_before: Instant | None = None
     all: bool = Field(default=False, description="Also those that were replayed or discarded.")
     limit: Limit = 100
-    cursor: Cursor | None = None
+    cursor: DeadPlace | None = None
 
     def as_filter(self) -> DeadFilter:
         return DeadFilter(
@@ -141,7 +156,7 @@ class DeadByFilter(_Wanted):
 
     filter: DeadChoice
     limit: Annotated[int, Field(strict=True, ge=1, le=MOST_IN_PAGE)] = MOST_IN_PAGE
-    cursor: Cursor | None = None
+    cursor: DeadPlace | None = None
 
 
 def _seconds(time: datetime | None) -> float | None:
