@@ -31,6 +31,8 @@ from runnerlib.settings import RunnerSettings, option_overrides
 
 #: The exit code for an adapter that cannot be served: only its author can change that, so nobody need start it again.
 ADAPTER_MISTAKE = 3
+#: Off the list, a runner serves for so long whoever has not heard of it yet, instead of refusing the connection.
+HEARD_SECONDS = 0.2
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
 log = get_logger(__name__)
@@ -93,6 +95,7 @@ class Runner:
         """In a thread: runs are answered meanwhile."""
         if self._registration is not None:
             await asyncio.to_thread(self._registration.stop)
+            await asyncio.sleep(HEARD_SECONDS)
 
     def _described(self) -> RunnerRegistration:
         return RunnerRegistration(
@@ -124,6 +127,7 @@ class Runner:
             service=self.name,
             log_level=settings.log_level,
             log_format=settings.log_format,
+            fetch_rules=settings.fetch_rules,
         )
 
     def _ready_changed(self) -> None:
