@@ -6,15 +6,41 @@ from producer import TaskClient
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from producer.task_client import TaskClient
+    from producer.public import (
+        BrokerUnreachable,
+        DeadLetterFilter,
+        GatewayClient,
+        GatewayUnreachable,
+        NoGateway,
+        NotAllSent,
+        NotFinished,
+        ProducerError,
+        Refused,
+        SomeRefused,
+        TaskClient,
+        TaskFailed,
+    )
 
-__all__ = ["TaskClient"]
+__all__ = [
+    "BrokerUnreachable",
+    "DeadLetterFilter",
+    "GatewayClient",
+    "GatewayUnreachable",
+    "NoGateway",
+    "NotAllSent",
+    "NotFinished",
+    "ProducerError",
+    "Refused",
+    "SomeRefused",
+    "TaskClient",
+    "TaskFailed",
+]
 
 
 def __getattr__(name: str) -> object:
-    """The client is loaded when it is asked for: the gateway's processes need nothing of it."""
-    if name == "TaskClient":
-        from producer.task_client import TaskClient
+    """The clients are loaded when they are asked for: the gateway's processes need nothing of them."""
+    if name in __all__:
+        from producer import public
 
-        return TaskClient
+        return getattr(public, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -51,6 +51,32 @@ class SomeRefused(ProducerError):
         self.refused = refused
 
 
+class NotAllSent(ProducerError):
+    """Sending many tasks broke off; the cause is its `__cause__`.
+
+    `ids` are the ids of those that were looked at, in the order they were given (empty for one without). Those at the
+    positions in `accepted` are queued for sure; those at `unsure` were on their way, and may be; `refused` tells which
+    were refused, and why. Sent again with these ids, nothing runs twice.
+    """
+
+    def __init__(
+        self, cause: ProducerError, ids: list[str], accepted: set[int], unsure: set[int], refused: dict[int, Refused]
+    ) -> None:
+        super().__init__(
+            f"{cause} Until then {len(accepted)} tasks were queued; whether {len(unsure)} more were is not known. "
+            "The error's `ids` tell which: send the others again with them."
+        )
+        self.ids = ids
+        self.accepted = accepted
+        self.unsure = unsure
+        self.refused = refused
+
+    @property
+    def accepted_ids(self) -> list[str]:
+        """Ids of those that are queued, in order."""
+        return [self.ids[position] for position in sorted(self.accepted)]
+
+
 class NotFinished(ProducerError, TimeoutError):
     """The time is over and the task has not ended. `view` is the task as it is; None when nobody has seen it yet."""
 

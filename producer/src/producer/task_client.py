@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from producer.client import GatewayClient
 from producer.client_pool import ClientPool
-from producer.errors import NoGateway, NotFinished, Refused, SomeRefused, TaskFailed
+from producer.dead_filter import DeadLetterFilter
+from producer.errors import (
+    BrokerUnreachable,
+    GatewayUnreachable,
+    NoGateway,
+    NotAllSent,
+    NotFinished,
+    Refused,
+    SomeRefused,
+    TaskFailed,
+)
+from producer.many_waits import parts, wait_for_part
 from producer.outgoing import Given, Outgoing, outgoing
-from runnerlib.contract import TaskState, TaskView
+from runnerlib.contract import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
 
 if TYPE_CHECKING:
     from producer.broker_sender import BrokerSender
@@ -76,14 +87,21 @@ class TaskClient:
     def submit_many(self, tasks: Iterable[Given], *, expires_seconds: float | None = None) -> list[str]:
         """Queues tasks, ``("upper", {"text": "a"})`` or messages ``{"algorithm", "payload", "id", …}``, in parts.
 
-        Returns their ids, in order. Raises SomeRefused at the end when some were refused; the others are queued then.
-        After another error nothing is known of the last part: messages with ids of their own can be sent again.
+        Returns their ids, in order. Raises SomeRefused at the end when some were refused, the others are queued then;
+        and NotAllSent when it breaks off, which tells what was queued until then.
         """
         ids: list[str] = []
+        accepted: set[int] = set()
         refused: dict[int, Refused] = {}
         for part in _parts(_checked(tasks, expires_seconds, ids, refused)):
-            for position, refusal in zip(part, self._send([*part.values()]), strict=True):
-                if refusal is not None:
+            try:
+                answers = self._send([*part.values()])
+            except (GatewayUnreachable, BrokerUnreachable, Refused) as error:
+                raise NotAllSent(error, ids, accepted, set(part), refused) from error
+            for position, refusal in zip(part, answers, strict=True):
+                if refusal is None:
+                    accepted.add(position)
+                else:
                     refused[position] = refusal
         if refused:
             raise SomeRefused(ids, refused)
@@ -113,7 +131,19 @@ class TaskClient:
     def wait_many(self, task_ids: Sequence[str], timeout_seconds: float = 60.0) -> list[TaskView]:
         """All of them when all have ended, in order. Raises NotFinished for the first that has not in time."""
         end = time.monotonic() + timeout_seconds
-        return [self.wait(task_id, max(0.0, end - time.monotonic())) for task_id in task_ids]
+        past_gateway = self._broker is not None
+        views: list[TaskView] = []
+        for part in parts(task_ids):
+            with self._gateway() as gateway:
+                found = wait_for_part(gateway, part, end, slice_seconds=_SLICE_SECONDS, unseen_too=past_gateway)
+            for task_id in part:
+                view = found.get(task_id)
+                if view is None and not past_gateway:
+                    raise Refused(404, "unknown_task", f"There is no task {task_id!r}.")
+                if view is None or not view.state.is_terminal:
+                    raise _not_finished(task_id, view, timeout_seconds)
+                views.append(view)
+        return views
 
     def result(self, task_id: str, timeout_seconds: float = 60.0) -> Any:
         """What the task's function returned. Raises TaskFailed when it ended otherwise, NotFinished as `wait` does."""
@@ -128,6 +158,38 @@ class TaskClient:
         """Cancels a task: it is `cancelled` now, or its runner is being asked. Refused: it had ended."""
         with self._gateway() as gateway:
             return gateway.cancel(task_id)
+
+    def tasks(
+        self, *, algorithm: str | None = None, states: Iterable[TaskState] = (), limit: int = 100
+    ) -> list[TaskSummaryView]:
+        """The newest tasks first, without their results."""
+        with self._gateway() as gateway:
+            return [*gateway.tasks(algorithm=algorithm, states=states, limit=limit)]
+
+    def dead_letters(self, wanted: DeadLetterFilter | None = None, *, limit: int = 100) -> list[DeadLetterView]:
+        """Failed tasks that wait for a decision, the newest first."""
+        with self._gateway() as gateway:
+            return [*gateway.dead_letters(wanted, limit=limit)]
+
+    def replay(self, dead_id: int) -> TaskView:
+        """Puts a dead letter's task back into the queue, under its own id. Refused: it cannot be, or was already."""
+        with self._gateway() as gateway:
+            return gateway.replay(dead_id)
+
+    def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
+        """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
+        with self._gateway() as gateway:
+            return _summed(gateway.replay_many(wanted))
+
+    def discard(self, dead_id: int) -> DeadLetterView:
+        """Notes that nothing more shall become of a dead letter. Refused: it was replayed or discarded already."""
+        with self._gateway() as gateway:
+            return gateway.discard(dead_id)
+
+    def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
+        """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
+        with self._gateway() as gateway:
+            return _summed(gateway.discard_many(wanted))
 
     def _gateway(self) -> AbstractContextManager[GatewayClient]:
         if self._gateways is None:
@@ -185,6 +247,14 @@ def _parts(tasks: Iterable[tuple[int, Outgoing]]) -> Iterator[dict[int, Outgoing
         size += task.size
     if part:
         yield part
+
+
+def _summed(answers: Iterable[DeadLettersDone]) -> DeadLettersDone:
+    total = DeadLettersDone(done=0)
+    for answer in answers:
+        total.done += answer.done
+        total.skipped += answer.skipped
+    return total
 
 
 def _not_finished(task_id: str, view: TaskView | None, waited_seconds: float) -> NotFinished:

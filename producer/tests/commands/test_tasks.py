@@ -9,20 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from producer.algorithm_table import fields
-from producer.commands import app
 from producer.commands.ending import BAD_INPUT, FAILED, NO_GATEWAY, NOT_FINISHED
 from producer.payload_argument import BadPayload, read_payload
-
-
-@pytest.fixture
-def call(gateway: Any) -> Any:
-    def call(*arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(app, list(arguments), input=stdin, env={"GATEWAY_URL": gateway.url})
-
-    return call
 
 
 def in_background(function: Any, *arguments: Any) -> threading.Thread:
