@@ -1,28 +1,48 @@
 """What ``/docs`` shows: each algorithm with its own fields, defaults, descriptions and example. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runnerlib.adapter.model import Algorithm
-from runnerlib.contract import PROBLEM_MEDIA_TYPE, BatchEntry, BatchItem
+from runnerlib.contract import (
+    HEADER_TASK_ATTEMPT,
+    HEADER_TASK_DEADLINE,
+    HEADER_TASK_ID,
+    PROBLEM_MEDIA_TYPE,
+    TASK_ID_PATTERN,
+    BatchEntry,
+    BatchItem,
+)
+
+#: Numbers of attempts are below it.
+MAX_ATTEMPT = 2**31
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
 _ERRORS = {
     "400": "`malformed`: the body is not JSON that is accepted.",
+    "408": "`expired`: Task-Deadline was over before the run could start.",
     "409": "`stale_attempt`, `id_conflict` or `cancelled`.",
     "413": "`too_large`: the body is too large.",
     "422": "`invalid_payload`: a field is missing, unknown or of another type; `errors` names each.",
     "429": "`busy`: no slot is free; ask again after `Retry-After` seconds.",
-    "500": "`handler_error`, `bad_result`, `timeout`, `runner_lost` or `expired`; `retryable` tells whether another "
-    "attempt may help.",
+    "500": "`handler_error`, `bad_result`, `timeout` or `runner_lost`; `retryable` tells whether another attempt may "
+    "help.",
     "503": "`draining` or `not_ready`: send it to another runner, or later.",
 }
-_HEADERS = (
-    ("Task-Id", "string", "Names the run, so that it can be asked for again and cancelled."),
-    ("Task-Attempt", "integer", "Number of the attempt, from 1. The same id and attempt again attaches."),
-    ("Task-Deadline", "number", "Seconds left for the task."),
-    ("Prefer", "string", "`wait=20`: answer after that many seconds with what is known."),
+_HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    (
+        HEADER_TASK_ID,
+        {"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"},
+        "Names the run, so that it can be asked for again and cancelled.",
+    ),
+    (
+        HEADER_TASK_ATTEMPT,
+        {"type": "integer", "minimum": 1, "exclusiveMaximum": MAX_ATTEMPT},
+        "Number of the attempt, from 1. The same id and attempt again attaches.",
+    ),
+    (HEADER_TASK_DEADLINE, {"type": "number"}, "Seconds left for the task."),
+    ("Prefer", {"type": "string"}, "`wait=20`: answer after that many seconds with what is known."),
 )
 
 
@@ -53,8 +73,8 @@ def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any
     return {
         "requestBody": {"required": True, "content": {"application/json": content}},
         "parameters": [
-            {"name": name, "in": "header", "required": False, "schema": {"type": kind}, "description": text}
-            for name, kind, text in _HEADERS
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": text}
+            for name, schema, text in _HEADERS
         ],
         "responses": {
             "200": {"description": "What the handler returned.", "content": _json(_object(result=result))},
@@ -67,12 +87,15 @@ def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any
     }
 
 
-def batch_operation(components: Components) -> dict[str, Any]:
+def batch_operation(algorithms: Iterable[str], components: Components) -> dict[str, Any]:
     """The OpenAPI operation of ``POST /batch/{algorithm}``."""
     item = components.place(BatchItem.model_json_schema(), "BatchItem")
     entry = components.place(BatchEntry.model_json_schema(), "BatchEntry")
     used = {code: text for code, text in _ERRORS.items() if code in ("400", "413", "429", "503")}
     return {
+        "parameters": [
+            {"name": "algorithm", "in": "path", "required": True, "schema": {"type": "string", "enum": [*algorithms]}}
+        ],
         "requestBody": {"required": True, "content": _json({"type": "array", "items": item})},
         "responses": {
             "200": {"description": "One entry for each item, in order.", "content": _json(_array(entry))},

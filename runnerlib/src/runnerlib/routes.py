@@ -16,6 +16,7 @@ from runnerlib.contract import (
     HEADER_TASK_ID,
     PROBLEM_MEDIA_TYPE,
     EntryState,
+    FailureCode,
     Problem,
     is_task_id,
     new_task_id,
@@ -43,7 +44,6 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 DEFAULT_WAIT_SECONDS = 20.0
 #: Nobody waits longer in one call.
 MAX_WAIT_SECONDS = 3600.0
-_MAX_ATTEMPT = 2**31
 _JSON = "application/json"
 
 _wait = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6}(?:\.\d{1,6})?)", re.IGNORECASE)
@@ -60,6 +60,15 @@ _STATUS: dict[type[Refusal], int] = {
     Busy: 429,
     Draining: 503,
     NotReady: 503,
+}
+#: Of a run that failed; everything else is 500. Not having been called in time is no fault of this side.
+_STATUS_OF_FAILURE = {InvalidPayload.code: 422, FailureCode.EXPIRED.value: 408}
+_TITLES = {
+    408: "Request Timeout",
+    409: "Conflict",
+    422: "Unprocessable Content",
+    500: "Failed",
+    503: "Service Unavailable",
 }
 _RETRY_AFTER: dict[type[Refusal], str] = {Busy: "0.05", Draining: "1", NotReady: "1"}
 
@@ -99,7 +108,7 @@ def runner_routes(reception: Reception, adapter: Adapter, components: openapi.Co
         operation_id="batch",
         summary="Many runs of one algorithm, for controllers",
         response_class=Response,
-        openapi_extra=openapi.batch_operation(components),
+        openapi_extra=openapi.batch_operation(adapter.algorithms, components),
     )
     _add_task_routes(router, reception, components)
     router.add_api_route(
@@ -170,8 +179,9 @@ def _run_endpoint(reception: Reception, name: str) -> Endpoint:
     return run
 
 
-def _batch_endpoint(reception: Reception) -> Callable[[str, Request], Awaitable[Response]]:
-    async def batch(algorithm: str, request: Request) -> Response:
+def _batch_endpoint(reception: Reception) -> Endpoint:
+    async def batch(request: Request) -> Response:
+        algorithm = str(request.path_params["algorithm"])
         length = request.headers.get("content-length", "0")
         try:
             if length.isdigit() and int(length[:20]) > MAX_BATCH_BYTES:
@@ -219,8 +229,7 @@ def _run_answer(reception: Reception, run: Run) -> Response:
         return Response(answers.result(outcome.result), headers=headers, media_type=_JSON)
     if outcome.error is not None:
         error = outcome.error
-        status = 422 if error.code == InvalidPayload.code else 500
-        return _problem(status, error.code, error.message, headers, error.retryable)
+        return _problem(_STATUS_OF_FAILURE.get(error.code, 500), error.code, error.message, headers, error.retryable)
     if outcome.state is EntryState.UNKNOWN:
         headers["Retry-After"] = _RETRY_AFTER[Draining]
         return _problem(503, Draining.code, "this runner gave the run up uncounted; send it again", headers)
@@ -231,8 +240,7 @@ def _run_answer(reception: Reception, run: Run) -> Response:
 
 def _problem(status: int, code: str, detail: str, headers: dict[str, str], retryable: bool | None = None) -> Response:
     more = {} if retryable is None else {"retryable": retryable}
-    title = {409: "Conflict", 422: "Unprocessable Content", 500: "Failed", 503: "Service Unavailable"}[status]
-    problem = Problem(title=title, status=status, code=code, detail=detail, **more)
+    problem = Problem(title=_TITLES[status], status=status, code=code, detail=detail, **more)
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status_code=status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
 
@@ -254,7 +262,12 @@ def _task(id: str | None, attempt: str | None) -> tuple[str, int]:
         raise ProblemError(400, Malformed.code, f"header {HEADER_TASK_ID} must be 1–128 of A-Z a-z 0-9 . _ : -")
     if attempt is None:
         return id, 1
-    if not attempt.isascii() or not attempt.isdigit() or len(attempt) > 10 or not 1 <= int(attempt) < _MAX_ATTEMPT:
+    if (
+        not attempt.isascii()
+        or not attempt.isdigit()
+        or len(attempt) > 10
+        or not 1 <= int(attempt) < openapi.MAX_ATTEMPT
+    ):
         raise ProblemError(400, Malformed.code, f"header {HEADER_TASK_ATTEMPT} must be a whole number from 1")
     return id, int(attempt)
 

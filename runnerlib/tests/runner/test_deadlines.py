@@ -34,3 +34,8 @@ def test_deadline_of_a_run_behind_others_in_its_call_holds(runner: Any, item: An
     assert first["state"] == "succeeded"
     assert (second["state"], second["error"]["code"]) == ("failed", "timeout")
     assert time.monotonic() - started < 8
+
+
+def test_deadline_that_is_over_is_the_caller_s_and_not_a_fault_of_the_runner(runner: Any) -> None:
+    answer = runner.run("sleeps", {"seconds": 0}, deadline=-1)
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (408, "expired", False)

@@ -146,6 +146,15 @@ def test_docs_show_each_algorithm_with_its_own_fields(runner: Any) -> None:
     assert runner.get("/docs").status_code == 200
 
 
+def test_docs_tell_what_headers_and_paths_may_hold(runner: Any) -> None:
+    paths = runner.get("/openapi.json").json()["paths"]
+    headers = {each["name"]: each["schema"] for each in paths["/run/upper"]["post"]["parameters"]}
+    assert headers["Task-Attempt"] == {"type": "integer", "minimum": 1, "exclusiveMaximum": 2**31}
+    assert headers["Task-Id"]["pattern"] == "^[A-Za-z0-9._:-]{1,128}$"
+    [algorithm] = paths["/batch/{algorithm}"]["post"]["parameters"]
+    assert algorithm["schema"]["enum"] == ["paint", "upper"]
+
+
 def test_every_reference_of_the_document_leads_somewhere(runner: Any) -> None:
     document = runner.get("/openapi.json").json()
 
