@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from runnerlib.contract import FailureCode
+from taskqueue.tasks import DeadAnswer, Failed
+
 
 def test_sweep_takes_expired_tasks_and_leaves_the_others(run, open_table_queue, make_task, take_all, comes_nothing):
     async def scenario():
@@ -46,5 +49,24 @@ def test_sweep_leaves_what_somebody_has(run, open_table_queue, make_task, take_a
             taken = await take_all(feed, 1)
             assert await queue.sweep(set(), time.time() + 60, 10) == []
             await queue.ack(taken)
+
+    run(scenario())
+
+
+def test_replayed_task_of_an_unknown_algorithm_gets_its_time_anew(run, open_pair, make_task):
+    async def scenario():
+        async with open_pair() as (queue, store):
+            await queue.publish([make_task("a", "nobody")])
+            swept = await queue.sweep(set(), time.time() + 1, 10)
+            await store.record([Failed(each, FailureCode.UNKNOWN_ALGORITHM, "nobody knows it") for each in swept])
+            await queue.ack(swept)
+            (letter,) = await store.dead_letters()
+            before_the_replay = time.time()
+            assert await queue.replay([letter.dead_id]) == [DeadAnswer.REPLAYED]
+            assert await queue.sweep(set(), before_the_replay, 10) == []
+            (counts,) = await store.counts()
+            assert counts.oldest_waiting_at >= before_the_replay
+            (again,) = await queue.sweep(set(), time.time() + 1, 10)
+            assert (again.id, again.attempt) == ("a", 2)
 
     run(scenario())

@@ -96,8 +96,9 @@ def _look(
 def _bounds(connection: Connection, walk: Walk[Any], before: int | None) -> tuple[int, int | None]:
     """The lowest and the highest key to look at; no highest: there is nothing."""
     key = walk.columns[0]
-    least, most = connection.execute(select(func.min(key), func.max(key))).one()
-    if most is None:
+    # two statements: SQLite takes either from the end of the table, but reads all of it for both
+    least, most = connection.scalar(select(func.min(key))), connection.scalar(select(func.max(key)))
+    if least is None or most is None:
         return 0, None
     top = most if before is None else min(most, before - 1)
     if walk.created_before is not None:
