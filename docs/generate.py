@@ -1,4 +1,5 @@
-"""Writes what the pages repeat from the code: settings.md, and the problem codes in http-interface.md.
+"""Writes what the pages repeat from the code: settings.md, and tables in http-interface.md and
+writing-a-runner.md.
 
 python docs/generate.py            writes them
 python docs/generate.py --check    ends with 1 when a page is not what would be written
@@ -26,7 +27,8 @@ from worker.settings import WorkerSettings
 _HERE = Path(__file__).parent
 SETTINGS = _HERE / "settings.md"
 HTTP_INTERFACE = _HERE / "http-interface.md"
-_BEGIN, _END = "<!-- problem codes, made by docs/generate.py -->\n", "<!-- end of the problem codes -->\n"
+WRITING_A_RUNNER = _HERE / "writing-a-runner.md"
+_BEGIN, _END = "<!-- made by docs/generate.py -->\n", "<!-- until here -->\n"
 
 _INTRODUCTION = """\
 <!-- Made by docs/generate.py from the settings classes: change those, then run it again. -->
@@ -71,14 +73,12 @@ def settings_page() -> str:
     return "\n".join(_lines())
 
 
-def with_problem_codes(page: str) -> str:
-    """http-interface.md with the present codes in their place."""
-    before, begin, rest = page.partition(_BEGIN)
+def with_table(page: Path, rows: Iterable[str]) -> str:
+    """The page with a fresh table in its marked place."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     _, end, after = rest.partition(_END)
-    assert begin and end, "the page has no place for the codes"
-    codes = sorted(ProblemCode, key=lambda code: code.status)
-    rows = [f"| {code.status} | `{code.value}` | {code.meaning} |\n" for code in codes]
-    return "".join([before, begin, "| status | code | |\n|---|---|---|\n", *rows, end, after])
+    assert begin and end, f"{page.name} has no place for the table"
+    return "".join([before, begin, *(f"{row}\n" for row in rows), end, after])
 
 
 def _lines() -> Iterator[str]:
@@ -93,9 +93,7 @@ def _lines() -> Iterator[str]:
     yield "\n## Commands\n\n`producer …`\n"
     yield from _command_table()
     yield "\n## Options of an adapter\n"
-    yield 'Keys of `OPTIONS = {"<algorithm>": {…}}` in `runner_adapter.py`, a plain literal. From outside each is'
-    yield "overridden by `OPTION_<ALGORITHM>_<KEY>`, for example `OPTION_UPPER_TIMEOUT_SECONDS=5`.\n"
-    yield from _option_table()
+    yield "`OPTIONS` and `OPTION_<ALGORITHM>_<KEY>`: [writing-a-runner.md](writing-a-runner.md#options)."
     yield ""
 
 
@@ -119,6 +117,13 @@ def _command_table() -> Iterator[str]:
             if parameter.envvar and parameter.envvar not in told:
                 told.add(parameter.envvar)
                 yield f"| `{parameter.envvar}` | {_value(parameter.default)} | {parameter.help} |"
+
+
+def _problem_table() -> Iterator[str]:
+    yield "| status | code | |"
+    yield "|---|---|---|"
+    for code in sorted(ProblemCode, key=lambda code: code.status):
+        yield f"| {code.status} | `{code.value}` | {code.meaning} |"
 
 
 def _option_table() -> Iterator[str]:
@@ -166,7 +171,8 @@ def _bounds(metadata: Iterable[object]) -> str:
 def main(arguments: list[str]) -> int:
     fresh = {
         SETTINGS: settings_page(),
-        HTTP_INTERFACE: with_problem_codes(HTTP_INTERFACE.read_text(encoding="utf-8")),
+        HTTP_INTERFACE: with_table(HTTP_INTERFACE, _problem_table()),
+        WRITING_A_RUNNER: with_table(WRITING_A_RUNNER, _option_table()),
     }
     stale = [page for page, text in fresh.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from documents import ROOT
+from documents import ROOT, Block
 from environments import until
 from servers.processes import free_port
 
@@ -52,10 +52,8 @@ class Clone:
 
     def run(self, command: str) -> tuple[int, str]:
         """Exit code and output of one command line."""
-        for name, port in _PORTS.items():
-            command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self.ports[name]}")
         done = subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", self._as_run(command)],
             cwd=self.where,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -64,6 +62,19 @@ class Clone:
             timeout=_COMMAND_SECONDS,
         )
         return done.returncode, self._as_written(done.stdout.decode())
+
+    def write(self, block: Block) -> None:
+        """Saves a file that a page shows, or changes it as the page says."""
+        path = self.folder / block.file
+        path.parent.mkdir(exist_ok=True)
+        present = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.write_text(self._as_run(block.written_into(present)), encoding="utf-8")
+
+    def _as_run(self, text: str) -> str:
+        """With the ports of this environment."""
+        for name, port in _PORTS.items():
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self.ports[name]}")
+        return text
 
     def _as_written(self, text: str) -> str:
         """With the ports of the pages."""

@@ -49,3 +49,15 @@ def test_every_block_is_tried_or_says_why_not(page: Path) -> None:
     for block in blocks(page):
         tried = block.language in ("sh", "console") or _is_adapter(block) or block.file
         assert tried or block.language in SHOWN or block.not_run, f"{block.place} is neither tried nor explained"
+
+
+def test_the_first_algorithm_is_two_changed_lines_of_what_worker_new_makes(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "worker", "new", "runner", "shout", "--runners", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    made = (tmp_path / "shout" / "runner_adapter.py").read_text(encoding="utf-8").splitlines()
+    [edited] = [
+        block.text.splitlines()
+        for block in blocks(ROOT / "docs" / "first-algorithm.md")
+        if block.file == "runners/shout/runner_adapter.py" and not block.is_part
+    ]
+    assert sum(before != after for before, after in zip(made, edited, strict=True)) == 2

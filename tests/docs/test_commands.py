@@ -67,17 +67,12 @@ def _follow(page: Path, clone: Any) -> None:
         if block.shown_by:
             until(lambda text=block.text: keeps_promise(text, clone.log(), whole=False), _why(block, clone.log()), 60)
         elif block.file:
-            _write(block, clone.folder / block.file)
+            clone.write(block)
             patience = _TAKES_OVER_SECONDS
         elif _is_run(block):
             for command in commands(block):
                 _do(command, block, clone, patience)
                 patience = 0.0
-
-
-def _write(block: Block, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(block.written_into(path.read_text(encoding="utf-8") if path.exists() else ""), encoding="utf-8")
 
 
 def _do(command: Command, block: Block, clone: Any, patience_seconds: float) -> None:
