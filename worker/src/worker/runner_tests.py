@@ -15,7 +15,8 @@ from worker.state_file import data_folder_owned
 
 _TOOLS = ("pytest",)
 #: A pytest configuration or conftest.py further up is not the author's.
-_PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "--confcutdir", ".", "-p", "no:cacheprovider")
+#: Needs the runner's own Python before, and its folder as the current one.
+PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "--confcutdir", ".", "-p", "no:cacheprovider")
 
 
 async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
@@ -33,7 +34,7 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
 
 
 async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
-    async with start_child([str(python), *_PYTEST], folder=runner.path, environment=inherited_environment()) as child:
+    async with start_child([str(python), *PYTEST], folder=runner.path, environment=inherited_environment()) as child:
         async for line in child.lines():
             output.line(runner.name, line)
         return await child.wait() == 0

@@ -1,0 +1,36 @@
+"""Which runners an environment has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from worker.errors import NoRunners
+from worker.runners import RunnerFolder
+from worker.selection import select
+from worker.settings import WorkerSettings
+
+MakeRunner = Callable[..., RunnerFolder]
+
+
+def test_none_of_a_runner_is_started_at_scale_0_and_new_ones_join(tmp_path: Path, make_runner: MakeRunner) -> None:
+    for name in ("nlp", "text"):
+        make_runner(name)
+    selection = select(WorkerSettings(runners_folder=tmp_path / "runners", scale="nlp=0,text=2"), [])
+    assert [(runner.name, runner.position) for runner in selection.runners()] == [("text", 1)]
+    assert (selection.count("text"), selection.count("shout")) == (2, 1)
+    make_runner("shout")
+    assert [runner.name for runner in selection.runners()] == ["shout", "text"]
+
+
+def test_only_some_stay_the_only_ones(tmp_path: Path, make_runner: MakeRunner) -> None:
+    make_runner("text")
+    selection = select(WorkerSettings(runners_folder=tmp_path / "runners"), ["text"])
+    make_runner("shout")
+    assert [runner.name for runner in selection.runners()] == ["text"]
+
+
+def test_misspelt_name_in_the_scale_is_told_with_the_near_one(tmp_path: Path, make_runner: MakeRunner) -> None:
+    make_runner("text")
+    with pytest.raises(NoRunners, match="no runner called 'txt'; there are: text"):
+        select(WorkerSettings(runners_folder=tmp_path / "runners", scale="txt=2"), [])
