@@ -13,18 +13,21 @@ import pika
 import pytest
 from environments import Production
 
-from producer import TaskClient
+from producer import DeadLetterFilter, TaskClient
 from producer.client import GatewayClient
 from producer.errors import (
     BrokerUnreachable,
     GatewayUnreachable,
     NoGateway,
+    NotAllSent,
     NotFinished,
     Refused,
     SomeRefused,
     TaskFailed,
 )
-from runnerlib.contract import TaskState, TaskView
+from producer.transport import Transport
+from runnerlib.contract import FailureCode, TaskState, TaskView
+from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.link import Link
 from taskqueue.rabbitmq.queue import open_rabbitmq
@@ -115,6 +118,86 @@ def test_refused_ones_of_many_are_told_by_position_and_the_others_are_queued(gat
     rows = gateway.run(gateway.store.lookup([some.value.ids[0], "mine"]))
     assert len(rows) == 2
     assert rows["mine"].expires_at is not None
+
+
+def test_many_tasks_that_break_off_tell_what_is_queued(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
+    published, usual = [], gateway.queue.publish
+
+    async def twice(tasks: Any) -> Any:
+        published.append(len(tasks))
+        if len(published) > 2:
+            raise QueueUnavailable("disk is full")
+        return await usual(tasks)
+
+    monkeypatch.setattr(gateway.queue, "publish", twice)
+    tasks: list[Any] = [("upper", {"text": str(n)}) for n in range(2_500)]
+    tasks[7] = ("upper", {})
+    with TaskClient(gateway.url, patience_seconds=0.1) as impatient, pytest.raises(NotAllSent) as broken:
+        impatient.submit_many(tasks)
+    error = broken.value
+    assert "Until then 1999 tasks were queued; whether 500 more were is not known" in str(error)
+    assert isinstance(error.__cause__, Refused) and error.__cause__.code == "queue_unavailable"
+    assert (len(error.ids), len(error.accepted_ids), min(error.unsure), [*error.refused]) == (2_500, 1_999, 2_000, [7])
+    assert len(gateway.run(gateway.store.lookup(error.ids))) == 1_999
+    monkeypatch.setattr(gateway.queue, "publish", usual)
+    rest = [p for p in range(2_500) if p not in error.accepted and p not in error.refused]
+    messages = [{"algorithm": "upper", "payload": tasks[p][1], "id": error.ids[p]} for p in rest]
+    assert client.submit_many(messages) == [error.ids[p] for p in rest]
+    assert len(gateway.run(gateway.store.lookup(error.ids))) == 2_499
+
+
+def test_many_are_waited_for_by_few_questions(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
+    asked, usual = [], Transport.ask
+
+    def counted(self: Transport, method: str, path: str, *more: Any, **options: Any) -> Any:
+        asked.append((method, path))
+        return usual(self, method, path, *more, **options)
+
+    monkeypatch.setattr(Transport, "ask", counted)
+    ids = client.submit_many([("anything", n) for n in range(250)])
+    for number in range(250):
+        gateway.succeed("anything", b"%d" % number)
+    asked.clear()
+    assert [view.result for view in client.wait_many(ids, 20)] == [*range(250)]
+    assert asked == [("POST", "/tasks/lookup")] * 3
+
+
+def test_one_of_many_that_has_not_ended_or_is_unknown_is_told(gateway: Any, client: TaskClient) -> None:
+    ids = client.submit_many([("upper", {"text": "a"}), ("anything", 1)])
+    gateway.succeed("anything", b"1")
+    with pytest.raises(NotFinished, match=f"task {ids[0]} is queued after") as late:
+        client.wait_many(ids, 0.3)
+    assert late.value.view is not None
+    with pytest.raises(Refused, match="no task 'nobody'"):
+        client.wait_many([ids[1], "nobody"], 5)
+    ending = threading.Timer(0.3, gateway.succeed, args=("upper", b'"A"'))
+    ending.start()
+    assert [view.result for view in client.wait_many(ids, 20)] == ["A", 1]
+    ending.join()
+
+
+def test_failed_tasks_are_listed_replayed_and_discarded(gateway: Any, client: TaskClient) -> None:
+    ids = client.submit_many([("upper", {"text": "a"})] * 3)
+    for _ in ids:
+        gateway.fail("upper", "too small")
+    third, second, first = client.dead_letters(DeadLetterFilter(algorithm="upper", codes=[FailureCode.HANDLER_ERROR]))
+    assert [letter.task_id for letter in (first, second, third)] == ids
+    assert [task.id for task in client.tasks(states=[TaskState.FAILED], limit=2)] == [ids[2], ids[1]]
+    assert client.replay(first.dead_id).state is TaskState.QUEUED
+    with pytest.raises(Refused) as again:
+        client.replay(first.dead_id)
+    assert (again.value.status, again.value.code) == (409, "already_replayed")
+    assert client.discard(second.dead_id).discarded_at is not None
+    done = client.discard_many([second.dead_id, third.dead_id])
+    assert (done.done, [(one.dead_id, one.code) for one in done.skipped]) == (
+        1,
+        [(second.dead_id, "already_discarded")],
+    )
+    assert client.dead_letters() == []
+    assert client.replay_many(DeadLetterFilter()).done == 0
+    gateway.succeed("upper", b'"A"')
+    assert client.result(ids[0], 10) == "A"
+    assert client.get(ids[0]).replays == 1
 
 
 def test_many_threads_share_one_client(gateway: Any, client: TaskClient) -> None:

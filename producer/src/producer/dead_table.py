@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -37,12 +36,8 @@ def dead_table(letters: Sequence[DeadLetterView]) -> Table:
     return table
 
 
-def dead_letter(letter: DeadLetterDetail) -> Group:
-    """All of one: why, each attempt, the traceback, and the message as it came."""
-    return Group(*_parts(letter))
-
-
-def _parts(letter: DeadLetterDetail) -> Iterator[RenderableType]:
+def dead_letter(letter: DeadLetterDetail) -> Iterator[Text | Table]:
+    """All of one, piece by piece: why, each attempt, the traceback, and the message as it came."""
     algorithm = one_line(letter.algorithm) or "no algorithm"
     yield Text(f"dead letter {letter.dead_id}: task {one_line(letter.task_id, 128)} ({algorithm})", style="bold")
     yield Text(f"failed at {_time(letter.created_at)} with {letter.code.value}: {printable(letter.message)}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import until
 
 from producer.algorithm_table import fields
-from producer.commands.ending import BAD_INPUT, FAILED, NO_GATEWAY, NOT_FINISHED
+from producer.commands.ending import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
 from producer.payload_argument import BadPayload, read_payload
+from taskqueue.tasks import Cancelled, Placement
 
 
 def in_background(function: Any, *arguments: Any) -> threading.Thread:
@@ -156,3 +159,93 @@ def test_gateway_module_names_worker_up() -> None:
         [sys.executable, "-m", "producer.gateway"], capture_output=True, text=True, timeout=30, check=False, env={}
     )
     assert (done.returncode, "worker up" in done.stderr) == (2, True)
+
+
+def test_several_results_are_lines_of_json(gateway: Any, call: Any) -> None:
+    for task_id in ("a", "b", "c"):
+        call("send", "upper", '{"text": "a"}', "--id", task_id)
+    gateway.succeed("upper", b'"A"')
+    gateway.fail("upper", "no")
+    several = call("result", "a", "b", "c", "nobody")
+    assert several.exit_code == BAD_INPUT
+    assert [json.loads(line) for line in several.stdout.splitlines()] == [
+        {"id": "a", "state": "succeeded", "result": "A"},
+        {"id": "b", "state": "failed", "error": {"code": "handler_error", "message": "no"}},
+        {"id": "c", "state": "queued"},
+    ]
+    assert call("result", "a", "b", "c").exit_code == FAILED
+    assert call("result", "a", "c").exit_code == NOT_FINISHED
+    assert json.loads(call("result", "a", "--json").stdout)["result"] == "A"
+
+
+def test_several_are_cancelled_and_each_is_told(gateway: Any, call: Any) -> None:
+    for task_id in ("a", "b"):
+        call("send", "upper", '{"text": "a"}', "--id", task_id)
+    running = gateway.take("upper")
+    gateway.run(gateway.store.place([(running, Placement(running.id, 1, "text-1", "boot"))]))
+    done = call("cancel", "a", "b")
+    assert done.exit_code == 0
+    assert done.stderr == "task a is running; its runner is being asked to stop\ntask b is cancelled\n"
+    assert call("cancel", "b").stderr == "task b is cancelled\n"
+    gateway.settle(Cancelled(running))
+    gateway.post("anything", 1, id="c")
+    gateway.succeed("anything", b"1")
+    late = call("cancel", "c", "a", "no spaces")
+    assert late.exit_code == BAD_INPUT
+    assert "The task 'c' has ended already: it is succeeded." in late.stderr
+    assert "task a is cancelled" in late.stderr
+
+
+def test_list_is_a_table_or_lines_of_json(gateway: Any, call: Any) -> None:
+    assert call("list").stderr == "there are no such tasks\n"
+    for algorithm, task_id in (("upper", "a"), ("anything", "b"), ("upper", "c")):
+        gateway.post(algorithm, {"text": "a"}, id=task_id)
+    gateway.fail("anything", "no [b]colours")
+    rows = call("list").stdout.splitlines()
+    assert [row.split()[0] for row in rows] == ["id", "c", "b", "a"]
+    assert "no [b]colours" in " ".join(rows)
+
+    def listed(*options: str) -> list[str]:
+        return [json.loads(line)["id"] for line in call("list", "--json", *options).stdout.splitlines()]
+
+    assert listed() == ["c", "b", "a"]
+    assert listed("--limit", "1") == ["c"]
+    assert listed("--algorithm", "upper") == ["c", "a"]
+    assert listed("--state", "failed", "--state", "running") == ["b"]
+
+
+def test_algorithms_as_lines_of_json(call: Any) -> None:
+    told = [json.loads(line) for line in call("algorithms", "--json").stdout.splitlines()]
+    assert sorted(one["name"] for one in told) == ["anything", "upper"]
+
+
+def test_task_that_waits_for_a_runner_says_so(gateway: Any, call: Any) -> None:
+    gateway.watch.catalogue.algorithms["upper"].runners.clear()
+    done = call("send", "upper", '{"text": "a"}', "--wait", "--timeout", "1", "--id", "mine")
+    assert done.exit_code == NOT_FINISHED
+    assert done.stderr.count("task mine waits: no runner offers 'upper' now") == 1
+    assert "is queued after 1 s (no runner offers 'upper' now" in done.stderr
+
+
+def test_task_that_expires_is_sent_with_its_time(gateway: Any, call: Any) -> None:
+    call("send", "upper", '{"text": "a"}', "--id", "mine", "--expires", "90")
+    row = gateway.run(gateway.store.get("mine"))
+    assert 80 < row.expires_at - row.created_at < 100
+
+
+def test_interrupted_wait_says_how_to_go_on(gateway: Any) -> None:
+    command = [sys.executable, "-m", "producer", "send", "upper", '{"text": "a"}', "--wait", "--id", "mine"]
+    process = subprocess.Popen(
+        [*command, "--gateway", gateway.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: gateway.get("/tasks/mine").status_code == 200, "the task is queued")
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out) == (INTERRUPTED, "")
+    assert told == (
+        "task mine goes on; fetch its result with: producer result mine --wait; or stop it with: producer cancel mine\n"
+    )

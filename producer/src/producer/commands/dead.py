@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from producer.client import GatewayClient
-from producer.commands.ending import FAILED, errors, explained, say, when_interrupted
+from producer.commands.ending import FAILED, errors, explained, say, show_all, when_interrupted
 from producer.commands.options import DEFAULT_GATEWAY, AlgorithmOption, AsJson, CodeOption, Gateway, Limit
 from producer.dead_filter import DeadLetterFilter
 from producer.dead_table import dead_letter, dead_table
@@ -63,7 +62,7 @@ def list_dead(
             for letter in found:
                 typer.echo(letter.model_dump_json())
         elif letters := list(found):
-            Console().print(dead_table(letters))
+            show_all([dead_table(letters)])
         else:
             say("there are no such dead letters")
 
@@ -80,7 +79,7 @@ def show(
         if as_json:
             typer.echo(letter.model_dump_json())
         else:
-            Console(highlight=False).print(dead_letter(letter))
+            show_all(dead_letter(letter))
 
 
 @dead.command()

@@ -7,6 +7,8 @@ from typing import IO
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from producer.errors import BadInput, GatewayUnreachable, Refused
 from producer.printable import printable
@@ -15,6 +17,8 @@ DONE, FAILED, BAD_INPUT, NOT_FINISHED, NO_GATEWAY, INTERRUPTED = 0, 1, 2, 3, 4, 
 
 #: Of several codes the first of these is told.
 _GRAVEST_FIRST = (NO_GATEWAY, BAD_INPUT, FAILED, NOT_FINISHED)
+#: Columns of a table that goes to a pipe or a file: nobody wants folded lines there.
+_PIPED_WIDTH = 200
 
 
 @contextmanager
@@ -61,6 +65,15 @@ def end_with(codes: Iterable[int]) -> None:
 
 def errors(file: IO[str] | None = None) -> Console:
     return Console(file=file or sys.stderr, highlight=False)
+
+
+def show_all(pieces: Iterable[Text | Table]) -> None:
+    """Writes to standard output; a line of text that is longer than the terminal stays one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPED_WIDTH)
+    for piece in pieces:
+        console.print(piece, soft_wrap=isinstance(piece, Text))
 
 
 def say(sentence: str) -> None:

@@ -5,7 +5,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from producer.algorithm_table import algorithm_table
 from producer.client import GatewayClient
@@ -18,6 +17,7 @@ from producer.commands.ending import (
     errors,
     explained,
     say,
+    show_all,
     when_interrupted,
 )
 from producer.commands.options import DEFAULT_GATEWAY, AlgorithmOption, AsJson, Gateway, Limit, TaskIds, Timeout, Wait
@@ -113,7 +113,7 @@ def list_tasks(
             for task in found:
                 typer.echo(task.model_dump_json(exclude_none=True))
         elif rows := list(found):
-            Console().print(task_table(rows))
+            show_all([task_table(rows)])
         else:
             say("there are no such tasks")
 
@@ -126,7 +126,7 @@ def algorithms(as_json: AsJson = False, gateway: Gateway = DEFAULT_GATEWAY) -> N
             for algorithm in found:
                 typer.echo(_line(algorithm))
         elif found:
-            Console().print(algorithm_table(found))
+            show_all([algorithm_table(found)])
         else:
             say("no runner has registered yet")
 

@@ -1,0 +1,38 @@
+"""What the package gives to programs."""
+
+import subprocess
+import sys
+
+import producer
+from producer import public
+
+NAMES = [
+    "BrokerUnreachable",
+    "DeadLetterFilter",
+    "GatewayClient",
+    "GatewayUnreachable",
+    "NoGateway",
+    "NotAllSent",
+    "NotFinished",
+    "ProducerError",
+    "Refused",
+    "SomeRefused",
+    "TaskClient",
+    "TaskFailed",
+]
+
+
+def test_public_names_are_these_and_all_are_there() -> None:
+    assert sorted(NAMES) == sorted(producer.__all__) == sorted(public.__all__)
+    assert all(getattr(producer, name) is getattr(public, name) for name in NAMES)
+
+
+def test_other_names_are_told_as_of_any_module() -> None:
+    assert not hasattr(producer, "no_such_name")
+
+
+def test_the_command_loads_no_broker_no_database_and_no_gateway() -> None:
+    unwanted = ("pika", "psycopg", "sqlalchemy", "fastapi", "jsonschema", "aiohttp")
+    check = f"import sys, producer.commands; print([name for name in {unwanted!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
