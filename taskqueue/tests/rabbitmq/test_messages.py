@@ -1,6 +1,7 @@
 """Tasks as AMQP messages, both ways."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,14 @@ def test_a_task_comes_out_as_it_went_in(read):
     assert (delivery.attempt, delivery.delivery_count, delivery.expires_at) == (1, 0, 1234.5)
     assert (delivery.reply_to, delivery.correlation_id, delivery.body) == ("answers", "c-1", outgoing.body)
     assert delivery.headers == {"message_id": "t-1"}
+
+
+def test_only_a_replayed_task_says_which_attempt_it_is(read):
+    task = NewTask("t-1", "upper", b"1", task_digest("upper", 1))
+    assert not new_message(task).properties.headers
+    replayed = new_message(replace(task, attempt=4))
+    assert replayed.properties.headers == {"attempt": 4}
+    assert read(received(replayed)).attempt == 4
 
 
 def test_a_message_above_the_brokers_limit_is_refused_before_it_is_sent():
