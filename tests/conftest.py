@@ -49,3 +49,8 @@ def delete() -> Callable[[Environment, str], int]:
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def fuzz_seconds(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fuzz-seconds"))
