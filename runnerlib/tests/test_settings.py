@@ -2,6 +2,7 @@
 
 import pytest
 
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import RunnerSettings, option_overrides
 
 
@@ -38,3 +39,17 @@ def test_a_discovery_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_options_override_options() -> None:
     assert option_overrides({"OPTION_X_BATCH": "2", "PATH": "/bin"}) == {"OPTION_X_BATCH": "2"}
+
+
+def test_what_may_be_fetched_is_read_once_and_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RunnerSettings().fetch_rules == FetchRules()
+    monkeypatch.setenv("FETCH_ALLOW_PRIVATE", "127.0.0.0/8, ::1")
+    monkeypatch.setenv("FETCH_PORTS", "8080")
+    monkeypatch.setenv("FETCH_MAX_BYTES", "7")
+    monkeypatch.setenv("FETCH_TIMEOUT_SECONDS", "0.5")
+    rules = RunnerSettings().fetch_rules
+    assert (rules.max_bytes, rules.timeout_seconds, rules.addresses.ports) == (7, 0.5, frozenset({8080}))
+    assert not rules.addresses.refuses_address("127.0.0.1")
+    monkeypatch.setenv("FETCH_PORTS", "http")
+    with pytest.raises(ValueError, match="'http' is not a port"):
+        RunnerSettings()

@@ -3,15 +3,28 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
+from runnerlib.fetching.addresses import read_networks, read_ports
+from runnerlib.fetching.rules import MEBIBYTE, FetchRules
 from runnerlib.service.settings import ServiceSettings
 
 
 def _alias(*names: str) -> AliasChoices:
     return AliasChoices(*names)
+
+
+def _checked_networks(text: str) -> str:
+    read_networks(text)
+    return text
+
+
+def _checked_ports(text: str) -> str:
+    read_ports(text)
+    return text
 
 
 class RunnerSettings(ServiceSettings):
@@ -38,6 +51,24 @@ class RunnerSettings(ServiceSettings):
         default=5, ge=0, le=3600, description="Time for a handler to notice a cancel before its process is killed."
     )
     device: str = Field(default="auto", description="What handlers get as `device`; auto: cpu.")
+    fetch_allow_private: Annotated[str, AfterValidator(_checked_networks)] = Field(
+        default="",
+        description="Networks that `fetch` may connect to although they are not public, at any port, "
+        "e.g. `127.0.0.0/8,10.1.0.0/16`.",
+    )
+    fetch_ports: Annotated[str, AfterValidator(_checked_ports)] = Field(
+        default="80,443", description="Ports of public addresses that `fetch` may connect to."
+    )
+    fetch_max_bytes: int = Field(
+        default=20 * MEBIBYTE, ge=1, description="Most bytes of one `fetch`, where the handler does not say."
+    )
+    fetch_timeout_seconds: float = Field(
+        default=15, gt=0, le=3600, description="Time for all of one `fetch`, where the handler does not say."
+    )
+
+    @property
+    def fetch_rules(self) -> FetchRules:
+        return FetchRules(self.fetch_allow_private, self.fetch_ports, self.fetch_max_bytes, self.fetch_timeout_seconds)
 
     @property
     def discovery(self) -> str:

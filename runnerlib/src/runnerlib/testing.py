@@ -1,6 +1,6 @@
 """For authors' tests: a task to hand in, a call as a sender makes it, and the real runner on a free port.
 
-from runnerlib.testing import FakeTask, assert_adapter_contract, call, serving
+from runnerlib.testing import FakeFetch, FakeTask, assert_adapter_contract, call, serving
 
 def test_countdown_reports():
     task = FakeTask()
@@ -10,6 +10,10 @@ def test_countdown_reports():
 def test_adapter():
     assert_adapter_contract("runner_adapter.py")          # hints, schemas, and the docstrings' examples
     assert call("runner_adapter.py", "upper", {"text": "a"}) == "A"
+
+def test_size_of_a_picture():
+    fetch = FakeFetch({"https://example.com/a.png": b"1234", "https://example.com/b.png": 404})
+    assert run_size("https://example.com/a.png", fetch=fetch) == 4
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +27,19 @@ from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
 from runnerlib.contract import strict_json
+from runnerlib.fetching.errors import FetchFailed, FetchRefused
+from runnerlib.fetching.fake import FakeFetch
+from runnerlib.fetching.limits import Fetched
 from runnerlib.served_runner import RunFailed, ServedRunner, serving
 
 __all__ = [
     "AdapterError",
     "BadResult",
+    "FakeFetch",
     "FakeTask",
+    "FetchFailed",
+    "FetchRefused",
+    "Fetched",
     "RunFailed",
     "ServedRunner",
     "TaskCancelled",

@@ -29,8 +29,8 @@ MISTAKES = {
     ),
     "misspelt provided name": (
         "def load_model(): ...\ndef run_x(a: int, *, modle): ...",
-        "run_x(): nobody provides 'modle'. Did you mean 'model'? Provided are task, device, logger, metrics, model; "
-        "write load_modle() to add it, or move it left of the * if callers send it",
+        "run_x(): nobody provides 'modle'. Did you mean 'model'? Provided are task, device, logger, metrics, fetch, "
+        "model; write load_modle() to add it, or move it left of the * if callers send it",
     ),
     "misspelt provided name with a default": (
         "def run_x(a: int, *, taks=None): ...",
@@ -41,9 +41,9 @@ MISTAKES = {
         "run_x(): nobody provides 'model'; load_model is imported, and only what the adapter itself defines counts: "
         "write `def load_model(): ...` that calls it",
     ),
-    "fetch": (
-        "def run_x(a: int, *, fetch): ...",
-        "run_x(): 'fetch' comes with an extra of runnerlib that is not there yet; use requests for now",
+    "misspelt fetch": (
+        "def run_x(a: int, *, fetsch): ...",
+        "run_x(): nobody provides 'fetsch'. Did you mean 'fetch'?",
     ),
     "a type that JSON cannot carry": (
         "class Image: ...\ndef run_x(image: Image): ...",
@@ -149,8 +149,8 @@ MISTAKES = {
     ),
     "a load that asks for what nobody has": (
         "def load_model(devise): ...\ndef run_x(a: int): ...",
-        "load_model(): nobody provides 'devise'. Did you mean 'device'? Provided are device, logger, metrics, model; "
-        "write load_devise() to add it",
+        "load_model(): nobody provides 'devise'. Did you mean 'device'? Provided are device, logger, metrics, fetch, "
+        "model; write load_devise() to add it",
     ),
     "a load with *args": ("def load_model(*args): ...\ndef run_x(a: int): ...", "load_model(): *args has no fields"),
     "a load of a name that is taken": (

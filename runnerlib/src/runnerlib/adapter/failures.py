@@ -11,6 +11,7 @@ from types import TracebackType
 from runnerlib.adapter.model import Options
 from runnerlib.adapter.results import BadResult
 from runnerlib.contract import FailureCode, RunError
+from runnerlib.fetching.errors import FetchRefused
 
 MAX_MESSAGE_BYTES = 4 * 1024
 MAX_TRACEBACK_BYTES = 16 * 1024
@@ -27,6 +28,9 @@ def classify(error: BaseException, options: Options) -> RunError:
     """Says what became of a run whose handler raised `error`: code, message, whether another attempt may help."""
     if isinstance(error, BadResult):
         return RunError(code=FailureCode.BAD_RESULT.value, message=_cut(str(error)), retryable=False)
+    if isinstance(error, FetchRefused):
+        # What the sender named cannot be had: its payload is at fault, not the handler.
+        return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=_cut(str(error)), retryable=False)
     return RunError(
         code=FailureCode.HANDLER_ERROR.value,
         message=message_of(error),

@@ -15,6 +15,8 @@ from runnerlib.adapter.resources import LoadError, in_loading_order, load
 from runnerlib.adapter.self_test import Rehearsal, SelfTest, SelfTestFailed
 from runnerlib.adapter.task import Task, TaskCancelled, TaskLike
 from runnerlib.adapter.twins import checked_list
+from runnerlib.fetching.fetch import Fetch
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.service.logs import get_logger
 
 __all__ = ["LoadError", "SelfTest", "SelfTestFailed", "Session", "Task", "TaskCancelled"]
@@ -48,12 +50,19 @@ class Session:
         *,
         metrics: Metrics | None = None,
         replacements: Mapping[str, Any] | None = None,
+        fetch_rules: FetchRules | None = None,
     ) -> None:
         self.adapter = adapter
         names = adapter.algorithms if algorithms is None else algorithms
         self.algorithms: dict[str, Algorithm] = {name: adapter.algorithms[name] for name in names}
         self.metrics = metrics or Metrics()
-        self._provided: dict[str, Any] = {"device": device, "metrics": self.metrics, **(replacements or {})}
+        fetch = Fetch(fetch_rules or FetchRules())
+        self._provided: dict[str, Any] = {
+            "device": device,
+            "metrics": self.metrics,
+            "fetch": fetch,
+            **(replacements or {}),
+        }
         self._log = get_logger(adapter.path.stem)
         self._calls: dict[str, _Call] = {}
         self._batch_calls: dict[str, _Call] = {}

@@ -14,9 +14,7 @@ from runnerlib.adapter.model import MISSING, Parameter
 from runnerlib.contract import near_names
 
 #: What the runner itself provides; every ``load_<thing>`` adds its thing.
-BUILT_IN_NAMES = ("task", "device", "logger", "metrics")
-#: Names that an extra will provide; naming one today is an error that says so.
-_NOT_YET = ("fetch",)
+BUILT_IN_NAMES = ("task", "device", "logger", "metrics", "fetch")
 
 _P = inspect.Parameter
 
@@ -106,8 +104,6 @@ def _wrong_kind(function: str, parameter: inspect.Parameter) -> str | None:
 def _unprovided(function: str, name: str, known: tuple[str, ...], imported: Iterable[str]) -> list[str]:
     if name in known:
         return []
-    if name in _NOT_YET:
-        return [f"{function}(): '{name}' comes with an extra of runnerlib that is not there yet; use requests for now"]
     if name in imported:
         return [
             f"{function}(): nobody provides '{name}'; load_{name} is imported, and only what the adapter itself "

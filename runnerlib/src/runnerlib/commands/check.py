@@ -7,10 +7,11 @@ from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
 
-def check(path: Path, device: str, *, self_test: bool) -> int:
+def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) -> int:
     """Prints one line for each algorithm. Raises AdapterError for mistakes; 1 when an example fails."""
     adapter = load_adapter(path, option_overrides())
     count = len(adapter.algorithms)
@@ -20,7 +21,7 @@ def check(path: Path, device: str, *, self_test: bool) -> int:
     for algorithm in adapter.algorithms.values():
         for note in algorithm.notes:
             print(f"note: {note}")
-    return _self_test(adapter, device) if self_test else 0
+    return _self_test(adapter, device, fetch_rules) if self_test else 0
 
 
 def _line(algorithm: Algorithm) -> str:
@@ -33,10 +34,10 @@ def _line(algorithm: Algorithm) -> str:
     return f"{algorithm.name}({fields}){returns}{told}  {algorithm.summary or '(no docstring)'}"
 
 
-def _self_test(adapter: Adapter, device: str) -> int:
+def _self_test(adapter: Adapter, device: str, fetch_rules: FetchRules) -> int:
     failed = False
     try:
-        with Session(adapter, device=device) as session:
+        with Session(adapter, device=device, fetch_rules=fetch_rules) as session:
             for name in adapter.algorithms:
                 try:
                     state = session.self_test(name).state

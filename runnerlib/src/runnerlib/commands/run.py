@@ -15,6 +15,7 @@ from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, Session
 from runnerlib.adapter.task import Task
 from runnerlib.contract import StrictJsonError, strict_json
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
 
@@ -22,7 +23,7 @@ class _Refused(Exception):
     """The call could not be made; the message says why."""
 
 
-def run(path: Path, device: str, name: str, payload: str) -> int:
+def run(path: Path, device: str, fetch_rules: FetchRules, name: str, payload: str) -> int:
     """Prints the result as JSON. Raises AdapterError for mistakes of the adapter; 1 when the call fails."""
     # What an author prints must not mix with the result.
     with contextlib.redirect_stdout(sys.stderr):
@@ -30,7 +31,8 @@ def run(path: Path, device: str, name: str, payload: str) -> int:
         try:
             algorithm = _algorithm(adapter, name)
             arguments = _arguments(algorithm, sys.stdin.read() if payload == "-" else payload)
-            result = _call(adapter, algorithm, arguments, device)
+            session = Session(adapter, [algorithm.name], device, fetch_rules=fetch_rules)
+            result = _call(session, algorithm, arguments)
         except (_Refused, LoadError, BadResult) as error:
             print(error, file=sys.stderr)
             return 1
@@ -80,8 +82,8 @@ def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
     return found
 
 
-def _call(adapter: Adapter, algorithm: Algorithm, arguments: dict[str, Any], device: str) -> bytes:
-    with Session(adapter, [algorithm.name], device) as session:
+def _call(session: Session, algorithm: Algorithm, arguments: dict[str, Any]) -> bytes:
+    with session:
         try:
             value = session.call_here(algorithm.name, arguments, Task("run", report=_show))
         except Exception as error:  # the author's code: whatever it raises is what this command is asked to show

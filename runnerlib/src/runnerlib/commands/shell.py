@@ -11,14 +11,15 @@ from typing import Any
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, Session
 from runnerlib.adapter.task import Task
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
 
-def shell(path: Path, device: str) -> int:
+def shell(path: Path, device: str, fetch_rules: FetchRules) -> int:
     """Loads everything, then reads lines until the end of input. Raises AdapterError."""
     adapter = load_adapter(path, option_overrides())
     try:
-        with Session(adapter, device=device) as session:
+        with Session(adapter, device=device, fetch_rules=fetch_rules) as session:
             names = {**vars(adapter.module), **filled(session)}
             code.interact(banner=_banner(session), local=names, exitmsg="")
     except LoadError as error:

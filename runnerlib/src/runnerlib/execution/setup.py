@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.run_table import Outcome, Run
 
 
@@ -16,6 +17,7 @@ class ProcessSetup:
     service: str
     log_level: str
     log_format: str
+    fetch_rules: FetchRules
     algorithms: tuple[str, ...] = ()
     is_async: bool = False
     watch_rss: bool = False

@@ -14,6 +14,7 @@ from typing import Any
 from runnerlib.adapter.errors import AdapterError
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.fetching.rules import FetchRules
 from runnerlib.frames import encode
 from runnerlib.process.async_calls import AsyncCalls
 from runnerlib.process.channel import Channel
@@ -49,7 +50,8 @@ def main(descriptor: int, parent: int) -> int:
 
 def _serve(channel: Channel, setup: dict[str, Any]) -> int:
     adapter = load_adapter(Path(setup["adapter"]), setup["overrides"])
-    with Session(adapter, setup["algorithms"], setup["device"]) as session:
+    fetch_rules = FetchRules(**setup["fetch_rules"])
+    with Session(adapter, setup["algorithms"], setup["device"], fetch_rules=fetch_rules) as session:
         if setup["is_async"]:
             asyncio.run(_serve_async(channel, session, setup))
         else:
