@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.printable import one_line, printable
+from producer.task_table import id_width
 from runnerlib.contract import DeadLetterDetail, DeadLetterView
 
 #: Of a message or a traceback that is shown; --json has all of it.
@@ -17,7 +18,8 @@ def dead_table(letters: Sequence[DeadLetterView]) -> Table:
     """One row for each. Texts of strangers are never read as markup."""
     table = _table()
     table.add_column("dead id", justify="right", no_wrap=True)
-    for column in ("task", "algorithm", "code"):
+    table.add_column("task", overflow="fold", min_width=id_width(letter.task_id for letter in letters))
+    for column in ("algorithm", "code"):
         table.add_column(column, overflow="fold")
     table.add_column("attempts", justify="right", no_wrap=True)
     table.add_column("failed at", no_wrap=True)

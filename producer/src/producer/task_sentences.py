@@ -16,6 +16,15 @@ def sentence(task: TaskView, waited_seconds: float = 0) -> str:
     return f"task {task.id} is {task.state.value}{waited}{why}; ask again with: producer result {task.id} --wait"
 
 
+def cancelled(task: TaskView) -> str:
+    """What a cancel did."""
+    if task.state is not TaskState.CANCELLED:
+        return f"task {task.id} is running; its runner is being asked to stop"
+    if not task.algorithm:
+        return f"nobody has seen a task {task.id} yet; should it come, it will not run"
+    return f"task {task.id} is cancelled"
+
+
 def doing(task: TaskView | TaskSummaryView) -> str:
     """What a task that has not ended is doing, or waits for."""
     if task.progress is not None and task.progress.message:

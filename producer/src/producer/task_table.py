@@ -1,6 +1,6 @@
 """``producer list``: tasks, one on each row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +9,8 @@ from producer.printable import one_line
 from producer.task_sentences import doing
 from runnerlib.contract import TaskState, TaskSummaryView
 
+#: Digits of an id that we chose, or of a UUID.
+_USUAL_ID = 36
 _STYLE = {
     TaskState.SUCCEEDED: "green",
     TaskState.FAILED: "red",
@@ -22,7 +24,7 @@ _STYLE = {
 def task_table(tasks: Sequence[TaskSummaryView]) -> Table:
     """Texts of strangers are never read as markup."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", overflow="fold", min_width=12)
+    table.add_column("id", overflow="fold", min_width=id_width(task.id for task in tasks))
     table.add_column("algorithm", overflow="fold")
     for column in ("state", "attempt", "created"):
         table.add_column(column, no_wrap=True)
@@ -37,6 +39,11 @@ def task_table(tasks: Sequence[TaskSummaryView]) -> Table:
             Text(_about(task)),
         )
     return table
+
+
+def id_width(ids: Iterable[str]) -> int:
+    """So wide that ids of the usual length can be copied in one piece."""
+    return min(_USUAL_ID, max(map(len, ids), default=0))
 
 
 def _about(task: TaskSummaryView) -> str:

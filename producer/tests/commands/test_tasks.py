@@ -187,6 +187,7 @@ def test_several_are_cancelled_and_each_is_told(gateway: Any, call: Any) -> None
     assert done.exit_code == 0
     assert done.stderr == "task a is running; its runner is being asked to stop\ntask b is cancelled\n"
     assert call("cancel", "b").stderr == "task b is cancelled\n"
+    assert call("cancel", "nobody").stderr == "nobody has seen a task nobody yet; should it come, it will not run\n"
     gateway.settle(Cancelled(running))
     gateway.post("anything", 1, id="c")
     gateway.succeed("anything", b"1")
@@ -231,6 +232,20 @@ def test_task_that_expires_is_sent_with_its_time(gateway: Any, call: Any) -> Non
     call("send", "upper", '{"text": "a"}', "--id", "mine", "--expires", "90")
     row = gateway.run(gateway.store.get("mine"))
     assert 80 < row.expires_at - row.created_at < 100
+
+
+def test_reader_that_has_seen_enough_is_no_error(gateway: Any) -> None:
+    for number in range(3):
+        gateway.post("anything", "x" * 10_000, id=f"t{number}")
+        gateway.fail("anything", "y" * 1_000)
+    command = [sys.executable, "-m", "producer", "dead", "list", "--json", "--gateway", gateway.url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(30) in (0, 1)
+    assert "Traceback" not in told and "Exception" not in told
 
 
 def test_interrupted_wait_says_how_to_go_on(gateway: Any) -> None:

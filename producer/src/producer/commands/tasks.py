@@ -23,7 +23,7 @@ from producer.commands.ending import (
 from producer.commands.options import DEFAULT_GATEWAY, AlgorithmOption, AsJson, Gateway, Limit, TaskIds, Timeout, Wait
 from producer.errors import Refused
 from producer.payload_argument import read_payload
-from producer.task_sentences import outcome, sentence
+from producer.task_sentences import cancelled, outcome, sentence
 from producer.task_table import task_table
 from producer.waiting import wait_with_progress
 from runnerlib.contract import TaskState, TaskView, new_task_id
@@ -94,8 +94,7 @@ def cancel(ids: TaskIds, gateway: Gateway = DEFAULT_GATEWAY) -> None:
                 say(str(error))
                 codes.append(code_of(error))
             else:
-                is_done = task.state is TaskState.CANCELLED
-                say(f"task {task_id} {'is cancelled' if is_done else 'is running; its runner is being asked to stop'}")
+                say(cancelled(task))
         end_with(codes)
 
 
