@@ -9,20 +9,35 @@ import textwrap
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from worker.environments import Report
+from worker.errors import EnvironmentBroken
 from worker.output import Output
-from worker.plan import MARK
+from worker.plan import MARK, Layout
 from worker.processes import ProcessPlan
 from worker.runners import RunnerFolder
+from worker.settings import WorkerSettings
 
-#: Answers /healthz/ready like a service of ours, stops on SIGTERM, and does what its arguments say.
+#: Answers /healthz/ready like a service of ours, stops on SIGTERM, and does what its arguments say; as a runner, what
+#: words in its adapter say: "broken" fails the check, "hopeless" the start, "unready" cannot load, "slow" stops late.
 SERVICE = """
 import http.server, os, signal, subprocess, sys, time
 mode = sys.argv[1] if len(sys.argv) > 1 else ""
+adapter = open(os.environ["RUNNER_ADAPTER"]).read() if "RUNNER_ADAPTER" in os.environ else ""
+if "check" in sys.argv:
+    if "endless check" in adapter:
+        time.sleep(600)
+    print("runner_adapter.py, line 1: a mistake" if "broken" in adapter else "1 algorithm")
+    sys.exit("broken" in adapter)
+if "hopeless" in adapter:
+    print("run_x(): parameter 'y' has no type hint")
+    sys.exit(3)
 print("hello from", os.getpid(), flush=True)
 if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -32,20 +47,72 @@ if mode == "parent":
 if mode == "endless start":
     time.sleep(600)
 if mode == "polite":
-    signal.signal(signal.SIGTERM, lambda *_: (print("goodbye", flush=True), os._exit(0)))
+    seconds = 1 if "slow" in adapter else 0
+    def stop(*_):
+        time.sleep(seconds)
+        print("goodbye", os.getpid(), flush=True)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, stop)
 if mode.startswith("exit"):
     sys.exit(int(mode[4:]))
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(503 if "unready" in adapter else 200)
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(b'{"reasons": {"worker processes": "load_model() failed"}}' if "unready" in adapter else b"{}")
     def log_message(self, *words):
         pass
 
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
+
+
+class OurPython:
+    """Saves the making of a virtual environment; knows one runner whose requirements are wrong."""
+
+    async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
+        if runner.name == "wrong":
+            raise EnvironmentBroken("requirements.txt could not be installed:\n    no such package")
+        return Path(sys.executable)
+
+    def path(self, runner: RunnerFolder) -> Path:
+        return Path(sys.executable)
+
+    def remove_older(self, name: str, pythons: list[Path]) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class StandIns(Layout):
+    """The real layout with small services in place of the real ones."""
+
+    script: Path = Path()
+    mode: str = "polite"
+    core_mode: str = "polite"
+
+    def discovery(self) -> ProcessPlan:
+        return self._stand_in(super().discovery(), self.mode)
+
+    def core(self) -> ProcessPlan:
+        return replace(self._stand_in(super().core(), self.core_mode), first_delay_seconds=0.01)
+
+    def controller(self) -> ProcessPlan:
+        return self._stand_in(super().controller(), self.mode)
+
+    def gateway(self) -> ProcessPlan:
+        return self._stand_in(super().gateway(), self.mode)
+
+    def runner(self, *words: Any) -> ProcessPlan:
+        return self._stand_in(super().runner(*words), self.mode)
+
+    def _stand_in(self, plan: ProcessPlan, mode: str) -> ProcessPlan:
+        return replace(plan, command=(sys.executable, str(self.script), mode))
+
+
+@pytest.fixture
+def our_python() -> OurPython:
+    return OurPython()
 
 
 @pytest.fixture
@@ -169,3 +236,18 @@ def marked_processes(tmp_path: Path) -> Iterator[Callable[[Path], list[psutil.Pr
     for process in left:
         process.kill()
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def layout(
+    tmp_path: Path, service_plan: Callable[..., ProcessPlan], free_port: Callable[[], int], marked_processes: object
+) -> StandIns:
+    settings = WorkerSettings(
+        discovery_port=free_port(),
+        gateway_port=free_port(),
+        controller_port=free_port(),
+        runner_ports_start=free_port(),
+        grace_seconds=5,
+    )
+    script = Path(service_plan().command[1])
+    return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script=script)

@@ -5,106 +5,49 @@ import io
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from worker.environments import Report
-from worker.errors import AlreadyRunning, EnvironmentBroken, PortTaken, StartFailed
+from worker.edition_maker import Interpreters
+from worker.errors import AlreadyRunning, PortTaken, StartFailed
 from worker.interrupt import Interrupted, run_environment
 from worker.output import Output
 from worker.plan import Layout
 from worker.ports import is_free
-from worker.processes import ProcessPlan
 from worker.runners import RunnerFolder
 from worker.selection import Selection
-from worker.settings import WorkerSettings
 from worker.state_file import read_state
 from worker.up import Environment
 
 Until = Callable[..., object]
-
-
-class OurPython:
-    """Saves the making of a virtual environment; knows one runner whose requirements are wrong."""
-
-    async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
-        if runner.name == "wrong":
-            raise EnvironmentBroken("requirements.txt could not be installed:\n    no such package")
-        return Path(sys.executable)
-
-    def path(self, runner: RunnerFolder) -> Path:
-        return Path(sys.executable)
-
-    def remove_older(self, name: str, pythons: list[Path]) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class StandIns(Layout):
-    """The real layout with small services in place of the real ones."""
-
-    script: Path = Path()
-    mode: str = "polite"
-    core_mode: str = "polite"
-
-    def discovery(self) -> ProcessPlan:
-        return self._stand_in(super().discovery(), self.mode)
-
-    def core(self) -> ProcessPlan:
-        return replace(self._stand_in(super().core(), self.core_mode), first_delay_seconds=0.01)
-
-    def controller(self) -> ProcessPlan:
-        return self._stand_in(super().controller(), self.mode)
-
-    def gateway(self) -> ProcessPlan:
-        return self._stand_in(super().gateway(), self.mode)
-
-    def runner(self, *words: Any) -> ProcessPlan:
-        return self._stand_in(super().runner(*words), self.mode)
-
-    def _stand_in(self, plan: ProcessPlan, mode: str) -> ProcessPlan:
-        return replace(plan, command=(sys.executable, str(self.script), mode))
+EnvironmentOf = Callable[..., Environment]
 
 
 @pytest.fixture
-def layout(
-    tmp_path: Path, service_plan: Callable[..., ProcessPlan], free_port: Callable[[], int], marked_processes: object
-) -> StandIns:
-    settings = WorkerSettings(
-        discovery_port=free_port(),
-        gateway_port=free_port(),
-        controller_port=free_port(),
-        runner_ports_start=free_port(),
-        grace_seconds=5,
-    )
-    script = Path(service_plan().command[1])
-    return StandIns(settings, tmp_path / "data", "pretty", dict(os.environ), script=script)
+def environment_of(output: Output, our_python: Interpreters) -> EnvironmentOf:
+    """With these runners alone, whose folders are there."""
 
+    async def always(discovery: str, host: str, boot: str) -> bool:
+        return True
 
-def _environment(layout: Layout, runners: list[RunnerFolder], output: Output) -> Environment:
-    """With these runners alone; `runners` has made their folders."""
-    selection = Selection(layout.data.parent / "runners", frozenset(runner.name for runner in runners), {})
-    return Environment(layout, selection, OurPython(), output, registered=_always)
+    def make(layout: Layout, runners: Sequence[RunnerFolder] = ()) -> Environment:
+        selection = Selection(layout.data.parent / "runners", frozenset(runner.name for runner in runners), {})
+        return Environment(layout, selection, our_python, output, registered=always)
 
-
-async def _always(discovery: str, host: str, boot: str) -> bool:
-    return True
+    return make
 
 
 def test_core_starts_before_the_runners_and_stops_after_them(
-    layout: StandIns,
+    layout: Layout,
     make_runner: Callable[..., RunnerFolder],
-    output: Output,
+    environment_of: EnvironmentOf,
     terminal: io.StringIO,
     until_async: Until,
 ) -> None:
     async def scenario() -> None:
-        async with _environment(layout, [make_runner("text")], output):
+        async with environment_of(layout, [make_runner("text")]):
             state = read_state(layout.data)
             assert state.pid == os.getpid()
             assert state.runners["text"].processes[0].url == layout.url(layout.settings.runner_ports_start)
@@ -117,15 +60,15 @@ def test_core_starts_before_the_runners_and_stops_after_them(
 
 
 def test_controller_and_gateway_of_a_broker_start_before_the_runners_and_stop_after_them(
-    layout: StandIns,
+    layout: Layout,
     make_runner: Callable[..., RunnerFolder],
-    output: Output,
+    environment_of: EnvironmentOf,
     terminal: io.StringIO,
     until_async: Until,
 ) -> None:
     async def scenario() -> None:
         with_broker = replace(layout, queue_url="amqp://me:hush@broker/")
-        async with _environment(with_broker, [make_runner("text")], output):
+        async with environment_of(with_broker, [make_runner("text")]):
             assert "hush" not in (layout.data / "environment.json").read_text()
             await until_async(lambda: "text is ready" in terminal.getvalue())
 
@@ -137,11 +80,11 @@ def test_controller_and_gateway_of_a_broker_start_before_the_runners_and_stop_af
 
 
 def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(
-    layout: StandIns, make_runner: Callable[..., RunnerFolder], output: Output, terminal: io.StringIO
+    layout: Layout, make_runner: Callable[..., RunnerFolder], environment_of: EnvironmentOf, terminal: io.StringIO
 ) -> None:
     async def scenario() -> None:
         runners = [make_runner("text"), make_runner("wrong", position=1)]
-        async with _environment(layout, runners, output) as environment:
+        async with environment_of(layout, runners) as environment:
             assert [runner.plan.name for runner in environment.runners] == ["text"]
             assert list(environment.broken) == ["wrong"]
 
@@ -150,7 +93,7 @@ def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(
 
 
 def test_taken_port_is_told_before_anything_starts(
-    layout: StandIns, make_runner: Callable[..., RunnerFolder], output: Output, terminal: io.StringIO
+    layout: Layout, make_runner: Callable[..., RunnerFolder], environment_of: EnvironmentOf, terminal: io.StringIO
 ) -> None:
     async def scenario() -> None:
         port = layout.settings.runner_ports_start
@@ -158,7 +101,7 @@ def test_taken_port_is_told_before_anything_starts(
             socket.create_server(("127.0.0.1", port)),
             pytest.raises(PortTaken, match=f"runner text needs port {port}.*RUNNER_PORTS_START"),
         ):
-            async with _environment(layout, [make_runner("text")], output):
+            async with environment_of(layout, [make_runner("text")]):
                 pass
 
     asyncio.run(scenario())
@@ -166,13 +109,13 @@ def test_taken_port_is_told_before_anything_starts(
 
 
 def test_ports_of_a_worker_that_was_just_killed_are_waited_for(
-    layout: StandIns, output: Output, terminal: io.StringIO, until_async: Until
+    layout: Layout, environment_of: EnvironmentOf, terminal: io.StringIO, until_async: Until
 ) -> None:
     async def scenario() -> None:
         leftover = await asyncio.create_subprocess_exec(*layout.core().command, env=layout.core().environment)
         await until_async(lambda: not is_free("127.0.0.1", layout.settings.gateway_port))
         asyncio.get_running_loop().call_later(0.5, leftover.terminate)
-        async with _environment(layout, [], output):
+        async with environment_of(layout):
             pass
         await leftover.wait()
 
@@ -181,12 +124,12 @@ def test_ports_of_a_worker_that_was_just_killed_are_waited_for(
 
 
 def test_core_that_does_not_start_stops_everything(
-    layout: StandIns, make_runner: Callable[..., RunnerFolder], output: Output, terminal: io.StringIO
+    layout: Layout, make_runner: Callable[..., RunnerFolder], environment_of: EnvironmentOf, terminal: io.StringIO
 ) -> None:
     async def scenario() -> None:
         broken = replace(layout, core_mode="exit1")
         with pytest.raises(StartFailed, match="core does not stay alive"):
-            async with _environment(broken, [make_runner("text")], output):
+            async with environment_of(broken, [make_runner("text")]):
                 pass
 
     asyncio.run(scenario())
@@ -194,31 +137,37 @@ def test_core_that_does_not_start_stops_everything(
 
 
 def test_second_worker_on_the_same_data_is_refused(
-    layout: StandIns, make_runner: Callable[..., RunnerFolder], output: Output
+    layout: Layout, make_runner: Callable[..., RunnerFolder], environment_of: EnvironmentOf
 ) -> None:
     async def scenario() -> None:
-        async with _environment(layout, [], output):
+        async with environment_of(layout):
             with pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"):
-                async with _environment(layout, [], output):
+                async with environment_of(layout):
                     pass
             assert read_state(layout.data).pid == os.getpid()
 
     asyncio.run(scenario())
 
 
-def test_one_interrupt_stops_cleanly(layout: StandIns, output: Output, terminal: io.StringIO) -> None:
+def test_one_interrupt_stops_cleanly(
+    layout: Layout, output: Output, environment_of: EnvironmentOf, terminal: io.StringIO
+) -> None:
     async def body(environment: Environment) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.Event().wait()
 
     with pytest.raises(Interrupted) as stopped:
-        asyncio.run(run_environment(_environment(layout, [], output), body, output))
+        asyncio.run(run_environment(environment_of(layout), body, output))
     assert stopped.value.exit_code == 0
     assert terminal.getvalue().count("goodbye") == 2
 
 
 def test_two_interrupts_kill(
-    layout: StandIns, output: Output, make_runner: Callable[..., RunnerFolder], terminal: io.StringIO
+    layout: Layout,
+    output: Output,
+    environment_of: EnvironmentOf,
+    make_runner: Callable[..., RunnerFolder],
+    terminal: io.StringIO,
 ) -> None:
     async def body(environment: Environment) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -226,20 +175,22 @@ def test_two_interrupts_kill(
         await asyncio.Event().wait()
 
     stubborn = replace(layout, mode="stubborn", core_mode="stubborn")
-    environment = _environment(stubborn, [make_runner("text")], output)
+    environment = environment_of(stubborn, [make_runner("text")])
     with pytest.raises(Interrupted) as stopped:
         asyncio.run(asyncio.wait_for(run_environment(environment, body, output), 20))
     assert stopped.value.exit_code == 130
     assert "did not stop" not in terminal.getvalue()
 
 
-def test_interrupt_during_the_start_undoes_it(layout: StandIns, output: Output, terminal: io.StringIO) -> None:
+def test_interrupt_during_the_start_undoes_it(
+    layout: Layout, output: Output, environment_of: EnvironmentOf, terminal: io.StringIO
+) -> None:
     async def body(environment: Environment) -> None:
         pytest.fail("the start was interrupted")
 
     async def scenario() -> None:
         asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), signal.SIGINT)
-        environment = _environment(replace(layout, core_mode="endless start"), [], output)
+        environment = environment_of(replace(layout, core_mode="endless start"))
         await run_environment(environment, body, output)
 
     with pytest.raises(Interrupted):

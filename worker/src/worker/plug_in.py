@@ -30,7 +30,7 @@ async def follow_changes(folder: Path, look: Callable[[], Awaitable[None]], outp
             async with contextlib.aclosing(notices(folder)) as changes:
                 async for _ in changes:
                     await _look(look, output)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: what the watching library does not name
             if not told and folder.is_dir():  # noqa: ASYNC240 - one look at one folder
                 told = True
                 output.say(f"the system does not tell of changes in {folder} ({error}); it is looked at each second")
@@ -57,10 +57,13 @@ async def notices(folder: Path) -> AsyncGenerator[None, None]:
 
 def matters(folder: Path, change: Change, path: str) -> bool:
     """Whether such a change can change a runner. Folders come and go as a whole, without a word about their files."""
-    *places, name = Path(os.path.relpath(path, folder)).parts
-    if any(is_ignored_folder(place) for place in (*places, name)):
+    parts = Path(os.path.relpath(path, folder)).parts
+    if any(is_ignored_folder(part) for part in parts):
         return False
-    return is_code(name) or change is Change.deleted or (change is Change.added and Path(path).is_dir())
+    # No parts: the folder of runners itself.
+    return (
+        not parts or is_code(parts[-1]) or change is Change.deleted or (change is Change.added and Path(path).is_dir())
+    )
 
 
 def _identity(folder: Path) -> tuple[int, int]:

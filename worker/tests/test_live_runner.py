@@ -1,0 +1,337 @@
+"""Runners that follow their folders, with small stand-ins for their processes: who runs, since when, at which port."""
+
+import asyncio
+import contextlib
+import io
+import shutil
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker import live_runner
+from worker.build_progress import BuildProgress
+from worker.edition_maker import Interpreters, RunnerTools
+from worker.output import Output
+from worker.plan import Layout
+from worker.port_pool import PortPool
+from worker.ports import is_free
+from worker.processes import ManagedProcess
+from worker.runner_set import RunnerSet
+from worker.runners import RunnerFolder
+from worker.selection import Selection
+from worker.state_file import RunnerState
+
+Until = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@dataclass
+class Stage:
+    """A set of runners in a folder of its own."""
+
+    folder: Path
+    layout: Layout
+    our_python: Interpreters
+    output: Output
+    terminal: io.StringIO
+    until: Until
+    scale: dict[str, int] = field(default_factory=dict)
+    #: cleared, discovery lists nobody new
+    lists: asyncio.Event = field(default_factory=asyncio.Event)
+    ports: PortPool = field(init=False)
+    runners: RunnerSet = field(init=False)
+
+    def write(self, name: str, code: str) -> RunnerFolder:
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "runner_adapter.py").write_text(code)
+        return RunnerFolder(name, path, 0)
+
+    @contextlib.asynccontextmanager
+    async def running(self, *names: str) -> AsyncGenerator["Stage", None]:
+        """With these runners, ready, each with the code ``first``."""
+        self.lists.set()
+        settings = self.layout.settings
+        self.ports = PortPool(settings.runner_ports_start, lambda port: is_free(settings.host, port))
+        self.runners = RunnerSet(
+            Selection(self.folder, frozenset(), self.scale),
+            RunnerTools(
+                self.layout,
+                self.our_python,
+                self.ports,
+                self.output,
+                BuildProgress(self.output),
+                self._is_registered,
+                lambda: None,
+            ),
+        )
+        folders = [replace(self.write(name, "first"), position=n) for n, name in enumerate(names)]
+        self.folder.mkdir(exist_ok=True)
+        try:
+            await self.runners.start(folders, await self.runners.prepare(folders))
+            await self.until(lambda: all(process.is_ready for process in self.runners.processes), 30)
+            yield self
+        finally:
+            await self.runners.stop()
+
+    async def _is_registered(self, host: str, boot: str) -> bool:
+        return self.lists.is_set()
+
+    async def edited(self, name: str, code: str) -> None:
+        self.write(name, code)
+        await self.runners.follow()
+
+    @property
+    def only(self) -> ManagedProcess:
+        (process,) = self.runners.processes
+        return process
+
+    def state(self, name: str) -> RunnerState:
+        return self.runners.state()[name]
+
+    async def until_told(self, text: str) -> None:
+        await self.until(lambda: text in self.terminal.getvalue(), 30)
+
+    async def until_quiet(self) -> None:
+        """Nothing comes or goes any more."""
+        await self.until(lambda: len(self.runners.every_process) == len(self.runners.processes), 30)
+
+
+@pytest.fixture
+def stage(
+    tmp_path: Path,
+    layout: Layout,
+    our_python: Interpreters,
+    output: Output,
+    terminal: io.StringIO,
+    until_async: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Stage:
+    monkeypatch.setattr(live_runner, "GONE_SECONDS", 0.2)
+    return Stage(tmp_path / "runners", layout, our_python, output, terminal, until_async)
+
+
+def test_new_version_takes_over_beside_the_old_one_and_nothing_else_is_touched(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("nlp", "text"):
+            nlp, text = stage.runners.processes
+            before = (nlp.pid, text.pid)
+            stage.lists.clear()
+            await stage.edited("text", "second")
+            await stage.until(lambda: len([p for p in stage.runners.every_process if p.is_ready]) == 3, 30)
+            assert stage.runners.processes == [nlp, text]
+            stage.lists.set()
+            await stage.until_told("text is ready with its newest change")
+            await stage.until_quiet()
+            unchanged, new = stage.runners.processes
+            assert unchanged.pid == before[0]
+            assert new.pid not in (None, before[1])
+            assert new.plan.url not in (nlp.plan.url, text.plan.url)
+            assert Path(new.plan.environment["RUNNER_ADAPTER"]).read_text() == "second"
+            assert text.pid is None
+            assert stage.ports.take() == int(text.plan.url.rpartition(":")[2])
+            assert len(list(stage.layout.code_folder.iterdir())) == 2
+
+    asyncio.run(scenario())
+
+
+def test_saving_without_a_change_does_nothing(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            await stage.edited("text", "first")
+            assert stage.runners.every_process == [stage.only]
+            assert stage.only.pid == before
+        assert "has changed" not in stage.terminal.getvalue()
+
+    asyncio.run(scenario())
+
+
+def test_broken_edit_changes_nothing_but_the_message_and_is_told_again_when_it_comes_again(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            for times in (1, 2):
+                await stage.edited("text", "broken")
+                await stage.until(lambda: "a mistake" in stage.state("text").problem, 30)
+                await stage.until_quiet()
+                assert stage.terminal.getvalue().count("runner_adapter.py, line 1: a mistake") == times
+                await stage.runners.follow()
+                assert stage.runners.every_process == [stage.only]
+                await stage.edited("text", "first")
+                assert stage.state("text").problem == ""
+            assert stage.only.pid == before
+            assert Path(stage.only.plan.environment["RUNNER_ADAPTER"]).read_text() == "first"
+
+    asyncio.run(scenario())
+
+
+def test_further_edit_starts_over_with_the_newest_state(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            stage.lists.clear()
+            await stage.edited("text", "second")
+            await stage.until(lambda: len(stage.runners.every_process) == 2, 30)
+            await stage.edited("text", "third, whose check is an endless check")
+            await stage.edited("text", "fourth")
+            stage.lists.set()
+            await stage.until_told("text is ready with its newest change")
+            await stage.until_quiet()
+            assert Path(stage.only.plan.environment["RUNNER_ADAPTER"]).read_text() == "fourth"
+        assert stage.terminal.getvalue().count("with its newest change") == 1
+
+    asyncio.run(scenario())
+
+
+def test_edit_that_is_taken_back_while_it_comes_leaves_the_old_one(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            stage.lists.clear()
+            await stage.edited("text", "second")
+            await stage.until(lambda: len(stage.runners.every_process) == 2, 30)
+            await stage.edited("text", "first")
+            await stage.until_quiet()
+            assert stage.only.pid == before
+
+    asyncio.run(scenario())
+
+
+def test_version_that_cannot_load_is_told_at_once_and_given_up_in_time(stage: Stage) -> None:
+    stage.layout = replace(stage.layout, settings=stage.layout.settings.model_copy(update={"load_seconds": 2}))
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            await stage.edited("text", "unready")
+            await stage.until_told("cannot load yet, what ran before goes on:")
+            assert "load_model() failed" in stage.state("text").problem
+            await stage.until_told("text was not ready after 2 s")
+            await stage.until_quiet()
+            assert stage.only.pid == before
+
+    asyncio.run(scenario())
+
+
+def test_version_that_ends_at_once_is_told_with_its_last_lines(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            await stage.edited("text", "hopeless")
+            await stage.until(lambda: "'y' has no type hint" in stage.state("text").problem, 30)
+            await stage.until_quiet()
+            assert stage.only.is_ready
+
+    asyncio.run(scenario())
+
+
+def test_runner_that_was_hopeless_from_the_start_starts_when_it_is_mended(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            pass
+        stage.write("text", "hopeless")
+        folder = RunnerFolder("text", stage.folder / "text", 0)
+        await stage.runners.start([folder], await stage.runners.prepare([folder]))
+        await stage.until(lambda: "'y' has no type hint" in stage.state("text").problem, 30)
+        await stage.edited("text", "mended")
+        await stage.until(lambda: stage.only.is_ready, 30)
+        assert stage.state("text").problem == ""
+        await stage.runners.stop()
+
+    asyncio.run(scenario())
+
+
+def test_new_folder_joins_and_a_broken_one_is_tried_again_at_its_next_change(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running():
+            await stage.edited("shout", "broken")
+            await stage.until_told("shout: is not started; mend this, and it is tried again:")
+            assert stage.runners.processes == []
+            assert "line 1: a mistake" in stage.runners.broken["shout"]
+            await stage.edited("shout", "mended")
+            await stage.until_told("shout is ready after")
+            assert stage.runners.broken == {}
+            assert stage.state("shout").processes[0].since is not None
+
+    asyncio.run(scenario())
+
+
+def test_broken_folder_that_goes_is_forgotten(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running():
+            await stage.edited("shout", "broken")
+            await stage.until(lambda: "shout" in stage.runners.broken, 30)
+            shutil.rmtree(stage.folder / "shout")
+            await stage.until_told("tried again")
+            await stage.runners.follow()
+            assert stage.runners.state() == {}
+
+    asyncio.run(scenario())
+
+
+def test_removed_folder_leaves_after_a_moment_and_comes_back(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            shutil.rmtree(stage.folder / "text")
+            await stage.runners.follow()
+            await stage.until_told("text: has left")
+            await stage.runners.follow()
+            assert stage.runners.state() == {}
+            await stage.edited("text", "second")
+            await stage.until_told("text: is new")
+            await stage.until(lambda: stage.runners.processes and stage.only.is_ready, 30)
+
+    asyncio.run(scenario())
+
+
+def test_folder_that_is_only_being_replaced_does_not_leave(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            shutil.rmtree(stage.folder / "text")
+            await stage.runners.follow()
+            await stage.edited("text", "first")
+            assert stage.only.pid == before
+            shutil.rmtree(stage.folder)
+            await stage.runners.follow()
+            assert stage.only.pid == before
+        assert "gone" not in stage.terminal.getvalue()
+
+    asyncio.run(scenario())
+
+
+def test_replicas_have_ports_of_their_own_and_are_replaced_together(stage: Stage) -> None:
+    stage.scale = {"text": 2}
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            old = stage.runners.processes
+            assert [process.plan.name for process in old] == ["text-1", "text-2"]
+            assert {process.plan.environment["RUNNER_NAME"] for process in old} == {"text"}
+            await stage.edited("text", "second")
+            await stage.until_told("text-2 is ready with its newest change")
+            await stage.until_quiet()
+            new = stage.runners.processes
+            assert len({process.plan.url for process in (*old, *new)}) == 4
+            assert [process.pid for process in old] == [None, None]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("moment", ["endless check", "slow to stop", "waits to be listed"])
+def test_stop_in_the_middle_of_a_hand_over_leaves_nothing(stage: Stage, moment: str) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            if moment == "waits to be listed":
+                stage.lists.clear()
+            await stage.edited("text", moment)
+            count = 1 if moment == "endless check" else 2
+            await stage.until(lambda: len(stage.runners.every_process) >= count, 30)
+            if moment == "slow to stop":
+                await stage.edited("text", "third")
+            everything = stage.runners.every_process
+        assert [process.pid for process in everything] == [None] * len(everything)
+        assert stage.runners.every_process == []
+
+    asyncio.run(scenario())
