@@ -54,8 +54,9 @@ def run_huge(megabytes: int) -> str:
     return "x" * (megabytes * 1_000_000)
 
 
-def run_mendable(file: str) -> str:
+def run_mendable(file: str, log: str = os.devnull, *, task: Any) -> str:
     """Fails until somebody has written the file."""
+    _note(log, f"{task.id} {task.attempt}")
     if not Path(file).exists():
         raise ValueError(f"{Path(file).name} is missing")
     return Path(file).read_text()

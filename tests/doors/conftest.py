@@ -1,9 +1,11 @@
-"""One environment for each kind of queue, shared by all rows of the table: ids are unique, so rows don't meet."""
+"""One environment for each kind of queue, shared by all tests of this folder: ids are unique, so they don't meet."""
 
 import itertools
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -83,6 +85,18 @@ class Scene:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
             return connection.execute(query).fetchall()
 
+    def producer(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """The command, as a person types it."""
+        return subprocess.run(
+            self.command(*words), env=self.variables(), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "producer", *words]
+
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "GATEWAY_URL": self.url, "COLUMNS": "150"}
+
     def write_runner(self, algorithm: str) -> str:
         """A runner's folder with this algorithm alone, for `Environment.runner`."""
         folder = self.folder / f"runner-{algorithm}"
@@ -109,7 +123,7 @@ def scenes(
                 return Environment(folder, core_settings=settings)
             broker = broker_servers(kind.removeprefix("rabbitmq"))
             postgres: PostgreSQL = request.getfixturevalue("postgres_server")
-            name = f"mistakes_{kind}_{os.getpid()}"
+            name = f"doors_{kind}_{os.getpid()}"
             broker.add_vhost(name)
             url = postgres.create_database(name)
             return Production(folder, core_settings=settings, queue_url=broker.url_of(name), database_url=url)
@@ -150,8 +164,8 @@ def _begin(scene: Scene) -> None:
 
 @pytest.fixture(
     params=[
-        pytest.param("embedded", marks=pytest.mark.xdist_group("mistakes-embedded")),
-        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("mistakes-rabbitmq4")),
+        pytest.param("embedded", marks=pytest.mark.xdist_group("doors-embedded")),
+        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("doors-rabbitmq4")),
     ]
 )
 def scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
@@ -161,8 +175,8 @@ def scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Sce
 
 @pytest.fixture(
     params=[
-        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("mistakes-rabbitmq4")),
-        pytest.param("rabbitmq3", marks=pytest.mark.xdist_group("mistakes-rabbitmq3")),
+        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("doors-rabbitmq4")),
+        pytest.param("rabbitmq3", marks=pytest.mark.xdist_group("doors-rabbitmq3")),
     ]
 )
 def broker_scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
