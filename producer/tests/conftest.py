@@ -110,6 +110,13 @@ class RunningGateway:
         self._thread.join(WAIT_SECONDS)
         self._loop.close()
 
+    def offer(self, **schemas: dict[str, Any] | None) -> Catalogue:
+        """The catalogue changes: from now on these algorithms are known."""
+        before = self.watch.catalogue
+        index = 1 if before is None else before.index + 1
+        self.watch.catalogue = make_catalogue(**schemas).model_copy(update={"index": index})
+        return self.watch.catalogue
+
     # what a controller would do
 
     def take(self, algorithm: str) -> Delivery:

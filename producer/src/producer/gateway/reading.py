@@ -99,11 +99,21 @@ def _validated(model: type[M], values: dict[str, Any], what: str) -> M:
 def _in_words(error: ErrorDetails, model: type[BaseModel], what: str) -> tuple[str, str]:
     place = _place(error["loc"], what)
     if error["type"] == "extra_forbidden":
-        return place, _unknown(str(error["loc"][-1]), list(model.model_fields), what)
+        return place, _unknown(str(error["loc"][-1]), _fields_at(error["loc"][:-1], model), what)
     text = error["msg"].removeprefix("Value error, ")
     for beginning in ("Input should ", "String should ", "List should ", "Datetime should "):
         text = text.replace(beginning, "must ", 1) if text.startswith(beginning) else text
     return place, text[:300]
+
+
+def _fields_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """What there is where something unknown was found."""
+    for part in loc:
+        inner = model.model_fields[str(part)].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
 
 
 def _place(loc: tuple[int | str, ...], what: str) -> str:

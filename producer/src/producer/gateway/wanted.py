@@ -16,6 +16,8 @@ MOST_IN_PAGE = 1000
 #: Databases number rows by signed 64-bit integers.
 LAST_DEAD_ID = 2**63 - 1
 
+#: A little more than half a microsecond.
+_ROUNDING_SECONDS = 0.75e-6
 _BEGINS_AS_DATE = re.compile(r"\d{4}-\d\d-\d\d($|[Tt ])")
 #: An unescaped + of +02:00 in a URL arrives as a space.
 _SPOILT_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:\d\d)$")
@@ -42,6 +44,13 @@ def _algorithm(value: str) -> str:
 def _task_id(value: str) -> str:
     if not is_task_id(value):
         raise ValueError("must be a task id: 1 to 128 of A-Z a-z 0-9 . _ : -")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """In JSON 1.0 is an integer, too; "1" and true are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a whole number")
     return value
 
 
@@ -148,16 +157,17 @@ class DeadChoice(_Wanted):
 class DeadByIds(_Wanted):
     """Some dead letters, by their ids."""
 
-    ids: list[Annotated[int, Field(strict=True, ge=1, le=LAST_DEAD_ID)]] = Field(max_length=MOST_IN_PAGE)
+    ids: list[Annotated[int, BeforeValidator(_number), Field(ge=1, le=LAST_DEAD_ID)]] = Field(max_length=MOST_IN_PAGE)
 
 
 class DeadByFilter(_Wanted):
     """All open dead letters that fit, page by page, the newest first."""
 
     filter: DeadChoice
-    limit: Annotated[int, Field(strict=True, ge=1, le=MOST_IN_PAGE)] = MOST_IN_PAGE
+    limit: Annotated[Limit, BeforeValidator(_number)] = MOST_IN_PAGE
     cursor: DeadPlace | None = None
 
 
 def _seconds(time: datetime | None) -> float | None:
-    return None if time is None else time.timestamp()
+    """Times are told in whole microseconds and kept more finely: what was told is not after the time it was told of."""
+    return None if time is None else time.timestamp() - _ROUNDING_SECONDS

@@ -1,0 +1,101 @@
+"""Why a task waits, told from its row and the catalogue."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from producer.gateway.waiting_for import waiting_for
+from runnerlib.contract import (
+    AlgorithmDescription,
+    AlgorithmView,
+    Catalogue,
+    RunnerLevel,
+    RunnerView,
+    TaskState,
+)
+
+CREATED_AT = 1_780_000_000.0  # 2026-05-28T20:26:40Z
+
+
+@dataclass
+class Task:
+    state: TaskState = TaskState.QUEUED
+    algorithm: str = "upper"
+    attempt: int = 1
+    replays: int = 0
+    created_at: float = CREATED_AT
+    updated_at: float = CREATED_AT + 60
+    expires_at: float | None = None
+
+
+@dataclass
+class Known:
+    catalogue: Catalogue | None
+    is_sure: bool = True
+
+
+def known(runners: list[str] | None = None, outdated: list[str] | None = None, **more: Any) -> Known:
+    """`upper` is known, with these runners."""
+    view = AlgorithmView(
+        description=AlgorithmDescription(name="upper"),
+        schema_digest="d",
+        runners=runners or [],
+        outdated=outdated or [],
+    )
+    live = {
+        name: RunnerView(id=name, name=name, host="http://h", boot="b", level=RunnerLevel.FULL, algorithms=["upper"])
+        for name in [*(runners or []), *(outdated or [])]
+    }
+    catalogue = Catalogue(
+        epoch="e", index=1, uptime_seconds=99, lease_seconds=30, runners=live, algorithms={"upper": view}
+    )
+    return Known(catalogue, **more)
+
+
+def why(task: Task, environment: Known) -> str | None:
+    return waiting_for(task, environment, unknown_grace_seconds=600)
+
+
+def test_task_with_a_runner_waits_for_nothing_but_its_turn() -> None:
+    assert why(Task(), known(["text-1"])) is None
+
+
+@pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED])
+def test_task_that_runs_or_has_ended_waits_for_nothing(state: TaskState) -> None:
+    assert why(Task(state), known()) is None
+    assert why(Task(state, "nobody"), Known(None, is_sure=False)) is None
+
+
+def test_known_algorithm_without_a_runner() -> None:
+    assert why(Task(), known()) == "no runner offers 'upper' now; it waits for one"
+    expiring = Task(expires_at=CREATED_AT + 30)
+    assert why(expiring, known()) == "no runner offers 'upper' now; it waits for one until 2026-05-28T20:27:10Z"
+
+
+def test_runners_with_an_old_schema_are_none() -> None:
+    assert "another schema" in (why(Task(), known(outdated=["text-1"])) or "")
+
+
+def test_unknown_algorithm_is_told_with_its_end_and_near_names() -> None:
+    assert why(Task(algorithm="uper"), known()) == (
+        "unknown algorithm: no runner ever offered 'uper' (did you mean 'upper'?); "
+        "fails at 2026-05-28T20:36:40Z unless one does"
+    )
+
+
+def test_end_of_an_unknown_algorithm_is_the_earlier_of_grace_and_expiry() -> None:
+    assert "fails at 2026-05-28T20:27:10Z" in (why(Task(algorithm="x", expires_at=CREATED_AT + 30), known()) or "")
+    # a replayed task waits anew
+    assert "fails at 2026-05-28T20:37:40Z" in (why(Task(algorithm="x", replays=1), known()) or "")
+
+
+def test_nobody_is_called_unknown_while_discovery_is_not_sure() -> None:
+    assert why(Task(algorithm="uper"), known(is_sure=False)) == "no runner offers 'uper' now; it waits for one"
+    assert "discovery has not answered" in (why(Task(), Known(None, is_sure=False)) or "")
+
+
+def test_pause_between_two_attempts_is_told_and_does_not_expire() -> None:
+    retrying = Task(TaskState.RETRYING, attempt=2, expires_at=CREATED_AT + 1)
+    assert why(retrying, known(["text-1"])) == "attempt 2 comes after a pause: attempt 1 failed"
+    assert why(retrying, known()) == "no runner offers 'upper' now; it waits for one"
