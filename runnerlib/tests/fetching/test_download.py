@@ -114,6 +114,14 @@ def test_a_server_that_is_not_there_is_transient(fetch):
             fetch(f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 
+def test_the_time_limit_holds_for_a_handshake(fetch):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        started = time.monotonic()
+        with pytest.raises(FetchTimedOut):
+            fetch(f"https://127.0.0.1:{mute.getsockname()[1]}/", timeout_seconds=0.4)
+        assert time.monotonic() - started < 5
+
+
 def test_chunks_are_put_together(server, fetch):
     assert fetch(f"{server.url}/chunked/abc/d/efg").content == b"abcdefg"
 

@@ -13,7 +13,7 @@ from runnerlib.fetching.urls import follow, read_url
         (" HTTPS://Example.COM:443/A?b=c#d ", "https://example.com/A?b=c"),
         ("http://example.com.:8080/%41 b", "http://example.com:8080/%41%20b"),
         ("http://straße.de/ü?ä=<", "http://xn--strae-oqa.de/%C3%BC?%C3%A4=%3C"),
-        ("http://[::FFFF:127.0.0.1]:80/", "http://[::ffff:7f00:1]/"),
+        ("http://[2606:4700::00AB]:80/", "http://[2606:4700::ab]/"),
         ("http://a_b.example/?q", "http://a_b.example/?q"),
         ("http://①②⑦.⓪.⓪.①/", "http://127.0.0.1/"),
     ],

@@ -35,7 +35,7 @@ class Limits:
     def check_type(self, shown: str, content_type: str) -> None:
         """Raises FetchRefused."""
         if self.accept and not any(fnmatchcase(content_type, pattern.lower()) for pattern in self.accept):
-            given = content_type or "of no stated type"
+            given = content_type[:100] or "of no stated type"
             raise FetchRefused(f"{shown} is {given}; send the address of {' or '.join(self.accept)}")
 
 
