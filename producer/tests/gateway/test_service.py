@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -16,10 +16,10 @@ import requests
 
 from producer.gateway.service import GatewayService
 from producer.gateway.settings import GatewaySettings
-from runnerlib.contract import strict_json, task_digest
+from runnerlib.contract import FailureCode, strict_json, task_digest
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.sql.postgres import open_postgres
-from taskqueue.tasks import Delivery, Succeeded
+from taskqueue.tasks import Delivery, Failed, Record, Succeeded
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -107,6 +107,27 @@ def test_same_id_is_one_task_and_other_content_is_a_conflict(gateway: Gateway, b
     assert (conflict.status_code, conflict.json()["code"]) == (409, "id_conflict")
     gateway.submit("c", id="two")
     assert [delivery.id for delivery in taken(broker.url, 2)] == ["one", "two"]
+
+
+def test_failed_task_is_replayed_to_the_broker_with_its_next_attempt(
+    gateway: Gateway, start_gateway: Callable[[str, str], Gateway], broker: Any, database_url: str
+) -> None:
+    gateway.submit("a", id="one")
+    record(database_url, [Failed(each, FailureCode.HANDLER_ERROR, "no") for each in taken(broker.url, 1)])
+    other = start_gateway(broker.url, database_url).wait_started()
+    [letter] = requests.get(f"{other.url}/dead?algorithm=upper", timeout=10).json()["dead_letters"]
+    answer = requests.post(f"{other.url}/dead/{letter['dead_id']}/replay", timeout=PATIENCE_SECONDS)
+    assert (answer.status_code, answer.json()["attempt"], answer.json()["replays"]) == (202, 2, 1)
+    # nobody has acknowledged the first one
+    assert [(each.id, each.attempt, each.payload) for each in taken(broker.url, 2)] == [
+        ("one", 1, b'{"text":"a"}'),
+        ("one", 2, b'{"text":"a"}'),
+    ]
+    again = requests.post(f"{gateway.url}/dead/{letter['dead_id']}/replay", timeout=PATIENCE_SECONDS)
+    assert (again.status_code, again.json()["code"]) == (409, "already_replayed")
+    # NUL and other words that a database has no text for end at the door
+    for path in ("/tasks?algorithm=%00", "/dead?task_id=%00", "/tasks?created_from=9999-12-31T23:59:59Z", "/dead/%00"):
+        assert requests.get(f"{gateway.url}{path}", timeout=10).status_code in (200, 404, 422)
 
 
 def test_task_that_was_cancelled_before_it_came_is_never_sent(gateway: Gateway, broker: Any) -> None:
@@ -243,6 +264,7 @@ def taken(url: str, count: int) -> list[Delivery]:
                 delivery_of(
                     str(arrival.message_id),
                     strict_json.loads(arrival.body)["payload"],
+                    arrival.attempt,
                     expires_at=arrival.expires_at,
                 )
                 for arrival in arrivals
@@ -251,20 +273,23 @@ def taken(url: str, count: int) -> list[Delivery]:
     return asyncio.run(take())
 
 
-def delivery_of(task_id: str, payload: Any = None, **more: Any) -> Delivery:
+def delivery_of(task_id: str, payload: Any = None, attempt: int = 1, **more: Any) -> Delivery:
     value = {"text": "a"} if payload is None else payload
-    return Delivery(task_id, "upper", strict_json.dumps(value), task_digest("upper", value), 1, None, **more)
+    return Delivery(task_id, "upper", strict_json.dumps(value), task_digest("upper", value), attempt, None, **more)
 
 
 def record_success(database_url: str, deliveries: list[Delivery]) -> float:
     """Commits their outcome; returns when, by the monotonic clock."""
+    return record(database_url, [Succeeded(delivery, b'"A"') for delivery in deliveries])
 
-    async def record() -> float:
+
+def record(database_url: str, records: Sequence[Record]) -> float:
+    async def write() -> float:
         async with open_postgres(database_url) as store:
-            await store.record([Succeeded(delivery, b'"A"') for delivery in deliveries])
+            await store.record(records)
             return time.monotonic()
 
-    return asyncio.run(record())
+    return asyncio.run(write())
 
 
 def metric(gateway: Gateway, name: str) -> float:

@@ -16,11 +16,15 @@ def broken(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     async def publish(_tasks: Sequence[Any]) -> Any:
         raise QueueUnavailable("database or disk is full")
 
-    async def unreadable(*_args: Any) -> Any:
+    async def unreadable(*_args: Any, **_options: Any) -> Any:
         raise StoreUnavailable("disk I/O error")
 
     monkeypatch.setattr(gateway.queue, "publish", publish)
-    for name in ("get", "wait_finished", "cancel", "counts", "lookup"):
+    monkeypatch.setattr(gateway.queue, "replay", publish)
+    for name in (
+        *("get", "wait_finished", "cancel", "counts", "lookup", "list_tasks"),
+        *("dead_letters", "dead_letter", "discard"),
+    ):
         monkeypatch.setattr(gateway.store, name, unreadable)
     yield gateway
 
@@ -35,13 +39,24 @@ def test_nothing_is_accepted_without_durability(broken: Any) -> None:
     check(broken.post("upper", {"text": "a"}), "queue_unavailable")
     batch = [{"algorithm": "upper", "payload": {"text": "a"}}]
     check(requests.post(f"{broken.url}/tasks/batch", json=batch, timeout=5), "queue_unavailable")
+    for call in ("tasks", "run"):
+        answer = requests.post(f"{broken.url}/algorithms/upper/{call}", json={"text": "a"}, timeout=5)
+        check(answer, "queue_unavailable")
+    check(requests.post(f"{broken.url}/dead/1/replay", timeout=5), "queue_unavailable")
+    check(requests.post(f"{broken.url}/dead/replay", json={"ids": [1]}, timeout=5), "queue_unavailable")
 
 
 def test_reads_say_that_the_store_is_away(broken: Any) -> None:
-    for path in ("/tasks/a", "/algorithms", "/algorithms/upper", "/status"):
+    for path in ("/tasks/a", "/tasks", "/dead", "/dead/1", "/algorithms", "/algorithms/upper", "/status"):
         check(broken.get(path), "store_unavailable")
     check(broken.get("/tasks/a", Prefer="wait=1"), "store_unavailable")
     check(broken.delete("/tasks/a"), "store_unavailable")
+    check(requests.post(f"{broken.url}/dead/1/discard", timeout=5), "store_unavailable")
+    check(requests.post(f"{broken.url}/dead/replay", json={"filter": {}}, timeout=5), "store_unavailable")
+
+
+def test_document_needs_neither(broken: Any) -> None:
+    assert "/algorithms/upper/run" in broken.get("/openapi.json").json()["paths"]
 
 
 def test_bad_messages_are_still_told_from_a_broken_queue(broken: Any) -> None:
