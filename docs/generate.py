@@ -162,7 +162,7 @@ def _bounds(metadata: Iterable[object]) -> str:
     if most == _LAST_PORT:
         return ""
     if least and most:
-        return f" From {least} to {most}."
+        return f" {least.capitalize()}, at most {most}." if "more" in least else f" From {least} to {most}."
     if least and least != "0":
         return f" At least {least}." if least.isdigit() else f" {least.capitalize()}."
     return f" At most {most}." if most else ""
