@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from taskqueue.connect import open_embedded
 from taskqueue.memory import open_memory
-from taskqueue.tasks import Delivery, NewTask, Published, Retrying, Succeeded
+from taskqueue.tasks import DeadAnswer, Delivery, Failed, NewTask, Published, Retrying, Succeeded
 
 IDS = st.sampled_from([f"t{n}" for n in range(12)])
 PREFETCH = 4
@@ -27,6 +28,16 @@ class Known:
     ended: bool = False
     out: Delivery | None = None
     count: int = 0
+    failed: bool = False
+
+
+@dataclass
+class Letter:
+    """What must be true of one dead letter: whose it is, the attempt that failed, and what was decided."""
+
+    task_id: str
+    attempt: int
+    decided: DeadAnswer | None = None
 
 
 def new_task(task_id: str) -> NewTask:
@@ -41,6 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.known: dict[str, Known] = {}
+        self.letters: dict[int, Letter] = {}
 
     async def open(self) -> None:
         self.queue, self.store = open_memory()
@@ -104,6 +116,55 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.runner.run(self.store.record([Succeeded(known.out, b"2")])) == [False]
         known.out, known.ended = None, True
         self.settled()
+
+    @precondition(lambda self: self.out())
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(self.out()))
+        assert known.out is not None
+        assert self.runner.run(self.store.record([Failed(known.out, FailureCode.TIMEOUT, "slow")])) == [True]
+        self.runner.run(self.queue.ack([known.out]))
+        newest = max(line.dead_id for line in self.runner.run(self.store.dead_letters()))
+        assert newest not in self.letters
+        self.letters[newest] = Letter(known.out.id, known.attempt)
+        known.out, known.ended, known.failed = None, True, True
+        self.settled()
+
+    @precondition(lambda self: self.letters)
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        dead_id = data.draw(st.sampled_from(sorted(self.letters)))
+        letter = self.letters[dead_id]
+        known = self.known.get(letter.task_id)
+        answer = letter.decided or (DeadAnswer.REPLAYED if known is None or known.failed else DeadAnswer.NOT_FAILED)
+        assert self.runner.run(self.queue.replay([dead_id])) == [answer]
+        if answer is DeadAnswer.REPLAYED:
+            attempt = 1 + max(letter.attempt, known.attempt if known else 0)
+            self.known[letter.task_id] = Known(attempt)
+            letter.decided = DeadAnswer.ALREADY_REPLAYED
+        self.settled()
+
+    @precondition(lambda self: self.letters)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        dead_id = data.draw(st.sampled_from(sorted(self.letters)))
+        letter = self.letters[dead_id]
+        answer = letter.decided or DeadAnswer.DISCARDED
+        assert self.runner.run(self.store.discard([dead_id])) == [answer]
+        letter.decided = letter.decided or DeadAnswer.ALREADY_DISCARDED
+
+    @rule()
+    def forget(self) -> None:
+        """Retention drops what has ended, and dead letters on which somebody has decided."""
+        ended = [task_id for task_id, known in self.known.items() if known.ended]
+        decided = [dead_id for dead_id, letter in self.letters.items() if letter.decided]
+        assert self.runner.run(self.store.purge(time.time() + 60, 1000)) == len(ended) + len(decided)
+        for task_id in ended:
+            del self.known[task_id]
+        for dead_id in decided:
+            del self.letters[dead_id]
+        left = [line.dead_id for line in self.runner.run(self.store.dead_letters())]
+        assert left == sorted(self.letters, reverse=True)
 
     @precondition(lambda self: self.out())
     @rule(data=st.data(), record_first=st.booleans())
