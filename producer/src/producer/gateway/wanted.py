@@ -157,7 +157,7 @@ class DeadChoice(_Wanted):
 class DeadByIds(_Wanted):
     """Some dead letters, by their ids."""
 
-    ids: list[Annotated[int, BeforeValidator(_number), Field(ge=1, le=LAST_DEAD_ID)]] = Field(max_length=MOST_IN_PAGE)
+    ids: list[Annotated[int, Field(ge=1, le=LAST_DEAD_ID), BeforeValidator(_number)]] = Field(max_length=MOST_IN_PAGE)
 
 
 class DeadByFilter(_Wanted):
