@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -357,8 +358,29 @@ def test_results_come_back_through_a_whole_environment(tmp_path: Path, broker: A
                 assert [view.result for view in client.wait_many(ids, 40)] == [n * n for n in range(300)]
                 with pytest.raises(TaskFailed, match="expired"):
                     client.result(client.submit("square", {"number": 2}, expires_seconds=1e-6), 20)
+        _check_commands(environment.core.url, tmp_path)
     finally:
         environment.stop()
+
+
+def _check_commands(url: str, folder: Path) -> None:
+    """A file of tasks, and the two that failed before once more, by the commands that a person has."""
+    file, out = folder / "many.jsonl", folder / "out.jsonl"
+    file.write_text("".join(f'{{"algorithm": "square", "payload": {{"number": {n}}}}}\n' for n in range(1_100)))
+    commands = (
+        ["send-many", str(file), "--wait", "--results", str(out), "--timeout", "60"],
+        ["dead", "replay", "--code", "expired", "--yes"],
+    )
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "producer", *command, "--gateway", url], timeout=90, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "2 dead letters were replayed" in done.stderr
+    assert [json.loads(line)["result"] for line in out.read_text().splitlines()] == [n * n for n in range(1_100)]
+    with TaskClient(url) as client:
+        replayed = [task.id for task in client.tasks(limit=2_000) if task.replays]
+        assert [view.result for view in client.wait_many(replayed, 40)] == [4, 4]
 
 
 @pytest.fixture

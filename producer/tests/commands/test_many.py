@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,19 @@ def test_standard_input_is_sent_and_leaves_no_note(gateway: Any, call: Any, tmp_
     assert not list(tmp_path.glob("*.sent"))
     assert call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}').exit_code == 0
     assert queued(gateway) == 2
+
+
+def test_new_series_of_standard_input_is_gone_on_with_by_its_name(gateway: Any, troubled: Troubled, call: Any) -> None:
+    lines = '{"text": "a"}\n' * 1_500
+    troubled.allowed = 1
+    options = ("send-many", "-", "--algorithm", "upper", "--patience", "0.1")
+    broken = call(*options, "--again", stdin=lines)
+    assert broken.exit_code == NO_GATEWAY
+    told = re.search(r"run again with (--run \w+) in place of --again, goes on", broken.stderr)
+    assert told is not None
+    troubled.allowed = 10
+    assert call(*options, *told.group(1).split(), stdin=lines).exit_code == 0
+    assert queued(gateway) == 1_500
 
 
 def test_results_come_in_the_order_of_the_lines(gateway: Any, call: Any, file: Path, tmp_path: Path) -> None:

@@ -122,7 +122,9 @@ def _sent(client: GatewayClient, source: Source, order: _Order, place: Path | No
     sender = FileSender(client, source, order.algorithm, note, _saver(place), show.seen)
     if order.strict:
         refuse_bad_lines(sender.read_all(), client, errors())
-    with _to_be_gone_on_with(sender, source), show:
+    # What leaves no note must be told the name of its new series.
+    again = f"run again with --run {note.run} in place of --again" if order.again and place is None else "run again"
+    with _to_be_gone_on_with(sender, source, again), show:
         sender.run()
     say(show.summary(sender))
     return sender
@@ -160,35 +162,43 @@ def _saver(place: Path | None) -> Any:
 
 
 @contextmanager
-def _to_be_gone_on_with(sender: FileSender, source: Source) -> Iterator[None]:
+def _to_be_gone_on_with(sender: FileSender, source: Source, again: str) -> Iterator[None]:
     """Whatever ends it half-way: how far it is, and how to go on."""
+
+    def how_far() -> str:
+        return (
+            f"{sender.lines:,} of {source.total:,} lines are sent; the same command, {again}, goes on, "
+            "and no task runs twice"
+        )
+
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; {_how_far(sender, source)}")
+        say(f"interrupted; {how_far()}")
         raise typer.Exit(INTERRUPTED) from None
     except GatewayUnreachable as error:
-        say(f"{error}; {_how_far(sender, source)}")
+        say(f"{_clause(error)}; {how_far()}")
         raise typer.Exit(NO_GATEWAY) from None
     except Refused as error:
-        say(f"{error}; {_how_far(sender, source)}")
+        say(f"{_clause(error)}; {how_far()}")
         raise typer.Exit(NO_GATEWAY if error.status >= 500 or error.status == 429 else BAD_INPUT) from None
 
 
-def _how_far(sender: FileSender, source: Source) -> str:
-    return (
-        f"{sender.lines:,} of {source.total:,} lines are sent; the same command, run again, goes on, "
-        "and no task runs twice"
-    )
+def _clause(error: Exception) -> str:
+    """Its sentence, to be gone on with."""
+    return str(error).rstrip(".")
 
 
 def _waited(client: GatewayClient, sender: FileSender, results: Path | None, timeout: float) -> set[int]:
     show = WaitingShow(sender.tasks)
     entries = LineResults(client, sender.read_all(), sender.refusals, time.monotonic() + timeout, show.seen)
     how = "the tasks go on; the same command, run again with --wait, waits for them"
-    with when_interrupted(f"interrupted; {how}"), show, results_file(results) as write:
-        for entry in entries:
-            write(json.dumps(entry, ensure_ascii=False))
+    try:
+        with when_interrupted(f"interrupted; {how}"), show, results_file(results) as write:
+            for entry in entries:
+                write(json.dumps(entry, ensure_ascii=False))
+    except GatewayUnreachable as error:
+        raise GatewayUnreachable(f"{_clause(error)}; {how}") from None
     say(show.summary(entries))
     counts = entries.counts
     bad = counts[TaskState.FAILED.value] + counts[TaskState.CANCELLED.value] + counts["unknown"]

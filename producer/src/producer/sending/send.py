@@ -1,6 +1,6 @@
 """Sends the lines of a file and notes after each request how far it is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from producer.client import GatewayClient
@@ -72,10 +72,12 @@ class FileSender:
         if not self._is_behind:
             self._keep(replace(self._note, line=self.lines, offset=self._source.size, is_complete=True))
 
-    def read_all(self) -> Iterable[LineTask | BadLine]:
-        """All lines once more, with the ids that they were sent with."""
+    def read_all(self) -> Iterator[LineTask | BadLine]:
+        """All lines once more, with the ids that they were sent with. Raises BadInput when these are no more they."""
         self._source.file.seek(0)
-        return map(self._read, read_lines(self._source.file))
+        for line in read_lines(self._source.file):
+            yield self._read(line)
+        self._source.check_unchanged()
 
     def _read(self, line: Line) -> LineTask | BadLine:
         return read_task(line, self._algorithm, self.series)
