@@ -1,5 +1,4 @@
-"""Writes what the pages repeat from the code: settings.md, and tables in http-interface.md and
-writing-a-runner.md.
+"""Writes what the pages repeat from the code: settings.md, and tables in other pages.
 
 python docs/generate.py            writes them
 python docs/generate.py --check    ends with 1 when a page is not what would be written
@@ -15,7 +14,7 @@ from pydantic_settings import BaseSettings
 from typer.main import get_command
 
 from controller.settings import ControllerSettings
-from producer.commands import app as producer_app
+from producer import commands
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
@@ -27,6 +26,7 @@ from worker.settings import WorkerSettings
 _HERE = Path(__file__).parent
 SETTINGS = _HERE / "settings.md"
 HTTP_INTERFACE = _HERE / "http-interface.md"
+OTHER_LANGUAGES = _HERE / "other-languages.md"
 WRITING_A_RUNNER = _HERE / "writing-a-runner.md"
 _BEGIN, _END = "<!-- made by docs/generate.py -->\n", "<!-- until here -->\n"
 
@@ -112,7 +112,7 @@ def _command_table() -> Iterator[str]:
     yield "| variable | default | |"
     yield "|---|---|---|"
     told = set()
-    for command in get_command(producer_app).commands.values():  # type: ignore[attr-defined]
+    for command in get_command(commands.app).commands.values():  # type: ignore[attr-defined]
         for parameter in command.params:
             if parameter.envvar and parameter.envvar not in told:
                 told.add(parameter.envvar)
@@ -124,6 +124,11 @@ def _problem_table() -> Iterator[str]:
     yield "|---|---|---|"
     for code in sorted(ProblemCode, key=lambda code: code.status):
         yield f"| {code.status} | `{code.value}` | {code.meaning} |"
+
+
+def _exit_code_table() -> Iterator[str]:
+    """As the commands' own documentation has it."""
+    yield from (line for line in (commands.__doc__ or "").splitlines() if line.startswith("|"))
 
 
 def _option_table() -> Iterator[str]:
@@ -172,6 +177,7 @@ def main(arguments: list[str]) -> int:
     fresh = {
         SETTINGS: settings_page(),
         HTTP_INTERFACE: with_table(HTTP_INTERFACE, _problem_table()),
+        OTHER_LANGUAGES: with_table(OTHER_LANGUAGES, _exit_code_table()),
         WRITING_A_RUNNER: with_table(WRITING_A_RUNNER, _option_table()),
     }
     stale = [page for page, text in fresh.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
