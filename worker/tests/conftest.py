@@ -1,6 +1,7 @@
 """What the worker's tests share: a captured terminal, small runners, a service that answers like ours."""
 
 import asyncio
+import fcntl
 import io
 import os
 import socket
@@ -16,11 +17,12 @@ from typing import Any
 import psutil
 import pytest
 
-from worker.environments import Report
+from worker.environments import EnvironmentBuilder, Report
 from worker.errors import EnvironmentBroken
 from worker.output import Output
 from worker.plan import MARK, Layout
 from worker.processes import ProcessPlan
+from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder
 from worker.settings import WorkerSettings
 
@@ -192,6 +194,20 @@ def make_runner(tmp_path: Path) -> Callable[..., RunnerFolder]:
         return RunnerFolder(name, folder, position)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def venvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the real environment of runners without requirements, made once for all processes of this test run."""
+    run = tmp_path_factory.getbasetemp()
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "venvs"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        plain = RunnerFolder("plain", folder / "none", 0)
+        plain.path.mkdir(exist_ok=True)
+        asyncio.run(EnvironmentBuilder(folder, find_runnerlib()).ensure(plain, lambda name, what: None))
+    return folder
 
 
 @pytest.fixture

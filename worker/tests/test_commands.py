@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from worker.ports import is_free
 
 Until = Callable[..., object]
+#: Whole environments on a machine that runs other tests beside: each wait has its own, closer bound.
+pytestmark = pytest.mark.timeout(300)
 
 GOOD = '''
 def run_double(number: int) -> int:
@@ -36,7 +39,7 @@ def run_broken(number) -> int:
 
 @dataclass
 class Place:
-    """Where one environment lives; its virtual environments are kept over the tests of this module."""
+    """Where one environment lives; its virtual environments are there already."""
 
     data: Path
     runners: Path
@@ -76,6 +79,11 @@ class Place:
     def ready(self, name: str) -> bool:
         return f"{name} is ready" in self.log
 
+    def status(self) -> dict[str, Any]:
+        done = self.run("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
     def send(self, algorithm: str, payload: object) -> str:
         body = json.dumps({"algorithm": algorithm, "payload": payload}).encode()
         request = urllib.request.Request(f"{self.gateway}/tasks", body, {"Content-Type": "application/json"})
@@ -88,18 +96,12 @@ class Place:
             return dict(json.load(answer))
 
 
-@pytest.fixture(scope="module")
-def venvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("environments") / "venvs"
-
-
 @pytest.fixture
 def place(
     tmp_path: Path, venvs: Path, free_port: Callable[[], int], marked_processes: Callable[[Path], list[psutil.Process]]
 ) -> Place:
     data, runners = tmp_path / "data", tmp_path / "runners"
     data.mkdir()
-    venvs.mkdir(exist_ok=True)
     (data / "venvs").symlink_to(venvs)
     (runners / "good").mkdir(parents=True)
     (runners / "good" / "runner_adapter.py").write_text(GOOD)
@@ -207,6 +209,57 @@ def test_interrupt_of_a_busy_environment_stops_it_in_time(
         worker.send_signal(signal.SIGINT)
         assert worker.wait(30) == 0
         assert marked_processes(place.data) == []
+
+
+def test_new_runner_joins_an_edit_takes_over_and_a_broken_one_changes_nothing(place: Place, until: Until) -> None:
+    with place.started("up", "--scale", "good=2"):
+        until(lambda: place.ready("good-1") and place.ready("good-2"), 60)
+        before = place.status()
+        assert [line["state"] for line in before["runners"]] == ["ready", "ready"]
+        made = place.run("new", "runner", "shout")
+        assert made.returncode == 0, made.stderr
+        assert "takes it up by itself" in made.stdout
+        until(lambda: place.ready("shout"), 60)
+        assert place.result(place.send("shout", {"text": "hi"}))["result"] == "hi"
+
+        adapter = place.runners / "shout" / "runner_adapter.py"
+        as_made = adapter.read_text()
+        adapter.write_text(as_made.replace("return text", "return text.upper()").replace("'hi'", "'HI'"))
+        until(lambda: "shout is ready with its newest change" in place.log, 60)
+        until(lambda: place.result(place.send("shout", {"text": "hi"}))["result"] == "HI")
+
+        adapter.write_text(as_made.replace("text: str", "text"))
+        until(lambda: "shout: its newest change is not taken" in place.log, 60)
+        assert place.result(place.send("shout", {"text": "ho"}))["result"] == "HO"
+        after = place.status()
+        problems = [line["problem"] for line in after["runners"] if line["name"] == "shout"]
+        assert "run_shout(): parameter 'text' has no type hint" in problems[0]
+        good = [(line["pid"], line["ready_since"]) for line in before["runners"]]
+        assert [(line["pid"], line["ready_since"]) for line in after["runners"] if line["name"] == "good"] == good
+        assert "run_shout(): parameter 'text'" in place.run("status").stdout
+
+        shutil.rmtree(adapter.parent)
+        until(lambda: "shout: has left" in place.log, 60)
+        place.send("shout", {"text": "later"})
+        until(lambda: "shout: 1 waits: no runner offers it now" in place.run("status").stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("up", "--scale", "goood=2"), "no runner called 'goood'; there are: good"),
+        (("up", "--scale", "good"), "write it like nlp=2,text=3"),
+        (("new", "runner", "double"), "the runner good offers the algorithm 'double' already"),
+        (("new", "runner", "Good One"), "for example: good-one"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told_in_a_sentence(
+    place: Place, words: tuple[str, ...], sentence: str
+) -> None:
+    refused = place.run(*words)
+    assert refused.returncode == 1
+    assert sentence in refused.stderr
+    assert [path.name for path in place.runners.iterdir()] == ["good"]
 
 
 @pytest.fixture

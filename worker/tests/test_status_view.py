@@ -1,0 +1,98 @@
+"""What a person and a program see of a running environment."""
+
+import io
+
+from rich.console import Console
+
+from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
+from runnerlib.contract import RunnerLevel
+from worker.state_file import EnvironmentState, ProcessState, RunnerState
+from worker.status_view import StatusReport, report, runner_lines, shown, spent
+
+READY, STARTING, LOST = (f"http://127.0.0.1:{port}" for port in (8101, 8102, 8103))
+STATE = EnvironmentState(
+    gateway="http://127.0.0.1:8000",
+    discovery="http://127.0.0.1:8010",
+    runners={
+        "text": RunnerState(
+            processes=[ProcessState(url=READY, pid=11, since=1.0), ProcessState(url=STARTING, pid=12)],
+            problem="its newest change is not taken",
+        ),
+        "lost": RunnerState(processes=[ProcessState(url=LOST, pid=13, since=1.0)]),
+        "old": RunnerState(processes=[ProcessState(url="http://127.0.0.1:8104", pid=14, since=1.0, draining=True)]),
+        "wrong": RunnerState(problem="requirements.txt could not be installed"),
+    },
+)
+
+
+def _runner(name: str, host: str, *algorithms: str) -> RunnerStatus:
+    return RunnerStatus(id=name, name=name, host=host, docs=None, level=RunnerLevel.FULL, algorithms=list(algorithms))
+
+
+def _status(*algorithms: AlgorithmStatus) -> Status:
+    runners = [_runner("text", READY, "upper"), _runner("guest", "http://10.0.0.9:8100", "ocr")]
+    return Status(runners=runners, algorithms=list(algorithms), tasks=TaskCounts(waiting=4), complete=True)
+
+
+def _algorithm(name: str, waiting: int, *, runners: int = 0, known: bool = True) -> AlgorithmStatus:
+    waits = known and not runners and waiting > 0
+    return AlgorithmStatus(name=name, runners=runners, tasks=TaskCounts(waiting=waiting), waiting_for_runner=waits)
+
+
+def _text(found: StatusReport) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=180).print(shown(found))
+    return stream.getvalue()
+
+
+def test_every_process_is_listed_with_its_state() -> None:
+    lines = runner_lines(STATE, _status().runners)
+    assert [(line.name, line.state, line.host) for line in lines] == [
+        ("text", "ready", READY),
+        ("text", "starting", STARTING),
+        ("lost", "not registered", LOST),
+        ("old", "draining", "http://127.0.0.1:8104"),
+        ("wrong", "not running", ""),
+        ("guest", "elsewhere", "http://10.0.0.9:8100"),
+    ]
+    assert lines[0].algorithms == ["upper"]
+    assert lines[0].pid == 11
+
+
+def test_why_tasks_wait_and_runners_do_not_run_is_said_plainly() -> None:
+    status = _status(
+        _algorithm("upper", 2, runners=1),
+        _algorithm("nap", 3),
+        _algorithm("one", 1),
+        _algorithm("misspelt", 1, known=False),
+    )
+    text = _text(report(STATE, status, 0, False))
+    assert "nap: 3 wait: no runner offers it now" in text
+    assert "one: 1 waits: no runner offers it now" in text
+    assert "misspelt: 1 waits: no runner ever offered it" in text
+    assert "upper: " not in text
+    assert "text: its newest change is not taken" in text
+    assert "wrong: requirements.txt could not be installed" in text
+    assert "dead letters" not in text
+
+
+def test_open_dead_letters_are_counted_as_far_as_they_were() -> None:
+    assert "3 open dead letters; look at them with: producer dead list" in _text(report(STATE, _status(), 3, False))
+    assert "600+ open dead letters" in _text(report(STATE, _status(), 600, True))
+
+
+def test_what_may_be_missing_is_said() -> None:
+    status = _status().model_copy(update={"complete": False})
+    assert "runners may be missing here" in _text(report(STATE, status, 0, False))
+
+
+def test_durations_are_as_exact_as_anybody_wants_to_know() -> None:
+    assert [spent(s) for s in (-1, 5, 59, 125, 7200, 100_000, 300_000)] == [
+        "0 s",
+        "5 s",
+        "59 s",
+        "2 min",
+        "2 h",
+        "28 h",
+        "3 days",
+    ]
