@@ -79,9 +79,17 @@ class GatewayClient:
         """
         return _refusals(self._transport.ask("POST", "/tasks/batch", list(messages)), len(messages))
 
-    def submit_lines(self, lines: Sequence[bytes]) -> list[Refused | None]:
-        """The same for messages that are JSON already, each on one line."""
-        return _refusals(self._transport.ask("POST", "/tasks/batch", b"\n".join(lines)), len(lines))
+    def submit_lines(self, lines: Sequence[bytes]) -> list[Refused | TaskState]:
+        """The same for messages that are JSON already, each on one line: a refusal, or the state of the task.
+
+        A state other than `queued` tells that the task was known before.
+        """
+        entries = self._transport.ask("POST", "/tasks/batch", b"\n".join(lines))
+        refusals = _refusals(entries, len(lines))
+        return [
+            TaskState(entry["state"]) if refused is None else refused
+            for entry, refused in zip(entries, refusals, strict=True)
+        ]
 
     def get(self, task_id: str, *, wait_seconds: float = 0) -> TaskView:
         """The task as it is now, or with `wait_seconds` when it has ended or after that long."""

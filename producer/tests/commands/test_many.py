@@ -202,8 +202,10 @@ def test_standard_input_is_sent_and_leaves_no_note(gateway: Any, call: Any, tmp_
     done = call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}')
     assert (done.exit_code, queued(gateway)) == (0, 2)
     assert not list(tmp_path.glob("*.sent"))
-    assert call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}').exit_code == 0
-    assert queued(gateway) == 2
+    gateway.succeed("upper", b'"A"')
+    again = call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}')
+    assert (again.exit_code, queued(gateway)) == (0, 2)
+    assert "1 of them were sent before and do not run again (--again makes new tasks)" in again.stderr
 
 
 def test_new_series_of_standard_input_is_gone_on_with_by_its_name(gateway: Any, troubled: Troubled, call: Any) -> None:

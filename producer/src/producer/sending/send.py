@@ -10,6 +10,7 @@ from producer.sending.lines import Line, read_lines, read_lines_at
 from producer.sending.sent_note import MOST_REFUSED, SentNote
 from producer.sending.source import Source
 from producer.sending.windows import Window, windows
+from runnerlib.contract import TaskState
 
 #: "The same again, a little later": nothing is wrong with the lines.
 _TOO_MANY_REQUESTS = 429
@@ -30,7 +31,8 @@ class Refusal:
 
 class FileSender:
     """One sending of one file. `note` says where to begin, `save` keeps each later one, `show` sees the refusals of
-    each request. Afterwards `tasks` and `lines` count what was queued and read in all, also before this call."""
+    each request. Afterwards `tasks` and `lines` count what was queued and read in all, also before this call, and
+    `known` those that were sent now but had run, or begun to, by an earlier sending."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class FileSender:
         self.series = series_of(note.digest, note.run)
         self.lines = note.line
         self.tasks = note.tasks
+        self.known = 0
         self.refusals: dict[int, Refusal] = {}
         self._is_behind = False
 
@@ -87,12 +90,12 @@ class FileSender:
         answers = self._answers(window) if window.tasks else []
         refusals = [_refusal(bad.line, bad.code, bad.message) for bad in window.bad]
         for task, answer in zip(window.tasks, answers, strict=True):
-            if answer is not None:
+            if isinstance(answer, Refused):
                 refusals.append(_refusal(task.line, answer.code, str(answer)))
-        queued = [task for task, answer in zip(window.tasks, answers, strict=True) if answer is None]
-        self.tasks += len(queued)
-        if queued:
-            self._note = replace(self._note, last_id=queued[-1].id)
+            else:
+                self.tasks += 1
+                self.known += answer is not TaskState.QUEUED
+                self._note = replace(self._note, last_id=task.id)
         refusals.sort(key=lambda refusal: refusal.number)
         for refusal in refusals:
             is_early = len(self.refusals) < _MOST_REASONS
@@ -100,7 +103,7 @@ class FileSender:
         self._show(self, refusals)
         return refusals
 
-    def _answers(self, window: Window) -> list[Refused | None]:
+    def _answers(self, window: Window) -> list[Refused | TaskState]:
         try:
             return self._client.submit_lines([task.body for task in window.tasks])
         except Refused as error:

@@ -80,7 +80,9 @@ class SendingShow(_Bar):
         refused = len(sender.refusals)
         told = f"; and {refused:,} {'line was' if refused == 1 else 'lines were'} refused" if refused else ""
         more = f" ({refused - MOST_NAMED:,} of them not named)" if refused > MOST_NAMED else ""
-        return f"{_tasks(now)} queued in {self.seconds:.1f} s{rate}{earlier}{told}{more}"
+        again = f"; {sender.known:,} of them were sent before and do not run again (--again makes new tasks)"
+        known = again if sender.known else ""
+        return f"{_tasks(now)} queued in {self.seconds:.1f} s{rate}{earlier}{known}{told}{more}"
 
 
 class WaitingShow(_Bar):
