@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+#: For tests that send several requests for each example.
+FEWER = settings(FEW, max_examples=25)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -26,11 +30,18 @@ nearly = st.fixed_dictionaries(
         "id": st.text(max_size=140) | anything,
         "expires_seconds": anything,
         "priority": anything,
+        "ids": st.lists(st.integers(), max_size=3) | anything,
+        "filter": st.dictionaries(st.sampled_from(["algorithm", "codes", "created_from"]), anything, max_size=2),
     },
 )
 bodies = st.binary(max_size=200) | (anything | nearly | st.lists(nearly, max_size=4)).map(
     lambda value: json.dumps(value, allow_nan=True).encode()
 )
+
+
+parameters = st.sampled_from(
+    ["algorithm", "state", "code", "created_from", "created_before", "limit", "cursor", "task_id", "all"]
+) | st.text(max_size=5)
 
 
 @pytest.fixture
@@ -71,13 +82,31 @@ def test_any_headers(gateway: Any, session: requests.Session, key: str, prefer: 
     check(session.post(f"{gateway.url}/tasks", data=body, headers=headers, timeout=90))
 
 
-@FEW
+@FEWER
 @given(name=st.text(min_size=1, max_size=150))
 def test_any_path(gateway: Any, session: requests.Session, name: str) -> None:
     part = requests.utils.quote(name.encode("utf-8", "surrogatepass"), safe="")
-    for path in (f"/tasks/{part}", f"/algorithms/{part}"):
+    for path in (f"/tasks/{part}", f"/algorithms/{part}", f"/dead/{part}"):
         check(session.get(gateway.url + path, timeout=10))
     check(session.delete(f"{gateway.url}/tasks/{part}", timeout=10))
+    for path in (f"/dead/{part}/replay", f"/dead/{part}/discard", f"/algorithms/{part}/tasks"):
+        check(session.post(gateway.url + path, json={"text": "a"}, timeout=10))
+
+
+@FEWER
+@given(query=st.dictionaries(parameters, st.text(max_size=30) | st.sampled_from(["1", "t1", "2026-01-01"]), max_size=3))
+def test_any_query(gateway: Any, session: requests.Session, query: dict[str, str]) -> None:
+    text = urlencode(query, errors="surrogatepass")
+    for path in ("/tasks", "/dead"):
+        check(session.get(f"{gateway.url}{path}?{text}", timeout=10))
+
+
+@FEWER
+@given(body=bodies)
+def test_any_body_to_calls_on_many(gateway: Any, session: requests.Session, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    for path in ("/dead/discard", "/dead/replay", "/tasks/lookup", "/algorithms/anything/tasks"):
+        check(session.post(gateway.url + path, data=body, headers=headers, timeout=10))
 
 
 def test_endless_chunked_body_is_cut_off(gateway: Any, session: requests.Session, tmp_path: Path) -> None:
@@ -86,7 +115,7 @@ def test_endless_chunked_body_is_cut_off(gateway: Any, session: requests.Session
             yield b" " * 65_536
 
     headers = {"Content-Type": "application/json"}
-    for path in ("/tasks", "/tasks/batch"):
+    for path in ("/tasks", "/tasks/batch", "/algorithms/upper/run", "/dead/replay"):
         try:
             answer = session.post(gateway.url + path, data=chunks(), headers=headers, timeout=20)
         except requests.exceptions.ConnectionError:

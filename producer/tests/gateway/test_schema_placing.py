@@ -168,7 +168,7 @@ def schemas(depth: int) -> st.SearchStrategy[Any]:
     return leaf | branch
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schema=schemas(3).filter(lambda schema: isinstance(schema, dict)))
 def test_whatever_is_registered_is_placed_soundly_or_left_out(schema: dict[str, Any]) -> None:
     try:

@@ -35,7 +35,7 @@ def test_same_key_is_one_task_however_it_is_sent(gateway: Any) -> None:
 def test_run_waits_for_the_result_unless_told_otherwise(gateway: Any) -> None:
     runner = threading.Thread(target=gateway.succeed, args=("upper", b'"A"'))
     runner.start()
-    answer = send(gateway, "upper/run", {"text": "a"})
+    answer = send(gateway, "upper/run", {"text": "a"}, Prefer="return=representation")
     runner.join()
     assert (answer.status_code, answer.json()["result"]) == (200, "A")
     assert "Preference-Applied" not in answer.headers

@@ -88,3 +88,10 @@ def test_any_bytes_give_a_value_or_a_strict_json_error(data: bytes) -> None:
     except StrictJsonError:
         return
     assert strict_json.loads(strict_json.dumps(value)) == value
+
+
+def test_door_may_ask_for_less_depth() -> None:
+    assert strict_json.loads(b"[[[]]]", max_depth=3) == [[[]]]
+    for text in (b"[[[[]]]]", b"[" * 100_000 + b"]" * 100_000):
+        with pytest.raises(StrictJsonError, match="deeper than 3 levels"):
+            strict_json.loads(text, max_depth=3)

@@ -16,6 +16,7 @@ from taskqueue.tasks import TaskRow
 
 #: How long a call of `run` waits for the result unless the sender says otherwise.
 RUN_WAIT_SECONDS = 20.0
+_NOT_SAID = -1.0
 
 
 class TypedRoutes:
@@ -35,9 +36,9 @@ class TypedRoutes:
         return await self._answering.submitted(await self._submit(request), wait_seconds(_prefer(request)))
 
     async def run(self, request: Request) -> Response:
-        prefer = _prefer(request)
-        seconds = wait_seconds(prefer, RUN_WAIT_SECONDS)
-        return await self._answering.submitted(await self._submit(request), seconds, is_asked=prefer is not None)
+        asked = wait_seconds(_prefer(request), _NOT_SAID)
+        seconds = RUN_WAIT_SECONDS if asked == _NOT_SAID else asked
+        return await self._answering.submitted(await self._submit(request), seconds, is_asked=asked != _NOT_SAID)
 
     async def _submit(self, request: Request) -> Queued | TaskRow | Refused:
         require_type(request, JSON)
