@@ -124,7 +124,7 @@ def revive(
     letters = {row.dead_id: _read(dead_letter(row), row.replay_attempt, most_payload_bytes) for row in rows}
     known = _known(connection, [each.task.id for each in letters.values() if each.task is not None])
     answers = {}
-    for dead_id in dead_ids:
+    for dead_id in dict.fromkeys(dead_ids):
         letter = letters.get(dead_id)
         answers[dead_id] = Revived(DeadAnswer.UNKNOWN) if letter is None else _revive(connection, letter, known, now)
     return answers
@@ -159,34 +159,45 @@ def _revive(connection: Connection, letter: _Letter, known: dict[str, _Row], now
         return Revived(answer)
     if letter.task is None:
         return Revived(DeadAnswer.NOT_REPLAYABLE)
-    dead_id, task, row = letter.letter.dead_id, letter.task, known.get(letter.task.id)
+    row = known.get(letter.task.id)
     if row is None:
-        task = replace(task, attempt=max(task.attempt, letter.begun or 0))
-        if connection.scalar(_INSERT[connection.dialect.name], _new_row(task, now)) is None:
-            # made at this moment by somebody who replays another dead letter of the same task
-            return Revived(DeadAnswer.NOT_FAILED)
-        row = known[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)
-    elif letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
-        task = replace(task, attempt=letter.begun, reply_to=row.reply_to, correlation_id=row.correlation_id)
-        if row.state is TaskState.QUEUED and row.attempt == letter.begun:
-            # nobody knows whether its message went out
-            return Revived(DeadAnswer.REPLAYED, task)
-        mark_replayed(connection, [dead_id], now)
-        return Revived(DeadAnswer.ALREADY_REPLAYED)
-    else:
-        answer = objection(task, digest=row.digest, state=row.state)
-        if answer is not None:
-            return Revived(answer)
-        row.attempt = max(task.attempt, row.attempt + 1)
-        row.state = TaskState.QUEUED
-        task = replace(task, attempt=row.attempt, reply_to=row.reply_to, correlation_id=row.correlation_id)
-        execute(connection, REVIVE, {"the_id": task.id, "new_attempt": task.attempt, "new_now": now})
-    execute(connection, BEGIN_REPLAY, {"the_id": dead_id, "new_attempt": task.attempt})
+        return _make_anew(connection, letter, letter.task, known, now)
+    task = replace(letter.task, reply_to=row.reply_to, correlation_id=row.correlation_id)
+    if letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
+        return _finish(connection, letter, letter.begun, task, row, now)
+    answer = objection(task, digest=row.digest, state=row.state)
+    if answer is not None:
+        return Revived(answer)
+    row.attempt, row.state = max(task.attempt, row.attempt + 1), TaskState.QUEUED
+    execute(connection, REVIVE, {"the_id": task.id, "new_attempt": row.attempt, "new_now": now})
+    return _begun(connection, letter, replace(task, attempt=row.attempt))
+
+
+def _make_anew(connection: Connection, letter: _Letter, task: NewTask, known: dict[str, _Row], now: float) -> Revived:
+    """Retention has dropped the row."""
+    task = replace(task, attempt=max(task.attempt, letter.begun or 0))
+    if connection.scalar(_INSERT[connection.dialect.name], _new_row(task, now)) is None:
+        # it came into being at this moment: by a replay of another dead letter, or because it was sent again
+        return Revived(DeadAnswer.NOT_FAILED)
+    known[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)
+    return _begun(connection, letter, task)
+
+
+def _finish(connection: Connection, letter: _Letter, attempt: int, task: NewTask, row: _Row, now: float) -> Revived:
+    """A replay that was begun before: where the task has gone on since, only its mark is missing."""
+    if row.state is TaskState.QUEUED and row.attempt == attempt:
+        # nobody knows whether its message went out
+        return Revived(DeadAnswer.REPLAYED, replace(task, attempt=attempt))
+    mark_replayed(connection, [letter.letter.dead_id], now)
+    return Revived(DeadAnswer.ALREADY_REPLAYED)
+
+
+def _begun(connection: Connection, letter: _Letter, task: NewTask) -> Revived:
+    execute(connection, BEGIN_REPLAY, {"the_id": letter.letter.dead_id, "new_attempt": task.attempt})
     return Revived(DeadAnswer.REPLAYED, task)
 
 
 def _new_row(task: NewTask, now: float) -> dict[str, Any]:
-    """Retention has dropped the old one."""
     return {
         "id": task.id,
         "algorithm": task.algorithm,
