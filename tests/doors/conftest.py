@@ -1,11 +1,13 @@
 """One environment for each kind of queue, shared by all tests of this folder: ids are unique, so they don't meet."""
 
+import contextlib
 import itertools
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -76,6 +78,21 @@ class Scene:
     def cancel(self, task_id: str) -> requests.Response:
         return requests.delete(f"{self.url}/tasks/{task_id}", timeout=10)
 
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[Path]:
+        """The one slot of `gentle` is taken meanwhile: what is sent to it waits. Gives a log that shows who ran."""
+        log = self.log()
+        blocker = self.environment.submit("gentle", {"log": str(log)})
+        until(lambda: blocker in log.read_text(), "the slot is taken")
+        yield log
+        self.cancel(blocker)
+        assert self.ended(blocker)["state"] == "cancelled"
+
+    def pass_seconds(self, seconds: float) -> None:
+        """For what is to happen to a task in that time."""
+        over = time.monotonic() + seconds
+        until(lambda: time.monotonic() > over, "time passes")
+
     def dead_letters(self, task_id: str) -> list[tuple[str, bytes, str]]:
         """(code, body, headers) of each, as the database holds them."""
         query = f"SELECT code, body, headers FROM dead_letters WHERE task_id = '{task_id}' ORDER BY dead_id"
@@ -115,7 +132,7 @@ def scenes(
 ) -> Iterator[Callable[[str], Scene]]:
     """The environment on "embedded", "rabbitmq3" or "rabbitmq4", started when first asked for."""
     with ExitStack() as stack:
-        made: dict[str, Scene] = {}
+        made: dict[str, Scene | Exception] = {}
 
         def environment(kind: str, folder: Path) -> Environment:
             settings = {"UNKNOWN_ALGORITHM_GRACE_SECONDS": str(GRACE_SECONDS)}
@@ -128,14 +145,24 @@ def scenes(
             url = postgres.create_database(name)
             return Production(folder, core_settings=settings, queue_url=broker.url_of(name), database_url=url)
 
+        def begin(kind: str) -> Scene:
+            folder = tmp_path_factory.mktemp(kind)
+            running = environment(kind, folder)
+            stack.callback(running.stop)
+            scene = Scene(running, folder, itertools.count(1))
+            _begin(scene)
+            return scene
+
         def get(kind: str) -> Scene:
             if kind not in made:
-                folder = tmp_path_factory.mktemp(kind)
-                running = environment(kind, folder)
-                stack.callback(running.stop)
-                made[kind] = Scene(running, folder, itertools.count(1))
-                _begin(made[kind])
-            return made[kind]
+                try:
+                    made[kind] = begin(kind)
+                except Exception as error:  # told once for each test, without waiting for it again
+                    made[kind] = error
+            found = made[kind]
+            if isinstance(found, Exception):
+                raise found
+            return found
 
         yield get
 
@@ -162,23 +189,23 @@ def _begin(scene: Scene) -> None:
     environment.wait_offered(late)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("embedded", marks=pytest.mark.xdist_group("doors-embedded")),
-        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("doors-rabbitmq4")),
-    ]
-)
+def _on(*kinds: str) -> list[Any]:
+    """All tests of one kind in the same process: it starts the environment once."""
+    return [pytest.param(kind, marks=pytest.mark.xdist_group(f"doors-{kind}")) for kind in kinds]
+
+
+@pytest.fixture(params=_on("embedded", "rabbitmq4"))
 def scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     """Each kind of queue in turn."""
     return scenes(request.param)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("rabbitmq4", marks=pytest.mark.xdist_group("doors-rabbitmq4")),
-        pytest.param("rabbitmq3", marks=pytest.mark.xdist_group("doors-rabbitmq3")),
-    ]
-)
+@pytest.fixture(params=_on("rabbitmq4", "rabbitmq3"))
 def broker_scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     """Each version of the broker in turn."""
+    return scenes(request.param)
+
+
+@pytest.fixture(params=_on("embedded", "rabbitmq4", "rabbitmq3"))
+def any_scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     return scenes(request.param)

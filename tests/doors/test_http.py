@@ -9,6 +9,9 @@ import requests
 from bad_messages import CARRIED, MESSAGES, PAYLOADS, VALUES, Bad, carrying
 from environments import until
 
+# Each test takes seconds; together they take minutes, and so they begin early.
+pytestmark = pytest.mark.timeout(300)
+
 PROBLEM = "application/problem+json"
 MIB = 1024 * 1024
 
@@ -170,11 +173,13 @@ def test_same_id_with_the_same_content_is_one_task_and_with_another_a_conflict(s
 
 
 def test_task_that_is_cancelled_while_it_waits_never_runs(scene: Any) -> None:
-    log = scene.log()
-    naps = [scene.environment.submit("nap", {"seconds": 0.7, "log": str(log)}) for _ in range(3)]
-    waiting = scene.environment.submit("nap", {"seconds": 0, "log": str(log)})
-    assert scene.cancel(waiting).json()["state"] == "cancelled"
-    assert [scene.ended(task_id)["state"] for task_id in naps] == ["succeeded"] * 3
+    with scene.busy() as log:
+        waiting = scene.environment.submit("gentle", {"log": str(log)})
+        answer = scene.cancel(waiting)
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    last = scene.environment.submit("gentle", {"log": str(log)})
+    until(lambda: last in log.read_text(), "the slot works again")
+    scene.cancel(last)
     assert scene.ended(waiting)["state"] == "cancelled"
     assert waiting not in log.read_text()
 
@@ -207,11 +212,10 @@ def test_finished_task_cannot_be_cancelled(scene: Any, algorithm: str, state: st
 
 
 def test_task_that_expires_while_it_waits_never_runs(scene: Any) -> None:
-    log = scene.log()
-    naps = [scene.environment.submit("nap", {"seconds": 1.0, "log": str(log)}) for _ in range(2)]
-    late = scene.environment.submit("nap", {"seconds": 0, "log": str(log)}, expires_seconds=0.2)
+    with scene.busy() as log:
+        late = scene.environment.submit("gentle", {"log": str(log)}, expires_seconds=0.2)
+        scene.pass_seconds(0.3)
     view = scene.ended(late)
     assert (view["state"], view["error"]["code"]) == ("failed", "expired")
     assert [code for code, _, _ in scene.dead_letters(late)] == ["expired"]
-    assert [scene.ended(task_id)["state"] for task_id in naps] == ["succeeded"] * 2
     assert late not in log.read_text()

@@ -17,6 +17,9 @@ from producer import GatewayClient
 from producer.errors import Refused
 from runnerlib.contract import TaskState
 
+# Each test takes seconds; together they take minutes, and so they begin early.
+pytestmark = pytest.mark.timeout(300)
+
 #: Exit codes of the command.
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -95,16 +98,14 @@ def test_ctrl_c_ends_the_waiting_and_says_how_to_go_on_or_to_stop_the_task(scene
 
 
 def test_producer_cancel_tells_what_it_did_to_waiting_finished_and_impossible_tasks(scene: Any) -> None:
-    log = scene.log()
-    nap = scene.environment.submit("nap", {"seconds": 4, "log": str(log)})
-    waiting = scene.environment.submit("nap", {"seconds": 0, "log": str(log)})
     finished = scene.environment.submit("carry", {"value": 1})
     scene.ended(finished)
-    asked = scene.producer("cancel", waiting, finished)
-    assert asked.returncode == FAILED
-    assert f"task {waiting} is cancelled" in asked.stderr
-    assert "succeeded" in asked.stderr
-    assert scene.producer("cancel", "no such id!").returncode == BAD_INPUT
-    assert scene.ended(nap)["state"] == "succeeded"
+    with scene.busy() as log:
+        waiting = scene.environment.submit("gentle", {"log": str(log)})
+        asked = scene.producer("cancel", waiting, finished)
+        assert asked.returncode == FAILED
+        assert f"task {waiting} is cancelled" in asked.stderr
+        assert f"'{finished}' has ended already: it is succeeded" in asked.stderr
+        assert scene.producer("cancel", "no such id!").returncode == BAD_INPUT
     assert scene.ended(waiting)["state"] == "cancelled"
     assert waiting not in log.read_text()

@@ -8,6 +8,9 @@ import pytest
 import requests
 from environments import until
 
+# Each test takes seconds; together they take minutes, and so they begin early.
+pytestmark = pytest.mark.timeout(300)
+
 DONE, FAILED = 0, 1
 
 

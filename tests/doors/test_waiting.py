@@ -8,6 +8,9 @@ import pytest
 import requests
 from environments import until
 
+# Each test takes seconds; together they take minutes, and so they begin early.
+pytestmark = pytest.mark.timeout(300)
+
 
 def counts(scene: Any, algorithm: str) -> dict[str, Any]:
     """What /status tells of one algorithm."""
@@ -49,19 +52,15 @@ def test_stranger_s_task_of_an_algorithm_without_a_runner_waits_for_one(broker_s
     assert runner.stop() == 0
 
 
-@pytest.mark.parametrize("kind", ["embedded", "rabbitmq4", "rabbitmq3"])
-def test_task_of_an_unknown_algorithm_runs_when_a_runner_appears_in_time(kind: str, scenes: Any) -> None:
-    scene = scenes(kind)
-    for task_id in scene.for_a_late_one:
-        view = scene.ended(task_id)
+def test_task_of_an_unknown_algorithm_runs_when_a_runner_appears_in_time(any_scene: Any) -> None:
+    for task_id in any_scene.for_a_late_one:
+        view = any_scene.ended(task_id)
         assert (view["state"], view["result"], view["attempt"]) == ("succeeded", "EARLY", 1)
 
 
-@pytest.mark.parametrize("kind", ["embedded", "rabbitmq4", "rabbitmq3"])
-def test_task_of_an_algorithm_that_nobody_ever_offered_fails_after_the_grace(kind: str, scenes: Any) -> None:
-    scene = scenes(kind)
-    for task_id in scene.for_nobody:
-        view = scene.ended(task_id)
+def test_task_of_an_algorithm_that_nobody_ever_offered_fails_after_the_grace(any_scene: Any) -> None:
+    for task_id in any_scene.for_nobody:
+        view = any_scene.ended(task_id)
         assert (view["state"], view["error"]["code"]) == ("failed", "unknown_algorithm")
         assert "'never_offered'" in view["error"]["message"]
-        assert [code for code, _, _ in scene.dead_letters(task_id)] == ["unknown_algorithm"]
+        assert [code for code, _, _ in any_scene.dead_letters(task_id)] == ["unknown_algorithm"]

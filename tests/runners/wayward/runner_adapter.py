@@ -77,9 +77,3 @@ def run_stubborn(log: str, *, task: Any) -> str:
     while time.monotonic() < ends_at:
         pass
     return "never stopped"
-
-
-def run_nap(seconds: float, log: str, *, task: Any) -> str:
-    _note(log, task.id)
-    time.sleep(seconds)
-    return "rested"
