@@ -89,9 +89,9 @@ def test_change_is_looked_at_soon_also_in_a_folder_that_was_replaced(
 def test_without_notices_the_folder_is_looked_at_each_second_and_that_is_told_once(
     tmp_path: Path, output: Output, terminal: io.StringIO, until_async: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none(folder: Path) -> AsyncGenerator[None, None]:
+    async def none(folder: Path) -> AsyncGenerator[bool, None]:
         raise OSError("too many watches")
-        yield
+        yield True
 
     monkeypatch.setattr(plug_in, "notices", none)
     monkeypatch.setattr(plug_in, "_POLL_SECONDS", 0.05)

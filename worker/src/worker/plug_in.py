@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -20,29 +21,31 @@ _MOST_MILLISECONDS = 1000
 _LOOK_MILLISECONDS = 5000
 #: The same where the system gives no notices.
 _POLL_SECONDS = 1.0
+#: Where a look takes long (a million files beside the code), the next one that nobody asked for is that much later.
+_REST = 20
 
 
 async def follow_changes(folder: Path, look: Callable[[], Awaitable[None]], output: Output) -> None:
     """For ever: awaits `look` whenever something may have changed."""
-    told = False
+    told, rests_until = False, 0.0
     while True:
         try:
             async with contextlib.aclosing(notices(folder)) as changes:
-                async for _ in changes:
-                    await _look(look, output)
+                async for is_change in changes:
+                    if is_change or time.monotonic() >= rests_until:
+                        rests_until = time.monotonic() + _REST * await _look(look, output)
         except (OSError, RuntimeError) as error:  # RuntimeError: what the watching library does not name
             if not told and folder.is_dir():  # noqa: ASYNC240 - one look at one folder
                 told = True
                 output.say(f"the system does not tell of changes in {folder} ({error}); it is looked at each second")
-            await _look(look, output)
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(max(_POLL_SECONDS, _REST * await _look(look, output)))
 
 
-async def notices(folder: Path) -> AsyncGenerator[None, None]:
-    """One at once, for each burst of changes, and now and then. Ends when the folder is another one."""
+async def notices(folder: Path) -> AsyncGenerator[bool, None]:
+    """True at once and for each burst of changes, False now and then. Ends when the folder is another one."""
     identity = _identity(folder)
-    yield
-    async for _ in awatch(
+    yield True
+    async for changes in awatch(
         folder,
         watch_filter=partial(matters, folder),
         debounce=_MOST_MILLISECONDS,
@@ -50,7 +53,7 @@ async def notices(folder: Path) -> AsyncGenerator[None, None]:
         rust_timeout=_LOOK_MILLISECONDS,
         yield_on_timeout=True,
     ):
-        yield
+        yield bool(changes)
         if _identity(folder) != identity:
             return
 
@@ -71,8 +74,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-async def _look(look: Callable[[], Awaitable[None]], output: Output) -> None:
+async def _look(look: Callable[[], Awaitable[None]], output: Output) -> float:
+    """The seconds that it took."""
+    started_at = time.monotonic()
     try:
         await look()
     except Exception as error:  # whatever one look stumbles over, the next change is looked at again
         output.say(f"looking at the runners failed, {type(error).__name__}: {error}; they go on as they are")
+    return time.monotonic() - started_at
