@@ -8,6 +8,10 @@ import pytest
 from producer.commands.ending import BAD_INPUT, FAILED
 
 
+#: Queues and stores differ in nothing that a command sees; their twins in memory are tested by the gateway.
+pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
+
+
 def fail(gateway: Any, algorithm: str, count: int, message: str = "no colours below 3") -> list[int]:
     """Dead letters of so many tasks, the oldest first."""
     for _ in range(count):

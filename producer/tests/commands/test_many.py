@@ -20,6 +20,10 @@ from taskqueue.errors import QueueUnavailable
 from taskqueue.tasks import NewTask, Published
 
 
+#: Queues and stores differ in nothing that a command sees; their twins in memory are tested by the gateway.
+pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
+
+
 class Troubled:
     """A queue that takes so many publishes and then has trouble; `reached` tells when, `over` ends it."""
 
