@@ -7,7 +7,6 @@ import pytest
 
 from producer.commands.ending import BAD_INPUT, FAILED
 
-
 #: Queues and stores differ in nothing that a command sees; their twins in memory are tested by the gateway.
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 

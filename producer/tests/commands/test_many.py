@@ -19,7 +19,6 @@ from producer.sending.sent_note import read_note
 from taskqueue.errors import QueueUnavailable
 from taskqueue.tasks import NewTask, Published
 
-
 #: Queues and stores differ in nothing that a command sees; their twins in memory are tested by the gateway.
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
