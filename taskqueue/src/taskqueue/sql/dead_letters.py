@@ -122,11 +122,12 @@ def revive(
     """See `taskqueue.protocols.Ledger`. A payload above the limit is none that can be sent."""
     rows = connection.execute(LETTERS, {"the_ids": _possible(dead_ids)}).all()
     letters = {row.dead_id: _read(dead_letter(row), row.replay_attempt, most_payload_bytes) for row in rows}
-    known = _known(connection, [each.task.id for each in letters.values() if each.task is not None])
+    reviver = _Reviver(connection, [each.task.id for each in letters.values() if each.task is not None], now)
     answers = {}
     for dead_id in dict.fromkeys(dead_ids):
         letter = letters.get(dead_id)
-        answers[dead_id] = Revived(DeadAnswer.UNKNOWN) if letter is None else _revive(connection, letter, known, now)
+        answers[dead_id] = Revived(DeadAnswer.UNKNOWN) if letter is None else reviver.revive(letter)
+    reviver.write()
     return answers
 
 
@@ -142,59 +143,74 @@ def _read(letter: DeadLetter, begun: int | None, most_payload_bytes: int | None)
     return _Letter(letter, begun, task)
 
 
-def _known(connection: Connection, ids: Sequence[str]) -> dict[str, _Row]:
-    """The rows of these tasks, locked."""
+class _Reviver:
+    """Decides on one letter after the other, with the rows of their tasks locked; what follows is written at the end,
+    in as few statements as possible: each is a way to the server and back."""
+
+    def __init__(self, connection: Connection, ids: Sequence[str], now: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._rows = _lock_rows(connection, ids)
+        self._revivals: list[dict[str, Any]] = []
+        self._begun: list[dict[str, Any]] = []
+        self._finished: list[int] = []
+
+    def revive(self, letter: _Letter) -> Revived:
+        answer = decided(letter.letter.replayed_at, letter.letter.discarded_at)
+        if answer is not None:
+            return Revived(answer)
+        if letter.task is None:
+            return Revived(DeadAnswer.NOT_REPLAYABLE)
+        row = self._rows.get(letter.task.id)
+        if row is None:
+            return self._make_anew(letter, letter.task)
+        task = replace(letter.task, reply_to=row.reply_to, correlation_id=row.correlation_id)
+        if letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
+            return self._finish(letter, letter.begun, task, row)
+        answer = objection(task, digest=row.digest, state=row.state)
+        if answer is not None:
+            return Revived(answer)
+        row.attempt, row.state = max(task.attempt, row.attempt + 1), TaskState.QUEUED
+        self._revivals.append({"the_id": task.id, "new_attempt": row.attempt, "new_now": self._now})
+        return self._begin(letter, replace(task, attempt=row.attempt))
+
+    def write(self) -> None:
+        if self._revivals:
+            self._connection.execute(REVIVE, self._revivals)
+        if self._begun:
+            self._connection.execute(BEGIN_REPLAY, self._begun)
+        mark_replayed(self._connection, self._finished, self._now)
+
+    def _make_anew(self, letter: _Letter, task: NewTask) -> Revived:
+        """Retention has dropped the row."""
+        task = replace(task, attempt=max(task.attempt, letter.begun or 0))
+        insert = _INSERT[self._connection.dialect.name]
+        if self._connection.scalar(insert, _new_row(task, self._now)) is None:
+            # it came into being at this moment: by a replay of another dead letter, or because it was sent again
+            return Revived(DeadAnswer.NOT_FAILED)
+        self._rows[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)
+        return self._begin(letter, task)
+
+    def _finish(self, letter: _Letter, attempt: int, task: NewTask, row: _Row) -> Revived:
+        """A replay that was begun before: where the task has gone on since, only its mark is missing."""
+        if row.state is TaskState.QUEUED and row.attempt == attempt:
+            # nobody knows whether its message went out
+            return Revived(DeadAnswer.REPLAYED, replace(task, attempt=attempt))
+        self._finished.append(letter.letter.dead_id)
+        return Revived(DeadAnswer.ALREADY_REPLAYED)
+
+    def _begin(self, letter: _Letter, task: NewTask) -> Revived:
+        self._begun.append({"the_id": letter.letter.dead_id, "new_attempt": task.attempt})
+        return Revived(DeadAnswer.REPLAYED, task)
+
+
+def _lock_rows(connection: Connection, ids: Sequence[str]) -> dict[str, _Row]:
     if not ids:
         return {}
     rows = connection.execute(ROWS, {"the_ids": list(dict.fromkeys(ids))}).all()
     return {
         row.id: _Row(row.digest, TaskState(row.state), row.attempt, row.reply_to, row.correlation_id) for row in rows
     }
-
-
-def _revive(connection: Connection, letter: _Letter, known: dict[str, _Row], now: float) -> Revived:
-    """Decides on one and writes it; `known` is kept as the rows are then."""
-    answer = decided(letter.letter.replayed_at, letter.letter.discarded_at)
-    if answer is not None:
-        return Revived(answer)
-    if letter.task is None:
-        return Revived(DeadAnswer.NOT_REPLAYABLE)
-    row = known.get(letter.task.id)
-    if row is None:
-        return _make_anew(connection, letter, letter.task, known, now)
-    task = replace(letter.task, reply_to=row.reply_to, correlation_id=row.correlation_id)
-    if letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
-        return _finish(connection, letter, letter.begun, task, row, now)
-    answer = objection(task, digest=row.digest, state=row.state)
-    if answer is not None:
-        return Revived(answer)
-    row.attempt, row.state = max(task.attempt, row.attempt + 1), TaskState.QUEUED
-    execute(connection, REVIVE, {"the_id": task.id, "new_attempt": row.attempt, "new_now": now})
-    return _begun(connection, letter, replace(task, attempt=row.attempt))
-
-
-def _make_anew(connection: Connection, letter: _Letter, task: NewTask, known: dict[str, _Row], now: float) -> Revived:
-    """Retention has dropped the row."""
-    task = replace(task, attempt=max(task.attempt, letter.begun or 0))
-    if connection.scalar(_INSERT[connection.dialect.name], _new_row(task, now)) is None:
-        # it came into being at this moment: by a replay of another dead letter, or because it was sent again
-        return Revived(DeadAnswer.NOT_FAILED)
-    known[task.id] = _Row(task.digest, TaskState.QUEUED, task.attempt)
-    return _begun(connection, letter, task)
-
-
-def _finish(connection: Connection, letter: _Letter, attempt: int, task: NewTask, row: _Row, now: float) -> Revived:
-    """A replay that was begun before: where the task has gone on since, only its mark is missing."""
-    if row.state is TaskState.QUEUED and row.attempt == attempt:
-        # nobody knows whether its message went out
-        return Revived(DeadAnswer.REPLAYED, replace(task, attempt=attempt))
-    mark_replayed(connection, [letter.letter.dead_id], now)
-    return Revived(DeadAnswer.ALREADY_REPLAYED)
-
-
-def _begun(connection: Connection, letter: _Letter, task: NewTask) -> Revived:
-    execute(connection, BEGIN_REPLAY, {"the_id": letter.letter.dead_id, "new_attempt": task.attempt})
-    return Revived(DeadAnswer.REPLAYED, task)
 
 
 def _new_row(task: NewTask, now: float) -> dict[str, Any]:
