@@ -131,6 +131,10 @@ def test_status_and_schemas_of_a_running_environment(place: Place, until: Until)
         assert status.returncode == 0, status.stderr
         assert "good" in status.stdout
         assert "double" in status.stdout
+        with place.started("status", "--watch", "--json") as watching:
+            until(lambda: place.log.count('{"gateway":') >= 2, 60)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(20) == 0
         schemas = json.loads(place.run("schemas").stdout)
         assert schemas["double"]["input_schema"]["properties"]["number"]["type"] == "integer"
 
