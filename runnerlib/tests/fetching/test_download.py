@@ -102,8 +102,12 @@ def test_the_time_limit_holds_for_looking_up_a_name(fetch, monkeypatch):
     released.set()
 
 
-def test_a_name_that_nobody_knows_is_transient(fetch):
-    with pytest.raises(FetchFailed, match=r"^http://nobody\.invalid/ cannot be reached \(.+\)$"):
+def test_a_name_that_nobody_knows_is_transient(fetch, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("runnerlib.fetching.connecting.socket.getaddrinfo", fail)
+    with pytest.raises(FetchFailed, match=r"^http://nobody\.invalid/ cannot be reached \(Name or service not known\)$"):
         fetch("http://nobody.invalid/")
 
 

@@ -1,5 +1,7 @@
 """Nobody gets to what is not public: not by spelling, by names, by names that change, nor by redirects."""
 
+import contextlib
+
 import pytest
 
 from runnerlib.fetching.errors import FetchFailed, FetchRefused
@@ -38,9 +40,11 @@ HOSTILE = [
 
 @pytest.fixture
 def canaries(serve):
-    """The same port on both families, so that no hostile URL is refused for its port."""
-    first = serve()
-    return [first, serve("::1", first.port)]
+    """The same port on both families, so that no hostile URL is refused for its port. Some containers have no IPv6."""
+    started = [serve()]
+    with contextlib.suppress(OSError):
+        started.append(serve("::1", started[0].port))
+    return started
 
 
 def as_a_stranger(port, **rules):
@@ -52,14 +56,14 @@ def as_a_stranger(port, **rules):
 def test_a_hostile_url_reaches_nothing(canaries, url):
     with pytest.raises(FetchRefused):
         as_a_stranger(canaries[0].port)(url.format(port=canaries[0].port))
-    assert [server.hits for server in canaries] == [[], []]
+    assert [server.hits for server in canaries] == [[]] * len(canaries)
 
 
 def test_the_same_servers_are_reached_when_the_operator_allows_it(canaries):
     fetch = as_a_stranger(canaries[0].port, allow_private="127.0.0.0/8,::1")
     for server in canaries:
         assert fetch(f"{server.url}/bytes/3").content == b"xxx"
-    assert [server.hits for server in canaries] == [["/bytes/3"], ["/bytes/3"]]
+    assert [server.hits for server in canaries] == [["/bytes/3"]] * len(canaries)
 
 
 def test_the_message_does_not_tell_what_a_name_inside_leads_to(resolve):
