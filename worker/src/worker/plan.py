@@ -124,7 +124,8 @@ class Layout:
             folder=runner.path,
             stop_seconds=self._stop_seconds,
             hopeless=frozenset({ADAPTER_MISTAKE}),
-            advice=f"mend {runner.path / ADAPTER_FILE}" + ("" if code else " and start the environment again"),
+            advice=f"mend {runner.path / ADAPTER_FILE}"
+            + (", and it starts" if code else " and start the environment again"),
         )
 
     def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:

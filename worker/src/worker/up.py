@@ -150,6 +150,7 @@ class Environment:
         if self.layout.settings.reload:
             following = follow_changes(self._selection.folder, self._runners.follow, self._output)
             self._tasks.append(asyncio.create_task(following))
+            self._output.say(f"{self._selection.folder} is followed: what is saved there takes over, new folders join")
 
     async def _stop(self) -> None:
         """Runners first: what they cannot end in time they give up uncounted, and it goes back into the queue."""
