@@ -45,6 +45,8 @@ class Service:
     settings: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    #: whoever is asked twice stops at once
+    _is_stopping: bool = False
 
     @property
     def url(self) -> str:
@@ -69,15 +71,21 @@ class Service:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def ask_to_stop(self) -> None:
+        assert self.process is not None, f"{self.name} does not run"
+        self.process.send_signal(signal.SIGTERM)
+        self._is_stopping = True
+
     def stop(self) -> int:
         return self._end(signal.SIGTERM)
 
     def _end(self, with_signal: signal.Signals) -> int:
         if self.process is None:
             return 0
-        self.process.send_signal(with_signal)
+        if with_signal is not signal.SIGTERM or not self._is_stopping:
+            self.process.send_signal(with_signal)
         code = self.process.wait(30)
-        self.process = None
+        self.process, self._is_stopping = None, False
         return code
 
 
@@ -130,9 +138,11 @@ class Environment:
 
     def start(self, *runners: str) -> "Environment":
         """Discovery, controller + gateway, and these runners; returns when all algorithms can be asked for."""
-        self.discovery.start()
-        self.core.start()
-        started = [self.runner(folder).start() for folder in runners]
+        started = [self.runner(folder) for folder in runners]
+        for service in (self.discovery, self.core, *started):
+            service.start(ready=False)
+        for service in (self.discovery, self.core, *started):
+            service.wait_ready()
         for runner in started:
             self.wait_offered(runner)
         return self
@@ -182,11 +192,14 @@ class Environment:
         until(lambda: self.task(task_id)["state"] == state, f"task {task_id} {state}")
 
     def stop(self) -> None:
-        for service in reversed(self.services):
-            if service.process is not None and service.process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    service.stop()
-            if service.process is not None and service.process.poll() is None:
+        """All at once: nothing is asked of them any more."""
+        running = [each for each in self.services if each.process is not None and each.process.poll() is None]
+        for service in running:
+            service.ask_to_stop()
+        for service in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                service.stop()
+            if service.process is not None:
                 service.kill()
 
 
