@@ -13,8 +13,8 @@ from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
 from taskqueue.tasks import DeadFilter, TaskFilter
 
 MOST_IN_PAGE = 1000
-#: Databases number rows by signed 64-bit integers.
-LAST_DEAD_ID = 2**63 - 1
+#: No counter gets that far, and every reader of JSON can tell it from its neighbours.
+LAST_DEAD_ID = 2**53 - 1
 
 #: A little more than half a microsecond.
 _ROUNDING_SECONDS = 0.75e-6
