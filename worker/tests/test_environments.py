@@ -57,25 +57,27 @@ def test_other_requirements_or_runnerlib_or_python_mean_another_environment(
 
 
 def test_older_environments_of_a_runner_are_removed_but_for_what_is_in_use(
-    tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
+    tmp_path: Path, make_runner: MakeRunner
 ) -> None:
-    source = RunnerlibSource((str(make_wheel("plugplay_runnerlib", "1.0")),), "wheel")
-    builder = EnvironmentBuilder(tmp_path / "venvs", source)
+    builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING)
+
+    def made(requirements: str) -> Path:
+        folder = builder.path(make_runner("tiny", requirements=requirements))
+        (folder / "bin").mkdir(parents=True)
+        return folder / "bin" / "python"
+
+    shared, first, second = made(""), made("needle==1"), made("needle==2")
     neighbour = tmp_path / "venvs" / "tiny-neighbour-0123456789ab"
     shared_of_an_older_runnerlib = tmp_path / "venvs" / ".shared-0123456789ab"
     for folder in (neighbour, shared_of_an_older_runnerlib):
-        folder.mkdir(parents=True)
-    shared = _ensure(builder, make_runner("tiny"))
-    first = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "1.0"))))
-    second = _ensure(builder, make_runner("tiny", requirements=str(make_wheel("needle", "2.0"))))
+        folder.mkdir()
     builder.remove_older("tiny", [first, second])
-    assert first.exists()
-    builder.remove_older("tiny", [second])
-    assert not first.exists()
-    assert shared.exists()
-    assert neighbour.exists()
+    assert first.parent.exists()
     assert not shared_of_an_older_runnerlib.exists()
-    subprocess.run([second, "-c", "import needle"], check=True)
+    builder.remove_older("tiny", [second])
+    assert not first.parent.exists()
+    for kept in (second.parent, shared.parent, neighbour):
+        assert kept.exists()
 
 
 def test_runners_that_require_nothing_share_an_environment_made_once(tmp_path: Path, make_runner: MakeRunner) -> None:
@@ -171,9 +173,11 @@ def test_runners_folder_does_not_shadow_what_pip_imports(tmp_path: Path, make_ru
     _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner)
 
 
-def test_real_environment_serves_runnerlib_from_the_checkout(tmp_path: Path, make_runner: MakeRunner) -> None:
+def test_real_environment_serves_runnerlib_from_the_checkout(
+    tmp_path: Path, venvs: Path, make_runner: MakeRunner
+) -> None:
     source = find_runnerlib()
-    python = _ensure(EnvironmentBuilder(tmp_path / "venvs", source), make_runner("tiny"))
+    python = _ensure(EnvironmentBuilder(venvs, source), make_runner("tiny"))
     command = [python, "-c", "import runnerlib, pydantic; print(runnerlib.__file__)"]
     found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
     if source.arguments[0] == "--editable":
