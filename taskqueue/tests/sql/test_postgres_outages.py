@@ -113,6 +113,8 @@ def test_frozen_server_delays_the_end_of_the_block_only_for_a_while(run, own_pos
     async def scenario():
         async with open_postgres(own_postgres.url) as store:
             await store.record([Succeeded(make_delivery("a"), b"1")])
+            # its end has been announced when the next write is done; a frozen announcement would be waited for, too
+            await store.report_progress([("nobody", 1, 0.5, "")])
             own_postgres.pause()
             late = asyncio.create_task(store.record([Succeeded(make_delivery("b"), b"1")]))
             await asyncio.wait([late], timeout=0.2)
