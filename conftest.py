@@ -1,10 +1,14 @@
 """Imports our packages before pytest names the test modules after the folders, which have the same names."""
 
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 import controller
 import producer
@@ -31,6 +35,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _most_seconds(item: pytest.Item) -> float:
     mark = item.get_closest_marker("timeout")
     return float(mark.args[0]) if mark is not None and mark.args else 0.0
+
+
+#: Tests that share something slow to start, by what their ids have in common: they run in the same process.
+_SHARING = (
+    re.compile(r"tests/doors/.*\[(?:embedded|rabbitmq\d)\b"),
+    re.compile(r"tests/test_plug_in\.py"),
+    re.compile(r"tests/test_misbehaving_handlers\.py"),
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Whenever there are several processes. (xdist's own groups do nothing with this version of pytest.)"""
+    config.option.loadscopereorder = False
+    return SharingScheduling(config, log)
+
+
+class SharingScheduling(LoadScopeScheduling):
+    """One test after the other, in their order, to whoever is free; those that share something as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The scope of a test, by its id."""
+        for pattern in _SHARING:
+            if found := pattern.match(nodeid):
+                path, _, parameter = found[0].partition("[")
+                return f"{Path(path).parts[:2]} {parameter}"
+        return nodeid
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ step "import-linter"
 "$bin/lint-imports"
 step "tests"
 # Most of their time is spent waiting, so there is one process more than there are cores.
-# Tests of one xdist_group share something that is slow to start, and so they share a process.
+# conftest.py says which tests share one.
 processes=$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-"$bin/python" -m pytest --numprocesses "$processes" --dist loadgroup --no-loadscope-reorder ${pytest_options[@]+"${pytest_options[@]}"} "$@"
+"$bin/python" -m pytest --numprocesses "$processes" ${pytest_options[@]+"${pytest_options[@]}"} "$@"
 step "tests of the runners"
 RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners

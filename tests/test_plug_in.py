@@ -20,7 +20,7 @@ import requests
 from environments import RUNNERS, until
 from servers.processes import free_port
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("plug-in")]
+pytestmark = pytest.mark.timeout(240)
 
 TEXT = '''
 import time

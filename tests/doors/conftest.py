@@ -189,23 +189,18 @@ def _begin(scene: Scene) -> None:
     environment.wait_offered(late)
 
 
-def _on(*kinds: str) -> list[Any]:
-    """All tests of one kind in the same process: it starts the environment once."""
-    return [pytest.param(kind, marks=pytest.mark.xdist_group(f"doors-{kind}")) for kind in kinds]
-
-
-@pytest.fixture(params=_on("embedded", "rabbitmq4"))
+@pytest.fixture(params=["embedded", "rabbitmq4"])
 def scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     """Each kind of queue in turn."""
     return scenes(request.param)
 
 
-@pytest.fixture(params=_on("rabbitmq4", "rabbitmq3"))
+@pytest.fixture(params=["rabbitmq4", "rabbitmq3"])
 def broker_scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     """Each version of the broker in turn."""
     return scenes(request.param)
 
 
-@pytest.fixture(params=_on("embedded", "rabbitmq4", "rabbitmq3"))
+@pytest.fixture(params=["embedded", "rabbitmq4", "rabbitmq3"])
 def any_scene(request: pytest.FixtureRequest, scenes: Callable[[str], Scene]) -> Scene:
     return scenes(request.param)
