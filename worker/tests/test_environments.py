@@ -56,6 +56,15 @@ def test_other_requirements_or_runnerlib_or_python_mean_another_environment(
     assert len(paths) == 5
 
 
+def test_requirements_in_another_encoding_are_left_to_pip(tmp_path: Path, make_runner: MakeRunner) -> None:
+    builder, runner = EnvironmentBuilder(tmp_path, NOTHING), make_runner("tiny", requirements="one==1")
+    paths = {builder.path(runner)}
+    for text in ("one==1", "one==2"):
+        runner.requirements.write_bytes(text.encode("utf-16"))
+        paths.add(builder.path(runner))
+    assert len(paths) == 3
+
+
 def test_older_environments_of_a_runner_are_removed_but_for_what_is_in_use(
     tmp_path: Path, make_runner: MakeRunner
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import shutil
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -315,6 +316,55 @@ def test_replicas_have_ports_of_their_own_and_are_replaced_together(stage: Stage
             new = stage.runners.processes
             assert len({process.plan.url for process in (*old, *new)}) == 4
             assert [process.pid for process in old] == [None, None]
+
+    asyncio.run(scenario())
+
+
+def test_what_fails_unexpectedly_is_told_once_and_tried_again_at_the_next_change(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def path(runner: RunnerFolder) -> Path:
+        if "unexpected" in (runner.path / "runner_adapter.py").read_text():
+            raise RuntimeError("nobody thought of that")
+        return Path(sys.executable)
+
+    monkeypatch.setattr(stage.our_python, "path", path)
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            await stage.edited("text", "unexpected")
+            await stage.until_told("nobody thought of that")
+            await stage.runners.follow()
+            await stage.until_quiet()
+            assert stage.only.pid == before
+            await stage.edited("text", "second")
+            await stage.until_told("text is ready with its newest change")
+        assert stage.terminal.getvalue().count("nobody thought of that") == 1
+
+    asyncio.run(scenario())
+
+
+def test_environment_of_a_version_on_its_way_stays_when_an_older_version_has_left(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removals: list[str] = []
+    monkeypatch.setattr(stage.our_python, "remove_older", lambda name, pythons: removals.append(name))
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            await stage.edited("text", "slow")
+            await stage.until_told("text is ready with its newest change")
+            await stage.until_quiet()
+            await stage.edited("text", "third")
+            await stage.until(lambda: stage.terminal.getvalue().count("with its newest change") == 2, 30)
+            removals.clear()
+            await stage.edited("text", "fourth, whose check is an endless check")
+            await stage.until_quiet()
+            assert removals == []
+            await stage.edited("text", "third")
+            await stage.edited("text", "fifth")
+            await stage.until(lambda: removals, 30)
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """The whole environment, with small stand-ins for its services: order, ports, broken runners, signals."""
 
 import asyncio
+import errno
 import io
 import os
 import signal
@@ -18,7 +19,7 @@ from worker.plan import Layout
 from worker.ports import is_free
 from worker.runners import RunnerFolder
 from worker.selection import Selection
-from worker.state_file import read_state
+from worker.state_file import EnvironmentState, StateFile, read_state
 from worker.up import Environment
 
 Until = Callable[..., object]
@@ -90,6 +91,26 @@ def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(
 
     asyncio.run(scenario())
     assert "wrong is left out: requirements.txt could not be installed:" in terminal.getvalue()
+
+
+def test_state_that_cannot_be_written_stops_nothing(
+    layout: Layout,
+    make_runner: Callable[..., RunnerFolder],
+    environment_of: EnvironmentOf,
+    terminal: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(file: StateFile, state: EnvironmentState) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def scenario() -> None:
+        async with environment_of(layout, [make_runner("text")]) as environment:
+            assert [process.plan.name for process in environment.runners] == ["text"]
+
+    monkeypatch.setattr(StateFile, "write", write)
+    asyncio.run(scenario())
+    assert "worker status shows an older state" in terminal.getvalue()
+    assert terminal.getvalue().count("goodbye") >= 2
 
 
 def test_taken_port_is_told_before_anything_starts(

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,7 @@ class EditionMaker:
                 return target, await asyncio.to_thread(copy_code, folder.path, target)
             except OSError as error:
                 why = str(error)
+                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
                 await asyncio.sleep(_COPY_AGAIN_SECONDS)
         raise AdapterRefused(f"its files cannot be read: {why}")
 

@@ -135,7 +135,13 @@ async def _run(command: Sequence[str], folder: Path, why: str, report: Callable[
 
 
 def _requirements(runner: RunnerFolder) -> str:
-    return runner.requirements.read_text(encoding="utf-8") if runner.requirements.is_file() else ""
+    """Whatever its encoding: pip knows more of them (PowerShell writes UTF-16), and says what it cannot read."""
+    try:
+        return runner.requirements.read_text(encoding="utf-8", errors="backslashreplace")
+    except (FileNotFoundError, IsADirectoryError):
+        return ""
+    except OSError as error:
+        raise EnvironmentBroken(f"{runner.requirements} cannot be read: {error.strerror}") from None
 
 
 def _has_requirements(runner: RunnerFolder) -> bool:

@@ -142,9 +142,13 @@ class LiveRunner:
             step.cancel()
 
     def _step_ended(self, step: "asyncio.Task[None]") -> None:
+        error = None if step.cancelled() else step.exception()
         if self._step is step:
+            if error is not None:
+                # Else the next look, in a few seconds, would begin it again.
+                self._refused = self._coming
             self._step, self._coming, self._leaving = None, None, False
-        if not step.cancelled() and (error := step.exception()) is not None:
+        if error is not None:
             self._say(f"failed unexpectedly, {type(error).__name__}: {error}; its next change is tried again")
         self._tools.changed()
 
@@ -161,8 +165,8 @@ class LiveRunner:
             if self._serving is not None:
                 self._starting = edition
                 await self._maker.until_in_place(edition, self._tell_not_loaded)
-            self._serve(edition)
-            edition = None
+            taken, edition = edition, None
+            self._serve(taken)
         except WorkerError as error:
             self._refuse(version, str(error))
         finally:
@@ -203,7 +207,8 @@ class LiveRunner:
 
     def _drained(self, drain: "asyncio.Task[None]") -> None:
         del self._drains[drain]
-        if self._serving is not None and not self._maker.is_installing:
+        # A version on its way may be about to start from an environment that no edition has yet.
+        if self._serving is not None and self._coming is None and not self._maker.is_installing:
             self._tools.interpreters.remove_older(self.name, [edition.python for edition in self._editions])
         self._tools.changed()
 

@@ -166,12 +166,15 @@ class Environment:
         self._files.close()
 
     def _write_state(self) -> None:
-        if self._state_file is not None:
-            self._state_file.write(
-                EnvironmentState(
-                    gateway=self.layout.gateway_url,
-                    discovery=self.layout.discovery_url,
-                    follows=self._selection.folder if self.layout.settings.reload else None,
-                    runners=self._runners.state(),
-                )
-            )
+        if self._state_file is None:
+            return
+        state = EnvironmentState(
+            gateway=self.layout.gateway_url,
+            discovery=self.layout.discovery_url,
+            follows=self._selection.folder if self.layout.settings.reload else None,
+            runners=self._runners.state(),
+        )
+        try:
+            self._state_file.write(state)
+        except OSError as error:  # a full disk: what runs goes on
+            self._output.say(f"worker status shows an older state, since it cannot be written: {error.strerror}")
