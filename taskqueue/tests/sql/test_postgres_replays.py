@@ -83,6 +83,24 @@ def test_replay_whose_message_did_not_go_out_is_repeated_with_the_same_attempt(r
     run(scenario())
 
 
+def test_discard_ends_a_task_whose_replay_was_cut_short(run, database_url, fail, make_delivery):
+    async def scenario():
+        async with open_postgres(database_url) as store:
+            wire = Wire()
+            wire.away = True
+            ids = await fail(store, "a", "b")
+            with pytest.raises(QueueUnavailable):
+                await RecordedQueue(wire, store).replay(ids)
+            await store.place([(make_delivery("b", attempt=2), Placement("b", 2, "text-1", "b0"))])
+            assert await store.discard(ids) == [DeadAnswer.DISCARDED] * 2
+            rows = await store.lookup(["a", "b"])
+            assert rows["a"].state is TaskState.CANCELLED, "its message may never have gone out"
+            assert rows["b"].state is TaskState.RUNNING, "its message did go out"
+            assert await store.purge(time.time() + 60, 10) == 3
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("meanwhile", ["runs", "succeeded", "failed", "cancelled"])
 def test_replay_that_only_lacks_its_mark_is_not_sent_again(run, database_url, fail, make_delivery, meanwhile):
     async def scenario():

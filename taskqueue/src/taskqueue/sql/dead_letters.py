@@ -23,7 +23,13 @@ ONE = select(*DEAD_LETTER_COLUMNS).where(dead_letters.c.dead_id == bindparam("th
 #: Locked in one order everywhere, so that two processes never wait for one another: letters first, then tasks.
 LETTERS = select(*DEAD_LETTER_COLUMNS).where(_these).order_by(dead_letters.c.dead_id).with_for_update()
 DECISIONS = (
-    select(dead_letters.c.dead_id, dead_letters.c.replayed_at, dead_letters.c.discarded_at)
+    select(
+        dead_letters.c.dead_id,
+        dead_letters.c.task_id,
+        dead_letters.c.replayed_at,
+        dead_letters.c.discarded_at,
+        dead_letters.c.replay_attempt,
+    )
     .where(_these)
     .order_by(dead_letters.c.dead_id)
     .with_for_update()
@@ -73,6 +79,22 @@ MARK_REPLAYED = (
     update(dead_letters).where(_these & dead_letters.c.replayed_at.is_(None)).values(replayed_at=bindparam("new_now"))
 )
 DISCARD = update(dead_letters).where(_these).values(discarded_at=bindparam("new_now"))
+#: A replay was begun, and its message may never have gone out: nobody else would ever end this row.
+CANCEL_BEGUN = (
+    update(tasks)
+    .where(
+        (tasks.c.id == bindparam("the_id"))
+        & (tasks.c.state == TaskState.QUEUED.value)
+        & (tasks.c.attempt == bindparam("the_attempt"))
+    )
+    .values(
+        state=TaskState.CANCELLED.value,
+        available_at=null(),
+        receipt=null(),
+        updated_at=bindparam("new_now"),
+        finished_at=bindparam("new_now"),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -99,12 +121,20 @@ def read_one(connection: Connection, dead_id: int) -> DeadLetter | None:
 
 
 def discard(connection: Connection, dead_ids: Sequence[int], now: float) -> dict[int, DeadAnswer]:
-    """What became of each."""
+    """What became of each. The task of one whose replay was cut short is cancelled."""
     found = connection.execute(DECISIONS, {"the_ids": _possible(dead_ids)}).all()
-    before = {dead_id: decided(replayed_at, discarded_at) for dead_id, replayed_at, discarded_at in found}
+    before = {row.dead_id: decided(row.replayed_at, row.discarded_at) for row in found}
     waiting = [dead_id for dead_id, answer in before.items() if answer is None]
     if waiting:
         execute(connection, DISCARD, {"the_ids": waiting, "new_now": now})
+    begun = sorted(
+        (row.task_id, row.replay_attempt)
+        for row in found
+        if before[row.dead_id] is None and row.replay_attempt is not None
+    )
+    if begun:
+        values = [{"the_id": task_id, "the_attempt": attempt, "new_now": now} for task_id, attempt in begun]
+        connection.execute(CANCEL_BEGUN, values)
     answers = dict.fromkeys(dead_ids, DeadAnswer.UNKNOWN)
     return answers | {dead_id: answer or DeadAnswer.DISCARDED for dead_id, answer in before.items()}
 
