@@ -34,7 +34,10 @@ def require_type(request: Request, *wanted: str) -> str:
 
 def refuse_other_sites(request: Request) -> None:
     """For calls without a body, where a browser does not ask first: it says itself whose page it was."""
-    if request.headers.get("sec-fetch-site", "").lower() in ("cross-site", "same-site"):
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    # Over plain HTTP, but on the machine itself, and in older ones it tells the page's origin alone.
+    is_other = origin is not None and origin.partition("://")[2] != request.headers.get("host")
+    if is_other if site is None else site.lower() in ("cross-site", "same-site"):
         raise problem(ProblemCode.OTHER_SITE, "Pages of other sites may not do this; use the gateway's own /docs.")
 
 
