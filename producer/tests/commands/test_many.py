@@ -279,6 +279,7 @@ def test_wait_that_is_over_tells_the_others_as_they_are(gateway: Any, call: Any,
         (("FILE", "--algorithm", "No Name"), "is not a name"),
         (("FILE", "--sent", "/no/such/place"), "name another place with --sent"),
         (("FILE", "--wait", "--results", "/no/such/place"), "cannot be written"),
+        (("FILE", "--wait", "--results", "FILE"), "is the file that is sent"),
     ],
 )
 def test_what_cannot_be_done_is_told(call: Any, file: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -100,6 +100,7 @@ def send_many(
     order = _Order(algorithm, again, run, strict)
     with explained(), GatewayClient(gateway, patience_seconds=patience) as client:
         _check(order, wait, results)
+        _check_apart(path, results)
         with open_source(path, sys.stdin.buffer) as (source, is_file):
             place = note_path(file, sent) if is_file or sent is not None else None
             sender = _sent(client, source, order, place)
@@ -114,6 +115,12 @@ def _check(order: _Order, wait: bool, results: Path | None) -> None:
         raise BadInput(f"--algorithm: {order.algorithm!r} is not a name of lower-case letters, digits and _")
     if results is not None and not wait:
         raise BadInput("--results needs --wait: results are there when the tasks have ended")
+
+
+def _check_apart(path: Path | None, results: Path | None) -> None:
+    """The results would be put in the place of what they are the results of."""
+    if path is not None and results is not None and results.exists() and path.exists() and results.samefile(path):
+        raise BadInput(f"--results: {results} is the file that is sent; name another one for its results")
 
 
 def _sent(client: GatewayClient, source: Source, order: _Order, place: Path | None) -> FileSender:
