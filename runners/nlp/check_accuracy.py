@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from py3langid.langid import LanguageIdentifier
+
 from runner_adapter import load_identifier, run_language_detection
 
 SENTENCES = Path(__file__).with_name("language_sentences.json")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from check_accuracy import measure, read_sentences
 from py3langid.langid import LanguageIdentifier
-from runner_adapter import batch_language_detection, load_identifier, run_language_detection
 
+from check_accuracy import measure, read_sentences
+from runner_adapter import batch_language_detection, load_identifier, run_language_detection
 from runnerlib.testing import assert_adapter_contract, call
 
 HERE = Path(__file__).parent

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from runner_adapter import MAX_SECONDS, run_countdown, run_upper
 
+from runner_adapter import MAX_SECONDS, run_countdown, run_upper
 from runnerlib.testing import FakeTask, TaskCancelled, assert_adapter_contract, serving
 
 

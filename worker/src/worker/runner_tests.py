@@ -9,7 +9,8 @@ from worker.child import start_child
 from worker.environments import EnvironmentBuilder
 from worker.output import Output
 from worker.runnerlib_source import find_runnerlib
-from worker.runners import RunnerFolder, find_runners
+from worker.runners import RunnerFolder
+from worker.selection import select
 from worker.settings import WorkerSettings, inherited_environment
 from worker.state_file import data_folder_owned
 
@@ -20,9 +21,9 @@ PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "--confcutd
 
 
 async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
-    """True when all tests of all runners pass. Runners without ``test_*.py`` are left out."""
+    """True when all tests of all runners pass. Runners without ``test_*.py``, or scaled to 0, are left out."""
     data = settings.data_folder.resolve() / "tests"
-    runners = [r for r in find_runners(settings.runners_folder, only) if any(r.path.glob("test_*.py"))]
+    runners = [r for r in select(settings, only).runners() if any(r.path.glob("test_*.py"))]
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=_TOOLS)
     with data_folder_owned(data):
         with BuildProgress(output) as progress:

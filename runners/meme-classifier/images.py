@@ -1,0 +1,100 @@
+"""Pictures from strangers: decoded within limits, or refused in a sentence.
+
+Sizes are read from the header and checked before a pixel is decoded, since a file of a few KB can decode to gigabytes.
+"""
+
+import io
+import warnings
+
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+#: What may be decoded. Pillow knows fifty more, some of them through other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 50_000_000
+#: Beyond this an edge is no picture's, and decoders reserve memory by the row.
+MAX_EDGE = 30_000
+#: What shines through where a picture is transparent: viewers show most memes on white.
+BACKGROUND = (255, 255, 255)
+
+
+def decode(content: bytes, *, enough: int | None = None) -> Image.Image:
+    """The picture as it is shown: upright, in RGB, the first one of an animation.
+
+    `enough`: JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size, as long as no edge gets shorter than this many
+    pixels; a camera's picture then needs a fraction of the time and memory.
+    Raises ValueError, with a sentence for whoever sent it.
+    """
+    if not content:
+        raise ValueError("the image is empty (0 bytes); send the file itself")
+    picture = _opened(content)
+    _check_size(picture)
+    if enough is not None:
+        picture.draft("RGB", (enough, enough))
+    try:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        return _as_rgb(upright)
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the {picture.format} image is damaged or cut off ({error}); send it whole") from error
+
+
+def _opened(content: bytes) -> ImageFile.ImageFile:
+    """Header read, nothing decoded yet."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; here they are refused or accepted, and the log needs neither.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"this is {_guess(content)}, not an image; send {_named(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"the image has far more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller"
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"the image's header is damaged ({error}); send another file") from error
+
+
+def _check_size(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise ValueError(f"the image has {width} × {height} pixels; send one that shows something")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
+        raise ValueError(
+            f"the image has {width} × {height} pixels; at most {MAX_PIXELS // 1_000_000} million are taken, "
+            f"and at most {MAX_EDGE} along an edge; make it smaller"
+        )
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        # 16 bits a pixel: Pillow's own conversion would cut everything above 255 off.
+        picture = picture.convert("I").point(lambda level: level / 256).convert("L")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    shown = Image.new("RGB", picture.size, BACKGROUND)
+    shown.paste(layer, mask=layer.getchannel("A"))
+    return shown
+
+
+def _guess(content: bytes) -> str:
+    """What it is instead, as far as its beginning tells."""
+    start = content[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page"
+    if start.startswith((b"<svg", b"<?xml")):
+        return "an SVG or XML document"
+    if start.startswith(b"%pdf"):
+        return "a PDF document"
+    if start.startswith((b"{", b"[")):
+        return "JSON or other text"
+    if content[4:12] in (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return "an AVIF or HEIC picture"
+    return "something else"
+
+
+def _named(formats: tuple[str, ...]) -> str:
+    return ", ".join(formats[:-1]) + f" or {formats[-1]}"

@@ -1,0 +1,145 @@
+"""What strangers send: pictures of all sorts, and what is none."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+
+import pytest
+from PIL import Image, ImageSequence
+
+from images import MAX_EDGE, MAX_PIXELS, decode
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_accepted_formats_are_decoded(form, encode, gradient) -> None:
+    picture = decode(encode(gradient, form))
+    assert (picture.mode, picture.size) == ("RGB", gradient.size)
+    red, _, blue = picture.getpixel((160, 230))
+    assert abs(red - 244) < 24 and abs(blue - 90) < 40
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_all_modes_become_rgb_and_look_the_same(mode, encode, gradient) -> None:
+    picture = decode(encode(gradient.convert(mode)))
+    assert picture.mode == "RGB"
+    shown, sent = (
+        one.convert("L").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) for one in (picture, gradient)
+    )
+    assert shown == pytest.approx(sent, abs=4)
+
+
+def test_sixteen_bits_keep_their_shades(encode) -> None:
+    sent = Image.new("I;16", (8, 8), 32768)
+    assert decode(encode(sent)).getpixel((4, 4)) == pytest.approx((128,) * 3, abs=1)
+
+
+def test_cmyk_jpeg_is_decoded(encode, gradient) -> None:
+    assert decode(encode(gradient.convert("CMYK"), "JPEG")).mode == "RGB"
+
+
+def test_transparent_parts_are_white(encode) -> None:
+    assert decode(encode(Image.new("RGBA", (8, 8), (200, 0, 0, 0)))).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_transparent_colour_of_a_palette_is_white(encode) -> None:
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    assert decode(encode(picture, "GIF", transparency=1)).getpixel((4, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_first_picture_of_an_animation_counts(form, encode) -> None:
+    first, second = Image.new("RGB", (32, 32), (250, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 250))
+    sent = encode(first, form, save_all=True, append_images=[second])
+    assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(sent))))) == 2
+    red, _, blue = decode(sent).getpixel((16, 16))
+    assert red > 200 and blue < 50
+
+
+def test_picture_is_turned_upright_as_its_camera_says(encode) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    sent = Image.new("RGB", (40, 20), "black")
+    sent.paste("white", (0, 0, 20, 20))
+    picture = decode(encode(sent, "JPEG", exif=exif))
+    assert picture.size == (20, 40)
+    assert picture.getpixel((10, 5))[0] > 200 > 50 > picture.getpixel((10, 35))[0]
+
+
+def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(encode) -> None:
+    sent = encode(Image.new("RGB", (4000, 2000), "grey"), "JPEG")
+    picture = decode(sent, enough=448)
+    assert 448 <= min(picture.size) < 2000
+    assert picture.width == 2 * picture.height
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_truncated_file_is_refused(form, share, encode, gradient) -> None:
+    sent = encode(gradient, form)
+    with pytest.raises(ValueError, match=r"damaged|cut off|not an image"):
+        decode(sent[: int(len(sent) * share)])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html><body>Not found</body></html>", "an HTML page, not an image; send JPEG, PNG"),
+        (b"\n  <html>", "an HTML page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG or XML document"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b'{"error": "no"}', "JSON"),
+        (b"\x00" * 1000, "something else"),
+        (b"\xff\xd8\xff", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(content, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        decode(content)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "ICO", "PPM", "TGA", "EPS", "PDF", "JPEG2000"])
+def test_other_formats_are_refused(form, encode, gradient) -> None:
+    with pytest.raises(ValueError, match="not an image; send JPEG, PNG, WEBP, GIF or BMP"):
+        decode(encode(gradient.resize((64, 64)), form))
+
+
+def png(width: int, height: int, rows: int) -> bytes:
+    """A PNG that says it has so many pixels and brings so many rows of zeros, well packed."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    packed = zlib.compress(bytes((width // 8 + 1) * rows), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (100_000, 100_000), (MAX_EDGE + 1, 8), (2**31 - 1, 1)])
+def test_bomb_is_refused_before_it_is_decoded(size) -> None:
+    sent = png(*size, rows=8) if size[0] > 10_000 else png(*size, rows=size[1])
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"pixels|damaged"):
+        decode(sent)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 1024 * 1024
+
+
+def test_bomb_of_twelve_kilobytes_is_as_small_as_it_says() -> None:
+    sent = png(10_000, 10_000, rows=10_000)
+    assert len(sent) < 16_000
+    assert MAX_PIXELS < 10_000 * 10_000
+    with pytest.raises(ValueError, match="10000 × 10000 pixels; at most 50 million"):
+        decode(sent)
+
+
+def test_gif_whose_frame_is_larger_than_its_screen_is_bounded(encode) -> None:
+    sent = bytearray(encode(Image.new("P", (16, 16)), "GIF"))
+    place = sent.index(b"\x2c") + 5
+    sent[place : place + 4] = struct.pack("<HH", 65_000, 65_000)
+    with pytest.raises(ValueError, match=r"pixels|damaged|header"):
+        decode(bytes(sent))
