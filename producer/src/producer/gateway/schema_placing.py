@@ -5,9 +5,12 @@ turned accordingly. A schema that could break the document, or whoever reads it,
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
+from itertools import count
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -149,11 +152,13 @@ def _component_names(definitions: dict[str, Any], owner: str) -> dict[str, str]:
     """OpenAPI allows few characters; names that become equal are told apart by a number."""
     names: dict[str, str] = {}
     taken = {owner}
+    # Thousands may become equal: none of them begins to count anew.
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(partial(count, 2))
     for name in definitions:
         wanted = f"{owner}.{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:80]}"
-        chosen, number = wanted, 2
+        chosen = wanted
         while chosen in taken:
-            chosen, number = f"{wanted}_{number}", number + 1
+            chosen = f"{wanted}_{next(numbers[wanted])}"
         taken.add(chosen)
         names[name] = chosen
     return names
