@@ -35,6 +35,25 @@ def test_what_has_no_room_is_named(gateway: Any, monkeypatch: Any) -> None:
     assert answer["left_out"] == ["b", "c"]
 
 
+def test_few_large_tasks_are_in_memory_together_and_many_small_ones(gateway: Any, monkeypatch: Any) -> None:
+    asked: list[int] = []
+    lookup = gateway.store.lookup
+
+    async def counted(ids: Any) -> Any:
+        asked.append(len(ids))
+        return await lookup(ids)
+
+    monkeypatch.setattr(gateway.store, "lookup", counted)
+    small, large = [f"small-{n}" for n in range(30)], [f"large-{n}" for n in range(30)]
+    for task_id in (*small, *large):
+        gateway.post("upper", {"text": "x" * (30_000 if task_id in large else 1)}, id=task_id)
+    for ids, steps in ((small, [10, 20]), (large, [10, 10, 10])):
+        asked.clear()
+        answer = ask(gateway, {"ids": ids}).json()
+        assert [task["id"] for task in answer["tasks"]] == ids
+        assert asked == steps
+
+
 @pytest.mark.parametrize("body", [{}, [], {"ids": "a"}, {"ids": [1]}, {"ids": ["no spaces"]}, {"ids": ["a"] * 101}])
 def test_other_bodies_are_refused_by_name(gateway: Any, body: Any) -> None:
     answer = ask(gateway, body)

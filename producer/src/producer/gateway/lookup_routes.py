@@ -16,6 +16,9 @@ from runnerlib.contract import TaskView
 MOST_IDS = 100
 #: Results have up to megabytes each; what does not fit is asked for again.
 MOST_ANSWER_BYTES = 8 * 1024 * 1024
+#: Rows come with their payloads, too. So few are in memory together, unless the first ones show that these are small.
+_FEW = 10
+_SMALL_BYTES = 256 * 1024
 
 
 class TasksByIds(BaseModel):
@@ -65,15 +68,19 @@ class LookupRoutes:
         """To wait for many tasks: wait for one of them with `GET /tasks/{id}`, then ask for all here."""
         wanted = await body_of(request, {"ids": TasksByIds})
         ids = list(dict.fromkeys(wanted.ids))
-        rows = await self._desk.look_many(ids)
         found: list[bytes] = []
         left_out: list[str] = []
-        size = 0
-        for row in (rows[task_id] for task_id in ids if task_id in rows):
-            view = views.task_bytes(row, self._why) if size < MOST_ANSWER_BYTES else b""
-            if view and (not found or size + len(view) <= MOST_ANSWER_BYTES):
-                found.append(view)
-                size += len(view)
-            else:
-                left_out.append(row.id)
-        return Response(views.found_bytes(found, left_out), media_type=JSON)
+        size, step = 0, _FEW
+        while ids and not left_out:
+            part, ids = ids[:step], ids[step:]
+            rows = await self._desk.look_many(part)
+            for row in (rows[task_id] for task_id in part if task_id in rows):
+                view = views.task_bytes(row, self._why) if size < MOST_ANSWER_BYTES else b""
+                if view and (not found or size + len(view) <= MOST_ANSWER_BYTES):
+                    found.append(view)
+                    size += len(view)
+                else:
+                    left_out.append(row.id)
+            is_small = size + sum(len(row.payload) for row in rows.values()) <= _SMALL_BYTES
+            step = MOST_IDS if is_small else _FEW
+        return Response(views.found_bytes(found, left_out + ids), media_type=JSON)
