@@ -165,6 +165,14 @@ def test_schema_that_cannot_be_used_refuses_nothing(schema: dict[str, Any] | Non
         assert said(payload, view(schema)) == []
 
 
+def test_schema_of_endless_alternatives_is_left_to_the_runner() -> None:
+    """Each level doubles the steps; 2**64 of them would outlive everybody."""
+    levels = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(64)}
+    schema = {"$ref": "#/$defs/l0", "$defs": {**levels, "l64": {"type": "integer"}}}
+    assert said("x", view(schema)) == []
+    assert said("x", view({**schema, "$ref": "#/$defs/l62"})) != []
+
+
 def test_schemas_are_compiled_once_for_each_digest() -> None:
     checks = PayloadChecks()
     for number in range(1500):

@@ -2,10 +2,15 @@
 
 It is an early and friendly answer, not the verdict: the runner decides. So whatever could refuse what a runner takes
 is left to the runner: `pattern` (other regex dialect, and a hostile one could hang us), `uniqueItems` (a set takes
-duplicates), `multipleOf` (floats), and any schema that cannot be used.
+duplicates), `multipleOf` (floats), any schema that cannot be used, and whatever takes long: alternatives that refer to
+alternatives can ask for more steps than anybody has time for.
 """
 
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -27,6 +32,30 @@ MOST_ERRORS = 20
 _MOST_FOUND = 200
 #: Compiled schemas that are kept.
 MOST_SCHEMAS = 1000
+#: References that a check follows in any case,
+FREE_REFERENCES = 1000
+#: and how long it goes on after that.
+MOST_SECONDS = 0.25
+
+
+class _TooLong(Exception):
+    """The check is given up."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Of one check: what it has followed, and when it has to end."""
+
+    ends_at: float
+    references: int = 0
+
+    def spend(self) -> None:
+        self.references += 1
+        if self.references > FREE_REFERENCES and time.monotonic() > self.ends_at:
+            raise _TooLong
+
+
+_budget: ContextVar[_Budget] = ContextVar("_budget")
 
 
 class Validator(Protocol):
@@ -50,10 +79,13 @@ class PayloadChecks:
         validator = self._validator(algorithm.schema_digest, algorithm.description.name, schema)
         if validator is None:
             return []
+        token = _budget.set(_Budget(time.monotonic() + MOST_SECONDS))
         try:
             found = list(islice(validator.iter_errors(payload), _MOST_FOUND))
-        except (RecursionError, Unresolvable, UnknownType):
+        except (RecursionError, Unresolvable, UnknownType, _TooLong):
             return []
+        finally:
+            _budget.reset(token)
         return field_errors(found, schema)[:MOST_ERRORS] if found else []
 
     def _validator(self, digest: str, name: str, schema: dict[str, Any]) -> Validator | None:
@@ -84,6 +116,12 @@ def _left_to_the_runner(_validator: Any, _value: Any, _instance: Any, _schema: A
     return iter(())
 
 
+def _followed(keyword: str, validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Like the original, within the budget."""
+    _budget.get().spend()
+    yield from Draft202012Validator.VALIDATORS[keyword](validator, value, instance, schema)
+
+
 def _required(validator: Any, required: list[str], instance: Any, _schema: Any) -> Iterator[ValidationError]:
     """Like the original, with the missing field in the error's path."""
     if validator.is_type(instance, "object"):
@@ -109,6 +147,8 @@ def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: 
 _DoorValidator = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {
+        "$ref": partial(_followed, "$ref"),
+        "$dynamicRef": partial(_followed, "$dynamicRef"),
         "required": _required,
         "additionalProperties": _additional_properties,
         "pattern": _left_to_the_runner,
