@@ -24,7 +24,11 @@ step "tests"
 # Most of their time is spent waiting, so there is one process more than there are cores.
 # conftest.py says which tests share one.
 processes=$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-"$bin/python" -m pytest --numprocesses "$processes" ${pytest_options[@]+"${pytest_options[@]}"} "$@"
+if ! "$bin/python" -m pytest --numprocesses "$processes" ${pytest_options[@]+"${pytest_options[@]}"} "$@"; then
+    # Real servers are killed and frozen while other tests use both cores: what failed there may show that it passes alone.
+    step "tests that failed, by themselves"
+    "$bin/python" -m pytest --last-failed --last-failed-no-failures none ${pytest_options[@]+"${pytest_options[@]}"} "$@"
+fi
 step "tests of the runners"
 # The image runner brings 1 GB of torch; who wants its tests says so: SCALE=meme-classifier=1 ./test.sh
 SCALE="${SCALE:-meme-classifier=0}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners

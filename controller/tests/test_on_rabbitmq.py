@@ -281,10 +281,19 @@ def test_answers_are_never_sent_into_the_environment_s_own_queues(rabbit_world, 
 
 @pytest.mark.parametrize("reply_to", ["nobody", "amq.rabbitmq.reply-to.made.up"])
 def test_address_that_takes_no_answer_keeps_nothing_waiting(
-    rabbit_world, stranger, make_runner, go, wait_until, reply_to
+    rabbit_world, stranger, make_runner, go, wait_until, monkeypatch, reply_to
 ):
+    acknowledged = []
+
     async def scenario():
         async with rabbit_world() as world:
+            acknowledge = world.queue.ack
+
+            async def ack(deliveries):
+                await acknowledge(deliveries)
+                acknowledged.extend(delivery.id for delivery in deliveries)
+
+            monkeypatch.setattr(world.queue, "ack", ack)
             runner = make_runner()
             await world.start(runner)
             # RabbitMQ ends the connection that sends to a made-up direct address; on the way in it lets it pass
@@ -295,6 +304,7 @@ def test_address_that_takes_no_answer_keeps_nothing_waiting(
             assert (await world.ended_soon("t2", 40)).result == b"2"
             await wait_until(lambda: world.health.is_ready)
             assert runner.executions == [("t1", 1), ("t2", 1)]
+            await wait_until(lambda: {"t1", "t2"} <= set(acknowledged), 40)
         assert await stranger.waiting("tasks.echo") == [0]
 
     go(scenario())

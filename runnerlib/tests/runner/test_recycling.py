@@ -1,5 +1,6 @@
 """Worker processes are replaced by count and by memory, and never outlive their runner."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -99,11 +100,15 @@ def test_a_process_that_has_grown_is_replaced(runner: Any, until: Any) -> None:
 
 def test_a_killed_handler_takes_along_what_it_started(runner: Any, until: Any) -> None:
     call = runner.later(runner.run, "spawns", {"seconds": 60})
-    sleeper = until(
-        lambda: next((p for p in runner.children() if "time.sleep(300)" in " ".join(p.cmdline())), None), "it started"
-    )
+    sleeper = until(lambda: next((p for p in runner.children() if _sleeps(p)), None), "it started")
     assert call.result().json()["code"] == "timeout"
     until(lambda: not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE, "it is gone")
+
+
+def _sleeps(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "time.sleep(300)" in " ".join(process.cmdline())
+    return False
 
 
 def test_a_killed_runner_leaves_no_process_behind(serve_adapter: Callable[..., Any], until: Any) -> None:

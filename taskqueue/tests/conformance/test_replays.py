@@ -65,7 +65,9 @@ def test_replayed_task_starts_afresh_under_its_id(run, open_replaying, make_task
             assert await store.cancel_requested(["a"]) == set()
             await feed.set_prefetch(1)
             (again,) = await take_all(feed, 1)
-            assert (again.id, again.attempt, again.delivery_count, again.expires_at) == ("a", 2, 0, None)
+            assert (again.id, again.attempt, again.expires_at) == ("a", 2, None)
+            # a broker may have sent it to the feed that was just pausing, and got it back
+            assert again.delivery_count <= 1
             assert (again.payload, again.digest) == (task.payload, task.digest)
             assert (again.reply_to, again.correlation_id) == ("answers", "c-1")
             assert await store.record([Succeeded(again, b'"A"')]) == [True]
