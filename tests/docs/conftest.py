@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import requests
 from documents import ROOT, Block
 from environments import until
 from servers.processes import free_port
@@ -96,8 +97,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         assert process.poll() is None, made.log()
         return "everything goes on running" in made.log()
 
+    def is_sure() -> bool:
+        listed = requests.get(f"http://127.0.0.1:{made.ports['GATEWAY_PORT']}/algorithms", timeout=5)
+        return bool(listed.json()["complete"])
+
     try:
         until(is_up, "the environment runs", _START_SECONDS)
+        # For the first half minute a misspelt algorithm might be one whose runner has yet to come.
+        until(is_sure, "discovery has been up for a lease", _START_SECONDS)
         yield made
     finally:
         process.terminate()

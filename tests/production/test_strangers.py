@@ -19,7 +19,7 @@ AMQPLIB = "amqplib@0.10.9"
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 
 
-def ask(url: str, body: dict[str, Any], seconds: float = 20) -> tuple[dict[str, Any], str | None]:
+def ask(url: str, body: dict[str, Any], seconds: float = 60) -> tuple[dict[str, Any], str | None]:
     """Publishes to the front door and waits on a reply queue of its own; the answer and its correlation id."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
