@@ -12,7 +12,7 @@ from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
 from taskqueue.opening import opened, opened_when_there
-from taskqueue.rabbitmq.queue import open_rabbitmq
+from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
 from taskqueue.sql.postgres import open_postgres
 
 
@@ -20,7 +20,7 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
     """What :func:`run_service` starts. Health answers all the time: it tells what is waited for."""
 
     async def enter(stack: AsyncExitStack) -> None:
-        health, registry = Health(STORE), new_registry()
+        health, registry = Health(STORE, DOOR_PART), new_registry()
         app = create_controller_app(health, registry)
         await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
         broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)

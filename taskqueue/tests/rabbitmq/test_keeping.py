@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from taskqueue.errors import QueueUnavailable
-from taskqueue.rabbitmq.keeping import Keeper
+from taskqueue.rabbitmq.keeping import Keeper, part_of
 from taskqueue.rabbitmq.link import no_report
 
 
@@ -54,5 +54,21 @@ def test_unforeseen_failure_ends_a_channel_and_not_the_consuming(run) -> None:
 
         await Keeper(channels, "tasks.upper", no_report).run(serve)
         assert len(served) == 2
+
+    run(scenario())
+
+
+def test_awaited_queue_is_unready_until_it_flows_for_the_first_time(run) -> None:
+    async def scenario() -> None:
+        told: list[tuple[str, bool]] = []
+        keeper = Keeper(Channels(), "tasks", lambda part, ready, _reason: told.append((part, ready)), awaited=True)
+        assert told == [(part_of("tasks"), False)]
+
+        async def serve(_channel: object) -> None:
+            keeper.flowing()
+            assert told[1:] == [(part_of("tasks"), True)]
+
+        await keeper.run(serve)
+        assert len(told) == 2
 
     run(scenario())

@@ -22,18 +22,28 @@ _CONNECT_SECONDS = 30.0
 _STABLE_SECONDS = 5.0
 
 
-class Keeper:
-    """Runs `serve(channel)` on one channel after the other, until it returns. `name` is what is consumed."""
+def part_of(name: str) -> str:
+    """What health calls the consuming of a queue."""
+    return f"queue {name}"
 
-    def __init__(self, link: Link, name: str, report: Report) -> None:
+
+class Keeper:
+    """Runs `serve(channel)` on one channel after the other, until it returns. `name` is what is consumed.
+
+    `awaited`: nothing is ready before it flows for the first time. Otherwise it is given some seconds.
+    """
+
+    def __init__(self, link: Link, name: str, report: Report, *, awaited: bool = False) -> None:
         self._link = link
         self._name = name
         self._report = report
-        self._part = f"queue {name}"
+        self._part = part_of(name)
         self._failures = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._reason = "not connected yet"
-        self._reported = False
+        self._reported = awaited
+        if awaited:
+            report(self._part, False, f"{name} is not consumed yet")
 
     async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
         time = asyncio.get_running_loop().time

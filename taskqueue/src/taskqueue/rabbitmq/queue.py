@@ -13,7 +13,7 @@ from taskqueue.rabbitmq.declared import Declared
 from taskqueue.rabbitmq.door import Door
 from taskqueue.rabbitmq.feed import BrokerFeed
 from taskqueue.rabbitmq.giving_back import GivingBack
-from taskqueue.rabbitmq.keeping import Keeper
+from taskqueue.rabbitmq.keeping import Keeper, part_of
 from taskqueue.rabbitmq.link import Link, Report, no_report
 from taskqueue.rabbitmq.messages import new_message, reply_message, retry_message
 from taskqueue.rabbitmq.names import FRONT_DOOR, algorithm_queue
@@ -23,6 +23,8 @@ from taskqueue.rabbitmq.releases import Releases
 from taskqueue.rabbitmq.topology import declare_topology
 from taskqueue.tasks import Arrival, Delivery, NewTask, Published, Reply
 
+#: What health calls the front door: unready until messages flow from it.
+DOOR_PART = part_of(FRONT_DOOR)
 #: What feeds could not read while there is no front door; beyond that it stays with the broker until a feed closes.
 _MOST_MISFITS = 1000
 
@@ -77,7 +79,8 @@ class RabbitQueue:
         misfits = list(self._misfits)
         self._misfits.clear()
         self._door = Door(
-            keeper=Keeper(self._consuming, FRONT_DOOR, self._report),
+            # The broker drops what strangers send before the queue is there.
+            keeper=Keeper(self._consuming, FRONT_DOOR, self._report, awaited=True),
             declared=self._declared,
             open_channel=self._consuming.channel,
             publisher=self._publisher,
