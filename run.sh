@@ -6,5 +6,5 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 bash "$here/.ci/set-up"
 export RUNNERS_FOLDER="${RUNNERS_FOLDER:-$here/runners}" DATA_FOLDER="${DATA_FOLDER:-$here/.plugplay}"
 # The image runner brings 1 GB of torch; who wants it says so: SCALE=meme-classifier=1 ./run.sh
-if [ -z "${SCALE:-}" ] && [ -d "$RUNNERS_FOLDER/meme-classifier" ]; then export SCALE=meme-classifier=0; fi
+if [ -d "$RUNNERS_FOLDER/meme-classifier" ]; then export SCALE="meme-classifier=0,${SCALE:-}"; fi
 exec "$here/.venv/bin/python" -P -m worker demo "$@"

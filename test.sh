@@ -31,4 +31,4 @@ if ! "$bin/python" -m pytest --numprocesses "$processes" ${pytest_options[@]+"${
 fi
 step "tests of the runners"
 # The image runner brings 1 GB of torch; who wants its tests says so: SCALE=meme-classifier=1 ./test.sh
-SCALE="${SCALE:-meme-classifier=0}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners
+SCALE="meme-classifier=0,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners

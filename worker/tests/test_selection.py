@@ -7,8 +7,9 @@ import pytest
 
 from worker.errors import NoRunners
 from worker.runners import RunnerFolder
+from worker.scale import read_scale
 from worker.selection import select
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, read_settings
 
 MakeRunner = Callable[..., RunnerFolder]
 
@@ -17,7 +18,7 @@ def test_none_of_a_runner_is_started_at_scale_0_and_new_ones_join(tmp_path: Path
     for name in ("nlp", "text"):
         make_runner(name)
     selection = select(WorkerSettings(runners_folder=tmp_path / "runners", scale="nlp=0,text=2"), [])
-    assert [(runner.name, runner.position) for runner in selection.runners()] == [("text", 1)]
+    assert [(runner.name, runner.position) for runner in selection.runners()] == [("text", 0)]
     assert (selection.count("text"), selection.count("shout")) == (2, 1)
     make_runner("shout")
     assert [runner.name for runner in selection.runners()] == ["shout", "text"]
@@ -27,7 +28,13 @@ def test_only_some_stay_the_only_ones(tmp_path: Path, make_runner: MakeRunner) -
     make_runner("text")
     selection = select(WorkerSettings(runners_folder=tmp_path / "runners"), ["text"])
     make_runner("shout")
-    assert [runner.name for runner in selection.runners()] == ["text"]
+    assert [(runner.name, runner.position) for runner in selection.runners()] == [("text", 1)]
+
+
+def test_scale_on_the_command_line_wins_for_the_runners_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE", "nlp=0,text=2")
+    assert read_scale([read_settings(scale=["text=3", "ocr=1"]).scale]) == {"nlp": 0, "text": 3, "ocr": 1}
+    assert read_scale([read_settings().scale]) == {"nlp": 0, "text": 2}
 
 
 def test_misspelt_name_in_the_scale_is_told_with_the_near_one(tmp_path: Path, make_runner: MakeRunner) -> None:

@@ -81,7 +81,7 @@ def up(
     settings = read_settings(
         runners_folder=runners,
         data_folder=data,
-        scale=",".join(scale) if scale else None,
+        scale=scale,
         reload=reload,
         queue_url=queue_url,
         database_url=database_url,
@@ -111,7 +111,7 @@ def demo(
     settings = read_settings(
         runners_folder=runners,
         data_folder=data,
-        scale=",".join(scale) if scale else None,
+        scale=scale,
         reload=reload,
         queue_url=queue_url,
         database_url=database_url,

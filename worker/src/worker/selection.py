@@ -1,7 +1,7 @@
 """Which runners an environment has, and how many processes of each."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worker.runners import RunnerFolder, check_names, find_runners, list_runners
@@ -23,7 +23,10 @@ class Selection:
         return self.scale.get(name, 1)
 
     def runners(self) -> list[RunnerFolder]:
-        return [runner for runner in list_runners(self.folder) if self.count(runner.name)]
+        """Those at scale 0 have no place among the others, and so no port; those that are left out by `only` have."""
+        scaled = [runner for runner in list_runners(self.folder) if self.scale.get(runner.name, 1)]
+        placed = [replace(runner, position=position) for position, runner in enumerate(scaled)]
+        return [runner for runner in placed if self.count(runner.name)]
 
 
 def select(settings: WorkerSettings, only: Collection[str]) -> Selection:

@@ -1,6 +1,7 @@
 """Settings of ``worker``, from environment variables; the command line's options win over them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -61,10 +62,14 @@ class WorkerSettings(BaseSettings):
     )
 
 
-def read_settings(**options: object) -> WorkerSettings:
-    """From the environment; `options` that are not None win. Exits with a sentence for a bad variable."""
+def read_settings(*, scale: Sequence[str] | None = None, **options: object) -> WorkerSettings:
+    """From the environment; `options` that are not None win. Exits with a sentence for a bad variable.
+
+    `scale` wins for the runners that it names; for others SCALE goes on to count.
+    """
+    loaded = load_settings(WorkerSettings)
     given = {name: value for name, value in options.items() if value is not None}
-    return load_settings(WorkerSettings).model_copy(update=given)
+    return loaded.model_copy(update={**given, "scale": ",".join([loaded.scale, *(scale or ())])})
 
 
 def inherited_environment() -> dict[str, str]:
