@@ -58,6 +58,8 @@ _OPTIONS = {
     "timeout_seconds": "Bounds one call; its process is killed, and the attempt fails as `timeout`.",
     "retries": "How often a task is tried again after transient failures.",
     "retry_on": "Exception classes, or their names, that are transient, too.",
+    "invalid_payload_on": "Exception classes, or their names, that say the payload is at fault: the task fails as "
+    "`invalid_payload`, and the sender reads the exception's text.",
     "batch": "Most tasks in one call.",
     "slots": "Calls at the same time: processes, or for `async def` coroutines in one process. "
     "Without it 1, for `async def` 32.",

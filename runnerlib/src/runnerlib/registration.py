@@ -4,12 +4,13 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import requests
 
 from runnerlib.contract import RunnerRegistration
+from runnerlib.offer import Offer
 from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
@@ -18,8 +19,6 @@ log = get_logger(__name__)
 RENEW_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
-#: A runner that is not ready for so long takes itself off the list; until then it may come back at once.
-UNREADY_SECONDS = 15.0
 TIMEOUT_SECONDS = (2.0, 5.0)
 #: A stop is held up no longer than this.
 LEAVE_SECONDS = 1.0
@@ -31,22 +30,24 @@ def runner_id(name: str, address: str) -> str:
 
 
 class Registration:
-    """Registers once `is_ready`, renews, and takes the runner off the list when stopped."""
+    """Registers the algorithms that work, renews, and takes the runner off the list when none does, or when stopped."""
 
-    def __init__(self, discovery: str, registration: RunnerRegistration, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, discovery: str, registration: RunnerRegistration) -> None:
         address = registration.host.partition("://")[2]
         self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
-        self._body = registration.model_dump_json().encode()
-        self._is_ready = is_ready
+        self._registration = registration
+        self._offer = Offer()
+        self._working: Collection[str] = ()
+        self._told: frozenset[str] = frozenset()
         self._changed = threading.Event()
         self._leaving = False
         self._registered = False
         self._failures = 0
-        self._unready_since: float | None = None
         self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
 
-    def wake(self) -> None:
-        """Readiness may have changed: look at once."""
+    def offer(self, working: Collection[str]) -> None:
+        """These algorithms can run from now on. Safe from any thread."""
+        self._working = working
         self._changed.set()
 
     def start(self) -> None:
@@ -71,26 +72,25 @@ class Registration:
 
     def _step(self, session: requests.Session) -> float:
         """Does what is due; the seconds until the next look."""
-        if self._is_ready():
-            self._unready_since = None
-            return self._register(session)
         now = time.monotonic()
-        if self._unready_since is None:
-            self._unready_since = now
-        if not self._registered:
-            return RENEW_SECONDS
-        left = self._unready_since + UNREADY_SECONDS - now
-        if left > 0:
-            return left
-        self._leave(session)
+        names = self._offer.at(now, self._working)
+        if names:
+            due = self._register(session, names)
+            left = self._offer.unchanged_seconds(now)
+            return due if left is None else min(due, max(0.0, left))
+        if self._registered:
+            self._leave(session)
         return RENEW_SECONDS
 
-    def _register(self, session: requests.Session) -> float:
-        answer = self._call(session, "PUT", self._body)
+    def _register(self, session: requests.Session, names: frozenset[str]) -> float:
+        """Offers these, or renews; the seconds until that is due again."""
+        offered = [one for one in self._registration.algorithms if one.name in names]
+        body = self._registration.model_copy(update={"algorithms": offered}).model_dump_json().encode()
+        answer = self._call(session, "PUT", body)
         if isinstance(answer, requests.Response):
-            if not self._registered:
-                log.info("registered", url=self._url)
-            self._registered, self._failures = True, 0
+            if not self._registered or names != self._told:
+                log.info("registered", url=self._url, algorithms=[one.name for one in offered])
+            self._registered, self._told, self._failures = True, names, 0
             return _renew_seconds(answer)
         self._failures += 1
         most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))

@@ -88,7 +88,8 @@ class Runner:
         await stack.enter_async_context(drain)
         log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
-            self._registration = Registration(settings.discovery, self._described(), lambda: self._health.is_ready)
+            self._registration = Registration(settings.discovery, self._described())
+            self._ready_changed()
             self._registration.start()
 
     async def _leave(self) -> None:
@@ -123,7 +124,7 @@ class Runner:
         return ProcessSetup(
             adapter=str(self._adapter.path.resolve()),
             overrides=overrides,
-            device="cpu" if settings.device == "auto" else settings.device,
+            device=settings.device,
             service=self.name,
             log_level=settings.log_level,
             log_format=settings.log_format,
@@ -132,4 +133,4 @@ class Runner:
 
     def _ready_changed(self) -> None:
         if self._registration is not None:
-            self._registration.wake()
+            self._registration.offer(self._pool.working())

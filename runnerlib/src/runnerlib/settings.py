@@ -50,7 +50,10 @@ class RunnerSettings(ServiceSettings):
     cancel_grace_seconds: float = Field(
         default=5, ge=0, le=3600, description="Time for a handler to notice a cancel before its process is killed."
     )
-    device: str = Field(default="auto", description="What handlers get as `device`; auto: cpu.")
+    device: str = Field(
+        default="auto",
+        description="What handlers get as `device`; auto: `cuda` when the runner's torch can use a GPU, else `cpu`.",
+    )
     fetch_allow_private: Annotated[str, AfterValidator(_checked_networks)] = Field(
         default="",
         description="Networks that `fetch` may connect to although they are not public, at any port, "

@@ -59,6 +59,19 @@ def test_transient_classes_are_retryable_and_all_else_is_permanent(error, retrya
     assert run_error.message.startswith(type(error).__name__)
 
 
+def test_what_invalid_payload_on_names_is_the_senders_mistake():
+    options = Options(invalid_payload_on=("builtins.LookupError",), retry_on=("builtins.KeyError",))
+    run_error = classify(raised(Special("not a picture")), options)
+    assert (run_error.code, run_error.retryable) == ("invalid_payload", False)
+    assert run_error.message == str(Special("not a picture"))
+    assert classify(raised(KeyError("x")), options).code == "invalid_payload", "of both, the payload is at fault"
+    assert classify(raised(ValueError("x")), options).code == "handler_error"
+
+
+def test_a_payloads_error_without_text_says_its_type():
+    assert classify(raised(ValueError()), Options(invalid_payload_on=("builtins.ValueError",))).message == "ValueError"
+
+
 def test_retry_on_widens_also_for_subclasses():
     assert classify(raised(KeyError("x")), Options(retry_on=("builtins.KeyError",))).retryable
     assert classify(raised(Special("x")), Options(retry_on=("builtins.LookupError",))).retryable

@@ -16,6 +16,7 @@ def test_every_key_is_taken(adapter_of):
         "timeout_seconds": 2,
         "retries": 0,
         "retry_on": ["KeyError"],
+        "invalid_payload_on": "ValueError",
         "batch": 8,
         "slots": 2,
         "process": "words",
@@ -24,7 +25,9 @@ def test_every_key_is_taken(adapter_of):
         "result_bytes": 10,
     }
     adapter = adapter_of(f"OPTIONS = {{'upper': {written!r}}}" + RUN)
-    assert options(adapter) == Options(2.0, 0, ("builtins.KeyError",), 8, 2, "words", 100, 500, 10)
+    assert options(adapter) == Options(
+        2.0, 0, ("builtins.KeyError",), ("builtins.ValueError",), 8, 2, "words", 100, 500, 10
+    )
     assert adapter.algorithms["lower"].options == Options()
     assert adapter.algorithms["upper"].slots == 2
 
@@ -135,6 +138,15 @@ def test_retry_on_takes_classes_and_names(written, expected, adapter_of):
         f"import json\nclass Own(Exception): ...\nOPTIONS = {{'upper': {{'retry_on': {written}}}}}" + RUN
     )
     assert options(adapter).retry_on == expected
+
+
+def test_invalid_payload_on_takes_what_retry_on_takes(adapter_of):
+    adapter = adapter_of(
+        "class Own(Exception): ...\nOPTIONS = {'upper': {'invalid_payload_on': [Own, 'KeyError']}}" + RUN,
+        {"OPTION_UPPER_RETRY_ON": "Own"},
+    )
+    assert options(adapter).invalid_payload_on == ("runner_adapter.Own", "builtins.KeyError")
+    assert options(adapter).retry_on == ("runner_adapter.Own",)
 
 
 def test_environment_variables_override(adapter_of):

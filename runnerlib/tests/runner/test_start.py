@@ -132,6 +132,63 @@ def test_what_cannot_load_is_told_and_tried_again(
     assert runner.run("read", {}).json() == {"result": "weights"}
 
 
+def test_what_loads_is_offered_also_when_something_else_cannot(
+    serve_adapter: Callable[..., Any], discovery: Discovery, until: Any, tmp_path: Path
+) -> None:
+    tool = tmp_path / "tool"
+    source = f"""
+    def load_reader():
+        return open({str(tool)!r}).read()
+
+    def run_read(*, reader) -> str:
+        return reader
+
+    def run_upper(text: str) -> str:
+        return text.upper()
+    """
+    runner = serve_adapter(source, ready=False, DISCOVERY_URL=discovery.url)
+
+    def told() -> list[list[str]]:
+        return [[one["name"] for one in body["algorithms"]] for method, _, body in discovery.calls if method == "PUT"]
+
+    until(lambda: told() == [["upper"]], "it registered without what cannot load")
+    assert runner.run("upper", {"text": "a"}).json() == {"result": "A"}
+    assert runner.run("read", {}).json()["code"] == "not_ready"
+    readiness = runner.get("/healthz/ready")
+    assert readiness.status_code == 503
+    assert list(readiness.json()["reasons"]) == ["worker processes of read"]
+    tool.write_text("text")
+    until(lambda: told()[-1] == ["read", "upper"], "it registered what loads now, too")
+    assert runner.run("read", {}).json() == {"result": "text"}
+    assert len({body["boot"] for method, _, body in discovery.calls if method == "PUT"}) == 1
+
+
+def test_a_runner_registers_once_everything_has_loaded_or_failed_to(
+    serve_adapter: Callable[..., Any], discovery: Discovery, until: Any, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    source = f"""
+    import os, time
+
+    def load_model():
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.02)
+        return "loaded"
+
+    def run_slow(*, model) -> str:
+        return model
+
+    def run_upper(text: str) -> str:
+        return text.upper()
+    """
+    runner = serve_adapter(source, ready=False, DISCOVERY_URL=discovery.url)
+    until(lambda: runner.run("upper", {"text": "a"}).status_code == 200, "the quick one works")
+    assert discovery.calls == []
+    go.touch()
+    until(lambda: discovery.calls, "it registered")
+    assert [one["name"] for one in discovery.calls[0][2]["algorithms"]] == ["slow", "upper"]
+
+
 def test_an_example_that_fails_keeps_the_runner_from_being_ready(serve_adapter: Callable[..., Any], until: Any) -> None:
     source = '''
     def run_double(number: int) -> int:

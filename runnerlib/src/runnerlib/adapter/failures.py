@@ -28,9 +28,9 @@ def classify(error: BaseException, options: Options) -> RunError:
     """Says what became of a run whose handler raised `error`: code, message, whether another attempt may help."""
     if isinstance(error, BadResult):
         return RunError(code=FailureCode.BAD_RESULT.value, message=_cut(str(error)), retryable=False)
-    if isinstance(error, FetchRefused):
-        # What the sender named cannot be had: its payload is at fault, not the handler.
-        return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=_cut(str(error)), retryable=False)
+    if isinstance(error, FetchRefused) or _is_one_of(error, options.invalid_payload_on):
+        # What the sender named cannot be had, or is not what the handler can use: its payload is at fault.
+        return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=_cut(_said(error)), retryable=False)
     return RunError(
         code=FailureCode.HANDLER_ERROR.value,
         message=message_of(error),
@@ -43,26 +43,25 @@ def is_transient(error: BaseException, retry_on: Iterable[str] = ()) -> bool:
     """Whether another attempt may help: time-outs, connections, the operating system, memory, and `retry_on`."""
     if isinstance(error, _TRANSIENT):
         return True
-    classes = type(error).__mro__
-    if any(cls.__name__ == _OUT_OF_MEMORY for cls in classes):
+    if any(cls.__name__ == _OUT_OF_MEMORY for cls in type(error).__mro__):
         return True
-    wanted = frozenset(retry_on)
-    return bool(wanted) and any(dotted_name(cls) in wanted for cls in classes)
+    return _is_one_of(error, retry_on)
+
+
+def _is_one_of(error: BaseException, names: Iterable[str]) -> bool:
+    wanted = frozenset(names)
+    return bool(wanted) and any(dotted_name(cls) in wanted for cls in type(error).__mro__)
 
 
 def dotted_name(cls: type) -> str:
-    """How a class is named in `Options.retry_on`."""
+    """How a class is named in `Options.retry_on` and `Options.invalid_payload_on`."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def message_of(error: BaseException) -> str:
     """``TypeName: text``, cut to 4 KB. Never fails, whatever the author's ``__str__`` does."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # an author's __str__ may raise anything; the type's name still tells something
-        text = ""
-    return _cut(f"{name}: {text}" if text else name)
+    name, said = type(error).__name__, _said(error)
+    return _cut(f"{name}: {said}" if said != name else name)
 
 
 def traceback_of(error: BaseException) -> str:
@@ -76,6 +75,14 @@ def traceback_of(error: BaseException) -> str:
     if len(data) <= MAX_TRACEBACK_BYTES:
         return data.decode()
     return "…\n" + data[-MAX_TRACEBACK_BYTES + 8 :].decode(errors="ignore")
+
+
+def _said(error: BaseException) -> str:
+    """Its text, or else its type's name."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # an author's __str__ may raise anything; the type's name still tells something
+        return type(error).__name__
 
 
 def _skip_ours(frames: TracebackType | None) -> TracebackType | None:

@@ -38,6 +38,8 @@ class Options:
     retries: int = 3
     #: Dotted names of exception classes; a subclass of one of them counts too.
     retry_on: tuple[str, ...] = ()
+    #: The same kind of names: what says that the payload is at fault.
+    invalid_payload_on: tuple[str, ...] = ()
     batch: int = 64
     slots: int | None = None
     process: str | None = None

@@ -58,6 +58,10 @@ def _keep(value: Any) -> Any:
     return value
 
 
+def _names(text: str) -> Any:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
 def _int(text: str) -> Any:
     return int(text) if text.strip().lstrip("-").isdigit() else text
 
@@ -72,7 +76,8 @@ def _float(text: str) -> Any:
 _KEYS: Mapping[str, _Key] = {
     "timeout_seconds": _Key(_seconds, _float),
     "retries": _Key(_whole(0), _int),
-    "retry_on": _Key(_keep, lambda text: [one.strip() for one in text.split(",") if one.strip()]),
+    "retry_on": _Key(_keep, _names),
+    "invalid_payload_on": _Key(_keep, _names),
     "batch": _Key(_whole(1), _int),
     "slots": _Key(_whole(1), _int, may_be_none=True),
     "process": _Key(_process, _keep, may_be_none=True),
@@ -169,12 +174,12 @@ def _override(variable: str, key: str, text: str, module: ModuleType, problems: 
 def _value(key: str, value: Any, module: ModuleType) -> Any:
     if value is None and _KEYS[key].may_be_none:
         return None
-    if key == "retry_on":
-        return _retry_on(value, module)
+    if key in ("retry_on", "invalid_payload_on"):
+        return _exceptions(value, module)
     return _KEYS[key].check(value)
 
 
-def _retry_on(value: Any, module: ModuleType) -> tuple[str, ...]:
+def _exceptions(value: Any, module: ModuleType) -> tuple[str, ...]:
     """Exception classes, or their names: of the adapter, built in, or dotted. Kept as dotted names."""
     entries = value if isinstance(value, list | tuple | set) else [value]
     return tuple(dotted_name(_exception_class(entry, module)) for entry in entries)

@@ -9,6 +9,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from runnerlib.adapter.device import AUTO, found_device
 from runnerlib.adapter.metrics import Metrics
 from runnerlib.adapter.model import Adapter, Algorithm, Resource
 from runnerlib.adapter.resources import LoadError, in_loading_order, load
@@ -37,6 +38,8 @@ class _Call:
 
 class Session:
     """A context: entering loads the ``load_*`` that the named algorithms need, leaving tears them down.
+
+    `device` may be "auto": then it is looked for when somebody names it.
 
     Lives in a worker process; ``run`` and :mod:`runnerlib.testing` use it in their own. `replacements` are values for
     provided names, given instead of what would be loaded.
@@ -70,8 +73,11 @@ class Session:
 
     def __enter__(self) -> Self:
         """Raises LoadError; what was loaded before it is torn down again."""
+        needed = self._needed()
+        if self._provided["device"] == AUTO and self._names_device(needed):
+            self._provided["device"] = found_device()
         with ExitStack() as stack:
-            for resource in self._needed():
+            for resource in needed:
                 given = {name: self._constant(name, f"load_{resource.name}") for name in resource.provided}
                 self._provided[resource.name] = load(resource, given, stack)
             self._loaded = stack.pop_all()
@@ -174,6 +180,10 @@ class Session:
         loadable = {name: one for name, one in self.adapter.resources.items() if name not in self._provided}
         wanted = [name for one in self.algorithms.values() for name in (*one.provided, *one.batch_provided)]
         return [loadable[name] for name in in_loading_order(wanted, loadable)]
+
+    def _names_device(self, needed: Iterable[Resource]) -> bool:
+        loads = any("device" in one.provided for one in needed)
+        return loads or any("device" in (*one.provided, *one.batch_provided) for one in self.algorithms.values())
 
     def _constant(self, name: str, owner: str) -> Any:
         if name == "logger" and name not in self._provided:

@@ -23,18 +23,17 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_settings(RunnerSettings)
     configure_logging("runner", settings)
     path = chosen.path or settings.runner_adapter
-    device = "cpu" if settings.device == "auto" else settings.device
     fetch_rules = settings.fetch_rules
     try:
         match chosen.command:
             case "check":
-                return check(path, device, fetch_rules, self_test=chosen.self_test)
+                return check(path, settings.device, fetch_rules, self_test=chosen.self_test)
             case "run":
-                return run(path, device, fetch_rules, chosen.algorithm, chosen.payload)
+                return run(path, settings.device, fetch_rules, chosen.algorithm, chosen.payload)
             case "schemas":
                 return schemas(path)
             case _:
-                return shell(path, device, fetch_rules)
+                return shell(path, settings.device, fetch_rules)
     except AdapterError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

@@ -61,6 +61,8 @@ class Group:
         self.slots = [Slot(self, group.slots)] if group.is_async else [Slot(self, 1) for _ in range(group.slots)]
         self._workers: dict[int, WorkerProcess] = {}
         self._unready = dict.fromkeys(range(len(self.slots)), "loading")
+        #: slots whose first process has neither loaded nor failed to
+        self._undecided = set(range(len(self.slots)))
         self._spares: dict[int, asyncio.Task[WorkerProcess]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._open_batches = 0
@@ -84,6 +86,11 @@ class Group:
         """Why nothing can run here now; empty when something can."""
         reasons = list(self._unready.values())
         return reasons[0] if len(reasons) == len(self.slots) else ""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether every slot has loaded, or failed to, at least once."""
+        return not self._undecided
 
     def add(self, runs: list[Run]) -> None:
         """Queues one batch and gives it to the slots that are free."""
@@ -165,6 +172,7 @@ class Group:
             self_test = False
             self._workers[index] = worker
             self._unready.pop(index, None)
+            self._undecided.discard(index)
             self._tell_health()
             try:
                 reason = await slot.serve(worker)
@@ -238,6 +246,7 @@ class Group:
 
     def _not_loaded(self, index: int, reason: str, backoff: float) -> None:
         self._unready[index] = reason
+        self._undecided.discard(index)
         self._tell_health()
         log.error("a worker process cannot start", group=self.group.name, reason=reason, retry_seconds=backoff)
         if self.unready_reason:

@@ -55,6 +55,12 @@ class Pool:
         """Why its processes cannot work now; empty when they can."""
         return self._by_algorithm[algorithm].unready_reason
 
+    def working(self) -> list[str]:
+        """The algorithms that can run now; none before every process has loaded, or failed to, once."""
+        if not all(group.is_decided for group in self._groups):
+            return []
+        return [name for name, group in self._by_algorithm.items() if not group.unready_reason]
+
     def has_room(self, algorithm: str) -> bool:
         return self._by_algorithm[algorithm].has_room
 

@@ -26,7 +26,7 @@ class ProcessSetup:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Where ends of runs are recorded; `ready_changed` is called when the group can work, or no longer can."""
+    """Where ends of runs are recorded; `ready_changed` is called when a process has loaded, or cannot."""
 
     finish: Callable[[Run, Outcome], None]
     release: Callable[[Run], None]
