@@ -40,6 +40,7 @@ def _most_seconds(item: pytest.Item) -> float:
 #: Tests that share something slow to start, by what their ids have in common: they run in the same process.
 _SHARING = (
     re.compile(r"tests/doors/.*\[(?:embedded|rabbitmq\d)\b"),
+    re.compile(r"tests/images/"),
     re.compile(r"tests/test_plug_in\.py"),
     re.compile(r"tests/test_misbehaving_handlers\.py"),
 )

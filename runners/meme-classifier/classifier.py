@@ -43,7 +43,7 @@ class Classifier:
         self._decoding = threading.Lock()
 
     def prepare(self, content: bytes) -> Tensor:
-        """What is of use here of a file's picture. Raises ValueError when it is none.
+        """What is of use here of a file's picture. Raises NotAPicture when it is none.
 
         Threads may call it while others download, but one at a time decodes: the largest pictures take 200 MB.
         """

@@ -17,25 +17,31 @@ MAX_EDGE = 30_000
 BACKGROUND = (255, 255, 255)
 
 
+class NotAPicture(ValueError):
+    """What was sent is no picture, a broken one, or too large; the message says which, to whoever sent it."""
+
+
 def decode(content: bytes, *, enough: int | None = None) -> Image.Image:
     """The picture as it is shown: upright, in RGB, the first one of an animation.
 
     `enough`: JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size, as long as no edge gets shorter than this many
     pixels; a camera's picture then needs a fraction of the time and memory.
-    Raises ValueError, with a sentence for whoever sent it.
+    Raises NotAPicture.
     """
     if not content:
-        raise ValueError("the image is empty (0 bytes); send the file itself")
+        raise NotAPicture("the image is empty (0 bytes); send the file itself")
     picture = _opened(content)
     _check_size(picture)
     if enough is not None:
         picture.draft("RGB", (enough, enough))
     try:
+        if picture.format == "PNG":
+            _check_sums(content)
         picture.load()
         upright = ImageOps.exif_transpose(picture)
         return _as_rgb(upright)
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the {picture.format} image is damaged or cut off ({error}); send it whole") from error
+        raise NotAPicture(f"the {picture.format} image is damaged or cut off ({error}); send it whole") from error
 
 
 def _opened(content: bytes) -> ImageFile.ImageFile:
@@ -46,24 +52,30 @@ def _opened(content: bytes) -> ImageFile.ImageFile:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"this is {_guess(content)}, not an image; send {_named(FORMATS)}") from None
+        raise NotAPicture(f"this is {_guess(content)}, not an image; send {_named(FORMATS)}") from None
     except Image.DecompressionBombError:
-        raise ValueError(
+        raise NotAPicture(
             f"the image has far more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller"
         ) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the image's header is damaged ({error}); send another file") from error
+        raise NotAPicture(f"the image's header is damaged ({error}); send another file") from error
 
 
 def _check_size(picture: Image.Image) -> None:
     width, height = picture.size
     if width < 1 or height < 1:
-        raise ValueError(f"the image has {width} × {height} pixels; send one that shows something")
+        raise NotAPicture(f"the image has {width} × {height} pixels; send one that shows something")
     if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
-        raise ValueError(
+        raise NotAPicture(
             f"the image has {width} × {height} pixels; at most {MAX_PIXELS // 1_000_000} million are taken, "
             f"and at most {MAX_EDGE} along an edge; make it smaller"
         )
+
+
+def _check_sums(content: bytes) -> None:
+    """A PNG brings a checksum for each of its parts; Pillow decodes the picture itself without looking at them."""
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+        picture.verify()
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

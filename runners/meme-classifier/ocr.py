@@ -28,7 +28,7 @@ class Reader:
         return cls(Tesseract.find())
 
     def read(self, content: bytes) -> str:
-        """The text on a file's picture. Raises ValueError when the file is none."""
+        """The text on a file's picture. Raises NotAPicture when the file is none."""
         return read_text(decode(content, enough=ENOUGH), self.tesseract)
 
 

@@ -6,10 +6,11 @@ only the process that reads text needs no torch.
 
 from typing import Any, TypedDict
 
+# What cannot be decoded is its sender's mistake, as what cannot be fetched is.
 OPTIONS = {
-    "meme_classifier": {"timeout_seconds": 60, "batch": 64},
-    "ocr": {"timeout_seconds": 60, "batch": 16},
-    "meme_describe": {"timeout_seconds": 60, "batch": 16},
+    "meme_classifier": {"timeout_seconds": 60, "batch": 64, "invalid_payload_on": ["images.NotAPicture"]},
+    "ocr": {"timeout_seconds": 60, "batch": 16, "invalid_payload_on": ["images.NotAPicture"]},
+    "meme_describe": {"timeout_seconds": 60, "batch": 16, "invalid_payload_on": ["images.NotAPicture"]},
 }
 
 #: Larger files are refused while they are downloaded.

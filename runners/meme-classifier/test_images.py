@@ -8,7 +8,7 @@ import zlib
 import pytest
 from PIL import Image, ImageSequence
 
-from images import MAX_EDGE, MAX_PIXELS, decode
+from images import MAX_EDGE, MAX_PIXELS, NotAPicture, decode
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
@@ -78,8 +78,17 @@ def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(encode) -> None:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_truncated_file_is_refused(form, share, encode, gradient) -> None:
     sent = encode(gradient, form)
-    with pytest.raises(ValueError, match=r"damaged|cut off|not an image"):
+    with pytest.raises(NotAPicture, match=r"damaged|cut off|not an image"):
         decode(sent[: int(len(sent) * share)])
+
+
+def test_damage_in_the_middle_of_a_png_is_noticed(encode, gradient) -> None:
+    sent = encode(gradient)
+    for place in range(60, len(sent) - 20, 97):
+        damaged = bytearray(sent)
+        damaged[place] ^= 1
+        with pytest.raises(NotAPicture, match="damaged"):
+            decode(bytes(damaged))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +106,13 @@ def test_truncated_file_is_refused(form, share, encode, gradient) -> None:
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(content, said) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(NotAPicture, match=said):
         decode(content)
 
 
 @pytest.mark.parametrize("form", ["TIFF", "ICO", "PPM", "TGA", "EPS", "PDF", "JPEG2000"])
 def test_other_formats_are_refused(form, encode, gradient) -> None:
-    with pytest.raises(ValueError, match="not an image; send JPEG, PNG, WEBP, GIF or BMP"):
+    with pytest.raises(NotAPicture, match="not an image; send JPEG, PNG, WEBP, GIF or BMP"):
         decode(encode(gradient.resize((64, 64)), form))
 
 
@@ -122,7 +131,7 @@ def png(width: int, height: int, rows: int) -> bytes:
 def test_bomb_is_refused_before_it_is_decoded(size) -> None:
     sent = png(*size, rows=8) if size[0] > 10_000 else png(*size, rows=size[1])
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"pixels|damaged"):
+    with pytest.raises(NotAPicture, match=r"pixels|damaged"):
         decode(sent)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -133,7 +142,7 @@ def test_bomb_of_twelve_kilobytes_is_as_small_as_it_says() -> None:
     sent = png(10_000, 10_000, rows=10_000)
     assert len(sent) < 16_000
     assert MAX_PIXELS < 10_000 * 10_000
-    with pytest.raises(ValueError, match="10000 × 10000 pixels; at most 50 million"):
+    with pytest.raises(NotAPicture, match="10000 × 10000 pixels; at most 50 million"):
         decode(sent)
 
 
@@ -141,5 +150,5 @@ def test_gif_whose_frame_is_larger_than_its_screen_is_bounded(encode) -> None:
     sent = bytearray(encode(Image.new("P", (16, 16)), "GIF"))
     place = sent.index(b"\x2c") + 5
     sent[place : place + 4] = struct.pack("<HH", 65_000, 65_000)
-    with pytest.raises(ValueError, match=r"pixels|damaged|header"):
+    with pytest.raises(NotAPicture, match=r"pixels|damaged|header"):
         decode(bytes(sent))

@@ -60,13 +60,13 @@ class Service:
             self.wait_ready()
         return self
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, within_seconds: float = PATIENCE_SECONDS) -> None:
         def answer() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"{self.name} ended by itself:\n{self.log.read_text()[-3000:]}"
             return requests.get(f"{self.url}/healthz/ready", timeout=2).status_code == 200
 
-        until(answer, f"{self.name} ready; see {self.log}")
+        until(answer, f"{self.name} ready; see {self.log}", within_seconds)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Where pictures and fonts come from: packages of the index, found where they are installed, never imported."""
 
 import random
-import sysconfig
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,11 +13,15 @@ ELSEWHERE = "MemePy/Resources/ImageLibrary"
 
 
 def installed(relative: str) -> Path:
-    """A file or folder of an installed package. Raises FileNotFoundError with what to install."""
-    path = Path(sysconfig.get_path("purelib"), relative)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; install what the head of requirements-training.txt says")
-    return path
+    """A file or folder of an installed package, here or in a folder of PYTHONPATH.
+
+    Raises FileNotFoundError with what to install.
+    """
+    for folder in sys.path:
+        path = Path(folder, relative)
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{relative} is missing; install what the head of requirements-training.txt says")
 
 
 def template(name: str) -> Image.Image:
