@@ -71,8 +71,20 @@ def test_runner_is_alive_while_it_loads_and_its_first_answer_is_as_fast_as_the_h
 
 
 def test_damaged_weights_are_found_before_anybody_gets_an_answer_from_them(
-    alone: Environment, meme_runner: MakeRunner, damaged: Path, not_ready: Callable[[Service, str], str]
+    alone: Environment,
+    meme_runner: MakeRunner,
+    damaged: Path,
+    not_ready: Callable[[Service, str], str],
+    demo: bytes,
+    data_url: Callable[[bytes], str],
 ) -> None:
     runner = meme_runner(alone, damaged, DISCOVERY_URL="").start(ready=False)
     not_ready(runner, "weights/head.npz does not give the stored labels; check it out again, or train again")
     assert requests.get(f"{runner.url}/healthz/live", timeout=5).status_code == 200
+
+    def status(algorithm: str) -> int:
+        payload = {"image_url": data_url(demo)}
+        return requests.post(f"{runner.url}/run/{algorithm}", json=payload, timeout=60).status_code
+
+    until(lambda: status("ocr") == 200, "the algorithm that needs no weights works")
+    assert (status("meme_classifier"), status("meme_describe")) == (503, 503)
