@@ -1,0 +1,105 @@
+"""One environment in containers for all of these tests. It takes minutes to build, so: only with CONTAINER_TESTS=1."""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from containers.browser import Browser
+from containers.checkout import copied_to, env_file
+from containers.docker_cli import called
+from containers.load import Load
+from containers.messages import Gateway
+from containers.project import Project
+from servers.processes import free_port
+
+PORTS = ("GATEWAY_PORT", "DISCOVERY_PORT", "RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT")
+BUILD_SECONDS = 1500.0
+#: Whichever test comes first waits for the builds, too.
+TIMEOUT_SECONDS = 2400
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All the same, so that they keep the order of their files; each wait in them has a limit of its own."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wanted() -> None:
+    if os.environ.get("CONTAINER_TESTS") != "1":
+        pytest.skip("needs Docker and builds images for minutes; CONTAINER_TESTS=1 runs it")
+
+
+@pytest.fixture(scope="session")
+def checkout(wanted: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository, with images built from it and a `.env` of its own."""
+    return copied_to(tmp_path_factory.mktemp("clone") / "plugplay")
+
+
+@pytest.fixture(scope="session")
+def project(checkout: Path) -> Iterator[Project]:
+    """Built and up; nothing of it is left at the end."""
+    # Ports below those that the system hands out, so that a restarted container finds its own free.
+    settings = {name: str(free_port()) for name in PORTS}
+    made = Project(f"plugplay-test-{secrets.token_hex(3)}", checkout, settings)
+    try:
+        print(called(["./build.sh"], folder=checkout, settings=made.variables, within_seconds=BUILD_SECONDS))
+        made.up()
+        yield made
+    except BaseException:
+        print(made.logs())
+        raise
+    finally:
+        made.down("--rmi", "local")
+
+
+@pytest.fixture
+def up(project: Project, request: pytest.FixtureRequest) -> Iterator[Project]:
+    """The environment, all of it running; logs are shown when the test fails."""
+    failures = request.session.testsfailed
+    project.up()
+    yield project
+    if request.session.testsfailed > failures:
+        print(project.logs())
+
+
+@pytest.fixture(scope="session")
+def secret_values(project: Project) -> list[str]:
+    """What `build.sh` wrote into `.env` for nobody else to know."""
+    found = [value for name, value in env_file(project.folder).items() if "PASSWORD" in name or "SECRET" in name]
+    assert len(found) >= 2
+    assert all(len(value) >= 16 for value in found)
+    return found
+
+
+@pytest.fixture
+def gateway(up: Project) -> Gateway:
+    return Gateway(up.url("gateway", 8000))
+
+
+@pytest.fixture
+def queue_url(up: Project) -> str:
+    """Of the broker, from here."""
+    password = env_file(up.folder)["RABBITMQ_PASSWORD"]
+    return f"amqp://plugplay:{password}@127.0.0.1:{up.settings['RABBITMQ_PORT']}/"
+
+
+@pytest.fixture
+def load(queue_url: str, gateway: Gateway) -> Callable[[str], Load]:
+    """Tasks that are sent all the time."""
+    return lambda name: Load(f"{name}-{secrets.token_hex(3)}", queue_url, gateway)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    return Browser(Path(os.environ.get("SCREENSHOTS_FOLDER") or tmp_path_factory.mktemp("browser")))
+
+
+@pytest.fixture(scope="session")
+def worker_command() -> list[str]:
+    return [sys.executable, "-P", "-m", "worker"]

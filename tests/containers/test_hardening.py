@@ -1,0 +1,176 @@
+"""What somebody who has broken into a container, or reads an image, would find."""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+from containers.docker_cli import docker, inspected_image
+from containers.project import Container, Project
+
+OURS = ("runner-discovery", "controller", "gateway", "text-runner", "nlp-runner", "meme-classifier-runner")
+SERVERS = ("rabbitmq", "postgres")
+#: These have nothing to do with broker and database.
+WITHOUT_SECRETS = tuple(name for name in OURS if name not in ("controller", "gateway"))
+LIGHT = tuple(name for name in OURS if name != "meme-classifier-runner")
+#: What a light image may have on top of the one it is made from.
+LIGHT_BYTES = 120_000_000
+READ_ONLY = (
+    "import errno, sys\n"
+    "for folder in ('/', '/app', '/opt/venv', '/usr/local/bin', '/etc', '/var/tmp', '/home', '/root'):\n"
+    "    try:\n"
+    "        open(folder + '/written', 'w').close()\n"
+    "    except OSError as error:\n"
+    "        assert error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT), (folder, error)\n"
+    "    else:\n"
+    "        sys.exit(folder + ' can be written')\n"
+    "try:\n"
+    "    open('/dev/shm/../../written', 'w')\n"
+    "except OSError as error:\n"
+    "    print(errno.errorcode[error.errno])\n"
+    "open('/tmp/written', 'w').close()\n"
+)
+
+
+def image_of(container: Container) -> dict[str, Any]:
+    return inspected_image(container.details["Image"])
+
+
+def base_of(image: dict[str, Any]) -> dict[str, Any]:
+    """The public image of Python or Debian that it is made from: its layers are the first ones."""
+    layers = image["RootFS"]["Layers"]
+    listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+    names = [name for name in listed if name.startswith(("python:", "debian:")) and name.endswith("-slim")]
+    bases = [base for base in map(inspected_image, names) if layers[: len(_layers(base))] == _layers(base)]
+    return max(bases, key=lambda base: len(_layers(base)))
+
+
+def _layers(image: dict[str, Any]) -> list[str]:
+    return list(image["RootFS"]["Layers"])
+
+
+def test_all_are_healthy_and_light_images_are_light(up: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    running = {each.service: each for each in up.containers()}
+    assert running.keys() == {*OURS, *SERVERS}
+    assert [name for name, each in running.items() if not each.is_healthy] == []
+    lines, too_large = [], []
+    for name in OURS:
+        image = image_of(running[name])
+        base = base_of(image)
+        more = image["Size"] - base["Size"]
+        lines.append(f"{name:24} {image['Size'] / 1e6:6.0f} MB = {base['RepoTags'][0]} + {more / 1e6:.0f} MB")
+        if name in LIGHT and more > LIGHT_BYTES:
+            too_large.append(lines[-1])
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    assert too_large == []
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_container_runs_without_rights(up: Project, service: str) -> None:
+    container = up.container(service)
+    host = container.details["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert "no-new-privileges:true" in host["SecurityOpt"] or "no-new-privileges" in host["SecurityOpt"]
+    assert container.details["Config"]["User"] == "10001:10001"
+    assert container.details["Path"] == "tini"
+    status = status_of_first(container)
+    assert status["Uid"] == status["Gid"] == ["10001"] * 4
+    assert status["CapEff"] == status["CapPrm"] == status["CapBnd"] == ["0000000000000000"]
+    assert status["NoNewPrivs"] == ["1"]
+    assert users_in(container) == {"10001"}
+    assert docker("exec", container.id, "python", "-c", READ_ONLY).split() == ["EROFS"]
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_server_runs_as_a_user_of_its_own(up: Project, service: str) -> None:
+    container = up.container(service)
+    assert "0" not in users_in(container)
+    status = status_of_first(container)
+    assert status["CapEff"] == ["0000000000000000"]
+    assert status["NoNewPrivs"] == ["1"]
+
+
+@pytest.mark.parametrize("service", [*OURS, *SERVERS])
+def test_container_has_limits_and_comes_back_by_itself(up: Project, service: str) -> None:
+    container = up.container(service)
+    host = container.details["HostConfig"]
+    assert host["Memory"] > 0
+    assert host["NanoCpus"] > 0
+    assert host["PidsLimit"] > 0
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["LogConfig"]["Config"]["max-size"]
+    assert container.details["Name"].startswith(f"/{up.name}-{service}-")
+
+
+def test_everything_is_published_on_this_machine_only_and_nothing_is_named_by_hand(up: Project) -> None:
+    services = up.configuration()["services"]
+    published = [(name, port) for name, service in services.items() for port in service.get("ports", ())]
+    assert {name for name, _ in published} >= {*OURS, "rabbitmq"} - {"controller"}
+    assert [(name, port) for name, port in published if port.get("host_ip") != "127.0.0.1"] == []
+    assert [name for name, service in services.items() if "container_name" in service] == []
+    assert "docker.sock" not in json.dumps(services)
+    assert "postgres" not in {name for name, _ in published}
+
+
+def test_profile_for_gpus_asks_for_one(up: Project) -> None:
+    words = ("--profile", "gpu", "config", "--format", "json")
+    service = json.loads(up.compose(*words))["services"]["meme-classifier-gpu-runner"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert service["build"]["args"]["TORCH_BACKEND"].startswith("cu")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_no_secret_is_in_an_image(up: Project, secret_values: list[str], service: str) -> None:
+    image = up.container(service).details["Image"]
+    told = docker("image", "history", "--no-trunc", "--format", "json", image) + json.dumps(inspected_image(image))
+    assert [value for value in secret_values if value in told] == []
+    must_be_there = b"org.opencontainers.image.title"
+    needles = [value.encode() for value in secret_values] + [must_be_there]
+    assert found_in_layers(image, needles) == {must_be_there}
+
+
+@pytest.mark.parametrize("service", WITHOUT_SECRETS)
+def test_no_secret_is_in_a_container_that_needs_none(up: Project, secret_values: list[str], service: str) -> None:
+    container = up.container(service)
+    told = json.dumps(container.details) + docker("exec", container.id, "cat", "/proc/1/environ")
+    assert "RUNNER_NAME=" in told or service == "runner-discovery"
+    assert [value for value in secret_values if value in told] == []
+    knows = json.dumps(up.container("controller").details)
+    assert [value for value in secret_values if value not in knows] == [], "or this test looks for the wrong values"
+
+
+def test_env_file_is_read_by_its_owner_alone_and_not_in_git(up: Project) -> None:
+    assert os.stat(up.folder / ".env").st_mode & 0o777 == 0o600
+    ignored = (up.folder / ".gitignore").read_text().split()
+    assert ".env" in ignored or "/.env" in ignored
+
+
+def status_of_first(container: Container) -> dict[str, list[str]]:
+    """Of its process 1, as the kernel tells it."""
+    lines = docker("exec", container.id, "cat", "/proc/1/status").splitlines()
+    return {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+
+
+def users_in(container: Container) -> set[str]:
+    """The numbers of those whom its processes belong to."""
+    return set(docker("top", container.id, "-eo", "uid").split()[1:])
+
+
+def found_in_layers(image: str, needles: list[bytes]) -> set[bytes]:
+    """Which of these are in the files of any of its layers, or in its description."""
+    keep = max(map(len, needles))
+    found: set[bytes] = set()
+    with subprocess.Popen(["docker", "image", "save", image], stdout=subprocess.PIPE) as saving:
+        assert saving.stdout is not None
+        window = b""
+        while piece := saving.stdout.read(8 * 1024 * 1024):
+            window = window[-keep:] + piece
+            found |= {needle for needle in needles if needle in window}
+    assert saving.returncode == 0
+    return found

@@ -1,0 +1,93 @@
+"""Runners that come while the environment runs: nothing else is built, restarted or configured."""
+
+import json
+import time
+from pathlib import Path
+
+from containers.docker_cli import called
+from containers.messages import Gateway
+from containers.project import COMPOSE_FILE, Container, Project
+
+#: From being healthy to the first answer from the queue.
+FIRST_ANSWER_SECONDS = 5.0
+ADAPTER = '''
+"""Made by a test."""
+
+
+def run_shouting(text: str, marks: int = 1) -> str:
+    """Says it louder.
+
+    >>> run_shouting(text="hi")
+    'HI!'
+    """
+    return text.upper() + "!" * marks
+'''
+
+
+def others(project: Project, service: str) -> dict[str, tuple[str, str]]:
+    """Since when each container runs that is not one of this service."""
+    return {each.id: (each.service, each.started_at) for each in project.containers() if each.service != service}
+
+
+def plug_in(project: Project, runner: str, service: str) -> Container:
+    files = (COMPOSE_FILE, f"runners/{runner}/compose.yml")
+    before = others(project, service)
+    assert len(before) >= 8
+    project.compose("up", "--detach", "--build", service, files=files, within_seconds=300)
+    project.wait_healthy(service)
+    assert others(project, service) == before
+    return project.container(service)
+
+
+def plug_out(project: Project, runner: str, service: str) -> None:
+    files = (COMPOSE_FILE, f"runners/{runner}/compose.yml")
+    before = others(project, service)
+    project.compose("rm", "--stop", "--force", service, files=files, within_seconds=120)
+    assert project.containers(service, all_of_them=True) == []
+    assert others(project, service) == before
+
+
+def answered(gateway: Gateway, algorithm: str, payload: dict[str, object]) -> object:
+    """The result of a task that goes through the queue; fails when it takes too long."""
+    start = time.monotonic()
+    while algorithm not in gateway.algorithms():
+        assert time.monotonic() - start < FIRST_ANSWER_SECONDS, f"{algorithm} is not in the catalogue"
+    view = gateway.run(algorithm, payload)
+    assert view["state"] == "succeeded", view
+    assert time.monotonic() - start < FIRST_ANSWER_SECONDS
+    return view["result"]
+
+
+def conformance(worker_command: list[str], url: str, folder: Path) -> dict[str, object]:
+    """What `worker conformance` says of a runner."""
+    words = [*worker_command, "conformance", url, "--json"]
+    return dict(json.loads(called(words, folder=folder, within_seconds=120)))
+
+
+def hardening(container: Container) -> tuple[object, ...]:
+    host = container.details["HostConfig"]
+    return (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"], container.details["Config"]["User"])
+
+
+def test_new_python_runner_joins_and_answers(
+    up: Project, gateway: Gateway, worker_command: list[str], tmp_path: Path
+) -> None:
+    called([*worker_command, "new", "runner", "shouting"], folder=up.folder, settings=up.variables)
+    (up.folder / "runners" / "shouting" / "runner_adapter.py").write_text(ADAPTER.lstrip())
+    container = plug_in(up, "shouting", "shouting-runner")
+    assert answered(gateway, "shouting", {"text": "plug and play", "marks": 2}) == "PLUG AND PLAY!!"
+    assert hardening(container) == hardening(up.container("text-runner"))
+    plug_out(up, "shouting", "shouting-runner")
+
+
+def test_runner_in_another_language_joins_and_answers(
+    up: Project, gateway: Gateway, worker_command: list[str], tmp_path: Path
+) -> None:
+    container = plug_in(up, "word-count-node", "word-count-node-runner")
+    result = answered(gateway, "word_count", {"text": "plug and play and queue"})
+    assert isinstance(result, dict)
+    assert (result["words"], result["most_common"][0]) == (5, {"word": "and", "count": 2})
+    read_only, dropped, _, user = hardening(container)
+    assert (read_only, dropped) == (True, ["ALL"])
+    assert user not in ("", "0", "root")
+    plug_out(up, "word-count-node", "word-count-node-runner")

@@ -1,0 +1,51 @@
+"""The end of an environment, and its next start."""
+
+from containers.messages import Gateway, channel_to, publish
+from containers.project import Project
+from environments import until
+
+#: Longer than what a runner may still end after it was asked to stop.
+LONG_SECONDS = 28
+
+
+def test_stop_while_tasks_run_loses_nothing(up: Project, gateway: Gateway, queue_url: str) -> None:
+    messages = {
+        "stop-long": {"algorithm": "countdown", "payload": {"seconds": LONG_SECONDS}},
+        **{f"stop-short-{n}": {"algorithm": "countdown", "payload": {"seconds": 2}} for n in range(3)},
+        **{f"stop-upper-{n}": {"algorithm": "upper", "payload": {"text": f"word {n}"}} for n in range(200)},
+    }
+    expected = {
+        "stop-long": f"lift-off after {LONG_SECONDS} s",
+        **{f"stop-short-{n}": "lift-off after 2 s" for n in range(3)},
+        **{f"stop-upper-{n}": f"WORD {n}" for n in range(200)},
+    }
+    with channel_to(queue_url) as channel:
+        for task_id, message in messages.items():
+            publish(channel, task_id, message)
+    until(lambda: gateway.found(["stop-long"])["stop-long"]["state"] == "running", "it runs", 30)
+
+    before = {each.service: each.id for each in up.containers()}
+    up.compose("stop", within_seconds=240)
+    assert up.containers() == []
+    codes = {each.service: each.state["ExitCode"] for each in up.containers(all_of_them=True)}
+    assert codes.keys() == before.keys()
+    assert {name: code for name, code in codes.items() if code != 0} == {}
+
+    up.up()
+    assert {each.service: each.id for each in up.containers()} == before
+    views = gateway.all_ended(messages)
+    assert {task_id: view["result"] for task_id, view in views.items()} == expected
+    assert {view["state"] for view in views.values()} == {"succeeded"}
+    assert {view["attempt"] for view in views.values()} == {1}
+    assert gateway.dead_letters() == []
+
+
+def test_down_leaves_nothing_and_up_begins_anew(up: Project, gateway: Gateway) -> None:
+    assert all(up.left_over().values())
+    gateway.run("upper", {"text": "kept"})
+    up.compose("down", within_seconds=180)
+    left = up.left_over()
+    assert (left["container"], left["network"]) == ([], [])
+    assert len(left["volume"]) == 3
+    up.down()
+    assert up.left_over() == {"container": [], "network": [], "volume": []}
