@@ -1,4 +1,4 @@
-"""``worker up | demo | status | schemas | new runner | test-runners``."""
+"""``worker up | demo | status | schemas | new runner | test-runners | conformance``."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import typer
 
 from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
+from worker.conformance.command import conformance
 from worker.demo import Demo
 from worker.environments import EnvironmentBuilder
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
@@ -166,6 +167,8 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
     if not _run(test_runners(settings, _names(only), output)):
         raise typer.Exit(1)
 
+
+app.command()(conformance)
 
 new = typer.Typer(help="Make something new.", no_args_is_help=True)
 app.add_typer(new, name="new")
