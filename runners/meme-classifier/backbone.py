@@ -147,4 +147,4 @@ def load_backbone(*, fold: bool = True) -> Backbone:
     backbone.eval().requires_grad_(False)
     if fold:
         backbone.fold()
-    return backbone.to(memory_format=torch.channels_last)
+    return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it

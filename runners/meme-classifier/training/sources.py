@@ -46,7 +46,8 @@ def drawing(choice: random.Random) -> Image.Image:
     colours = [tuple(choice.randint(0, 255) for _ in range(3)) for _ in range(2)]
     if choice.random() < 0.5:
         mask = Image.linear_gradient("L").rotate(choice.choice((0, 90, 180, 270))).resize((width, height))
-        picture = Image.composite(*(Image.new("RGB", (width, height), colour) for colour in colours), mask)
+        first, second = (Image.new("RGB", (width, height), colour) for colour in colours)
+        picture = Image.composite(first, second, mask)
     else:
         picture = Image.new("RGB", (width, height), colours[0])
     draw = ImageDraw.Draw(picture)
