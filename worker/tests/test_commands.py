@@ -31,6 +31,30 @@ def run_double(number: int) -> int:
     """
     return 2 * number
 '''
+GALLERY = '''
+def load_tool() -> str:
+    return open("no-such-tool").read()
+
+
+def run_size(url: str, *, fetch) -> int:
+    """How many bytes a picture has."""
+    return len(fetch(url).content)
+
+
+def run_trace(url: str, *, tool: str) -> str:
+    return tool
+'''
+GALLERY_PICTURES = """
+import base64, json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+(folder / "pictures" / "dot.gif").write_bytes(base64.b64decode("R0lGODlhAQABAAAAACw="))
+samples = [
+    {"algorithm": "size", "payload": {"url": "dot.gif"}},
+    {"algorithm": "size", "payload": {"url": "no-such.gif"}, "fails": True},
+    {"algorithm": "trace", "payload": {"url": "dot.gif"}},
+]
+(folder / "samples.json").write_text(json.dumps(samples))
+"""
 MISTAKEN = """
 def run_broken(number) -> int:
     return 1
@@ -121,6 +145,32 @@ def test_demo_sends_a_task_through_the_queue_and_leaves_nothing_behind(
     assert f"{place.gateway}/docs" in done.stdout
     assert marked_processes(place.data) == []
     assert not (place.data / "environment.json").exists()
+
+
+@pytest.fixture
+def gallery(place: Place) -> Path:
+    """A runner with a picture; one of its algorithms lacks a tool."""
+    folder = place.runners / "gallery"
+    folder.mkdir()
+    (folder / "runner_adapter.py").write_text(GALLERY)
+    (folder / "demo_pictures.py").write_text(GALLERY_PICTURES)
+    return folder
+
+
+def test_demo_leaves_out_what_brings_pictures_and_shows_them_when_asked_to(place: Place, gallery: Path) -> None:
+    without = place.run("demo", "--once")
+    assert without.returncode == 0, without.stdout + without.stderr
+    assert "gallery" not in without.stdout
+
+    done = place.run("demo", "--images", "--once")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│ size ")]
+    shown = {cells[2].strip(): cells[3].strip() for cells in rows}
+    assert shown['{"url": "dot.gif"}'] == "14"
+    assert shown['{"url": "no-such.gif"}'].startswith("failed: invalid_payload")
+    assert '{"url": "no-such.gif"} is wrong on purpose' in done.stdout
+    assert "trace of gallery is not ready: load_tool() failed: FileNotFoundError: " in done.stdout
+    assert "double" in done.stdout
 
 
 def test_status_and_schemas_of_a_running_environment(place: Place, until: Until) -> None:

@@ -1,6 +1,7 @@
 """What an environment consists of."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from worker.plan import MARK, Layout
@@ -29,6 +30,14 @@ def test_runner_is_started_in_its_folder_by_its_own_python() -> None:
     assert plan.folder == TEXT.path
     assert plan.url == "http://127.0.0.1:8102"
     assert plan.environment["PORT"] == "8102"
+
+
+def test_variables_of_one_runner_reach_that_one_alone() -> None:
+    layout = replace(_layout(), runner_variables={"text": {"FETCH_ALLOW_PRIVATE": "127.0.0.0/8"}})
+    assert layout.runner(TEXT, Path("/venv/bin/python")).environment["FETCH_ALLOW_PRIVATE"] == "127.0.0.0/8"
+    other = layout.runner(replace(TEXT, name="nlp"), Path("/venv/bin/python"))
+    for plan in (other, layout.discovery(), layout.core()):
+        assert "FETCH_ALLOW_PRIVATE" not in plan.environment
 
 
 def test_children_end_with_the_worker_and_carry_its_mark() -> None:

@@ -8,7 +8,7 @@ import pytest
 from worker.errors import NoRunners
 from worker.runners import RunnerFolder
 from worker.scale import read_scale
-from worker.selection import select
+from worker.selection import leaving_out, select
 from worker.settings import WorkerSettings, read_settings
 
 MakeRunner = Callable[..., RunnerFolder]
@@ -35,6 +35,13 @@ def test_scale_on_the_command_line_wins_for_the_runners_that_it_names(monkeypatc
     monkeypatch.setenv("SCALE", "nlp=0,text=2")
     assert read_scale([read_settings(scale=["text=3", "ocr=1"]).scale]) == {"nlp": 0, "text": 3, "ocr": 1}
     assert read_scale([read_settings().scale]) == {"nlp": 0, "text": 2}
+
+
+def test_what_is_left_out_is_started_all_the_same_when_the_scale_names_it() -> None:
+    without = leaving_out(WorkerSettings(scale="text=2"), ["images"])
+    assert read_scale([without.scale]) == {"images": 0, "text": 2}
+    wanted = leaving_out(WorkerSettings(scale="images=1"), ["images"])
+    assert read_scale([wanted.scale]) == {"images": 1}
 
 
 def test_misspelt_name_in_the_scale_is_told_with_the_near_one(tmp_path: Path, make_runner: MakeRunner) -> None:

@@ -59,6 +59,12 @@ def test_every_process_is_listed_with_its_state() -> None:
     assert lines[0].pid == 11
 
 
+def test_a_runner_that_offers_a_part_of_what_it_has_is_partly_ready() -> None:
+    lines = runner_lines(STATE, [_runner("text", STARTING, "upper")])
+    assert [line.state for line in lines[:2]] == ["not registered", "partly ready"]
+    assert lines[1].algorithms == ["upper"]
+
+
 def test_why_tasks_wait_and_runners_do_not_run_is_said_plainly() -> None:
     status = _status(
         _algorithm("upper", 2, runners=1),

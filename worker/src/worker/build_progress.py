@@ -8,14 +8,18 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from worker.output import Output
 
 _WIDTH = 80
+#: Where no line moves, a new one says as often how far it is.
+_LINE_SECONDS = 10.0
 
 
 class BuildProgress:
     """``with progress: await builder.ensure(runner, progress.step)``, as often and as many at a time as needed."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, *, line_seconds: float = _LINE_SECONDS) -> None:
         self._output = output
+        self._line_seconds = line_seconds
         self._started: dict[str, float] = {}
+        self._told: dict[str, float] = {}
         self._rows: dict[str, TaskID] = {}
         self._users = 0
         self._progress = Progress(
@@ -40,13 +44,19 @@ class BuildProgress:
         if not self._users:
             self._progress.stop()
 
-    def step(self, name: str, what: str) -> None:
-        """One step of one environment."""
+    def step(self, name: str, what: str, *, notice: str = "") -> None:
+        """One step of one environment; before the first one, `notice` says what a person should know."""
+        now = time.monotonic()
         if name not in self._started:
-            self._started[name] = time.monotonic()
+            self._started[name] = self._told[name] = now
             self._rows[name] = self._progress.add_task("", name=name)
             self._output.say(f"{name}: setting up its virtual environment (once; later starts use it again)")
+            for line in notice.splitlines():
+                self._output.say(f"{name}: {line}")
         self._progress.update(self._rows[name], description=what[:_WIDTH])
+        if not self._output.is_terminal and now - self._told[name] >= self._line_seconds:
+            self._told[name] = now
+            self._output.say(f"{name}: {now - self._started[name]:.0f} s, {what[:_WIDTH]}")
 
     def done(self, name: str) -> None:
         """Says how long it took; nothing for one that was there already."""

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,10 +21,13 @@ from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
 from worker.new_runner import make_runner, next_steps
 from worker.output import Output
+from worker.pictures import allowing_loopback, has_pictures, pictures_served
 from worker.plan import Layout
 from worker.runner_tests import test_runners
 from worker.runnerlib_source import find_runnerlib
-from worker.selection import select
+from worker.runners import list_runners
+from worker.samples import Sample
+from worker.selection import leaving_out, select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status_command import show_again_and_again, show_once
@@ -93,7 +97,7 @@ def up(
         output.say(f"everything is started; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
         await asyncio.Event().wait()
 
-    _run_environment(settings, only, output, body)
+    _run_environment(settings, _names(only), output, body)
 
 
 @app.command()
@@ -105,10 +109,19 @@ def demo(
     reload: ReloadOption = None,
     queue_url: QueueOption = None,
     database_url: DatabaseOption = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images", help="Also the runners that bring pictures to show, which are large, and real images."
+        ),
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
 ) -> None:
-    """Start everything, send sample tasks for every algorithm through the queue, show the results."""
+    """Start everything, send sample tasks for every algorithm through the queue, show the results.
+
+    Runners that bring pictures to show are started with --images, or when --scale, SCALE or --only names them.
+    """
     settings = read_settings(
         runners_folder=runners,
         data_folder=data,
@@ -120,15 +133,25 @@ def demo(
     if not verbose and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})
     output = _output(settings, for_people=True)
+    names = _names(only)
+    with_pictures = [one.name for one in list_runners(settings.runners_folder) if has_pictures(one)]
+    if not images:
+        settings = leaving_out(settings, [name for name in with_pictures if name not in names])
+    variables = allowing_loopback(with_pictures, inherited_environment()) if images else {}
 
     async def body(environment: Environment) -> bool:
-        succeeded = await Demo(environment, output).run()
-        if not once:
-            output.say("everything goes on running; Ctrl-C stops")
-            await asyncio.Event().wait()
+        async with AsyncExitStack() as stack:
+            pictures: list[Sample] = []
+            if images:
+                served = pictures_served(environment.runners, environment.layout.data, output)
+                pictures = await stack.enter_async_context(served)
+            succeeded = await Demo(environment, output, pictures).run()
+            if not once:
+                output.say("everything goes on running; Ctrl-C stops")
+                await asyncio.Event().wait()
         return succeeded
 
-    if not _run_environment(settings, only, output, body):
+    if not _run_environment(settings, names, output, body, variables):
         raise typer.Exit(1)
 
 
@@ -200,14 +223,18 @@ def _is_followed(runners: Path, settings: WorkerSettings) -> bool:
 
 
 def _run_environment(
-    settings: WorkerSettings, only: str | None, output: Output, body: Callable[[Environment], Awaitable[T]]
+    settings: WorkerSettings,
+    only: Sequence[str],
+    output: Output,
+    body: Callable[[Environment], Awaitable[T]],
+    runner_variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> T:
     async def live() -> T:
         queue_url = _queue_url(settings)
         data = settings.data_folder.resolve()
-        selection = select(settings, _names(only))
+        selection = select(settings, only)
         log_format = "json" if output.as_json else "pretty"
-        layout = Layout(settings, data, log_format, inherited_environment(), queue_url)
+        layout = Layout(settings, data, log_format, inherited_environment(), queue_url, runner_variables or {})
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, selection, builder, output), body, output)
 

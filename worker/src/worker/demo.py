@@ -1,11 +1,9 @@
 """Sends sample tasks for every algorithm through the queue and shows what became of them."""
 
 import asyncio
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table
 
@@ -13,21 +11,22 @@ from runnerlib.contract import AlgorithmDescription, Catalogue, TaskState, TaskV
 from worker.errors import StartFailed
 from worker.gateway_client import GatewayClient
 from worker.output import Output
-from worker.samples import payloads_for, read_samples
+from worker.readiness import explained
+from worker.samples import Sample, payloads_for, read_samples
+from worker.shortened import shortened
 from worker.up import Environment
 
 #: How often a start in progress is looked at.
 _LOOK_SECONDS = 0.1
-#: Longer values are cut in the table.
-_CELL_CHARACTERS = 60
+#: Longer values are shortened in the table.
+_PAYLOAD_CHARACTERS, _RESULT_CHARACTERS = 44, 67
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One sample task at its end; `view` is None when it did not end in time."""
 
-    algorithm: str
-    payload: Any
+    sample: Sample
     view: TaskView | None
     milliseconds: float
 
@@ -35,17 +34,28 @@ class Outcome:
     def succeeded(self) -> bool:
         return self.view is not None and self.view.state is TaskState.SUCCEEDED
 
+    @property
+    def failed_on_purpose(self) -> bool:
+        return self.sample.fails and self.view is not None and self.view.state is TaskState.FAILED
+
+    @property
+    def is_as_expected(self) -> bool:
+        return self.failed_on_purpose if self.sample.fails else self.succeeded
+
 
 class Demo:
-    """One demonstration in a running environment."""
+    """One demonstration in a running environment; `more` is sent besides what every algorithm has as an example."""
 
-    def __init__(self, environment: Environment, output: Output, *, task_seconds: float = 60) -> None:
+    def __init__(
+        self, environment: Environment, output: Output, more: Sequence[Sample] = (), *, task_seconds: float = 60
+    ) -> None:
         self._environment = environment
         self._output = output
+        self._more = more
         self._task_seconds = task_seconds
 
     async def run(self) -> bool:
-        """Shows the table. True when every runner came up and every task succeeded."""
+        """Shows the table. True when every runner came up and every task became what it should."""
         layout = self._environment.layout
         async with GatewayClient(layout.gateway_url, layout.discovery_url) as client:
             missing = await self._wait_for_runners(client)
@@ -53,19 +63,21 @@ class Demo:
             descriptions = [self._view(catalogue, name) for name in self._algorithms(catalogue)]
             outcomes = await self._send_samples(client, descriptions)
         self._show(outcomes)
-        for name in missing:
-            self._output.say(f"{name} did not come up; its lines above say why")
+        self._explain(outcomes, missing)
         self._show_addresses()
-        return bool(outcomes) and not missing and all(outcome.succeeded for outcome in outcomes)
+        return bool(outcomes) and not missing and all(outcome.is_as_expected for outcome in outcomes)
 
     async def _wait_for_runners(self, client: GatewayClient) -> list[str]:
-        """Until each runner is ready, registered, and known to the gateway. Returns those that will not be."""
+        """Until each runner is registered and known to the gateway. Returns those that will not be.
+
+        A runner registers once everything of it has loaded or failed to: with what works.
+        """
         deadline = time.monotonic() + self._environment.layout.settings.load_seconds
         while True:
             catalogue = await client.catalogue()
-            here = {runner.host for runner in catalogue.runners.values()}
+            here = {(runner.host, runner.boot) for runner in catalogue.runners.values()}
             hopeless = [r.plan.name for r in self._environment.runners if r.has_given_up]
-            absent = [r.plan.name for r in self._environment.runners if not (r.is_ready and r.plan.url in here)]
+            absent = [r.plan.name for r in self._environment.runners if (r.plan.url, r.boot) not in here]
             if set(absent) <= set(hopeless) and set(self._algorithms(catalogue)) <= await _known_to(client):
                 return [*self._environment.broken, *hopeless]
             if time.monotonic() > deadline:
@@ -85,45 +97,60 @@ class Demo:
         return catalogue.algorithms[name].description
 
     async def _send_samples(self, client: GatewayClient, descriptions: Iterable[AlgorithmDescription]) -> list[Outcome]:
-        samples = read_samples()
-        pairs = []
+        known = read_samples()
+        samples = []
         for description in descriptions:
-            payloads = payloads_for(description, samples)
+            payloads = payloads_for(description, known)
             if not payloads:
                 self._output.say(f"{description.name} has no example; give its docstring a doctest to see it here")
-            pairs += [(description.name, payload) for payload in payloads]
-        self._output.say(f"sending {len(pairs)} tasks through the queue")
-        return list(await asyncio.gather(*(self._send(client, name, payload) for name, payload in pairs)))
+            samples += [Sample(description.name, payload, payload) for payload in payloads]
+            samples += [sample for sample in self._more if sample.algorithm == description.name]
+        self._output.say(f"sending {len(samples)} tasks through the queue")
+        return list(await asyncio.gather(*(self._send(client, sample) for sample in samples)))
 
-    async def _send(self, client: GatewayClient, algorithm: str, payload: Any) -> Outcome:
-        submitted = await client.submit(algorithm, payload)
+    async def _send(self, client: GatewayClient, sample: Sample) -> Outcome:
+        submitted = await client.submit(sample.algorithm, sample.payload)
         told = -1.0
         while True:
             view = await client.look(submitted.id)
             spent = time.monotonic() - submitted.at
             if view.state.is_terminal:
-                return Outcome(algorithm, payload, view, spent * 1000)
+                return Outcome(sample, view, spent * 1000)
             if spent > self._task_seconds:
-                return Outcome(algorithm, payload, None, spent * 1000)
+                return Outcome(sample, None, spent * 1000)
             if view.progress is not None and view.progress.fraction > told:
                 told = view.progress.fraction
-                self._output.say(f"{algorithm}: {told:.0%} {view.progress.message}")
+                self._output.say(f"{sample.algorithm}: {told:.0%} {view.progress.message}")
 
     def _show(self, outcomes: list[Outcome]) -> None:
         table = Table("algorithm", "payload", "result", "ms", "runner", title="Through the queue and back")
+        # A long failure must not take the room of what is beside it.
+        table.columns[1].max_width = _PAYLOAD_CHARACTERS
         table.columns[3].justify = "right"
         for outcome in outcomes:
             view = outcome.view
             runner = view.runner if view is not None and view.runner is not None else "-"
             cells = (
-                outcome.algorithm,
-                _short(outcome.payload),
+                outcome.sample.algorithm,
+                shortened(outcome.sample.shown, _PAYLOAD_CHARACTERS),
                 _result(outcome),
                 f"{outcome.milliseconds:.0f}",
                 runner,
             )
             table.add_row(*cells, style=None if outcome.succeeded else "red")
         self._output.show(table)
+
+    def _explain(self, outcomes: Sequence[Outcome], missing: Sequence[str]) -> None:
+        for outcome in outcomes:
+            if outcome.failed_on_purpose:
+                shown = shortened(outcome.sample.shown, _PAYLOAD_CHARACTERS)
+                self._output.say(f"{shown} is wrong on purpose; what is kept of such a task: producer dead list")
+        for name in missing:
+            self._output.say(f"{name} did not come up; its lines above say why")
+        for runner in self._environment.runners:
+            if not runner.is_ready and runner.plan.name not in missing:
+                for sentence in explained(runner.reasons, runner.plan.name):
+                    self._output.say(sentence)
 
     def _show_addresses(self) -> None:
         layout = self._environment.layout
@@ -145,9 +172,4 @@ def _result(outcome: Outcome) -> str:
         return "not finished in time"
     if outcome.view.error is not None:
         return f"{outcome.view.state.value}: {outcome.view.error.code.value}: {outcome.view.error.message}"
-    return _short(outcome.view.result)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _CELL_CHARACTERS else text[: _CELL_CHARACTERS - 1] + "…"
+    return shortened(outcome.view.result, _RESULT_CHARACTERS)

@@ -5,6 +5,7 @@ import itertools
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -89,7 +90,7 @@ class EditionMaker:
     async def _make_environment(self, folder: RunnerFolder) -> Path:
         with self._tools.progress as progress:
             try:
-                python = await self._tools.interpreters.ensure(folder, progress.step)
+                python = await self._tools.interpreters.ensure(folder, partial(progress.step, notice=folder.notice))
             except BaseException:
                 progress.failed(folder.name)
                 raise

@@ -8,12 +8,13 @@ import hashlib
 import shutil
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from worker.child import start_child
 from worker.errors import EnvironmentBroken
+from worker.growth import growth_told
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
@@ -25,6 +26,8 @@ AT_THE_SAME_TIME = 4
 #: -I: neither the current folder nor PYTHONPATH shadows what pip imports
 _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _TAIL_LINES = 12
+#: In the environment's own folder: a system's folder for temporary files may be too small for what pip unpacks.
+_TEMPORARY = "tmp"
 #: Name of the environment of runners without requirements; no runner's name begins with a dot.
 _SHARED = ".shared"
 #: Fails when a package that runnerlib needs is now there in a version it cannot work with.
@@ -86,11 +89,13 @@ class EnvironmentBuilder:
                 return python
             async with self._turns:
                 _remove(folder)
-                folder.parent.mkdir(parents=True, exist_ok=True)
+                (folder / _TEMPORARY).mkdir(parents=True)
                 try:
-                    await self._make(folder, python, runner, lambda what: report(runner.name, what))
+                    async with growth_told(folder, partial(report, runner.name)) as tell:
+                        await self._make(folder, python, runner, tell)
                     if self.path(runner) != folder:
                         raise EnvironmentBroken(f"{runner.requirements} was changed while it was being installed")
+                    shutil.rmtree(folder / _TEMPORARY)
                     (folder / COMPLETE).touch()
                 except BaseException:
                     _remove(folder)
@@ -99,7 +104,8 @@ class EnvironmentBuilder:
 
     async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Callable[[str], None]) -> None:
         report("making a virtual environment")
-        run = partial(_run, folder=runner.path, report=report)
+        variables = inherited_environment() | {"TMPDIR": str(folder / _TEMPORARY)}
+        run = partial(_run, folder=runner.path, environment=variables, report=report)
         await run([self._python, "-I", "-m", "venv", str(folder)], why="the virtual environment could not be made")
         constraints = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
         command = [str(python), *_PIP, *constraints, *self._source.arguments, *self._extra]
@@ -122,10 +128,12 @@ class EnvironmentBuilder:
                     _remove(folder)
 
 
-async def _run(command: Sequence[str], folder: Path, why: str, report: Callable[[str], None]) -> None:
+async def _run(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], why: str, report: Callable[[str], None]
+) -> None:
     """Runs one step, in `folder`, to its end; its last lines go into the error."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    async with start_child(command, folder=folder, environment=inherited_environment()) as child:
+    async with start_child(command, folder=folder, environment=environment) as child:
         async for line in child.lines():
             if line.strip():
                 tail.append(line.rstrip())

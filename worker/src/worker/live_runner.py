@@ -247,7 +247,8 @@ class LiveRunner:
             try:
                 await process.wait_ready(self._tools.layout.settings.load_seconds, tell=self._set_trouble)
             except StartFailed as error:
-                self._set_trouble("\n".join([str(error), *process.last_lines]))
+                last_lines = [] if process.reasons else process.last_lines
+                self._set_trouble("\n".join([str(error), *last_lines]))
                 self._tools.output.say(str(error))
             else:
                 self._set_trouble("")

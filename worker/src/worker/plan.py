@@ -1,7 +1,8 @@
 """What an environment consists of: addresses, commands and variables of each process. Decides, starts nothing."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.ports import PortUse
@@ -34,6 +35,8 @@ class Layout:
     inherited: dict[str, str]
     #: where the broker is; empty: queue and store are one SQLite file in `data`
     queue_url: str = ""
+    #: runner → variables for its processes alone
+    runner_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def url(self, port: int) -> str:
         host = self.settings.host
@@ -120,7 +123,8 @@ class Layout:
                 **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
                 "RUNNER_ADAPTER": str((code or runner.path) / ADAPTER_FILE),
                 "ADVERTISE_HOST": self.url(port).removeprefix("http://"),
-            },
+            }
+            | dict(self.runner_variables.get(runner.name, {})),
             folder=runner.path,
             stop_seconds=self._stop_seconds,
             hopeless=frozenset({ADAPTER_MISTAKE}),

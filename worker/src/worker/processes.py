@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import time
 from collections import deque
@@ -17,11 +16,10 @@ from worker.backoff import FIRST_SECONDS, Backoff
 from worker.child import Child, rest_of, start_child
 from worker.errors import StartFailed
 from worker.output import Output
+from worker.readiness import explained, reasons_in
 
 #: How often a starting process is asked whether it is ready.
 _ASK_SECONDS = 0.05
-#: A runner's worker process that has not loaded yet says only this; anything else is why it cannot.
-_LOADING = "loading"
 #: How many of its last lines are kept, to tell why it ended.
 _LAST_LINES = 12
 
@@ -48,8 +46,10 @@ class ManagedProcess:
     def __init__(self, plan: ProcessPlan, output: Output) -> None:
         self.plan = plan
         self.restarts = 0
-        #: boot id of the process that was last seen ready; empty when it tells none
+        #: boot id of the process that answered last; empty when it tells none
         self.boot = ""
+        #: part of it → why that cannot work, as it answered last
+        self.reasons: dict[str, str] = {}
         #: when it was last seen to become ready, in seconds of the clock on the wall
         self.ready_at: float | None = None
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -93,12 +93,14 @@ class ManagedProcess:
             while not self.has_given_up and time.monotonic() < deadline:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"{self.plan.url}/healthz/ready") as answer:
+                        self.boot = answer.headers.get(HEADER_BOOT, "")
                         if answer.status == 200 and self.pid is not None:
-                            self._became_ready(answer.headers.get(HEADER_BOOT, ""))
+                            self._became_ready()
                             return
                         text = await answer.text()
-                    said = f"it answers {answer.status}: {text[:300]}"
-                    reason = _why_not_loaded(text)
+                    self.reasons = reasons_in(text)
+                    reason = "; ".join(explained(self.reasons))
+                    said = reason or f"it answers {answer.status}: {text[:300]}"
                     if tell is not None and reason not in ("", told):
                         told = reason
                         tell(reason)
@@ -109,9 +111,9 @@ class ManagedProcess:
             raise StartFailed(f"{self.plan.name} ended before it was ready; its last lines above say why")
         raise StartFailed(f"{self.plan.name} was not ready after {timeout_seconds:g} s: {said}")
 
-    def _became_ready(self, boot: str) -> None:
+    def _became_ready(self) -> None:
         self._ready_pid = self.pid
-        self.boot = boot
+        self.reasons = {}
         self.ready_at = time.time()
 
     async def stop(self) -> None:
@@ -175,15 +177,6 @@ class ManagedProcess:
         async for line in child.lines():
             self.last_lines.append(line)
             self._output.line(self.plan.name, line)
-
-
-def _why_not_loaded(answer: str) -> str:
-    """What a runner that is not ready says about its load; empty while it is loading, or when it is no runner."""
-    try:
-        reasons = json.loads(answer)["reasons"].values()
-        return "; ".join(sorted({str(reason) for reason in reasons} - {_LOADING}))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ""
 
 
 async def _first_of(end: "asyncio.Task[int]", event: asyncio.Event, timeout_seconds: float | None = None) -> None:

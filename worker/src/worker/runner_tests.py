@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from worker.build_progress import BuildProgress
@@ -27,7 +28,8 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=_TOOLS)
     with data_folder_owned(data):
         with BuildProgress(output) as progress:
-            pythons = await asyncio.gather(*(builder.ensure(runner, progress.step) for runner in runners))
+            made = [builder.ensure(one, partial(progress.step, notice=one.notice)) for one in runners]
+            pythons = await asyncio.gather(*made)
         for runner, python in zip(runners, pythons, strict=True):
             builder.remove_older(runner.name, [python])
         passed = [await _test(runner, python, output) for runner, python in zip(runners, pythons, strict=True)]

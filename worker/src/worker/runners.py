@@ -9,6 +9,8 @@ from worker.errors import NoRunners
 
 ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
+#: What a person is told before the requirements are installed, when that is much.
+NOTICE_FILE = "before-installing.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,14 @@ class RunnerFolder:
     @property
     def requirements(self) -> Path:
         return self.path / REQUIREMENTS_FILE
+
+    @property
+    def notice(self) -> str:
+        """What its author wants to be said before its requirements are installed; mostly nothing."""
+        try:
+            return (self.path / NOTICE_FILE).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
 
 
 def list_runners(folder: Path) -> list[RunnerFolder]:

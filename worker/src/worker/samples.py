@@ -1,10 +1,21 @@
 """What the demo sends: each algorithm's own example, and a few more for the runners that come with us."""
 
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from runnerlib.contract import AlgorithmDescription
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One task to send. `shown`: its payload as a person is to see it; `fails`: it is wrong on purpose."""
+
+    algorithm: str
+    payload: Any
+    shown: Any
+    fails: bool = False
 
 
 def read_samples() -> dict[str, list[Any]]:

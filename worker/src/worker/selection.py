@@ -29,6 +29,11 @@ class Selection:
         return [runner for runner in placed if self.count(runner.name)]
 
 
+def leaving_out(settings: WorkerSettings, names: Collection[str]) -> WorkerSettings:
+    """None of these runners, unless the scale names them."""
+    return settings.model_copy(update={"scale": ",".join([*(f"{name}=0" for name in names), settings.scale])})
+
+
 def select(settings: WorkerSettings, only: Collection[str]) -> Selection:
     """What the command line and the settings ask for. Raises NoRunners, BadScale."""
     folder = settings.runners_folder.resolve()

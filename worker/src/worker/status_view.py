@@ -19,7 +19,7 @@ class RunnerLine(BaseModel):
     """One process of a runner, or a runner without one."""
 
     name: str
-    state: str = Field(description="ready, starting, draining, not registered, elsewhere, or not running")
+    state: str = Field(description="ready, partly ready, starting, draining, not registered, elsewhere, or not running")
     host: str = ""
     pid: int | None = None
     ready_since: float | None = Field(default=None, description="Seconds since 1970.")
@@ -88,7 +88,8 @@ def _state(process: ProcessState, is_registered: bool) -> str:
     if process.draining:
         return "draining"
     if process.since is None:
-        return "starting"
+        # What works is offered, also when something else of it cannot load.
+        return "partly ready" if is_registered else "starting"
     return "ready" if is_registered else "not registered"
 
 
