@@ -159,7 +159,8 @@ def status_of_first(container: Container) -> dict[str, list[str]]:
 
 def users_in(container: Container) -> set[str]:
     """The numbers of those whom its processes belong to."""
-    return set(docker("top", container.id, "-eo", "uid").split()[1:])
+    _, *lines = docker("top", container.id, "-eo", "uid,pid").splitlines()
+    return {line.split()[0] for line in lines}
 
 
 def found_in_layers(image: str, needles: list[bytes]) -> set[bytes]:

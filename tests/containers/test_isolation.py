@@ -10,20 +10,23 @@ RUNNERS = ("text-runner", "nlp-runner", "meme-classifier-runner")
 #: Prints, for each `host:port`, what became of an attempt to connect.
 TRY = """
 import json, socket, sys
-said = {}
-for target in sys.argv[1:]:
+from concurrent.futures import ThreadPoolExecutor
+
+def tried(target):
     host, _, port = target.rpartition(":")
     try:
         address = socket.getaddrinfo(host, int(port), socket.AF_INET)[0][4]
     except socket.gaierror:
-        said[target] = "unknown"
-        continue
+        return "unknown"
     try:
         socket.create_connection(address, 3).close()
-        said[target] = "connected"
     except OSError:
-        said[target] = "no connection"
-print(json.dumps(said))
+        return "no connection"
+    return "connected"
+
+targets = sys.argv[1:]
+with ThreadPoolExecutor(len(targets)) as pool:
+    print(json.dumps(dict(zip(targets, pool.map(tried, targets)))))
 """
 
 
