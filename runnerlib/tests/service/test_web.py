@@ -165,5 +165,29 @@ def test_a_chunked_body_beyond_the_limit_is_refused_before_it_has_ended(app: Fas
     assert b'"code":"too_large"' in answer
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_sender_who_sends_on_gets_the_refusal_and_not_a_broken_connection(app: FastAPI, is_chunked: bool) -> None:
+    size = 20 * 1024 * 1024
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {size}"
+    head = f"POST /body HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+    body = b"x" * size
+    if is_chunked:
+        body = f"{size:x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+
+    async def scenario() -> bytes:
+        async with HttpServer(app, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head.encode() + body)
+            # The whole is sent before anything is read: a connection that was reset would show here.
+            await asyncio.wait_for(writer.drain(), 20)
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            return answer
+
+    answer = asyncio.run(scenario())
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"too_large"' in answer
+
+
 def test_a_body_within_the_limit_passes(client: TestClient) -> None:
     assert client.post("/body", json={"text": "abc"}).json() == {"text": "abc", "count": 1}

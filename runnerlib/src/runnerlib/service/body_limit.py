@@ -1,8 +1,16 @@
 """Refuses a request body that is too large, before it is in memory."""
 
+import asyncio
+import contextlib
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.problem_errors import ProblemError, problem_response
+
+#: How long, and how much, the rest of a refused body is read and thrown away. To a sender who is still sending when
+#: the connection ends, many clients report the broken connection and not the answer.
+READ_ON_SECONDS = 5.0
+READ_ON_BYTES = 64 * 1024 * 1024
 
 
 class BodyLimit:
@@ -23,21 +31,49 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         if _announced_bytes(scope) > self._max_bytes:
-            # The rest of the body is not read: the connection cannot be used again.
+            # The connection cannot be used again: nobody reads the body to its end.
             refusal = problem_response(413, "too_large", self._detail, {"Connection": "close"})
-            await refusal(scope, receive, send)
+            await refusal(scope, receive, _reading_on(receive, send))
             return
-        seen = 0
+        seen, has_more = 0, True
 
         async def limited_receive() -> Message:
-            nonlocal seen
+            nonlocal seen, has_more
             message = await receive()
             seen += len(message.get("body", b""))
+            has_more = message.get("more_body", False)
             if seen > self._max_bytes:
                 raise ProblemError(413, "too_large", self._detail, {"Connection": "close"})
             return message
 
-        await self._app(scope, limited_receive, send)
+        async def last_send(message: Message) -> None:
+            is_refused = seen > self._max_bytes and has_more
+            await (_reading_on(receive, send) if is_refused else send)(message)
+
+        await self._app(scope, limited_receive, last_send)
+
+
+def _reading_on(receive: Receive, send: Send) -> Send:
+    """Like `send`; reads on once the answer is out, before the end of it closes the connection."""
+
+    async def reading_on(message: Message) -> None:
+        if message["type"] != "http.response.body" or message.get("more_body", False):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_read_on(receive), READ_ON_SECONDS)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return reading_on
+
+
+async def _read_on(receive: Receive) -> None:
+    size, has_more = 0, True
+    while has_more and size < READ_ON_BYTES:
+        message = await receive()
+        size += len(message.get("body", b""))
+        has_more = message.get("more_body", False)
 
 
 def _announced_bytes(scope: Scope) -> int:
