@@ -37,17 +37,17 @@ def main(folder: Path) -> None:
 
 
 def drawn(pictures: Path) -> list[dict[str, object]]:
-    """A snail with outlined words, the same on a white bar, and half a file."""
+    """The snail of README.md, the same below words on a white bar, and half a file."""
     snail = draw()
-    snail.save(pictures / "snail.png")
-    on_bar(snail, "When the queue is empty").save(pictures / "snail-with-bar.png")
+    snail.save(pictures / "demo.png")
+    on_bar(snail, "When the queue is empty").save(pictures / "demo-with-bar.png")
     snail.save(pictures / "half-a-file.jpg")
     whole = (pictures / "half-a-file.jpg").read_bytes()
     (pictures / "half-a-file.jpg").write_bytes(whole[: len(whole) // 2])
     return [
-        sample("meme_classifier", "snail.png"),
-        sample("ocr", "snail.png"),
-        sample("ocr", "snail-with-bar.png"),
+        sample("meme_classifier", "demo.png"),
+        sample("ocr", "demo.png"),
+        sample("ocr", "demo-with-bar.png"),
         {**sample("meme_classifier", "half-a-file.jpg"), "fails": True},
     ]
 

@@ -8,6 +8,8 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from worker.output import Output
 
 _WIDTH = 80
+#: What stands before it on a moving line: spinner, name, time.
+_BEFORE = 34
 #: Where no line moves, a new one says as often how far it is.
 _LINE_SECONDS = 10.0
 
@@ -24,8 +26,9 @@ class BuildProgress:
         self._users = 0
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[name]:<12} {task.description}"),
+            TextColumn("{task.fields[name]:<12}"),
             TimeElapsedColumn(),
+            TextColumn("{task.description}"),
             console=output.console,
             transient=True,
             disable=not output.is_terminal,
@@ -53,7 +56,9 @@ class BuildProgress:
             self._output.say(f"{name}: setting up its virtual environment (once; later starts use it again)")
             for line in notice.splitlines():
                 self._output.say(f"{name}: {line}")
-        self._progress.update(self._rows[name], description=what[:_WIDTH])
+        # Cut here: too long a description takes the room of what stands before it.
+        room = max(0, min(_WIDTH, self._output.console.width - _BEFORE))
+        self._progress.update(self._rows[name], description=what[:room])
         if not self._output.is_terminal and now - self._told[name] >= self._line_seconds:
             self._told[name] = now
             self._output.say(f"{name}: {now - self._started[name]:.0f} s, {what[:_WIDTH]}")
