@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from worker.errors import BadName
 from worker.new_runner import algorithm_of, next_steps
@@ -77,10 +78,38 @@ def test_next_steps_name_the_two_lines_and_the_command(tmp_path: Path) -> None:
     assert "worker up" in next_steps(folder, "to-upper", is_followed=False)
 
 
+def test_new_runner_is_built_as_the_shipped_ones_are(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path, "to-upper2")
+    shipped = (WORKER.parent / "runners" / "text" / "Dockerfile").read_text()
+    for_text = (folder / "Dockerfile").read_text().replace("to-upper2", "text")
+    assert for_text == shipped
+    assert "uv==$UV_VERSION" in for_text
+
+
+def test_new_runner_joins_the_containers_as_a_service_of_its_own(tmp_path: Path) -> None:
+    fragment = yaml.safe_load((new_folder(tmp_path, "to-upper2") / "compose.yml").read_text())
+    shipped = yaml.safe_load((WORKER.parent / "docker-compose.yml").read_text())
+    assert list(fragment["services"]) == ["to-upper2-runner"]
+    service = fragment["services"]["to-upper2-runner"]
+    like = shipped["services"]["text-runner"]
+    assert service["build"] == like["build"] | {"dockerfile": "runners/to-upper2/Dockerfile"}
+    # What others have to do for it would start them anew; what they share would be taken from them.
+    for key in ("depends_on", "container_name"):
+        assert key not in service
+    for key in like.keys() - {"build", "depends_on", "environment"}:
+        assert service[key] == like[key], key
+    assert service["environment"] == {name: like["environment"][name] for name in ("DISCOVERY_URL", "GRACE_SECONDS")}
+
+
+def test_next_steps_tell_how_it_gets_a_container(tmp_path: Path) -> None:
+    told = next_steps(new_folder(tmp_path, "shout"), "shout", is_followed=True)
+    assert "docker compose -f docker-compose.yml -f runners/shout/compose.yml up -d --build --wait shout-runner" in told
+
+
 def test_templates_are_in_the_wheel(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=WORKER, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
-    for file in ("runner_adapter.py", "requirements.txt", "test_runner_adapter.py"):
+    for file in ("runner_adapter.py", "requirements.txt", "test_runner_adapter.py", "Dockerfile", "compose.yml"):
         assert f"worker/templates/{file}.txt" in names

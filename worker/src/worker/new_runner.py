@@ -12,7 +12,7 @@ from runnerlib.contract import is_algorithm
 from worker.errors import BadName
 from worker.runners import ADAPTER_FILE, REQUIREMENTS_FILE, list_runners
 
-_FILES = (ADAPTER_FILE, REQUIREMENTS_FILE, f"test_{ADAPTER_FILE}")
+_FILES = (ADAPTER_FILE, REQUIREMENTS_FILE, f"test_{ADAPTER_FILE}", "Dockerfile", "compose.yml")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _HANDLER = re.compile(r"(?:run|batch)_(.+)")
 _FOLDER_MODE = 0o755
@@ -44,7 +44,8 @@ def make_runner(folder: Path, name: str) -> Path:
     try:
         for file in _FILES:
             template = files("worker").joinpath("templates", f"{file}.txt").read_text(encoding="utf-8")
-            (unfinished / file).write_text(Template(template).substitute(algorithm=algorithm), encoding="utf-8")
+            content = Template(template).substitute(algorithm=algorithm, name=name)
+            (unfinished / file).write_text(content, encoding="utf-8")
         unfinished.chmod(_FOLDER_MODE)
         unfinished.rename(target)
     except BaseException:
@@ -94,4 +95,5 @@ Next:
   2. producer send {algorithm} '{{"text": "hi"}}' --wait
 
 Its tests: worker test-runners --only {name}
+In a container: docker compose -f docker-compose.yml -f runners/{name}/compose.yml up -d --build --wait {name}-runner
 What else an adapter can do: docs/writing-a-runner.md"""
