@@ -22,14 +22,15 @@ async def examine(url: str, wishes: Wishes, pace: Pace | None = None) -> Report:
         bench = Bench(asker, await find_subject(asker, wishes), pace)
         report = Report(asker.url, bench.subject.algorithm, [])
         for level in LEVELS:
-            found = [await _try(check, bench) for check in CHECKS if check.level is level]
+            found = [await try_check(check, bench) for check in CHECKS if check.level is level]
             report = Report(report.url, report.algorithm, [*report.findings, *found])
             if report.level is not level:
                 break
         return report
 
 
-async def _try(check: Check, bench: Bench) -> Finding:
+async def try_check(check: Check, bench: Bench) -> Finding:
+    """Raises Unreachable when the runner is not there any more."""
     if check.needs_slow and bench.subject.slow is NOTHING:
         return Finding(check, Verdict.NOT_TRIED)
     try:
