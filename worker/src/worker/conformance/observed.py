@@ -1,10 +1,9 @@
 """Level observed: it can be looked at."""
 
 import asyncio
+from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from pydantic import ValidationError as BadShape
+from pydantic import ValidationError
 
 from runnerlib.contract import HEADER_BOOT, AlgorithmDescription, strict_json
 from worker.conformance import expecting
@@ -12,6 +11,7 @@ from worker.conformance.bench import Bench
 from worker.conformance.checks import Check
 from worker.conformance.errors import Broken
 from worker.conformance.levels import Level
+from worker.conformance.schemas import fault_of, misfit_of
 
 _MAX_BOOT = 64
 #: Callers at once: more than the slots, but not more than any server takes.
@@ -30,22 +30,21 @@ async def _schemas(bench: Bench) -> None:
     described = expecting.status(await bench.asker.get("/schemas"), 200).json()
     try:
         found = [AlgorithmDescription.model_validate(each) for each in described]
-    except (BadShape, TypeError) as error:
+    except (ValidationError, TypeError) as error:
         raise Broken(f"its list cannot be read: {str(error).splitlines()[0]}") from None
     one = next((each for each in found if each.name == bench.subject.algorithm), None)
     if one is None or one.input_schema is None:
         raise Broken(f"it has no input_schema of {bench.subject.algorithm}")
-    try:
-        Draft202012Validator.check_schema(one.input_schema)
-        Draft202012Validator(one.input_schema).validate(bench.subject.payload)
-        if one.output_schema is not None:
-            Draft202012Validator.check_schema(one.output_schema)
-            result = expecting.result(await bench.run(bench.subject.payload))
-            Draft202012Validator(one.output_schema).validate(result)
-    except SchemaError as error:
-        raise Broken(f"a schema is none: {error.message}") from None
-    except ValidationError as error:
-        raise Broken(f"a payload or result that is right does not fit its schema: {error.message[:300]}") from None
+    _fits("a payload that it takes", bench.subject.payload, one.input_schema)
+    if one.output_schema is not None:
+        _fits("its result", expecting.result(await bench.run(bench.subject.payload)), one.output_schema)
+
+
+def _fits(what: str, value: Any, schema: dict[str, Any]) -> None:
+    if fault := fault_of(schema):
+        raise Broken(f"a schema is no JSON Schema: {fault}")
+    if misfit := misfit_of(value, schema):
+        raise Broken(f"{what} does not fit the schema: {misfit}")
 
 
 async def _boot(bench: Bench) -> None:

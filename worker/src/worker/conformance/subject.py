@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import ValidationError
 
 from runnerlib.contract import AlgorithmDescription
 from worker.conformance.asking import Asker
 from worker.conformance.errors import BadRequest, Broken
+from worker.conformance.schemas import fault_of, misfit_of
 
 #: Stands for "none was given": None is a payload like any other.
 NOTHING = object()
@@ -93,10 +92,6 @@ def _unfit(payload: Any, schema: dict[str, Any] | None) -> Any:
     """A payload that the schema refuses; NOTHING when it takes all that come to mind."""
     more = [{**payload, "no_field_of_it": True}] if isinstance(payload, dict) else []
     candidates = [*more, [payload], None, "no payload of it", 0, {}]
-    if schema is None:
+    if schema is None or fault_of(schema):
         return candidates[len(more)]
-    try:
-        validator = Draft202012Validator(schema)
-        return next((each for each in candidates if not validator.is_valid(each)), NOTHING)
-    except (SchemaError, RecursionError):
-        return candidates[0]
+    return next((each for each in candidates if misfit_of(each, schema)), NOTHING)
