@@ -1,0 +1,122 @@
+"""A runner in another language, with nothing of ours, beside the others; and what conformance says of runners."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from environments import Environment, Service, until
+from servers.fixtures import missing
+from servers.processes import free_port
+
+from worker.errors import NoRunners
+from worker.runners import find_runners, list_runners
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "runners" / "word-count-node"
+LEASE_SECONDS = 3
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        missing("Node is not installed (apt-get install nodejs)")
+    return str(found)
+
+
+@pytest.fixture
+def word_count(node: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Makes the Node runner; not started yet."""
+    made: list[Service] = []
+
+    def make(**settings: str) -> Service:
+        port = free_port()
+        settings = {"PORT": str(port), "GRACE_SECONDS": "3", **settings}
+        log = tmp_path / f"node-{port}.log"
+        made.append(Service("word-count-node", [node, str(FOLDER / "server.js")], port, settings, log))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.kill()
+
+
+def conformance(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "worker", "conformance", service.url, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_a_node_runner_joins_answers_and_leaves(environment: Environment, word_count: Callable[..., Service]) -> None:
+    environment.discovery.settings["LEASE_SECONDS"] = str(LEASE_SECONDS)
+    environment.start()
+    runner = word_count(DISCOVERY_URL=environment.discovery.url).start()
+    environment.wait_offered(runner)
+
+    ids = environment.submit_many("word_count", [{"text": "plug and play " * number} for number in range(1, 41)])
+    views = [environment.finished(task_id) for task_id in ids]
+    assert [view["result"]["words"] for view in views] == [3 * number for number in range(1, 41)]
+    assert {view["attempt"] for view in views} == {1}
+    _is_typed(environment)
+
+    runner.kill()
+    waiting = environment.submit("word_count", {"text": "one two"})
+    until(lambda: not _registered(environment), "the lease has run out", 20)
+    view = environment.task(waiting)
+    assert (view["state"], view["attempt"]) == ("queued", 1)
+    assert "no runner offers 'word_count' now" in view["waiting_for"]
+    runner.start()
+    view = environment.finished(waiting)
+    assert (view["state"], view["result"]["words"], view["attempt"]) == ("succeeded", 2, 1)
+
+    environment.wait_offered(runner)
+    assert runner.stop() == 0
+    assert not _registered(environment), "it left without taking itself off the list"
+
+
+def _is_typed(environment: Environment) -> None:
+    """The gateway shows its fields and refuses what does not fit before it is queued."""
+    document = requests.get(f"{environment.core.url}/openapi.json", timeout=10).json()
+    assert "/algorithms/word_count/run" in document["paths"]
+    assert "Counts the words of a text" in str(document["paths"]["/algorithms/word_count/run"])
+    answer = requests.post(f"{environment.core.url}/algorithms/word_count/tasks", json={"txt": "a"}, timeout=10)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_payload")
+    assert "did you mean 'text'?" in answer.json()["detail"]
+
+
+def _registered(environment: Environment) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = requests.get(f"{environment.discovery.url}/runners", timeout=5).json()
+    return found
+
+
+def test_conformance_tells_the_level_of_the_node_runner(word_count: Callable[..., Service]) -> None:
+    done = conformance(word_count().start(), "--level", "observed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "level 2 of 4, observed" in done.stdout
+
+
+def test_conformance_finds_nothing_wrong_with_a_runner_of_ours(environment: Environment) -> None:
+    runner = environment.runner(str(ROOT / "runners" / "text"), "text", DISCOVERY_URL="").start()
+    done = conformance(runner, "--algorithm", "countdown", "--slow", '{"seconds": 3}', "--level", "batched")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+
+
+def test_the_node_runners_own_tests_pass(node: str) -> None:
+    done = subprocess.run([node, "--test"], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "# fail 0" in done.stdout
+
+
+def test_a_folder_without_an_adapter_is_no_runner_of_worker() -> None:
+    assert not list(FOLDER.glob("*.py"))
+    assert {"text", "nlp"} <= {runner.name for runner in list_runners(FOLDER.parent)}
+    assert FOLDER.name not in {runner.name for runner in list_runners(FOLDER.parent)}
+    with pytest.raises(NoRunners, match="word-count-node"):
+        find_runners(FOLDER.parent, [FOLDER.name])
