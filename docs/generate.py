@@ -21,6 +21,7 @@ from runner_discovery.settings import Settings as DiscoverySettings
 from runnerlib.adapter.model import Options
 from runnerlib.service.settings import ServiceSettings, SettingRow, describe_settings
 from runnerlib.settings import RunnerSettings
+from worker.conformance.examining import CHECKS
 from worker.settings import WorkerSettings
 
 _HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ SETTINGS = _HERE / "settings.md"
 HTTP_INTERFACE = _HERE / "http-interface.md"
 OTHER_LANGUAGES = _HERE / "other-languages.md"
 WRITING_A_RUNNER = _HERE / "writing-a-runner.md"
+CONFORMANCE = _HERE / "conformance.md"
 _BEGIN, _END = "<!-- made by docs/generate.py -->\n", "<!-- until here -->\n"
 
 _INTRODUCTION = """\
@@ -142,6 +144,14 @@ def _option_table() -> Iterator[str]:
         yield f"| `{key}` | {_value(defaults[key])} | {text} |"
 
 
+def _check_table() -> Iterator[str]:
+    yield "| level | check | what the contract wants | |"
+    yield "|---|---|---|---|"
+    for check in CHECKS:
+        slow = "needs `--slow`" if check.needs_slow else ""
+        yield f"| {check.level.word} | `{check.name}` | {check.wants} | {slow} |"
+
+
 def _value(default: object) -> str:
     if default in (None, "", (), "()", "None"):
         return "—"
@@ -181,6 +191,7 @@ def main(arguments: list[str]) -> int:
         HTTP_INTERFACE: with_table(HTTP_INTERFACE, _problem_table()),
         OTHER_LANGUAGES: with_table(OTHER_LANGUAGES, _exit_code_table()),
         WRITING_A_RUNNER: with_table(WRITING_A_RUNNER, _option_table()),
+        CONFORMANCE: with_table(CONFORMANCE, _check_table()),
     }
     stale = [page for page, text in fresh.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:

@@ -26,6 +26,7 @@ PAGES = [
             "errors-and-retries",
             "batching",
             "other-languages",
+            "conformance",
             "writing-a-runner",
             "rabbitmq-and-postgresql",
             "operating",
