@@ -1,5 +1,6 @@
 """Each service is restarted while tasks are sent: nothing is lost, nothing comes twice, nobody does anything."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,16 +11,20 @@ from containers.project import Project
 
 @pytest.mark.parametrize("service", ["rabbitmq", "postgres", "runner-discovery", "controller", "gateway"])
 def test_restart_under_load_loses_nothing_and_repeats_nothing(
-    up: Project, load: Callable[[str], Load], service: str
+    up: Project, load: Callable[[str], Load], service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = up.container(service)
     others = {each.id: each.started_at for each in up.containers() if each.service != service}
     with load(service) as tasks:
         tasks.flow()
+        start = time.monotonic()
         up.compose("restart", service, within_seconds=120)
         up.wait_healthy(service)
+        took = time.monotonic() - start
         tasks.flow(within_seconds=120)
     views = tasks.check()
+    with capsys.disabled():
+        print(f"\n{service} away for {took:.0f} s: {tasks}")
     after = up.container(service)
     assert after.id == before.id
     assert after.started_at != before.started_at

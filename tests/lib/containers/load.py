@@ -76,6 +76,13 @@ class Load:
         ]
         self._reader = threading.Thread(target=self._read, daemon=True)
 
+    def __str__(self) -> str:
+        again = sum(len(answers) - 1 for answers in self.answers.values())
+        return (
+            f"{len(self.by_broker)} tasks by the broker, {len(self.by_gateway)} by the gateway; "
+            f"{again} answers came again, {self.troubles} times nobody was reached"
+        )
+
     @property
     def replies(self) -> str:
         """A replicated queue keeps answers over a restart of the broker."""
