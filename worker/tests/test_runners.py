@@ -29,6 +29,16 @@ def test_misspelt_runner_is_told_with_the_near_one(tmp_path: Path, make_runner: 
         find_runners(tmp_path / "runners", ["txt"])
 
 
+def test_a_folder_without_an_adapter_is_passed_over_until_somebody_asks_for_it(
+    tmp_path: Path, make_runner: Callable[..., RunnerFolder]
+) -> None:
+    make_runner("text")
+    (tmp_path / "runners" / "node").mkdir()
+    assert [runner.name for runner in find_runners(tmp_path / "runners")] == ["text"]
+    with pytest.raises(NoRunners, match="node has no runner_adapter.py: it is no runner of worker's"):
+        find_runners(tmp_path / "runners", ["node"])
+
+
 def test_empty_and_missing_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(NoRunners, match="holds no runner"):
         find_runners(tmp_path)

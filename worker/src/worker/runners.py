@@ -58,5 +58,10 @@ def check_names(folder: Path, found: Collection[RunnerFolder], asked_for: Collec
     names = [runner.name for runner in found]
     for name in asked_for:
         if name not in names:
+            if (folder / name).is_dir():
+                raise NoRunners(
+                    f"{folder / name} has no {ADAPTER_FILE}: it is no runner of worker's; "
+                    "write one, or start it by its own means, see docs/other-languages.md"
+                )
             near = near_names(name, names) or names
             raise NoRunners(f"{folder} holds no runner called {name!r}; there are: {', '.join(near)}")
