@@ -35,7 +35,7 @@ def test_a_folder_without_an_adapter_is_passed_over_until_somebody_asks_for_it(
     make_runner("text")
     (tmp_path / "runners" / "node").mkdir()
     assert [runner.name for runner in find_runners(tmp_path / "runners")] == ["text"]
-    with pytest.raises(NoRunners, match="node has no runner_adapter.py: it is no runner of worker's"):
+    with pytest.raises(NoRunners, match=r"node has no runner_adapter\.py: it is no runner of worker's"):
         find_runners(tmp_path / "runners", ["node"])
 
 

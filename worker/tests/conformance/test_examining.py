@@ -57,7 +57,7 @@ def test_a_sound_runner_reaches_the_top(model: Any, serve: Any) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_fails_its_check_and_no_other(fault: str, model: Any, serve: Any) -> None:
     async def scenario() -> list[Finding]:
-        pace = PACE if fault != "too_large: silent" else Pace(answer_seconds=1)
+        pace = PACE if fault != "too_large: silent" else Pace(answer_seconds=2)
         async with serve(model(fault).app()) as url, Asker(url, pace.answer_seconds) as asker:
             bench = Bench(asker, SUBJECT, pace)
             return [await try_check(check, bench) for check in _tried(fault)]
