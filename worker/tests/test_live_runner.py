@@ -216,6 +216,32 @@ def test_version_that_cannot_load_is_told_at_once_and_given_up_in_time(stage: St
     asyncio.run(scenario())
 
 
+def test_version_that_lacks_no_more_than_the_one_before_takes_over(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            pass
+        stage.write("text", "unready")
+        folder = RunnerFolder("text", stage.folder / "text", 0)
+        await stage.runners.start([folder], await stage.runners.prepare([folder]))
+        await stage.until(lambda: "load_model() failed" in stage.state("text").problem, 30)
+        before = stage.only.pid
+        stage.lists.clear()
+        await stage.edited("text", "unready, and nothing of it works")
+        await stage.until_told("its newest change cannot load yet, what ran before goes on:")
+        stage.lists.set()
+        await stage.edited("text", "unready, but otherwise changed")
+        await stage.until(lambda: stage.only.pid not in (None, before), 30)
+        await stage.until_quiet()
+        await stage.until_told("text runs with its newest change: ")
+        await stage.until(lambda: "load_model() failed" in stage.state("text").problem, 30)
+        await stage.edited("text", "mended")
+        await stage.until(lambda: stage.only.is_ready, 30)
+        assert stage.state("text").problem == ""
+        await stage.runners.stop()
+
+    asyncio.run(scenario())
+
+
 def test_version_that_ends_at_once_is_told_with_its_last_lines(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.running("text"):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -129,17 +129,14 @@ class EditionMaker:
     def _label(self, name: str, number: int) -> str:
         return name if self._count == 1 else f"{name}-{number + 1}"
 
-    async def until_in_place(self, edition: Edition, tell: Callable[[str], None]) -> None:
+    async def until_in_place(self, edition: Edition, tell: Callable[[str], None], spared: Collection[str] = ()) -> None:
         """Ready, and known to discovery: from then on the edition before is not needed. Raises StartFailed.
 
-        `tell` is called with each reason why it cannot load; it goes on trying.
+        `tell` is called with each reason why it cannot load; it goes on trying. The parts that are `spared` cannot
+        work in the edition before either: they need not now.
         """
         seconds = self._tools.layout.settings.load_seconds
-        for process in edition.processes:
-            try:
-                await process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell)
-            except StartFailed as error:
-                raise StartFailed("\n".join([str(error), *process.last_lines])) from None
+        await self._until_ready(edition, seconds, tell, spared)
         try:
             async with asyncio.timeout(seconds):
                 for process in edition.processes:
@@ -147,6 +144,17 @@ class EditionMaker:
                         await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             raise StartFailed("it is ready, but discovery does not list it") from None
+        # It is listed when all of it has loaded or failed to, so that now is known what of it works.
+        await self._until_ready(edition, seconds, tell, spared)
+
+    async def _until_ready(
+        self, edition: Edition, seconds: float, tell: Callable[[str], None], spared: Collection[str]
+    ) -> None:
+        for process in edition.processes:
+            try:
+                await process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, spared=spared)
+            except StartFailed as error:
+                raise StartFailed("\n".join([str(error), *process.last_lines])) from None
 
 
 def _look_at(making: "asyncio.Task[Path]") -> None:

@@ -10,6 +10,7 @@ from worker.edition import Edition
 from worker.edition_maker import EditionMaker, RunnerTools
 from worker.errors import StartFailed, WorkerError
 from worker.processes import ManagedProcess
+from worker.readiness import explained
 from worker.runners import RunnerFolder
 from worker.state_file import RunnerState
 from worker.succession import Step, Versions, next_step
@@ -164,7 +165,7 @@ class LiveRunner:
             edition.start()
             if self._serving is not None:
                 self._starting = edition
-                await self._maker.until_in_place(edition, self._tell_not_loaded)
+                await self._maker.until_in_place(edition, self._tell_not_loaded, await self._lacking())
             taken, edition = edition, None
             self._serve(taken)
         except WorkerError as error:
@@ -172,6 +173,12 @@ class LiveRunner:
         finally:
             if edition is not None:
                 self._drain(edition)
+
+    async def _lacking(self) -> set[str]:
+        """The parts that cannot work now, of a runner that is listed with others that do."""
+        unready = [process for process in self.processes if not process.is_ready and process.reasons]
+        listed = [p for p in unready if await self._tools.is_registered(p.plan.url, p.boot)]
+        return {part for process in listed for part in process.reasons}
 
     async def _leave(self) -> None:
         await asyncio.sleep(GONE_SECONDS)
@@ -238,6 +245,9 @@ class LiveRunner:
         name = process.plan.name
         if process.is_ready:
             self._tools.output.say(f"{name} is ready with its newest change: {process.plan.url}/docs")
+        elif process.reasons:
+            lacking = "; ".join(explained(process.reasons))
+            self._tools.output.say(f"{name} runs with its newest change: {process.plan.url}/docs; {lacking}")
         while not process.has_given_up:
             if process.is_ready:
                 await asyncio.sleep(_WATCH_SECONDS)

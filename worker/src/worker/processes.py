@@ -5,7 +5,7 @@ import contextlib
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,12 +80,17 @@ class ManagedProcess:
             self._keeper = asyncio.create_task(self._keep_alive(), name=f"keep {self.plan.name} alive")
 
     async def wait_ready(
-        self, timeout_seconds: float, *, most_restarts: int | None = None, tell: Callable[[str], None] | None = None
+        self,
+        timeout_seconds: float,
+        *,
+        most_restarts: int | None = None,
+        tell: Callable[[str], None] | None = None,
+        spared: Collection[str] = (),
     ) -> None:
         """Returns when ``/healthz/ready`` says so. Raises StartFailed when it ended for good, or after the time.
 
         With `most_restarts` it is also given up when it died more often than that. `tell` is called with each new
-        reason why it cannot load; it may go on trying.
+        reason why it cannot load; it may go on trying. Nor are parts waited for that are `spared`, once they failed.
         """
         deadline = time.monotonic() + timeout_seconds
         said, told = "it does not answer", ""
@@ -99,6 +104,8 @@ class ManagedProcess:
                             return
                         text = await answer.text()
                     self.reasons = reasons_in(text)
+                    if self.reasons and self.reasons.keys() <= set(spared):
+                        return
                     reason = "; ".join(explained(self.reasons))
                     said = reason or f"it answers {answer.status}: {text[:300]}"
                     if tell is not None and reason not in ("", told):
