@@ -127,4 +127,4 @@ for build in "${builds[@]}"; do wait "$build" || failed=1; done
 [ "$failed" = 0 ] || fail "Not everything was built; what was, is kept, so the next ./build.sh goes on from there."
 show_sizes
 echo
-echo "Next: docker compose up -d --wait"
+echo "Next: docker compose ${files[*]+${files[*]} }up -d --wait"
