@@ -104,6 +104,9 @@ def failure_of(error: BaseException, algorithm: Algorithm, id: str) -> RunError:
     if isinstance(error, Refused):
         return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=str(error))
     failure = classify(error, algorithm.options)
+    if failure.code == FailureCode.INVALID_PAYLOAD.value:
+        log.info("a handler refused its payload", algorithm=algorithm.name, task_id=id, error=failure.message)
+        return failure
     log.warning(
         "a handler failed",
         algorithm=algorithm.name,
