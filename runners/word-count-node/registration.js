@@ -10,7 +10,7 @@ const FIRST_BACKOFF_SECONDS = 0.5;
 const MAX_BACKOFF_SECONDS = 15;
 const CALL_SECONDS = 5;
 /** A stop is held up no longer than this; then the end of the lease takes the runner off the list. */
-const LEAVE_SECONDS = 1;
+const LEAVE_SECONDS = 3;
 
 /** `body` is what `PUT /runners/{id}` takes: name, host, boot, level, algorithms. */
 export class Registration {
