@@ -10,7 +10,7 @@ from runnerlib.contract import BatchEntry, Limits
 CALL_SECONDS = 0.1
 #: Calls that are shorter than this may wait at the runner, so that it never waits for us.
 SHORT_CALL_SECONDS = 0.1
-#: A runner refuses larger calls.
+#: A runner refuses larger calls of more than one.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 #: What an item has beside its payload: id, attempt, deadline, punctuation.
 ITEM_BYTES = 256

@@ -14,8 +14,8 @@ from runnerlib.routes import runner_routes
 from runnerlib.service.health import Health
 from runnerlib.service.web import BodyLimit, create_app
 
-#: As much as one message of the queue may have.
-MAX_BODY_BYTES = 16 * 1024 * 1024
+#: As much as one message of the queue may have, and what an item of a batch has around it.
+MAX_BODY_BYTES = 16 * 1024 * 1024 + 1024
 
 
 def create_runner_app(

@@ -7,16 +7,18 @@ from typing import Any
 from pydantic_core import from_json
 
 from runnerlib.contract import TASK_ID_PATTERN
-from runnerlib.refusals import Malformed
+from runnerlib.refusals import Malformed, TooLarge
 
 #: Items in one batch; more than any `batch` option makes sense.
 MAX_ITEMS = 4096
+#: Bytes of a batch, so that several large payloads do not come at once. One alone may be as large as any body.
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 _is_task_id = re.compile(TASK_ID_PATTERN).fullmatch
 
 
 def read_items(body: bytes) -> list[dict[str, Any]]:
-    """Raises Malformed.
+    """Raises Malformed, TooLarge.
 
     Not the strict parser: whoever sends batches has checked each payload at its own door (docs/protocol.md), and
     reading strictly costs as much for each task as everything else here.
@@ -29,6 +31,8 @@ def read_items(body: bytes) -> list[dict[str, Any]]:
         raise Malformed('the body must be a list of {"id", "attempt", "deadline", "payload"}')
     if len(items) > MAX_ITEMS:
         raise Malformed(f"a batch has at most {MAX_ITEMS} items; send several")
+    if len(items) > 1 and len(body) > MAX_BATCH_BYTES:
+        raise TooLarge(f"a batch of several has at most {MAX_BATCH_BYTES} bytes; send smaller ones")
     for position, item in enumerate(items):
         if not _is_item(item):
             raise Malformed(

@@ -40,7 +40,6 @@ from runnerlib.run_table import Run
 from runnerlib.service.web import ProblemError
 from runnerlib.waiter import Waiter
 
-MAX_BATCH_BYTES = 4 * 1024 * 1024
 DEFAULT_WAIT_SECONDS = 20.0
 #: Nobody waits longer in one call.
 MAX_WAIT_SECONDS = 3600.0
@@ -182,13 +181,8 @@ def _run_endpoint(reception: Reception, name: str) -> Endpoint:
 def _batch_endpoint(reception: Reception) -> Endpoint:
     async def batch(request: Request) -> Response:
         algorithm = str(request.path_params["algorithm"])
-        length = request.headers.get("content-length", "0")
         try:
-            if length.isdigit() and int(length[:20]) > MAX_BATCH_BYTES:
-                raise _too_large()
             body = await request.body()
-            if len(body) > MAX_BATCH_BYTES:
-                raise _too_large()
             wait = _prefer_wait(request.headers.get("prefer"), DEFAULT_WAIT_SECONDS)
             answer = await reception.batch(algorithm, body, MAX_WAIT_SECONDS if wait is None else wait)
         except Refusal as refusal:
@@ -249,10 +243,6 @@ def _description(algorithm: Algorithm) -> str:
     options = algorithm.options
     limits = f"Time limit of a call: {options.timeout_seconds:g} s. Result: at most {options.result_bytes} bytes."
     return f"{algorithm.description}\n\n{limits}".strip()
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"a batch has at most {MAX_BATCH_BYTES} bytes; send several")
 
 
 def _task(id: str | None, attempt: str | None) -> tuple[str, int]:

@@ -105,9 +105,15 @@ def test_a_batch_that_is_no_batch_is_refused_wholly(runner: Any, body: bytes) ->
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 
 
-def test_a_batch_that_is_too_large_is_refused(runner: Any) -> None:
-    answer = post(runner, "/batch/upper", b"[" + b" " * (5 * 1024 * 1024) + b"]")
+def test_a_batch_of_several_that_is_too_large_is_refused(runner: Any, item: Any) -> None:
+    large = "a" * (3 * 1024 * 1024)
+    answer = runner.post_batch("upper", [item("large1", {"text": large}), item("large2", {"text": large})])
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_one_alone_may_be_as_large_as_any_message(runner: Any, item: Any) -> None:
+    [entry] = runner.batch("upper", [item("alone", {"text": "a" * (16 * 1024 * 1024 - 100)})])
+    assert entry["error"]["code"] == "bad_result", "its result is too large, its payload was not"
 
 
 def test_a_bad_payload_in_a_batch_costs_its_neighbours_nothing(runner: Any, item: Any) -> None:
