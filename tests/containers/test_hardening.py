@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from containers.docker_cli import docker, inspected_image
+from containers.docker_cli import CommandFailed, docker, inspected_image
 from containers.project import Container, Project
 
 OURS = ("runner-discovery", "controller", "gateway", "text-runner", "nlp-runner", "meme-classifier-runner")
@@ -149,6 +149,11 @@ def test_env_file_is_read_by_its_owner_alone_and_not_in_git(up: Project) -> None
     assert os.stat(up.folder / ".env").st_mode & 0o777 == 0o600
     ignored = (up.folder / ".gitignore").read_text().split()
     assert ".env" in ignored or "/.env" in ignored
+
+
+def test_without_env_file_compose_says_what_to_do(up: Project) -> None:
+    with pytest.raises(CommandFailed, match=r"run \./build\.sh first"):
+        up.compose("--env-file", os.devnull, "config", "--quiet")
 
 
 def status_of_first(container: Container) -> dict[str, list[str]]:

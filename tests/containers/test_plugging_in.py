@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 from containers.docker_cli import called
 from containers.messages import Gateway
@@ -58,10 +57,11 @@ def answered(gateway: Gateway, algorithm: str, payload: dict[str, object]) -> ob
     return view["result"]
 
 
-def conformance(worker_command: list[str], url: str, folder: Path) -> dict[str, object]:
-    """What `worker conformance` says of a runner."""
-    words = [*worker_command, "conformance", url, "--json"]
-    return dict(json.loads(called(words, folder=folder, within_seconds=120)))
+def conformance(project: Project, worker_command: list[str], service: str, *words: str) -> tuple[str, list[str]]:
+    """The level that `worker conformance` finds, and the checks of it and those below that did not pass."""
+    command = [*worker_command, "conformance", project.url(service, 8000), *words, "--json"]
+    told = json.loads(called(command, folder=project.folder, within_seconds=180))
+    return told["level"], [check["name"] for check in told["checks"] if check["verdict"] == "failed"]
 
 
 def hardening(container: Container) -> tuple[object, ...]:
@@ -69,9 +69,7 @@ def hardening(container: Container) -> tuple[object, ...]:
     return (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"], container.details["Config"]["User"])
 
 
-def test_new_python_runner_joins_and_answers(
-    up: Project, gateway: Gateway, worker_command: list[str], tmp_path: Path
-) -> None:
+def test_new_python_runner_joins_and_answers(up: Project, gateway: Gateway, worker_command: list[str]) -> None:
     called([*worker_command, "new", "runner", "shouting"], folder=up.folder, settings=up.variables)
     (up.folder / "runners" / "shouting" / "runner_adapter.py").write_text(ADAPTER.lstrip())
     container = plug_in(up, "shouting", "shouting-runner")
@@ -80,8 +78,8 @@ def test_new_python_runner_joins_and_answers(
     plug_out(up, "shouting", "shouting-runner")
 
 
-def test_runner_in_another_language_joins_and_answers(
-    up: Project, gateway: Gateway, worker_command: list[str], tmp_path: Path
+def test_runner_in_another_language_joins_answers_and_is_what_it_claims_to_be(
+    up: Project, gateway: Gateway, worker_command: list[str]
 ) -> None:
     container = plug_in(up, "word-count-node", "word-count-node-runner")
     result = answered(gateway, "word_count", {"text": "plug and play and queue"})
@@ -90,4 +88,19 @@ def test_runner_in_another_language_joins_and_answers(
     read_only, dropped, _, user = hardening(container)
     assert (read_only, dropped) == (True, ["ALL"])
     assert user not in ("", "0", "root")
+    assert conformance(up, worker_command, "word-count-node-runner", "--level", "observed")[0] == "observed"
     plug_out(up, "word-count-node", "word-count-node-runner")
+
+
+def test_runner_of_ours_reaches_the_top_level_in_its_container(up: Project, worker_command: list[str]) -> None:
+    words = (
+        "--algorithm",
+        "countdown",
+        "--payload",
+        '{"seconds": 0}',
+        "--slow",
+        '{"seconds": 4}',
+        "--level",
+        "batched",
+    )
+    assert conformance(up, worker_command, "text-runner", *words) == ("batched", [])

@@ -1,5 +1,8 @@
 """The end of an environment, and its next start."""
 
+import time
+
+import pytest
 from containers.messages import Gateway, channel_to, publish
 from containers.project import Project
 from environments import until
@@ -8,7 +11,9 @@ from environments import until
 LONG_SECONDS = 28
 
 
-def test_stop_while_tasks_run_loses_nothing(up: Project, gateway: Gateway, queue_url: str) -> None:
+def test_stop_while_tasks_run_loses_nothing(
+    up: Project, gateway: Gateway, queue_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     messages = {
         "stop-long": {"algorithm": "countdown", "payload": {"seconds": LONG_SECONDS}},
         **{f"stop-short-{n}": {"algorithm": "countdown", "payload": {"seconds": 2}} for n in range(3)},
@@ -25,17 +30,23 @@ def test_stop_while_tasks_run_loses_nothing(up: Project, gateway: Gateway, queue
     until(lambda: gateway.found(["stop-long"])["stop-long"]["state"] == "running", "it runs", 30)
 
     before = {each.service: each.id for each in up.containers()}
+    start = time.monotonic()
     up.compose("stop", within_seconds=240)
+    stopped = time.monotonic()
     assert up.containers() == []
     codes = {each.service: each.state["ExitCode"] for each in up.containers(all_of_them=True)}
     assert codes.keys() == before.keys()
     assert {name: code for name, code in codes.items() if code != 0} == {}
 
     up.up()
+    with capsys.disabled():
+        print(f"\nstopped in {stopped - start:.0f} s, all ready again in {time.monotonic() - stopped:.0f} s")
     assert {each.service: each.id for each in up.containers()} == before
     views = gateway.all_ended(messages)
     assert {task_id: view["result"] for task_id, view in views.items()} == expected
     assert {view["state"] for view in views.values()} == {"succeeded"}
+    # Its runner was asked to stop while nobody listened any more, so it may count as lost with that runner.
+    assert views.pop("stop-long")["attempt"] in (1, 2)
     assert {view["attempt"] for view in views.values()} == {1}
     assert gateway.dead_letters() == []
 
