@@ -32,7 +32,8 @@ check_docker() {
 
 # What is there is never changed: the broker and the database keep the passwords that they were made with.
 add_secret() {
-    if grep -q "^$1=" .env; then return; fi
+    if grep -q "^$1=." .env; then return; fi
+    if grep -q "^$1=" .env; then fail "$1 is empty in .env; write a password there, or remove the line."; fi
     # A last line without an end would swallow this one.
     if [ -n "$(tail -c 1 .env)" ]; then echo >> .env; fi
     echo "$1=$(od -An -v -N24 -tx1 /dev/urandom | tr -d ' \n')" >> .env
