@@ -1,17 +1,37 @@
 #!/usr/bin/env bash
-# Sets everything up and runs what CI runs. --quick leaves out the tests that take minutes; other words go to pytest.
+# Sets everything up and runs the checks and tests. --quick leaves out the tests that take minutes. --images adds those of
+# the image runner (1 GB of torch; Tesseract), --containers those that build and run the images (a Docker engine).
+# Other words go to pytest.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 bash "$here/.ci/set-up" dev
 cd "$here"
 bin="$here/.venv/bin"
 pytest_options=()
-if [ "${1:-}" = --quick ]; then
-    pytest_options+=(-m "not slow")
+images=0
+containers=0
+while true; do
+    case "${1:-}" in
+        --quick) pytest_options+=(-m "not slow") ;;
+        --images) images=1 ;;
+        --containers) containers=1 ;;
+        *) break ;;
+    esac
     shift
-fi
+done
+pytest_options+=("$@")
 
 step() { printf '\n== %s\n' "$1"; }
+
+# Real servers are killed and frozen, and real models loaded, while other tests use both cores: what failed there may show
+# that it passes alone.
+run_tests() {
+    if ! "$bin/python" -m pytest "$@" ${pytest_options[@]+"${pytest_options[@]}"}; then
+        step "tests that failed, by themselves"
+        "$bin/python" -m pytest --last-failed --last-failed-no-failures none "$@" --numprocesses 0 \
+            ${pytest_options[@]+"${pytest_options[@]}"}
+    fi
+}
 
 step "ruff"
 "$bin/ruff" check .
@@ -23,12 +43,15 @@ step "import-linter"
 step "tests"
 # Most of their time is spent waiting, so there is one process more than there are cores.
 # conftest.py says which tests share one.
-processes=$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-if ! "$bin/python" -m pytest --numprocesses "$processes" ${pytest_options[@]+"${pytest_options[@]}"} "$@"; then
-    # Real servers are killed and frozen while other tests use both cores: what failed there may show that it passes alone.
-    step "tests that failed, by themselves"
-    "$bin/python" -m pytest --last-failed --last-failed-no-failures none ${pytest_options[@]+"${pytest_options[@]}"} "$@"
-fi
+run_tests --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')"
 step "tests of the runners"
-# The image runner brings 1 GB of torch; who wants its tests says so: SCALE=meme-classifier=1 ./test.sh
-SCALE="meme-classifier=0,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" "$bin/python" -P -m worker test-runners
+SCALE="meme-classifier=$images,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" \
+    "$bin/python" -P -m worker test-runners
+if [ "$images" = 1 ]; then
+    step "tests with images"
+    IMAGE_TESTS=1 run_tests tests/images
+fi
+if [ "$containers" = 1 ]; then
+    step "tests with containers"
+    CONTAINER_TESTS=1 run_tests tests/containers
+fi
