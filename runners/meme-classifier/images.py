@@ -4,9 +4,10 @@ Sizes are read from the header and checked before a pixel is decoded, since a fi
 """
 
 import io
+import struct
 import warnings
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 #: What may be decoded. Pillow knows fifty more, some of them through other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -15,6 +16,16 @@ MAX_PIXELS = 50_000_000
 MAX_EDGE = 30_000
 #: What shines through where a picture is transparent: viewers show most memes on white.
 BACKGROUND = (255, 255, 255)
+#: How a camera was held, as EXIF tells it → what makes the picture upright again.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class NotAPicture(ValueError):
@@ -38,8 +49,8 @@ def decode(content: bytes, *, enough: int | None = None) -> Image.Image:
         if picture.format == "PNG":
             _check_sums(content)
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return _as_rgb(upright)
+        turn = _turn(picture)
+        return _as_rgb(picture if turn is None else picture.transpose(turn))
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, Image.DecompressionBombError) as error:
         raise NotAPicture(f"the {picture.format} image is damaged or cut off ({error}); send it whole") from error
 
@@ -76,6 +87,15 @@ def _check_sums(content: bytes) -> None:
     """A PNG brings a checksum for each of its parts; Pillow decodes the picture itself without looking at them."""
     with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
         picture.verify()
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What makes it upright. Pillow's exif_transpose also writes all other tags anew, and fails at odd ones."""
+    try:
+        return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        # Damaged tags hide nothing of the picture: viewers show it as it lies.
+        return None
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

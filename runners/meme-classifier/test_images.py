@@ -67,6 +67,22 @@ def test_picture_is_turned_upright_as_its_camera_says(encode) -> None:
     assert picture.getpixel((10, 5))[0] > 200 > 50 > picture.getpixel((10, 35))[0]
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_odd_tags_of_a_camera_neither_hide_the_picture_nor_how_it_was_held(form, encode) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    whole = exif.tobytes()
+    odd = whole.replace(struct.pack(">HH", 0x011A, 5), struct.pack(">HH", 0x011A, 7))  # no fraction, but raw bytes
+    assert odd != whole
+    assert decode(encode(Image.new("RGB", (40, 20)), form, exif=odd)).size == (20, 40)
+
+
+def test_damaged_tags_of_a_camera_do_not_hide_the_picture(encode) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
+    assert decode(encode(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).size == (40, 20)
+
+
 def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(encode) -> None:
     sent = encode(Image.new("RGB", (4000, 2000), "grey"), "JPEG")
     picture = decode(sent, enough=448)
