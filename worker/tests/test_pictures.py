@@ -121,3 +121,19 @@ def test_a_runner_brings_pictures_by_a_script(make_runner: Callable[..., RunnerF
     assert not has_pictures(runner)
     (runner.path / "demo_pictures.py").touch()
     assert has_pictures(runner)
+
+
+def test_what_a_script_needed_for_a_moment_is_gone_even_when_it_was_killed(
+    process: Process, tmp_path: Path, output: Output, terminal: io.StringIO
+) -> None:
+    script = """
+    import os, pathlib, signal, tempfile
+    place = pathlib.Path(tempfile.mkdtemp())
+    (place / "half").write_bytes(bytes(1000))
+    print("put into", place)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    data = tmp_path / "data"
+    assert _served([process(script)], data, output) == ([], {})
+    assert f"put into {data}" in terminal.getvalue().replace("\n", "")
+    assert [path.name for path in (data / "demo" / "images").iterdir()] == ["pictures"]

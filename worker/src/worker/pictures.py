@@ -7,6 +7,7 @@ of the pictures, its address is sent. ``"fails": true`` marks what is wrong on p
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from worker.samples import Sample
 
 SCRIPT = "demo_pictures.py"
 _PICTURES, _SAMPLES = "pictures", "samples.json"
+#: Where the script and what it starts put what is not for long; it is gone after it, also when that was killed.
+_TEMPORARY = "tmp"
 #: Only this machine can ask for the pictures, and only the runners that show them may fetch from it.
 _HOST = "127.0.0.1"
 _LOOPBACK = "127.0.0.0/8"
@@ -75,13 +78,16 @@ async def pictures_served(
 
 
 async def _make(plan: ProcessPlan, runner: Path, folder: Path, output: Output) -> bool:
-    await asyncio.to_thread((folder / _PICTURES).mkdir, parents=True, exist_ok=True)
+    temporary = folder / _TEMPORARY
+    for needed in (folder / _PICTURES, temporary):
+        await asyncio.to_thread(needed.mkdir, parents=True, exist_ok=True)
+    variables = plan.environment | {"TMPDIR": str(temporary)}
     # -B: nothing of ours is left in the author's folder
     command = (plan.command[0], "-B", "-u", str(runner / SCRIPT), str(folder))
     try:
         async with (
             asyncio.timeout(_SCRIPT_SECONDS),
-            start_child(command, folder=runner, environment=plan.environment) as child,
+            start_child(command, folder=runner, environment=variables) as child,
         ):
             async for line in child.lines():
                 output.line(runner.name, line)
@@ -89,6 +95,8 @@ async def _make(plan: ProcessPlan, runner: Path, folder: Path, output: Output) -
     except TimeoutError:
         output.say(f"{runner.name}: {SCRIPT} takes longer than {_SCRIPT_SECONDS:g} s and is ended")
         return False
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager
