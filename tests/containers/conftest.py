@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,14 +43,19 @@ def checkout(wanted: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(checkout: Path) -> Iterator[Project]:
+def project(checkout: Path, pytestconfig: pytest.Config) -> Iterator[Project]:
     """Built and up; nothing of it is left at the end."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     # Ports below those that the system hands out, so that a restarted container finds its own free.
     settings = {name: str(free_port()) for name in PORTS}
     made = Project(f"plugplay-test-{secrets.token_hex(3)}", checkout, settings)
     try:
-        print(called(["./build.sh"], folder=checkout, settings=made.variables, within_seconds=BUILD_SECONDS))
+        start = time.monotonic()
+        told = called(["./build.sh"], folder=checkout, settings=made.variables, within_seconds=BUILD_SECONDS)
+        built = time.monotonic()
         made.up()
+        with capture.global_and_fixture_disabled():
+            print(f"\n{told}\nbuilt in {built - start:.0f} s, all healthy {time.monotonic() - built:.0f} s later")
         yield made
     except BaseException:
         print(made.logs())

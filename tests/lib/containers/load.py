@@ -105,6 +105,9 @@ class Load:
             thread.join(60)
         if failure[0] is not None:
             self._stop_reading()
+        assert not any(thread.is_alive() for thread in self._senders), (
+            "a sender still waits for the broker or the gateway"
+        )
 
     def flow(self, more: int = 40, within_seconds: float = 60.0) -> None:
         """Waits until so many more have been accepted at each door, and those have been answered."""

@@ -18,7 +18,11 @@ ENDED = ("succeeded", "failed", "cancelled")
 @contextmanager
 def channel_to(queue_url: str) -> Iterator[BlockingChannel]:
     """A channel whose publishes are confirmed."""
-    with pika.BlockingConnection(pika.URLParameters(queue_url)) as connection:
+    parameters = pika.URLParameters(queue_url)
+    # So that whoever waits for a broker that does not answer ends, too.
+    parameters.heartbeat = 10
+    parameters.blocked_connection_timeout = 30
+    with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
         yield channel
