@@ -6,7 +6,7 @@ import { Problem } from "./problem.js";
 
 /** A controller sends at most `slots` calls at once, and as many again while calls are short. */
 const CALLS_PER_SLOT = 2;
-/** Whoever needs longer to send a request is cut off, and answered 408. */
+/** Whoever needs longer to send a request is cut off, and answered 408: it holds a slot meanwhile. */
 const REQUEST_SECONDS = 30;
 
 /** `algorithms` are those that this runner offers; `boot` names this process. Call `listen` of its `server`. */
@@ -18,13 +18,19 @@ export class Runner {
   #inFlight = new Map();
   #draining = false;
 
-  constructor({ algorithms, boot, maxBodyBytes, log }) {
+  constructor({ algorithms, boot, maxBodyBytes, log, requestSeconds = REQUEST_SECONDS }) {
     this.#algorithms = new Map(algorithms.map((each) => [each.description.name, each]));
     this.#boot = boot;
     this.#maxBodyBytes = maxBodyBytes;
     this.#log = log;
-    this.server = createServer((request, response) => this.#handle(request, response));
-    this.server.requestTimeout = REQUEST_SECONDS * 1000;
+    const milliseconds = requestSeconds * 1000;
+    const timeouts = {
+      requestTimeout: milliseconds,
+      // Node takes the larger of the two for the whole request.
+      headersTimeout: milliseconds,
+      connectionsCheckingInterval: milliseconds / 6,
+    };
+    this.server = createServer(timeouts, (request, response) => this.#handle(request, response));
   }
 
   /** From now on nothing new starts: whoever asks is told 503. */

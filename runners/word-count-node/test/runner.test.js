@@ -93,6 +93,29 @@ test("a request that is cut off is no error", async () => {
   assert.equal(logged.length, before);
 });
 
+test("who does not end a request is cut off, and leaves the slot", { timeout: 20000 }, async () => {
+  const log = () => {};
+  const hasty = new Runner({ algorithms: [slow], boot: "boot-1", maxBodyBytes: MAX_BODY_BYTES, log, requestSeconds: 0.6 });
+  hasty.server.listen(0, "127.0.0.1");
+  await once(hasty.server, "listening");
+  const { port } = hasty.server.address();
+  const unfinished = [1, 2].map(() => {
+    const socket = connect(port, "127.0.0.1");
+    socket.write("POST /run/slow HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{");
+    return socket;
+  });
+  for (const socket of unfinished) {
+    const [said] = await once(socket, "data");
+    assert.match(said.toString(), /^HTTP\/1.1 408/);
+    socket.destroy();
+  }
+  const answered = run("slow", "{}", `http://127.0.0.1:${port}`);
+  while (!waiting.length) await new Promise(setImmediate);
+  waiting.shift()(7);
+  assert.equal((await answered).status, 200);
+  await hasty.close();
+});
+
 test("a full runner says so, and one that stops ends what it has", { timeout: 20000 }, async () => {
   const full = await started(slow);
   const taken = [run("slow", "{}", full.url), run("slow", "{}", full.url)];
