@@ -42,6 +42,7 @@ def test_what_is_left_out_is_started_all_the_same_when_the_scale_names_it() -> N
     assert read_scale([without.scale]) == {"images": 0, "text": 2}
     wanted = leaving_out(WorkerSettings(scale="images=1"), ["images"])
     assert read_scale([wanted.scale]) == {"images": 1}
+    assert read_scale([leaving_out(WorkerSettings(), ["my images"]).scale]) == {"my images": 0}
 
 
 def test_misspelt_name_in_the_scale_is_told_with_the_near_one(tmp_path: Path, make_runner: MakeRunner) -> None:

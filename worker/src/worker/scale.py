@@ -7,7 +7,8 @@ from worker.errors import BadScale
 
 #: More than this on one machine is a slip of the pen.
 MOST = 64
-_ENTRY = re.compile(r"([^=\s]+)\s*=\s*(\d+)")
+#: A folder's name may have spaces.
+_ENTRY = re.compile(r"([^=\s](?:[^=]*[^=\s])?)\s*=\s*(\d+)")
 
 
 def read_scale(words: Iterable[str]) -> dict[str, int]:
