@@ -36,6 +36,8 @@ def test_without_torch_it_is_the_cpu():
         ("class cuda:\n    is_available = staticmethod(lambda: False)", "cpu"),
         ("raise OSError('libcudart.so is missing')", "cpu"),
         ("raise ImportError('half installed')", "cpu"),
+        ("raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')", "cpu"),
+        ("raise NameError('_C')", "cpu"),
         ("", "cpu"),
     ],
 )
