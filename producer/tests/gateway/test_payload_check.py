@@ -156,6 +156,8 @@ def test_door_never_refuses_what_the_runner_takes(payload: dict[str, Any]) -> No
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
         {"pattern": "(a+)+$"},
         {"patternProperties": {"(a+)+$": {"type": "integer"}}, "additionalProperties": False},
+        {"patternProperties": {"(a+)+$": {"type": "integer"}}, "unevaluatedProperties": False},
+        {"$id": "http://[bad", "$ref": "x"},
         {"$schema": "http://json-schema.org/draft-04/schema#", "uniqueItems": True},
         None,
     ],

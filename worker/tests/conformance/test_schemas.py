@@ -26,3 +26,30 @@ def test_a_misfit_is_told_and_what_fits_is_not() -> None:
 def test_nothing_is_fetched_and_endless_schemas_end() -> None:
     assert "http://127.0.0.1:9/schema" in str(misfit_of(1, {"$ref": "http://127.0.0.1:9/schema"}))
     assert misfit_of(1, {"$ref": "#"})
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"text": {"type": "string", "pattern": "^(a+)+$"}}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False},
+        {"properties": {"text": {"pattern": r"^\p{L}+$"}}, "patternProperties": {"(": {}}},
+    ],
+)
+def test_expressions_are_not_looked_at(schema: dict[str, Any]) -> None:
+    text = "a" * 40 + "!"
+    assert fault_of(schema) is None
+    assert misfit_of({"text": text, text: 1}, schema) is None
+
+
+@pytest.mark.timeout(60)
+def test_endless_alternatives_end() -> None:
+    levels = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(64)}
+    schema = {"$ref": "#/$defs/l0", "$defs": {**levels, "l64": {"type": "integer"}}}
+    assert "references" in str(misfit_of("a", schema))
+
+
+def test_an_id_that_is_no_url_is_told() -> None:
+    assert "URL" in str(misfit_of(1, {"$id": "http://[bad", "$ref": "x"}))

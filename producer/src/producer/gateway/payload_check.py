@@ -82,7 +82,8 @@ class PayloadChecks:
         token = _budget.set(_Budget(time.monotonic() + MOST_SECONDS))
         try:
             found = list(islice(validator.iter_errors(payload), _MOST_FOUND))
-        except (RecursionError, Unresolvable, UnknownType, _TooLong):
+        # ValueError: an "$id" that is no URL.
+        except (RecursionError, Unresolvable, UnknownType, ValueError, _TooLong):
             return []
         finally:
             _budget.reset(token)
@@ -153,6 +154,8 @@ _DoorValidator = validators.extend(  # type: ignore[no-untyped-call]
         "additionalProperties": _additional_properties,
         "pattern": _left_to_the_runner,
         "patternProperties": _left_to_the_runner,
+        # Looks at the patterns for names, too.
+        "unevaluatedProperties": _left_to_the_runner,
         "uniqueItems": _left_to_the_runner,
         "multipleOf": _left_to_the_runner,
     },
