@@ -32,8 +32,12 @@ check_docker() {
 
 # What is there is never changed: the broker and the database keep the passwords that they were made with.
 add_secret() {
-    if grep -q "^$1=." .env; then return; fi
-    if grep -q "^$1=" .env; then fail "$1 is empty in .env; write a password there, or remove the line."; fi
+    # However Compose reads it: with white space around it, with export, in quotes.
+    local line="^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*="
+    if grep -Eq "$line[[:space:]]*(\"\"|'')?[[:space:]]*$" .env; then
+        fail "$1 is empty in .env; write a password there, or remove the line."
+    fi
+    if grep -Eq "$line" .env; then return; fi
     # A last line without an end would swallow this one.
     if [ -n "$(tail -c 1 .env)" ]; then echo >> .env; fi
     echo "$1=$(od -An -v -N24 -tx1 /dev/urandom | tr -d ' \n')" >> .env
@@ -60,17 +64,27 @@ find_services() {
     local known name
     known=$(list_services --profile '*')
     for name in "$@"; do
-        if grep -qx "$name" <<< "$known"; then
-            services+=("$name")
-        elif grep -qx "$name-runner" <<< "$known"; then
-            services+=("$name-runner")
-        elif [ -f "runners/${name%-runner}/compose.yml" ]; then
-            files=(${files[@]+"${files[@]}"} -f "runners/${name%-runner}/compose.yml")
-            services+=("${name%-runner}-runner")
+        if grep -Fqx -e "$name" <<< "$known"; then
+            add_service "$name"
+        elif grep -Fqx -e "$name-runner" <<< "$known"; then
+            add_service "$name-runner"
+        elif [ -n "$name" ] && [ -f "runners/${name%-runner}/compose.yml" ]; then
+            add_service "${name%-runner}-runner" -f "runners/${name%-runner}/compose.yml"
         else
-            fail "There is no service or runner called $name; there are: $(tail -n +2 <<< "$known" | tr '\n' ' ')"
+            fail "There is no service or runner called '$name'; there are: $(tail -n +2 <<< "$known" | tr '\n' ' ')"
         fi
     done
+}
+
+# Each once, with the Compose file that it needs: two builds of one would write the same log.
+add_service() {
+    local service=$1 known
+    shift
+    for known in ${services[@]+"${services[@]}"}; do
+        if [ "$known" = "$service" ]; then return; fi
+    done
+    services+=("$service")
+    files=(${files[@]+"${files[@]}"} "$@")
 }
 
 build_one() {
