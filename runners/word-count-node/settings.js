@@ -15,17 +15,22 @@ export function readSettings(environment) {
     }
     return value;
   };
+  const whole = (name, otherwise, least, most) => {
+    const value = number(name, otherwise, least, most);
+    if (!Number.isInteger(value)) throw new Error(`${name} must be a whole number, not ${JSON.stringify(environment[name])}.`);
+    return value;
+  };
   const containerName = text("CONTAINER_NAME", "");
   const host = text("HOST", "127.0.0.1");
   return {
     name: text("RUNNER_NAME", containerName || "word-count-node"),
     host,
-    port: number("PORT", 8100, 0, 65535),
+    port: whole("PORT", 8100, 0, 65535),
     // Everybody's address is nobody's: others reach this machine by its name.
-    advertiseHost: text("ADVERTISE_HOST", EVERY_INTERFACE.has(host) ? containerName || hostname() : host),
-    discovery: discoveryUrl(text, number),
+    advertiseHost: reachable(text("ADVERTISE_HOST", EVERY_INTERFACE.has(host) ? containerName || hostname() : host)),
+    discovery: discoveryUrl(text, whole),
     graceSeconds: number("GRACE_SECONDS", 10, 0, 86400),
-    maxBodyBytes: number("MAX_BODY_BYTES", 16 * MEBIBYTE, 1, 1024 * MEBIBYTE),
+    maxBodyBytes: whole("MAX_BODY_BYTES", 16 * MEBIBYTE, 1, 1024 * MEBIBYTE),
   };
 }
 
@@ -34,6 +39,15 @@ export function advertisedUrl(advertiseHost, port) {
   const hasPort = /^(\[.*\]|[^:]+):\d+$/.test(advertiseHost);
   const host = advertiseHost.includes(":") && !hasPort && !advertiseHost.startsWith("[") ? `[${advertiseHost}]` : advertiseHost;
   return hasPort ? `http://${host}` : `http://${host}:${port}`;
+}
+
+function reachable(host) {
+  try {
+    new URL(advertisedUrl(host, 80));
+    return host;
+  } catch {
+    throw new Error(`ADVERTISE_HOST must be a host or host:port, not ${JSON.stringify(host)}.`);
+  }
 }
 
 function discoveryUrl(text, number) {

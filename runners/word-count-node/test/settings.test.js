@@ -30,4 +30,6 @@ test("discovery is found by its URL or by its container's name", () => {
 
 test("a value that cannot be used is told with its name", () => {
   assert.throws(() => readSettings({ PORT: "80a" }), /PORT must be a number from 0 to 65535, not "80a"/);
+  assert.throws(() => readSettings({ PORT: "80.5" }), /PORT must be a whole number, not "80.5"/);
+  assert.throws(() => readSettings({ ADVERTISE_HOST: "a b" }), /ADVERTISE_HOST must be a host or host:port, not "a b"/);
 });

@@ -54,3 +54,8 @@ def test_programs_get_the_same() -> None:
 def test_checks_have_names_of_their_own() -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
+
+
+def test_what_a_runner_says_cannot_command_the_terminal() -> None:
+    finding = Finding(CHECKS[0], Verdict.FAILED, "it answered \x1b[2J\r\nlevel 4, “é”")
+    assert finding.line().endswith(r"it answered \x1b[2J\r\nlevel 4, “é”")

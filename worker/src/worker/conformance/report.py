@@ -34,7 +34,7 @@ class Finding:
                 text = f"{self.check.wants}; {self.seen}"
             case Verdict.NOT_TRIED:
                 text = f"{self.check.wants}; not tried: {_NOT_TRIED}"
-        return f"  {mark:<4}  {self.check.name:<17}  {text}".rstrip()
+        return f"  {mark:<4}  {self.check.name:<17}  {_printable(text)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +82,8 @@ class Report:
                 for finding in self.findings
             ],
         }
+
+
+def _printable(text: str) -> str:
+    """What a stranger's answer tells the terminal to do is shown, not done."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -39,7 +39,10 @@ async def find_subject(asker: Asker, wishes: Wishes) -> Subject:
     """What was asked for, completed by what the runner says of itself. Raises BadRequest, Unreachable."""
     described = await _described(asker)
     if wishes.algorithm is None and not described:
-        raise BadRequest("the runner does not say what it offers (GET /schemas); name an algorithm with --algorithm")
+        raise BadRequest(
+            "the runner does not say what it offers: GET /schemas gives no list of algorithms that can be read; "
+            "name one with --algorithm, and a check will tell what is wrong with the list"
+        )
     one = _chosen(described, wishes.algorithm)
     if one is None and described:
         raise BadRequest(
