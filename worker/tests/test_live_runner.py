@@ -206,10 +206,24 @@ def test_version_that_cannot_load_is_told_at_once_and_given_up_in_time(stage: St
     async def scenario() -> None:
         async with stage.running("text"):
             before = stage.only.pid
+            stage.lists.clear()
             await stage.edited("text", "unready")
             await stage.until_told("cannot load yet, what ran before goes on:")
             assert "load_model() failed" in stage.state("text").problem
             await stage.until_told("text was not ready after 2 s")
+            await stage.until_quiet()
+            assert stage.only.pid == before
+
+    asyncio.run(scenario())
+
+
+def test_version_that_would_be_offered_without_a_part_is_given_up_before_it_takes_tasks(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            await stage.edited("text", "unready")
+            await stage.until_told("its newest change is not taken, what ran before goes on:")
+            assert "load_model() failed" in stage.state("text").problem
             await stage.until_quiet()
             assert stage.only.pid == before
 

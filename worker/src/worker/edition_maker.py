@@ -17,6 +17,7 @@ from worker.output import Output
 from worker.plan import Layout
 from worker.port_pool import PortPool
 from worker.processes import ManagedProcess
+from worker.readiness import explained
 from worker.runner_code import copy_code, digest
 from worker.runners import RunnerFolder
 
@@ -151,10 +152,33 @@ class EditionMaker:
         self, edition: Edition, seconds: float, tell: Callable[[str], None], spared: Collection[str]
     ) -> None:
         for process in edition.processes:
+            ready = asyncio.ensure_future(
+                process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, spared=spared)
+            )
+            listed = asyncio.ensure_future(self._until_listed_without(process, spared))
             try:
-                await process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, spared=spared)
+                await asyncio.wait([ready, listed], return_when=asyncio.FIRST_COMPLETED)
+                if not ready.done():
+                    raise StartFailed(listed.result())
+                await ready
             except StartFailed as error:
-                raise StartFailed("\n".join([str(error), *process.last_lines])) from None
+                last_lines = [] if process.reasons else process.last_lines
+                raise StartFailed("\n".join([str(error), *last_lines])) from None
+            finally:
+                ready.cancel()
+                listed.cancel()
+                await asyncio.wait([ready, listed])
+
+    async def _until_listed_without(self, process: ManagedProcess, spared: Collection[str]) -> str:
+        """Says what cannot work, once discovery lists the rest of it.
+
+        From then on it would take tasks from the edition before, or all of them where its schemas differ.
+        """
+        while True:
+            lacking = {part: why for part, why in process.reasons.items() if part not in spared}
+            if lacking and await self._tools.is_registered(process.plan.url, process.boot):
+                return "; ".join(explained(lacking))
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _look_at(making: "asyncio.Task[Path]") -> None:
