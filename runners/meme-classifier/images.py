@@ -11,6 +11,8 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 #: What may be decoded. Pillow knows fifty more, some of them through other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+#: How files of the common ones begin.
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
 MAX_PIXELS = 50_000_000
 #: Beyond this an edge is no picture's, and decoders reserve memory by the row.
 MAX_EDGE = 30_000
@@ -63,6 +65,8 @@ def _opened(content: bytes) -> ImageFile.ImageFile:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
+        if content.startswith(_BEGINNINGS):
+            raise NotAPicture("the image's header is damaged; send another file") from None
         raise NotAPicture(f"this is {_guess(content)}, not an image; send {_named(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise NotAPicture(

@@ -168,3 +168,10 @@ def test_gif_whose_frame_is_larger_than_its_screen_is_bounded(encode) -> None:
     sent[place : place + 4] = struct.pack("<HH", 65_000, 65_000)
     with pytest.raises(NotAPicture, match=r"pixels|damaged|header"):
         decode(bytes(sent))
+
+
+def test_a_picture_with_a_damaged_header_is_called_a_picture(encode, gradient) -> None:
+    content = bytearray(encode(gradient, "PNG"))
+    content[20] ^= 1
+    with pytest.raises(NotAPicture, match="header is damaged"):
+        decode(bytes(content))

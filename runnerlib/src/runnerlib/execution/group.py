@@ -245,10 +245,13 @@ class Group:
             task.add_done_callback(self._leaving.discard)
 
     def _not_loaded(self, index: int, reason: str, backoff: float) -> None:
+        is_news = self._unready.get(index) != reason
         self._unready[index] = reason
         self._undecided.discard(index)
         self._tell_health()
-        log.error("a worker process cannot start", group=self.group.name, reason=reason, retry_seconds=backoff)
+        # What stays the same is said once; readiness goes on saying it.
+        say = log.error if is_news else log.debug
+        say("a worker process cannot start", group=self.group.name, reason=reason, retry_seconds=backoff)
         if self.unready_reason:
             # Nobody knows when it will work again: others may take what waits.
             self._release(self.queue.clear())
