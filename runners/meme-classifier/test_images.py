@@ -117,8 +117,8 @@ def test_damage_in_the_middle_of_a_png_is_noticed(encode, gradient) -> None:
         (b"%PDF-1.7\n", "a PDF document"),
         (b'{"error": "no"}', "JSON"),
         (b"\x00" * 1000, "something else"),
-        (b"\xff\xd8\xff", "not an image"),
-        (b"\x89PNG\r\n\x1a\n", "not an image"),
+        (b"\xff\xd8\xff", "header is damaged"),
+        (b"\x89PNG\r\n\x1a\n", "header is damaged"),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(content, said) -> None:
