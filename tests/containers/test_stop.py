@@ -45,8 +45,7 @@ def test_stop_while_tasks_run_loses_nothing(
     views = gateway.all_ended(messages)
     assert {task_id: view["result"] for task_id, view in views.items()} == expected
     assert {view["state"] for view in views.values()} == {"succeeded"}
-    # Its runner was asked to stop while nobody listened any more, so it may count as lost with that runner.
-    assert views.pop("stop-long")["attempt"] in (1, 2)
+    # Runners stop first, so the controller hears what they could not end: nothing counts as lost.
     assert {view["attempt"] for view in views.values()} == {1}
     assert gateway.dead_letters() == []
 
