@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def executions(log: Path) -> Counter[str]:
     """How often each task id ran."""
@@ -74,9 +76,11 @@ def test_an_orderly_stop_of_a_runner_counts_no_attempt(environment: Any, executi
     assert (view["state"], view["result"], view["attempt"]) == ("succeeded", "done", 1)
 
 
+@pytest.mark.parametrize("runner_first", [True, False], ids=["in worker's order", "the controller first"])
 def test_stopping_everything_twice_while_a_long_task_runs_counts_no_attempt(
-    environment: Any, execution_log: Path, until: Any
+    environment: Any, execution_log: Path, until: Any, runner_first: bool
 ) -> None:
+    environment.core.settings["GRACE_SECONDS"] = "1"
     environment.discovery.start()
     environment.core.start()
     runner = environment.runner("steady", GRACE_SECONDS="1").start()
@@ -85,8 +89,9 @@ def test_stopping_everything_twice_while_a_long_task_runs_counts_no_attempt(
     for starts in (1, 2):
         until(lambda starts=starts: executions(execution_log)[task_id] == starts, "the task runs")
         until(lambda: environment.task(task_id).get("runner"), "the task's placement is on record")
-        for service in (runner, environment.core, environment.discovery):  # the order of `worker up`
+        for service in (runner, environment.core) if runner_first else (environment.core, runner):
             assert service.stop() == 0
+        assert environment.discovery.stop() == 0
         for service in (environment.discovery, environment.core, runner):
             service.start()
     view = environment.finished(task_id)

@@ -127,6 +127,15 @@ def test_silent_runner_is_gone_with_another_boot_without_its_entry_or_after_its_
     assert "is gone" in fleet.is_gone("x", "b1", 0)
 
 
+def test_a_process_that_was_stopped_in_order_is_told_from_its_successor_and_its_predecessor(fleet, source):
+    assert not fleet.has_left("r", "b1")
+    source.catalogue = catalogue(runner("r", "b2")).model_copy(update={"left": {"r": "b1"}})
+    assert fleet.has_left("r", "b1")
+    assert not fleet.has_left("r", "b2")
+    assert not fleet.has_left("r", "b0")
+    assert not fleet.has_left("r", None)
+
+
 def test_registry_that_is_not_sure_makes_nobody_gone(fleet, source):
     source.catalogue = catalogue(runner("r"))
     source.is_sure = False

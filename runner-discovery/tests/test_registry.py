@@ -206,6 +206,22 @@ def test_of_too_many_algorithms_the_oldest_that_nobody_offers_is_forgotten(clock
     assert set(setup.registry.catalogue().algorithms) == {"two", "three"}
 
 
+def test_what_left_in_order_is_remembered_by_its_boot(clock: Any, registration: Make) -> None:
+    setup = Setup(clock, registration, max_left=2)
+    setup.put("a", "b1", upper=1)
+    setup.registry.remove("a")
+    setup.put("a", "b2", upper=1)
+    assert setup.registry.catalogue().left == {"a": "b1"}
+    setup.after(31)
+    assert setup.registry.catalogue().left == {"a": "b1"}, "a lease that ran out is no order"
+    for name in ("b", "c"):
+        setup.put(name, f"{name}1", upper=1)
+        setup.registry.remove(name)
+    assert setup.registry.catalogue().left == {"b": "b1", "c": "c1"}, "the latest are kept"
+    setup.put("c", "c1", upper=1)
+    assert setup.registry.catalogue().left == {"b": "b1"}, "what comes back has not left"
+
+
 def test_a_restored_registry_gives_the_same_catalogue(setup: Setup, clock: Any, registration: Make) -> None:
     setup.post("ocr", "old:1")
     setup.put("gone", away=1, host="h:4")
@@ -217,7 +233,7 @@ def test_a_restored_registry_gives_the_same_catalogue(setup: Setup, clock: Any, 
     again = Setup(clock, registration)
     again.registry.restore(Snapshot.model_validate_json(text))
     before, after = setup.registry.catalogue(), again.registry.catalogue()
-    assert (after.runners, after.algorithms) == (before.runners, before.algorithms)
+    assert (after.runners, after.algorithms, after.left) == (before.runners, before.algorithms, before.left)
     assert again.registry.hosts() == setup.registry.hosts()
     assert not again.put("b", upper=2, host="h:2")
     again.after(31)

@@ -55,6 +55,12 @@ class Tools:
         now = self.wall()
         return decide(entry, run.delivery, run.history, limits=limits, policy=self.policy, now=now, lone=lone)
 
+    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, limits: Limits, *, lone: bool) -> Decision:
+        """What becomes of a run whose runner process is gone. One that was stopped in order costs no attempt."""
+        if self.fleet.has_left(runner_id, boot):
+            return Again(f"{why}, stopped in order")
+        return self.decide(run, lost_entry(run, why), limits, lone=lone)
+
 
 class Conversation:
     """Runs at one runner. `attach`: it has them already; otherwise they are sent with the first call."""
@@ -228,7 +234,7 @@ class Conversation:
         return self._tools.decide(run, entry, self._limits, lone=True)
 
     def _lost(self, run: Run, why: str) -> Decision:
-        return self._tools.decide(run, lost_entry(run, why), self._limits, lone=self._lone)
+        return self._tools.lost(run, self._runner.id, self._boot, why, self._limits, lone=self._lone)
 
     def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision]:
         """The call was not taken. Only a refusal that speaks of a single task is that task's own."""

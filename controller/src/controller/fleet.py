@@ -145,6 +145,11 @@ class Fleet:
             return f"runner {runner_id} has not answered for {lease:g} s"
         return None
 
+    def has_left(self, runner_id: str, boot: str | None) -> bool:
+        """Whether this process of the runner was stopped in order."""
+        catalogue = self._source.catalogue
+        return catalogue is not None and boot is not None and catalogue.left.get(runner_id) == boot
+
     def _free_at(self, algorithm: str, runner: RunnerView) -> float:
         rest = self._rests.get((algorithm, runner.id), 0.0)
         quarantine = self._quarantines.get(runner.id)

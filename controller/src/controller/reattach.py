@@ -7,7 +7,6 @@ from controller.batching import Pace
 from controller.dispatch import LAST_PAUSE_SECONDS, Conversation, Tools
 from controller.errors import RunnerError
 from controller.inflight import Run
-from controller.refusals import lost_entry
 from controller.runner_client import Answer
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
@@ -24,7 +23,7 @@ async def attach(tools: Tools, pace: Pace, algorithm: str, placement: Placement,
     limits, lone = tools.fleet.limits(algorithm), len(runs) == 1
     log.warning("runner lost", runner=placement.runner, why=runner, task_ids=[run.id for run in runs])
     again = await tools.settler.settle(
-        [(run, tools.decide(run, lost_entry(run, runner), limits, lone=lone)) for run in runs]
+        [(run, tools.lost(run, placement.runner, placement.boot, runner, limits, lone=lone)) for run in runs]
     )
     for run in again:
         run.handed_back()

@@ -65,3 +65,4 @@ class Snapshot(BaseModel):
     sequence: int = Field(default=0, ge=0)
     algorithms: list[AlgorithmDescription] = []
     runners: list[SavedRunner] = []
+    left: dict[str, str] = {}

@@ -19,6 +19,8 @@ from runnerlib.contract import (
 
 MAX_RUNNERS = 1000
 MAX_ALGORITHMS = 5000
+#: Runners that left in order are remembered for their tasks' sake; the latest are enough.
+MAX_LEFT = 500
 
 
 class Registry:
@@ -32,6 +34,7 @@ class Registry:
         lease_seconds: float,
         max_runners: int = MAX_RUNNERS,
         max_algorithms: int = MAX_ALGORITHMS,
+        max_left: int = MAX_LEFT,
     ) -> None:
         self.epoch = epoch
         self.index = 0
@@ -40,10 +43,13 @@ class Registry:
         self._started_at = clock()
         self._max_runners = max_runners
         self._max_algorithms = max_algorithms
+        self._max_left = max_left
         self._sequence = 0
         self._runners: dict[str, RunnerRecord] = {}
         #: runners whose lease ran out; when the same boot comes back it is not taken for a newer one
         self._lapsed: dict[str, RunnerRecord] = {}
+        #: runner → boot of its process that left in order last, unless that came back
+        self._left: dict[str, str] = {}
         self._known: dict[str, KnownAlgorithm] = {}
         self._views: dict[str, AlgorithmView] = {}
 
@@ -95,6 +101,7 @@ class Registry:
         if boot is not None and boot != record.registration.boot:
             raise OtherBoot(f"runner {runner_id!r} has been started anew since; its newer registration stays")
         del self._runners[runner_id]
+        self._has_left(runner_id, record.registration.boot)
         self._changed()
 
     # -- time
@@ -135,6 +142,7 @@ class Registry:
             lease_seconds=self.lease_seconds,
             runners={record.id: RunnerView(**view_fields(record)) for record in self._runners.values()},
             algorithms=dict(self._views),
+            left=dict(self._left),
         )
 
     def hosts(self) -> dict[str, str]:
@@ -187,12 +195,14 @@ class Registry:
                 )
                 for record in self._runners.values()
             ],
+            left=dict(self._left),
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Takes up what an earlier process knew; its runners get one fresh lease to renew in."""
         expires_at = self._clock() + self.lease_seconds
         self._sequence = snapshot.sequence
+        self._left = dict(snapshot.left)
         for description in snapshot.algorithms:
             self._known[description.name] = KnownAlgorithm(description, schema_digest(description))
         for saved in snapshot.runners:
@@ -205,6 +215,12 @@ class Registry:
         self._changed()
 
     # -- inside
+
+    def _has_left(self, runner_id: str, boot: str) -> None:
+        self._left.pop(runner_id, None)
+        self._left[runner_id] = boot
+        while len(self._left) > self._max_left:
+            del self._left[next(iter(self._left))]
 
     def _leased(self) -> list[RunnerRecord]:
         return [record for record in self._runners.values() if record.expires_at is not None]
@@ -228,6 +244,8 @@ class Registry:
             del self._known[name]
 
     def _admit(self, record: RunnerRecord) -> None:
+        if self._left.get(record.id) == record.registration.boot:
+            del self._left[record.id]
         before = self._runners.get(record.id) or self._lapsed.pop(record.id, None)
         same_boot = before is not None and before.registration.boot == record.registration.boot
         record.registration = self._shared(record.registration)

@@ -112,6 +112,10 @@ class Catalogue(BaseModel):
     lease_seconds: float
     runners: dict[str, RunnerView]
     algorithms: dict[str, AlgorithmView]
+    left: dict[str, str] = Field(
+        default_factory=dict,
+        description="Runner → boot id of the process that left in order last: what it had not ended costs no attempt.",
+    )
 
 
 def schema_digest(description: AlgorithmDescription) -> str:
