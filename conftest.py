@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default="40", help="how often the owner of the task file is killed under load")
     parser.addoption("--fuzz-seconds", default="200", help="how long the gateway and a runner are fuzzed")
+
+
+def pytest_configure() -> None:
+    """Started in the background of a script, the tests and all they start would ignore Ctrl-C, which some of them press."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
