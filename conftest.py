@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Started in the background of a script, the tests and all they start would ignore Ctrl-C, which some of them press."""
+    """Started in the background of a script, all of this would ignore Ctrl-C, which some tests press."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
