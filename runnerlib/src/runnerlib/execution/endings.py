@@ -27,6 +27,11 @@ def lost(returncode: int, seconds: float) -> Outcome:
     return failed(FailureCode.RUNNER_LOST, message, retryable=True, seconds=seconds)
 
 
+def cancelled_itself() -> Outcome:
+    message = "CancelledError: the handler cancelled its own asyncio task, or all tasks of the loop"
+    return failed(FailureCode.HANDLER_ERROR, message)
+
+
 def failed(code: FailureCode, message: str, retryable: bool = False, seconds: float | None = None) -> Outcome:
     error = RunError(code=code.value, message=message, retryable=retryable)
     return Outcome(EntryState.FAILED, error=error, seconds=seconds)

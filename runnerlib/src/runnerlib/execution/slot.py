@@ -145,6 +145,8 @@ class Slot:
                     run.progress = (header["fraction"], header["message"])
             elif kind == "batch_failed":
                 self._batch_failed(call, RunError.model_validate_json(body))
+            elif kind == "interrupted":
+                self._interrupted(call)
 
     def _outcome(self, call: Call, at: int, state: EntryState, seconds: float, body: bytes, now: float) -> None:
         run = call.runs[at]
@@ -170,6 +172,24 @@ class Slot:
             error=error.message,
         )
         self._owner.again(call.unfinished, alone=True)
+
+    def _interrupted(self, call: Call) -> None:
+        """Another handler of the process may have cancelled it, or one that left a task behind; else it did itself."""
+        if self._is_sole(call):
+            for run in call.unfinished:
+                self._owner.finish(run, endings.cancelled_itself())
+            return
+        log.warning(
+            "a call was cancelled by a handler; it runs again by itself, in a fresh process",
+            algorithm=call.runs[0].algorithm,
+            size=len(call.runs),
+        )
+        self._recycle_reason = self._recycle_reason or "interrupted"
+        self._owner.again(call.unfinished, alone=True)
+
+    def _is_sole(self, call: Call) -> bool:
+        """Whether the process was never given anything else, so that only this call can be to blame."""
+        return self._served == len(call.runs)
 
     def _done(self, call: Call, rss_bytes: int) -> None:
         self._forget(call)
@@ -278,13 +298,19 @@ class Slot:
     def _bury(self, returncode: int) -> None:
         """Decides what a death costs: the run that was on when it is known, else nobody, but then each runs alone."""
         calls = list(self._calls.values())
-        alone_in_process = len(calls) == 1
-        for call in calls:
+        # A coroutine that has ended may have left a task behind, and that ended the process.
+        is_certain = len(calls) == 1 and (self._capacity == 1 or self._is_sole(calls[0]))
+        if calls and not self._killed and not is_certain:
+            log.warning(
+                f"a worker process {endings.how_it_ended(returncode)}; what it ran runs again, each by itself",
+                runs=sum(len(call.unfinished) for call in calls),
+            )
+        for call in reversed(calls):
             was_guilty = call.number in self._guilty
             self._forget(call)
             left = call.unfinished
             current = call.current
-            if not self._killed and alone_in_process and current is not None and current.outcome is None:
+            if not self._killed and is_certain and current is not None and current.outcome is None:
                 log.error(
                     f"a worker process {endings.how_it_ended(returncode)}",
                     algorithm=current.algorithm,

@@ -35,7 +35,8 @@ class WorkQueue:
             self._buckets.move_to_end((run.algorithm, run.shared_key), last=False)
 
     def add_alone(self, runs: Iterable[Run]) -> None:
-        self._alone.extend(runs)
+        """They go before other suspects: the first call of a fresh process is the one whose death tells most."""
+        self._alone.extendleft(reversed(list(runs)))
 
     @property
     def has_alone(self) -> bool:

@@ -16,7 +16,7 @@ from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.frames import encode
-from runnerlib.process.async_calls import AsyncCalls
+from runnerlib.process.async_calls import AsyncCalls, close_loop, run_to_its_end
 from runnerlib.process.channel import Channel
 from runnerlib.process.parent import die_with, leave_signals_to_parent, offer_memory_first
 from runnerlib.process.sync_calls import SyncCalls
@@ -53,7 +53,7 @@ def _serve(channel: Channel, setup: dict[str, Any]) -> int:
     fetch_rules = FetchRules(**setup["fetch_rules"])
     with Session(adapter, setup["algorithms"], setup["device"], fetch_rules=fetch_rules) as session:
         if setup["is_async"]:
-            asyncio.run(_serve_async(channel, session, setup))
+            _serve_async(channel, session, setup)
         else:
             calls = SyncCalls(session, channel, setup["watch_rss"])
             channel.read_in_thread(calls.on_frames)
@@ -65,14 +65,19 @@ def _serve(channel: Channel, setup: dict[str, Any]) -> int:
     return 0
 
 
-async def _serve_async(channel: Channel, session: Session, setup: dict[str, Any]) -> None:
-    calls = AsyncCalls(session, channel, setup["watch_rss"], asyncio.get_running_loop())
+def _serve_async(channel: Channel, session: Session, setup: dict[str, Any]) -> None:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    calls = AsyncCalls(session, channel, setup["watch_rss"], loop)
     channel.read_in_thread(calls.on_frames)
-    if setup["self_test"]:
-        for name in session.algorithms:
-            await session.self_test_async(name)
-    _ready(channel)
-    await calls.serve()
+    try:
+        if setup["self_test"]:
+            for name in session.algorithms:
+                run_to_its_end(loop, session.self_test_async(name))
+        _ready(channel)
+        calls.serve()
+    finally:
+        close_loop(loop)
 
 
 def _ready(channel: Channel) -> None:

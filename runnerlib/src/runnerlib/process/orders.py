@@ -141,6 +141,11 @@ def batch_failed(call: int, error: RunError) -> bytes:
     return encode_raw(b'{"kind":"batch_failed","call":%d}' % call, error.model_dump_json().encode())
 
 
+def interrupted(call: int) -> bytes:
+    """The call was cancelled, but not by the serving process: perhaps by another handler on the same loop."""
+    return encode_raw(b'{"kind":"interrupted","call":%d}' % call)
+
+
 def done(call: int, rss_bytes: int) -> bytes:
     """The call is over; the process can take another one."""
     return encode_raw(b'{"kind":"done","call":%d,"rss":%d}' % (call, rss_bytes))
