@@ -1,5 +1,6 @@
 """What authors use in their tests."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,13 @@ def test_serving_is_the_real_runner():
 def test_serving_shows_why_a_runner_does_not_start(write):
     with pytest.raises(RuntimeError, match="parameter 'a' has no type hint"), serving(write("def run_x(a): ...")):
         pass
+
+
+def test_the_folder_of_a_fake_task_can_be_looked_into_as_long_as_the_task_is_there() -> None:
+    task = FakeTask()
+    folder = task.folder
+    (folder / "file").write_text("mine")
+    assert (folder, [one.name for one in folder.iterdir()]) == (task.folder, ["file"])
+    del task
+    gc.collect()
+    assert not folder.exists()

@@ -11,6 +11,8 @@ _LENGTHS = struct.Struct("!II")
 _PREFIX = _LENGTHS.size
 #: More than any payload, result or log line of ours; a longer one means that the stream is out of step.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
+#: The exit code of a worker process that can no longer speak with the one that started it.
+CONNECTION_LOST = 253
 
 
 class FrameError(Exception):

@@ -16,6 +16,8 @@ def test_size_of_a_picture():
     assert run_size("https://example.com/a.png", fetch=fetch) == 4
 """
 
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +32,7 @@ from runnerlib.contract import strict_json
 from runnerlib.fetching.errors import FetchFailed, FetchRefused
 from runnerlib.fetching.fake import FakeFetch
 from runnerlib.fetching.limits import Fetched
+from runnerlib.leftovers import remove
 from runnerlib.served_runner import RunFailed, ServedRunner, serving
 
 __all__ = [
@@ -67,6 +70,15 @@ class FakeTask:
         self.reports: list[tuple[float, str]] = []
         self._cancel_after = cancel_after
         self._is_cancelled = False
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """A folder like the real one's; it is there as long as this object, so that a test can look into it."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="fake-task-"))
+            weakref.finalize(self, remove, self._folder)
+        return self._folder
 
     @property
     def cancelled(self) -> bool:

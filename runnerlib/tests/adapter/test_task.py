@@ -87,3 +87,15 @@ def test_deadline_counts_down_and_never_below_zero(recorder):
     assert recorder.task().deadline is None
     assert 4 < recorder.task(deadline_seconds=5).deadline <= 5
     assert recorder.task(deadline_seconds=-1).deadline == 0
+
+
+def test_the_folder_of_a_task_is_there_from_its_first_use_to_the_end_of_the_run() -> None:
+    task = Task("t")
+    task.close()  # nothing was asked for
+    folder = task.folder
+    (folder / "sub").mkdir()
+    (folder / "sub" / "file").write_text("mine")
+    (folder / "sub").chmod(0)
+    assert folder == task.folder
+    task.close()
+    assert not folder.exists()

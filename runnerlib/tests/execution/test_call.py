@@ -66,6 +66,18 @@ def test_a_lone_run_goes_to_the_handler_itself(call: Callable[..., Call]) -> Non
 
 
 def test_a_death_is_told_in_words() -> None:
-    assert endings.how_it_ended(1) == "exited with code 1"
-    assert endings.how_it_ended(-11) == "was killed by SIGSEGV"
-    assert "out of memory" in endings.how_it_ended(-9)
+    assert endings.how_it_ended(endings.Death(1)) == "exited with code 1"
+    assert endings.how_it_ended(endings.Death(-11)) == "was killed by SIGSEGV"
+    assert "connection to the runner" in endings.how_it_ended(endings.Death(-9, is_cut_off=True))
+
+
+@pytest.mark.parametrize(
+    ("memory_ran_out", "words"),
+    [
+        (True, "memory ran out at that time"),
+        (False, "not by this runner and not for lack of memory"),
+        (None, "not by this runner; if memory is short, the kernel did it"),
+    ],
+)
+def test_memory_is_named_where_the_kernel_counted_a_kill_for_it(memory_ran_out: bool | None, words: str) -> None:
+    assert words in endings.how_it_ended(endings.Death(-9, memory_ran_out=memory_ran_out))

@@ -25,6 +25,17 @@ def run_die(how: str = "", log: str = "") -> str:
         ctypes.string_at(0)
     if how == "exit":
         os._exit(3)
+    if how.startswith("close"):
+        os.closerange(3, 64)
+        if how == "close and go on":
+            os.closerange(0, 3)
+    if how == "write into descriptors":
+        for number in range(3, 64):
+            try:
+                os.write(number, b"out of step")
+            except OSError:
+                pass
+        time.sleep(60)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "loop":
@@ -82,7 +93,14 @@ def runner(serve_adapter: Callable[..., Any]) -> Any:
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("segfault", "SIGSEGV"), ("exit", "exited with code 3"), ("kill", "probably out of memory")],
+    [
+        ("segfault", "SIGSEGV"),
+        ("exit", "exited with code 3"),
+        ("kill", "killed by SIGKILL, not by this runner"),
+        ("close descriptors", "its connection to the runner was closed"),
+        ("close and go on", "its connection to the runner was closed"),
+        ("write into descriptors", "its connection to the runner was closed or written to"),
+    ],
 )
 def test_a_handler_that_ends_its_process_is_a_lost_run_and_the_next_one_works(
     runner: Any, how: str, words: str

@@ -1,9 +1,13 @@
 """What a handler gets when it asks for ``task``."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from runnerlib.leftovers import remove
 
 T = TypeVar("T")
 
@@ -30,6 +34,8 @@ class TaskLike(Protocol):
     def deadline(self) -> float | None: ...
     @property
     def cancelled(self) -> bool: ...
+    @property
+    def folder(self) -> Path: ...
     def progress(self, fraction: float, message: str = "") -> None: ...
     def track(self, iterable: Iterable[T], message: str = "", *, total: int | None = None) -> Iterator[T]: ...
 
@@ -61,6 +67,7 @@ class Task:
         self._ends_at = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self._report = report
         self._is_cancelled = is_cancelled
+        self._folder: Path | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -70,6 +77,19 @@ class Task:
     @property
     def cancelled(self) -> bool:
         return self._is_cancelled()
+
+    @property
+    def folder(self) -> Path:
+        """An empty folder for files of this run; made when it is first asked for, removed after the run."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="task-"))
+        return self._folder
+
+    def close(self) -> None:
+        """The run has ended."""
+        if self._folder is not None:
+            remove(self._folder)
+            self._folder = None
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Reports how far the run is, from 0 to 1. Raises TaskCancelled once the task was cancelled."""

@@ -10,9 +10,10 @@ from runnerlib.commands.check import check
 from runnerlib.commands.run import run
 from runnerlib.commands.schemas import schemas
 from runnerlib.commands.shell import shell
+from runnerlib.leftovers import own_temporary_folder
 from runnerlib.service.logs import configure_logging
 from runnerlib.service.settings import load_settings
-from runnerlib.settings import RunnerSettings
+from runnerlib.settings import RunnerSettings, as_temporary_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,22 +23,27 @@ def main(arguments: Sequence[str]) -> int:
         return _serve()
     settings = load_settings(RunnerSettings)
     configure_logging("runner", settings)
-    path = chosen.path or settings.runner_adapter
-    fetch_rules = settings.fetch_rules
     try:
-        match chosen.command:
-            case "check":
-                return check(path, settings.device, fetch_rules, self_test=chosen.self_test)
-            case "run":
-                return run(path, settings.device, fetch_rules, chosen.algorithm, chosen.payload)
-            case "schemas":
-                return schemas(path)
-            case _:
-                return shell(path, settings.device, fetch_rules)
+        with own_temporary_folder() as folder, as_temporary_folder(folder):
+            return _run(chosen, settings)
     except AdapterError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
+
+
+def _run(chosen: argparse.Namespace, settings: RunnerSettings) -> int:
+    path = chosen.path or settings.runner_adapter
+    fetch_rules = settings.fetch_rules
+    match chosen.command:
+        case "check":
+            return check(path, settings.device, fetch_rules, self_test=chosen.self_test)
+        case "run":
+            return run(path, settings.device, fetch_rules, chosen.algorithm, chosen.payload)
+        case "schemas":
+            return schemas(path)
+        case _:
+            return shell(path, settings.device, fetch_rules)
 
 
 def build_parser() -> argparse.ArgumentParser:

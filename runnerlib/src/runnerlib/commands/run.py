@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,14 @@ def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
 
 
 def _call(session: Session, algorithm: Algorithm, arguments: dict[str, Any]) -> bytes:
-    with session:
+    task = Task("run", report=_show)
+    with session, closing(task):
         try:
-            value = session.call_here(algorithm.name, arguments, Task("run", report=_show))
-        except Exception as error:  # the author's code: whatever it raises is what this command is asked to show
+            value = session.call_here(algorithm.name, arguments, task)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the author's code: whatever it raises is what this command is asked to show
             told = classify(error, algorithm.options)
             kind = "transient: it would be retried" if told.retryable else "permanent: it would not be retried"
             raise _Refused(

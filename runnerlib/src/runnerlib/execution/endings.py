@@ -1,11 +1,24 @@
 """Words and outcomes for runs that did not end by themselves. Pure."""
 
 import signal
+from dataclasses import dataclass
 
 from runnerlib.contract import EntryState, FailureCode, RunError
+from runnerlib.frames import CONNECTION_LOST
 from runnerlib.run_table import Outcome
 
 CANCELLED = Outcome(EntryState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known of the end of a worker process."""
+
+    returncode: int
+    #: it lived on without its connection, and was killed for it
+    is_cut_off: bool = False
+    #: whether the kernel killed for lack of memory meanwhile; None where it does not tell
+    memory_ran_out: bool | None = None
 
 
 def expired() -> Outcome:
@@ -22,8 +35,8 @@ def past_deadline(seconds: float) -> Outcome:
     return failed(FailureCode.TIMEOUT, message, retryable=True, seconds=seconds)
 
 
-def lost(returncode: int, seconds: float) -> Outcome:
-    message = f"the worker process {how_it_ended(returncode)} while it ran this task"
+def lost(death: Death, seconds: float) -> Outcome:
+    message = f"the worker process {how_it_ended(death)} while it ran this task"
     return failed(FailureCode.RUNNER_LOST, message, retryable=True, seconds=seconds)
 
 
@@ -37,14 +50,26 @@ def failed(code: FailureCode, message: str, retryable: bool = False, seconds: fl
     return Outcome(EntryState.FAILED, error=error, seconds=seconds)
 
 
-def how_it_ended(returncode: int) -> str:
+def how_it_ended(death: Death) -> str:
     """``exited with code 1``, or ``was killed by SIGSEGV``."""
-    if returncode >= 0:
-        return f"exited with code {returncode}"
+    if death.is_cut_off or death.returncode == CONNECTION_LOST:
+        return (
+            "was ended, since its connection to the runner was closed or written to; code does this that closes "
+            "descriptors which it did not open, or replaces Python's sockets (gevent)"
+        )
+    if death.returncode >= 0:
+        return f"exited with code {death.returncode}"
     try:
-        name = signal.Signals(-returncode).name
+        name = signal.Signals(-death.returncode).name
     except ValueError:
-        name = f"signal {-returncode}"
-    if name == "SIGKILL":
-        return "was killed by SIGKILL (probably out of memory)"
-    return f"was killed by {name}"
+        name = f"signal {-death.returncode}"
+    return f"was killed by {name}" if name != "SIGKILL" else f"was killed by SIGKILL{_by_whom(death)}"
+
+
+def _by_whom(death: Death) -> str:
+    """Ours are not told here: whatever this runner kills has an outcome before."""
+    if death.memory_ran_out is None:
+        return ", not by this runner; if memory is short, the kernel did it"
+    if death.memory_ran_out:
+        return "; memory ran out at that time, and the kernel ended a process for it"
+    return ", not by this runner and not for lack of memory"

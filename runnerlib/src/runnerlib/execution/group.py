@@ -14,6 +14,7 @@ from runnerlib.execution.setup import Callbacks, ProcessSetup
 from runnerlib.execution.slot import Slot
 from runnerlib.execution.work_queue import WorkQueue
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
+from runnerlib.leftovers import TemporaryFolders
 from runnerlib.run_table import Run
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
@@ -43,8 +44,10 @@ class Group:
         health: Health,
         measures: Measures,
         cancel_grace_seconds: float,
+        folders: TemporaryFolders,
     ) -> None:
         self.group = group
+        self._folders = folders
         self.cancel_grace_seconds = cancel_grace_seconds
         self._algorithms: Mapping[str, Algorithm] = {name: adapter.algorithms[name] for name in group.algorithms}
         self._setup = replace(
@@ -228,12 +231,12 @@ class Group:
             if not worker.exited.done():
                 worker.on_frames(slot.on_frames)
                 return worker
-        return await start_process(asdict(replace(self._setup, self_test=self_test)), slot.on_frames)
+        return await start_process(asdict(replace(self._setup, self_test=self_test)), slot.on_frames, self._folders)
 
     def _start_spare(self) -> None:
         """A process that serves one task only is replaced at its start: the next task need not wait for the load."""
         if len(self._spares) < len(self.slots) and not self._stopping:
-            start = start_process(asdict(self._setup), _ignore)
+            start = start_process(asdict(self._setup), _ignore, self._folders)
             spare = asyncio.get_running_loop().create_task(start)
             self._spares[id(spare)] = spare
 

@@ -11,6 +11,7 @@ from runnerlib.adapter.model import Adapter
 from runnerlib.execution.group import TEAR_DOWN_SECONDS, Group
 from runnerlib.execution.measures import Measures
 from runnerlib.execution.setup import Callbacks, ProcessSetup
+from runnerlib.leftovers import TemporaryFolders
 from runnerlib.run_table import Run
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
@@ -28,8 +29,9 @@ class Pool:
         measures: Measures,
         cancel_grace_seconds: float,
     ) -> None:
+        self._folders = TemporaryFolders()
         self._groups = [
-            Group(group, adapter, setup, callbacks, health, measures, cancel_grace_seconds)
+            Group(group, adapter, setup, callbacks, health, measures, cancel_grace_seconds, self._folders)
             for group in adapter.groups()
         ]
         self._by_algorithm = {name: group for group in self._groups for name in group.group.algorithms}
@@ -39,6 +41,7 @@ class Pool:
         self._stop_by: float | None = None
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._folders.open)
         for group in self._groups:
             for index in range(len(group.slots)):
                 background(self._stack, group.keep(index), f"worker process {index} of {group.group.name}")
@@ -50,6 +53,7 @@ class Pool:
         seconds = TEAR_DOWN_SECONDS if self._stop_by is None else max(0.0, self._stop_by - time.monotonic())
         await asyncio.gather(*(group.stop(min(seconds, TEAR_DOWN_SECONDS)) for group in self._groups))
         await self._stack.aclose()
+        await asyncio.to_thread(self._folders.close)
 
     def unready_reason(self, algorithm: str) -> str:
         """Why its processes cannot work now; empty when they can."""

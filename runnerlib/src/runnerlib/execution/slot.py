@@ -9,6 +9,7 @@ from runnerlib.adapter.model import Algorithm, ProcessGroup
 from runnerlib.contract import EntryState, RunError
 from runnerlib.execution import endings
 from runnerlib.execution.call import Call
+from runnerlib.execution.endings import Death
 from runnerlib.execution.work_queue import WorkQueue
 from runnerlib.execution.worker_process import Frame, WorkerProcess
 from runnerlib.frames import encode
@@ -295,14 +296,14 @@ class Slot:
 
     # deaths
 
-    def _bury(self, returncode: int) -> None:
+    def _bury(self, death: Death) -> None:
         """Decides what a death costs: the run that was on when it is known, else nobody, but then each runs alone."""
         calls = list(self._calls.values())
         # A coroutine that has ended may have left a task behind, and that ended the process.
         is_certain = len(calls) == 1 and (self._capacity == 1 or self._is_sole(calls[0]))
         if calls and not self._killed and not is_certain:
             log.warning(
-                f"a worker process {endings.how_it_ended(returncode)}; what it ran runs again, each by itself",
+                f"a worker process {endings.how_it_ended(death)}; what it ran runs again, each by itself",
                 runs=sum(len(call.unfinished) for call in calls),
             )
         for call in reversed(calls):
@@ -312,12 +313,12 @@ class Slot:
             current = call.current
             if not self._killed and is_certain and current is not None and current.outcome is None:
                 log.error(
-                    f"a worker process {endings.how_it_ended(returncode)}",
+                    f"a worker process {endings.how_it_ended(death)}",
                     algorithm=current.algorithm,
                     task_id=current.id,
                     attempt=current.attempt,
                 )
-                self._owner.finish(current, endings.lost(returncode, time.monotonic() - call.since))
+                self._owner.finish(current, endings.lost(death, time.monotonic() - call.since))
                 self._owner.again([run for run in left if run is not current], alone=False)
             else:
                 suspect = not self._killed or (was_guilty and call.is_batch)

@@ -4,18 +4,26 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-from runnerlib.execution.endings import how_it_ended
+from runnerlib.execution.endings import Death, how_it_ended
 from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.leftovers import TemporaryFolders, clear_up
+from runnerlib.settings import environment_with
 
 #: After a read while a call of many runs is on, the next read waits this long: one wake-up for many outcomes.
 COALESCE_SECONDS = 0.001
 #: How long the last frames of a dead process are waited for, when something else holds its socket open.
 _LAST_FRAMES_SECONDS = 0.5
+_COUNTERS = Path("/proc/vmstat")
 
+T = TypeVar("T")
 Frame = tuple[dict[str, Any], bytes]
 OnFrames = Callable[[list[Frame]], None]
 
@@ -25,15 +33,30 @@ class StartFailed(Exception):
 
 
 class WorkerProcess:
-    """Made by :func:`start_process`. Kills are of the whole process group: what a handler started goes too."""
+    """Made by :func:`start_process`. When it ends, however that is, what handlers started in it ends too."""
 
-    def __init__(self, process: asyncio.subprocess.Process, transport: asyncio.Transport, frames: "_Frames") -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        folder: Path | None,
+        transport: asyncio.Transport,
+        frames: "_Frames",
+    ) -> None:
         self._process = process
+        self._folder = folder
         self._transport = transport
         self._frames = frames
+        self._loop = asyncio.get_running_loop()
+        self._memory_kills = _memory_kills()
+        self._is_reaped = False
+        #: its number may be taken by another process once it is reaped; who kills holds this
+        self._lock = threading.Lock()
         self.pid = process.pid
-        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[Death] = self._loop.create_future()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._cleared: asyncio.Future[None] = self._loop.create_future()
         self._watch = asyncio.ensure_future(self._wait())
+        threading.Thread(target=self._clear_up_behind, name=f"end of {self.pid}", daemon=True).start()
 
     def on_frames(self, on_frames: OnFrames) -> None:
         """From now on frames go there."""
@@ -49,40 +72,78 @@ class WorkerProcess:
         self._frames.coalesce = wanted
 
     def kill(self) -> None:
-        if self._process.returncode is None:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return  # it ended by itself just now
-            except PermissionError:
-                self._process.kill()
+        """Ends it at once, with what it started."""
+        with self._lock:
+            self._kill_group()
 
     async def stop(self, within_seconds: float) -> None:
         """Lets it tear down what it loaded, then ends it in any case."""
         self.send(encode({"kind": "stop"}))
         await asyncio.wait([self._watch], timeout=within_seconds)
         self.kill()
-        await asyncio.wait([self._watch])
+        await asyncio.wait([self._watch, self._cleared])
 
     async def _wait(self) -> None:
         """Tells the death after the last frame, so that nothing that was finished counts as lost."""
         lost = asyncio.ensure_future(self._frames.closed.wait())
-        ended = asyncio.ensure_future(self._process.wait())
-        either: list[asyncio.Future[Any]] = [lost, ended]
+        either: list[asyncio.Future[Any]] = [lost, self._ended]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
+        is_cut_off = False
+        if not self._ended.done():
             # It closed the socket: alive or not, it can do nothing for us any more.
-            await asyncio.wait([ended], timeout=_LAST_FRAMES_SECONDS)
+            await asyncio.wait([self._ended], timeout=_LAST_FRAMES_SECONDS)
+            is_cut_off = not self._ended.done()
             self.kill()
-        code = await ended
+        code = await self._ended
         self._frames.resume()
         await asyncio.wait([lost], timeout=_LAST_FRAMES_SECONDS)
         lost.cancel()
         self._transport.abort()
-        self.exited.set_result(code)
+        before, after = self._memory_kills, _memory_kills()
+        memory_ran_out = None if before is None or after is None else after > before
+        self.exited.set_result(Death(code, is_cut_off, memory_ran_out))
+
+    def _clear_up_behind(self) -> None:
+        """In a thread of its own: waits for the end of the process, then ends and removes what is left of it."""
+        if hasattr(os, "waitid"):
+            # Not reaped yet, so that its number still means its group.
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self._process.wait()
+        with self._lock:
+            self._kill_group()
+            code = self._process.wait()
+            self._is_reaped = True
+        self._tell(self._ended, code)
+        if self._folder is not None:
+            clear_up(self._folder)
+        self._tell(self._cleared, None)
+
+    def _kill_group(self) -> None:
+        if not self._is_reaped:
+            # Nobody is left, or somebody with other rights.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _tell(self, future: "asyncio.Future[T]", value: T) -> None:
+        def set_result() -> None:
+            if not future.done():
+                future.set_result(value)
+
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(set_result)
 
 
-async def start_process(setup: Mapping[str, Any], on_frames: OnFrames) -> WorkerProcess:
+def _memory_kills() -> int | None:
+    """How many processes the kernel has killed for lack of memory since it started."""
+    with suppress(OSError, ValueError):
+        for line in _COUNTERS.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: TemporaryFolders) -> WorkerProcess:
     """Starts a process and returns when it is ready for calls. Raises StartFailed.
 
     A fresh interpreter, never a fork: the threads and locks of the serving process stay here.
@@ -91,27 +152,16 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames) -> Worker
     ours.setblocking(False)
     # Closed on our side only, the process sees the end of the socket and goes.
     transport, frames = await asyncio.get_running_loop().create_connection(_Frames, sock=ours)
+    folder = folders.new()
     try:
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "runnerlib.process",
-                str(theirs.fileno()),
-                str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            process = _popen(theirs.fileno(), folder)
     except OSError as error:
         transport.abort()
         raise StartFailed(f"a worker process could not be started: {error}") from None
-    except BaseException:
-        transport.abort()
-        raise
-    worker = WorkerProcess(process, transport, frames)
+    worker = WorkerProcess(process, folder, transport, frames)
     try:
-        worker.send(encode(setup))
+        worker.send(encode({**setup, "temporary_folder": None if folder is None else str(folder)}))
         await _ready(worker, frames)
     except BaseException:
         worker.kill()
@@ -119,6 +169,16 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames) -> Worker
         raise
     frames.on_frames = on_frames
     return worker
+
+
+def _popen(descriptor: int, folder: Path | None) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "runnerlib.process", str(descriptor), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        env=environment_with(folder),
+        start_new_session=True,
+    )
 
 
 async def _ready(worker: WorkerProcess, frames: "_Frames") -> None:

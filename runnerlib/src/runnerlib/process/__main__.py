@@ -16,6 +16,7 @@ from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.frames import encode
+from runnerlib.leftovers import OwnFolder
 from runnerlib.process.async_calls import AsyncCalls, close_loop, run_to_its_end
 from runnerlib.process.channel import Channel
 from runnerlib.process.parent import die_with, leave_signals_to_parent, offer_memory_first
@@ -38,7 +39,7 @@ def main(descriptor: int, parent: int) -> int:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    channel = Channel(socket.socket(fileno=descriptor))
+    channel = Channel(socket.socket(fileno=descriptor), parent)
     setup, _ = channel.first()
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
     try:
@@ -51,36 +52,38 @@ def main(descriptor: int, parent: int) -> int:
 def _serve(channel: Channel, setup: dict[str, Any]) -> int:
     adapter = load_adapter(Path(setup["adapter"]), setup["overrides"])
     fetch_rules = FetchRules(**setup["fetch_rules"])
+    folder = OwnFolder(setup["temporary_folder"])
     with Session(adapter, setup["algorithms"], setup["device"], fetch_rules=fetch_rules) as session:
         if setup["is_async"]:
-            _serve_async(channel, session, setup)
+            _serve_async(channel, session, setup, folder)
         else:
-            calls = SyncCalls(session, channel, setup["watch_rss"])
-            channel.read_in_thread(calls.on_frames)
+            calls = SyncCalls(session, channel, setup["watch_rss"], folder)
+            channel.deliver_to(calls.on_frames)
             if setup["self_test"]:
                 for name in session.algorithms:
                     session.self_test(name)
-            _ready(channel)
+            _ready(channel, folder)
             calls.serve()
     return 0
 
 
-def _serve_async(channel: Channel, session: Session, setup: dict[str, Any]) -> None:
+def _serve_async(channel: Channel, session: Session, setup: dict[str, Any], folder: OwnFolder) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    calls = AsyncCalls(session, channel, setup["watch_rss"], loop)
-    channel.read_in_thread(calls.on_frames)
+    calls = AsyncCalls(session, channel, setup["watch_rss"], loop, folder)
+    channel.deliver_to(calls.on_frames)
     try:
         if setup["self_test"]:
             for name in session.algorithms:
                 run_to_its_end(loop, session.self_test_async(name))
-        _ready(channel)
+        _ready(channel, folder)
         calls.serve()
     finally:
         close_loop(loop)
 
 
-def _ready(channel: Channel) -> None:
+def _ready(channel: Channel, folder: OwnFolder) -> None:
+    folder.keep_what_is_there()
     # What is loaded now stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

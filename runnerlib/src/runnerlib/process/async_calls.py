@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from runnerlib.adapter.session import Session, TaskCancelled
+from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
 from runnerlib.process.channel import Channel, Frame
 from runnerlib.process.orders import Cancelled, LiveTask, Order
@@ -58,11 +59,19 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 class AsyncCalls:
     """`watch_rss`: tell the process's memory after each call."""
 
-    def __init__(self, session: Session, channel: Channel, watch_rss: bool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        session: Session,
+        channel: Channel,
+        watch_rss: bool,
+        loop: asyncio.AbstractEventLoop,
+        folder: OwnFolder,
+    ) -> None:
         self._session = session
         self._channel = channel
         self._watch_rss = watch_rss
         self._loop = loop
+        self._folder = folder
         self._cancelled = Cancelled()
         self._running: dict[int, asyncio.Task[bytes]] = {}
         self._out: list[bytes] = []
@@ -110,6 +119,8 @@ class AsyncCalls:
         frame = self._unanswered(order) if task.cancelled() else task.result()
         self._running.pop(order.call, None)
         self._cancelled.forget(order.call)
+        if not self._running:
+            self._folder.empty()
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(frame + orders.done(order.call, orders.rss_bytes() if self._watch_rss else 0))

@@ -8,23 +8,30 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.frames import CONNECTION_LOST, FrameError, FrameReader, encode
 
 #: One run reports its progress at most this often.
 PROGRESS_EVERY_SECONDS = 0.1
 _READ_BYTES = 256 * 1024
 
 Frame = tuple[dict[str, Any], bytes]
+OnFrames = Callable[[list[Frame]], None]
 
 
 class Channel:
-    """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting."""
+    """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
 
-    def __init__(self, connection: socket.socket) -> None:
+    That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
+    """
+
+    def __init__(self, connection: socket.socket, parent: int) -> None:
         self._socket = connection
+        self._parent = parent
         self._reader = FrameReader()
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._early: list[Frame] = []
+        self._on_frames: OnFrames = self._early.extend
 
     def send(self, data: bytes) -> None:
         """Bytes of one or several whole frames. Ends the process when nobody is there to read them."""
@@ -32,23 +39,27 @@ class Channel:
             with self._lock:
                 self._socket.sendall(data)
         except OSError:
-            end_with_group()
+            self._end()
 
     def first(self) -> Frame:
-        """Waits for the first frame."""
+        """Waits for the first frame; reads the others in a thread from then on."""
         while not self._early:
-            self._early = self._receive()
+            self._early += self._receive()
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
         return self._early.pop(0)
 
-    def read_in_thread(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        threading.Thread(target=self._read, args=(on_frames,), name="frames", daemon=True).start()
+    def deliver_to(self, on_frames: OnFrames) -> None:
+        """From now on the reading thread calls this with the frames that came; at once with those that came before."""
+        with self._reading:
+            self._on_frames = on_frames
+            if self._early:
+                on_frames(self._early)
 
-    def _read(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        frames = self._early
+    def _read(self) -> None:
         while True:
-            if frames:
-                on_frames(frames)
             frames = self._receive()
+            with self._reading:
+                self._on_frames(frames)
 
     def _receive(self) -> list[Frame]:
         try:
@@ -57,16 +68,17 @@ class Channel:
                 return self._reader.feed(data)
         except (OSError, FrameError):
             pass
-        # The serving process is gone: nobody wants what is still running here.
-        end_with_group()
+        self._end()
         return []
 
-
-def end_with_group() -> None:
-    """Ends this process at once, with the processes that a handler may have started."""
-    if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    def _end(self) -> None:
+        """Ends this process at once: without its connection it can do nothing for anybody."""
+        if os.getppid() == self._parent:
+            # A handler closed it. The serving process is told so by this code, and ends the whole group.
+            os._exit(CONNECTION_LOST)
+        if os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
 
 
 class ProgressReports:

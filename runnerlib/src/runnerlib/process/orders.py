@@ -87,6 +87,7 @@ class LiveTask(Task):
         self._reports.report(fraction, message[:_MAX_MESSAGE_CHARACTERS])
 
     def close(self) -> None:
+        super().close()
         if self._reports is not None:
             self._reports.close()
 

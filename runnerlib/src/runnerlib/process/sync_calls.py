@@ -1,9 +1,10 @@
 """Runs ``def`` handlers in the main thread, one call at a time."""
 
-import queue
 import time
+from queue import SimpleQueue
 
 from runnerlib.adapter.session import Session, TaskCancelled
+from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
 from runnerlib.process.channel import Channel, Frame
 from runnerlib.process.orders import Cancelled, LiveTask, Order
@@ -12,12 +13,13 @@ from runnerlib.process.orders import Cancelled, LiveTask, Order
 class SyncCalls:
     """`watch_rss`: tell the process's memory after each call."""
 
-    def __init__(self, session: Session, channel: Channel, watch_rss: bool) -> None:
+    def __init__(self, session: Session, channel: Channel, watch_rss: bool, folder: OwnFolder) -> None:
         self._session = session
         self._channel = channel
         self._watch_rss = watch_rss
+        self._folder = folder
         self._cancelled = Cancelled()
-        self._inbox: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._inbox: SimpleQueue[Order | None] = SimpleQueue()
 
     def on_frames(self, frames: list[Frame]) -> None:
         """Called by the reading thread."""
@@ -33,7 +35,7 @@ class SyncCalls:
     def serve(self) -> None:
         """Until the serving process says stop."""
         while (order := self._inbox.get()) is not None:
-            last = self._batch(order) if order.batch else self._sequence(order)
+            last = self._cleared(self._batch(order)) if order.batch else self._sequence(order)
             self._cancelled.forget(order.call)
             self._channel.send(last + orders.done(order.call, orders.rss_bytes() if self._watch_rss else 0))
 
@@ -49,7 +51,15 @@ class SyncCalls:
             elif ends_at is not None and time.monotonic() >= ends_at:
                 frame = orders.failed(order.call, at, 0.0, orders.EXPIRED)
             else:
-                frame = self._one(order, at)
+                frame = self._cleared(self._one(order, at))
+        return frame
+
+    def _cleared(self, frame: bytes) -> bytes:
+        """Empties the folder for temporary files. What is to go out has gone before: this may take its time."""
+        if self._folder.left():
+            self._channel.send(frame)
+            self._folder.empty()
+            return b""
         return frame
 
     def _one(self, order: Order, at: int) -> bytes:
