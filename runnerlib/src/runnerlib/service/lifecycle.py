@@ -13,6 +13,7 @@ from typing import Any
 
 from runnerlib.service.logs import get_logger
 from runnerlib.service.settings import ServiceSettings
+from runnerlib.service.watchdog import LoopWatchdog
 
 #: How often a process with `exit_with_parent` looks whether its parent is still there.
 PARENT_POLL_SECONDS = 0.5
@@ -34,9 +35,9 @@ class StartupError(Exception):
 class _Stop:
     """Why the service should end: decided once, by a signal, a lost parent or a failed component."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watchdog: "_Watchdog") -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: "_StopLimit") -> None:
         self._loop = loop
-        self._watchdog = watchdog
+        self._limit = limit
         self.requested = asyncio.Event()
         self.exit_code = 0
         self.signalled = False
@@ -44,7 +45,7 @@ class _Stop:
     def request(self, exit_code: int = 0) -> None:
         self.exit_code = max(self.exit_code, exit_code)
         # Before anything is stopped: the first component may already block the loop.
-        self._watchdog.start()
+        self._limit.start()
         self.requested.set()
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -63,13 +64,14 @@ def run_service(build: Build, settings: ServiceSettings) -> int:
     """Runs a service until SIGTERM, SIGINT or the failure of a component; returns the exit code.
 
     `build` enters the components on the stack it is given; they are left in reverse order. A second signal ends the
-    process at once. The stop is bounded by ``grace_seconds`` + 5 s.
+    process at once. The stop is bounded by ``grace_seconds`` + 5 s. Between start and stop it ends when its event
+    loop stands still for ``watchdog_seconds``.
     """
-    watchdog = _Watchdog(settings.grace_seconds + EXIT_AFTER_SECONDS)
+    limit = _StopLimit(settings.grace_seconds + EXIT_AFTER_SECONDS)
     try:
-        return _run_loop(_serve(build, settings, watchdog))
+        return _run_loop(_serve(build, settings, limit))
     finally:
-        watchdog.dismiss()
+        limit.dismiss()
 
 
 def background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
@@ -97,8 +99,8 @@ def background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name
     return task
 
 
-async def _serve(build: Build, settings: ServiceSettings, watchdog: "_Watchdog") -> int:
-    stop = _Stop(asyncio.get_running_loop(), watchdog)
+async def _serve(build: Build, settings: ServiceSettings, limit: "_StopLimit") -> int:
+    stop = _Stop(asyncio.get_running_loop(), limit)
     _current_stop.set(stop)
     with _signals(stop):
         life = asyncio.ensure_future(_live(build, settings, stop))
@@ -133,7 +135,9 @@ async def _live(build: Build, settings: ServiceSettings, stop: _Stop) -> None:
         if not starting.cancelled() and starting.exception() is not None:
             stop.request(exit_code=1)
             starting.result()
-        await stop.requested.wait()
+        # Not before: a start may have much to do, e.g. change the tables of a database.
+        with LoopWatchdog(asyncio.get_running_loop(), settings.watchdog_seconds):
+            await stop.requested.wait()
 
 
 def _verdict(life: "asyncio.Future[None]", stop: _Stop) -> int:
@@ -171,7 +175,7 @@ def _signals(stop: _Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Watchdog:
+class _StopLimit:
     """Ends the process when the stop takes too long, even when the event loop or a thread hangs."""
 
     def __init__(self, seconds: float) -> None:

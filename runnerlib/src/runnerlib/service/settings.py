@@ -39,6 +39,13 @@ class ServiceSettings(BaseSettings):
         default="auto", description="`json`, `pretty`, or `auto`: pretty on a terminal, else json."
     )
     grace_seconds: float = Field(default=10, ge=0, le=86_400, description="Time to finish work after SIGTERM.")
+    watchdog_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=86_400,
+        description="A process whose event loop stands still for so long logs what it is at and ends with code 70, "
+        "so that it is started again; 0: never.",
+    )
     exit_with_parent: bool = Field(default=False, description="Stop when the process that started this one is gone.")
 
 
