@@ -53,8 +53,8 @@ def refused(id: str, attempt: int, code: FailureCode, message: str) -> bytes:
 
 
 def error(run_error: RunError, with_traceback: bool) -> bytes:
-    left_out = {"traceback"} if not with_traceback or run_error.traceback is None else set()
-    return run_error.model_dump_json(exclude=left_out).encode()
+    left_out = set() if with_traceback else {"traceback"}
+    return run_error.model_dump_json(exclude=left_out, exclude_none=True).encode()
 
 
 def result(data: bytes) -> bytes:

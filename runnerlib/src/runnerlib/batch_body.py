@@ -1,6 +1,5 @@
 """The body of ``POST /batch/{algorithm}``. Pure."""
 
-import math
 import re
 from typing import Any
 
@@ -13,6 +12,11 @@ from runnerlib.refusals import Malformed, TooLarge
 MAX_ITEMS = 4096
 #: Bytes of a batch, so that several large payloads do not come at once. One alone may be as large as any body.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+
+#: Numbers of attempts are below it.
+MAX_ATTEMPT = 2**31
+#: No deadline is farther away than thirty million years; NaN and infinities are no number of seconds either.
+_MAX_DEADLINE_SECONDS = 1e15
 
 _is_task_id = re.compile(TASK_ID_PATTERN).fullmatch
 
@@ -50,6 +54,9 @@ def _is_item(item: Any) -> bool:
         type(id) is str
         and _is_task_id(id) is not None
         and type(attempt) is int
-        and attempt >= 1
-        and (deadline is None or (type(deadline) in (int, float) and math.isfinite(deadline)))
+        and 1 <= attempt < MAX_ATTEMPT
+        and (
+            deadline is None
+            or (type(deadline) in (int, float) and -_MAX_DEADLINE_SECONDS < deadline < _MAX_DEADLINE_SECONDS)
+        )
     )

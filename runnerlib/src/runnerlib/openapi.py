@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runnerlib.adapter.model import Algorithm
+from runnerlib.batch_body import MAX_ATTEMPT
 from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
@@ -13,9 +14,6 @@ from runnerlib.contract import (
     BatchEntry,
     BatchItem,
 )
-
-#: Numbers of attempts are below it.
-MAX_ATTEMPT = 2**31
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from runnerlib import answers
@@ -19,7 +18,6 @@ from runnerlib.refusals import (
     Busy,
     Draining,
     IdConflict,
-    InvalidPayload,
     Malformed,
     NotReady,
     StaleAttempt,
@@ -63,13 +61,10 @@ class Reception:
         """One run: started, or attached to. Raises a Refusal."""
         algorithm = self.algorithm(name)
         try:
-            payload = to_json(strict_json.loads(body))
+            value = strict_json.loads(body)
         except StrictJsonError as error:
             raise Malformed(f"the body is {error}") from None
-        try:
-            shared_key = _checked(algorithm, payload)
-        except ValidationError as error:
-            raise InvalidPayload(error) from None
+        payload, shared_key = to_json(value), algorithm.shared_key(value)
         if self._table.would_start(id, attempt):
             self._refuse_when_full(name)
         admission = self._table.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
@@ -156,25 +151,25 @@ class Reception:
             self._table.sweep()
 
     def _admit(self, algorithm: Algorithm, items: list[dict[str, Any]]) -> list[Run | bytes]:
-        """For each item its run, or an entry that says why there is none."""
+        """For each item its run, or an entry that says why there is none.
+
+        What can fail comes first: once the first run is in the table, nothing may keep the last from being started.
+        """
+        # Bytes again: strict reading from JSON is another thing than strict reading of Python values.
+        payloads = [
+            (to_json(item["payload"]), algorithm.shared_key(item["payload"])) if "payload" in item else None
+            for item in items
+        ]
         found: list[Run | bytes] = []
         started: list[Run] = []
         replaced: list[Run | None] = []
         submit = self._table.submit
-        for item in items:
+        for item, given in zip(items, payloads, strict=True):
             id, attempt = item["id"], item["attempt"]
-            if "payload" not in item:
+            if given is None:
                 found.append(self._attach(algorithm.name, id, attempt))
                 continue
-            # Bytes again: strict reading from JSON is another thing than strict reading of Python values.
-            payload = to_json(item["payload"])
-            if self._table.would_start(id, attempt):
-                try:
-                    shared_key = _checked(algorithm, payload)
-                except ValidationError as error:
-                    message = str(InvalidPayload(error))
-                    found.append(answers.refused(id, attempt, FailureCode.INVALID_PAYLOAD, message))
-                    continue
+            payload, shared_key = given
             admission = submit(id, attempt, algorithm.name, payload, _deadline_at(item.get("deadline")))
             run = admission.run
             if run is None:
@@ -198,11 +193,11 @@ class Reception:
 
     def _start(self, name: str, runs: list[Run], replaced: list[Run | None]) -> None:
         pool = self._running_pool()
+        # One batch may name a task twice: only its highest attempt is to run.
+        pool.add(name, [run for run in runs if run.outcome is None])
         for old in replaced:
             if old is not None:
                 pool.stop_run(old)
-        # One batch may name a task twice: only its highest attempt is to run.
-        pool.add(name, [run for run in runs if run.outcome is None])
 
     def _refuse_when_full(self, name: str) -> None:
         if self._is_draining:
@@ -218,12 +213,6 @@ class Reception:
         if self._pool is None:
             raise NotReady("this runner is starting; ask again")
         return self._pool
-
-
-def _checked(algorithm: Algorithm, payload: bytes) -> bytes:
-    """The key of what may share a call. Raises ValidationError."""
-    arguments = algorithm.validate(payload)
-    return algorithm.shared_key(arguments) if algorithm.has_batch else b""
 
 
 def _not_admitted(id: str, attempt: int, verdict: Verdict) -> bytes:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from runnerlib import answers, openapi
 from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.batch_body import MAX_ATTEMPT
 from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
@@ -18,6 +19,7 @@ from runnerlib.contract import (
     EntryState,
     FailureCode,
     Problem,
+    RunError,
     is_task_id,
     new_task_id,
 )
@@ -27,7 +29,6 @@ from runnerlib.refusals import (
     Busy,
     Draining,
     IdConflict,
-    InvalidPayload,
     Malformed,
     NotReady,
     Refusal,
@@ -55,13 +56,12 @@ _STATUS: dict[type[Refusal], int] = {
     IdConflict: 409,
     StaleAttempt: 409,
     TooLarge: 413,
-    InvalidPayload: 422,
     Busy: 429,
     Draining: 503,
     NotReady: 503,
 }
 #: Of a run that failed; everything else is 500. Not having been called in time is no fault of this side.
-_STATUS_OF_FAILURE = {InvalidPayload.code: 422, FailureCode.EXPIRED.value: 408}
+_STATUS_OF_FAILURE = {FailureCode.INVALID_PAYLOAD.value: 422, FailureCode.EXPIRED.value: 408}
 _TITLES = {
     408: "Request Timeout",
     409: "Conflict",
@@ -78,8 +78,7 @@ def problem_of(refusal: Refusal) -> ProblemError:
     """A refusal over HTTP."""
     kind = type(refusal)
     headers = {"Retry-After": _RETRY_AFTER[kind]} if kind in _RETRY_AFTER else None
-    errors = refusal.errors if isinstance(refusal, InvalidPayload) else None
-    return ProblemError(_STATUS[kind], refusal.code, str(refusal), headers, errors)
+    return ProblemError(_STATUS[kind], refusal.code, str(refusal), headers)
 
 
 def runner_routes(reception: Reception, adapter: Adapter, components: openapi.Components) -> APIRouter:
@@ -222,8 +221,7 @@ def _run_answer(reception: Reception, run: Run) -> Response:
     if outcome.result is not None:
         return Response(answers.result(outcome.result), headers=headers, media_type=_JSON)
     if outcome.error is not None:
-        error = outcome.error
-        return _problem(_STATUS_OF_FAILURE.get(error.code, 500), error.code, error.message, headers, error.retryable)
+        return _failure(outcome.error, headers)
     if outcome.state is EntryState.UNKNOWN:
         headers["Retry-After"] = _RETRY_AFTER[Draining]
         return _problem(503, Draining.code, "this runner gave the run up uncounted; send it again", headers)
@@ -232,8 +230,12 @@ def _run_answer(reception: Reception, run: Run) -> Response:
     return _problem(409, "cancelled", "the run was cancelled", headers)
 
 
-def _problem(status: int, code: str, detail: str, headers: dict[str, str], retryable: bool | None = None) -> Response:
-    more = {} if retryable is None else {"retryable": retryable}
+def _failure(error: RunError, headers: dict[str, str]) -> Response:
+    status = _STATUS_OF_FAILURE.get(error.code, 500)
+    return _problem(status, error.code, error.message, headers, retryable=error.retryable, errors=error.errors)
+
+
+def _problem(status: int, code: str, detail: str, headers: dict[str, str], **more: Any) -> Response:
     problem = Problem(title=_TITLES[status], status=status, code=code, detail=detail, **more)
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status_code=status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
@@ -252,12 +254,7 @@ def _task(id: str | None, attempt: str | None) -> tuple[str, int]:
         raise ProblemError(400, Malformed.code, f"header {HEADER_TASK_ID} must be 1–128 of A-Z a-z 0-9 . _ : -")
     if attempt is None:
         return id, 1
-    if (
-        not attempt.isascii()
-        or not attempt.isdigit()
-        or len(attempt) > 10
-        or not 1 <= int(attempt) < openapi.MAX_ATTEMPT
-    ):
+    if not attempt.isascii() or not attempt.isdigit() or len(attempt) > 10 or not 1 <= int(attempt) < MAX_ATTEMPT:
         raise ProblemError(400, Malformed.code, f"header {HEADER_TASK_ATTEMPT} must be a whole number from 1")
     return id, int(attempt)
 

@@ -85,6 +85,7 @@ def test_bad_result_is_permanent_and_has_no_traceback():
         "message": "run_x() returned NaN",
         "retryable": False,
         "traceback": None,
+        "errors": None,
     }
 
 

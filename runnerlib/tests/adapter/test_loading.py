@@ -162,10 +162,13 @@ def test_lists_are_batched_and_tuples_are_shared(source, expected, adapter_of):
     assert adapter_of(source).algorithms["x"].batched_parameters == expected
 
 
-def test_arguments_of_equal_shared_values_have_equal_keys(sample):
+def test_payloads_of_equal_shared_json_have_equal_keys(sample):
     scale = sample("batches").algorithms["scale"]
     key = scale.shared_key
     assert key({"value": 1, "factor": 2.0}) == key({"value": 5, "offset": 3, "factor": 2.0})
     assert key({"value": 1, "factor": 2.0}) != key({"value": 1, "factor": 3.0})
-    assert key({"value": 1}) == key({"value": 2})
+    assert key({"value": 1}) == key({"value": 2}) == b""
+    assert key({"factor": {"a": 1, "b": [2]}}) == key({"factor": {"b": [2], "a": 1}, "value": 3})
+    assert len({key({"factor": one}) for one in (1, 1.0, True, "1", None, [1])} | {key({})}) == 7
+    assert key([1]) == key(None) == b""
     assert sample("waiting").algorithms["double"].shared_key({"n": 1}) == b""

@@ -1,5 +1,6 @@
 """What may be a result, and in which words the rest is refused."""
 
+import collections
 import dataclasses
 import datetime
 import decimal
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field, field_serializer
 
 from runnerlib.adapter.results import BadResult, encode
 from runnerlib.contract import strict_json
@@ -62,6 +63,61 @@ class Self:
         self.me = [self]
 
 
+class Number:
+    """Like numpy's scalars: no float, but it can become one."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+
+class Numbers:
+    """Like numpy's arrays: no list, but one can be made of it."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, at):
+        return self.values[at]
+
+
+collections.abc.Sequence.register(Numbers)
+
+
+class Written(BaseModel):
+    """Its JSON is made by the author's functions."""
+
+    x: Any = None
+
+    @field_serializer("x")
+    def write(self, x: Any) -> float:
+        return math.nan if x is None else x
+
+
+class Computing(BaseModel):
+    @computed_field
+    @property
+    def ratio(self) -> float:
+        return math.nan
+
+
+class Renamed(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    source: str = Field(alias="from")
+
+
+def some(*values: Any) -> Any:
+    return (value for value in values)
+
+
 GOOD = [
     (Any, {"a": [1, 2.5, None, True, "ä"]}, b'{"a":[1,2.5,null,true,"\xc3\xa4"]}'),
     (None, {"a": (1, {2})}, b'{"a":[1,[2]]}'),
@@ -85,6 +141,16 @@ GOOD = [
     (bytes, b"abc", b'"abc"'),
     (set[int], {1}, b"[1]"),
     (None, {1: "a"}, b'{"1":"a"}'),
+    (None, some(1, None), b"[1,null]"),
+    (Any, some(1, None), b"[1,null]"),
+    (list[int | None], some(1, None), b"[1,null]"),
+    (None, {"a": some(1, 2)}, b'{"a":[1,2]}'),
+    (None, collections.deque([1, None]), b"[1,null]"),
+    (list[float], Numbers(1.5, 2), b"[1.5,2.0]"),
+    (float, Number(1.5), b"1.5"),
+    (None, "\ufffd", b'"\xef\xbf\xbd"'),
+    (dict[str, Any], {"\ufffd": None, "a": "null"}, b'{"\xef\xbf\xbd":null,"a":"null"}'),
+    (Renamed, Renamed(source="a"), b'{"from":"a"}'),
 ]
 
 
@@ -110,6 +176,36 @@ BAD = {
     "nan in a dataclass with slots": (None, Slotted(math.nan), NON_FINITE),
     "nan in a named tuple": (Pair, Pair(1, math.nan), NON_FINITE),
     "nan in a set": (None, {math.nan}, NON_FINITE),
+    "nan of a number": (float, Number(math.nan), NON_FINITE),
+    "nan of a number in a dict": (dict[str, float], {"score": Number(math.nan)}, NON_FINITE),
+    "nan in an array": (list[float], Numbers(1, math.nan, math.inf), NON_FINITE),
+    "nan in a deque": (list[float], collections.deque([math.nan]), NON_FINITE),
+    "nan in a deque without a hint": (None, collections.deque([math.nan]), NON_FINITE),
+    "nan in a deque of anything": (Any, collections.deque([math.nan]), NON_FINITE),
+    "nan in a generator": (list[float], some(1.0, math.nan), NON_FINITE),
+    "nan in a generator without a hint": (None, some(math.nan), NON_FINITE),
+    "nan in a generator of anything": (Any, some(math.nan), NON_FINITE),
+    "nan in a generator inside": (Any, {"a": some(math.nan)}, "run_x() returned a generator inside of something else"),
+    "nan in a generator inside a model": (Model, Model(x=1, y=some(math.nan)), "run_x() returned a generator inside"),
+    "nan in a model in a deque": (None, collections.deque([Model(x=math.nan)]), NON_FINITE),
+    "nan in a dataclass of anything": (Any, [Data(math.nan)], NON_FINITE),
+    "nan of the author's serializer": (Written, Written(), NON_FINITE),
+    "nan that is computed": (Computing, Computing(), NON_FINITE),
+    "nan of a decimal": (None, [decimal.Decimal("NaN")], NON_FINITE),
+    "infinity of a decimal": (Any, {"a": decimal.Decimal("-Infinity")}, NON_FINITE),
+    "nan in a view of values": (None, list({"a": math.nan}.values()), NON_FINITE),
+    "names that collide": (
+        None,
+        {1: "a", "1": "b"},
+        "run_x() returned something that is not JSON for every reader: duplicate key '1'",
+    ),
+    "names that collide inside": (
+        dict[str, dict[Any, int]],
+        {"a": {True: 1, "true": 2}},
+        "run_x() returned something that is not JSON for every reader: duplicate key 'true'",
+    ),
+    "a name that is no text": (dict[str, int], {"\ud800": 1}, "run_x() returned a name with a lone surrogate"),
+    "a name that is no text without a hint": (None, {"\ud800": 1}, "run_x() returned something that is not JSON"),
     "bytes": (bytes, b"\xff", "run_x() returned something that is not JSON: invalid utf-8 sequence"),
     "lone surrogate": (str, "\ud800", "run_x() returned something that"),
     "an object": (

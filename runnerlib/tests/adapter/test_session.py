@@ -139,11 +139,6 @@ def test_batched_call_gets_lists_filled_with_defaults_and_shared_values_once(sam
     assert adapter.module.CALLS == [{"value": [1.0, 2.0], "offset": [0.0, 0.5], "factor": 3.0}]
 
 
-def test_members_are_grouped_by_equal_shared_values(sample):
-    members = [{"value": 1.0}, {"value": 2.0, "factor": 3.0}, {"value": 3.0}, {"value": 4.0, "factor": 3.0}]
-    assert Session(sample("batches")).groups("scale", members) == [[0, 2], [1, 3]]
-
-
 def test_exception_in_a_place_is_that_members_alone(sample):
     with Session(sample("batches"), ["scale"]) as session:
         first, second = session.call_batch("scale", [{"value": -1.0}, {"value": 1.0}], tasks(2))

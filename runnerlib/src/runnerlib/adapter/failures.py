@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from runnerlib.adapter.model import Options
+from runnerlib.adapter.payloads import InvalidPayload, ValidatorFailed
 from runnerlib.adapter.results import BadResult
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.fetching.errors import FetchRefused
@@ -25,7 +26,14 @@ _OUR_FOLDER = str(Path(__file__).parents[1]) + os.sep
 
 
 def classify(error: BaseException, options: Options) -> RunError:
-    """Says what became of a run whose handler raised `error`: code, message, whether another attempt may help."""
+    """What becomes of a run whose validators or handler raised `error`: code, message, whether another attempt helps.
+
+    What a validator raises it will raise again: no other attempt helps.
+    """
+    if isinstance(error, InvalidPayload):
+        return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=_cut(str(error)), errors=error.errors)
+    if isinstance(error, ValidatorFailed) and error.__cause__ is not None:
+        return classify(error.__cause__, options).model_copy(update={"retryable": False})
     if isinstance(error, BadResult):
         return RunError(code=FailureCode.BAD_RESULT.value, message=_cut(str(error)), retryable=False)
     if isinstance(error, FetchRefused) or _is_one_of(error, options.invalid_payload_on):
@@ -69,7 +77,7 @@ def traceback_of(error: BaseException) -> str:
     trimmed = _skip_ours(error.__traceback__)
     try:
         text = "".join(traceback.format_exception(type(error), error, trimmed))
-    except Exception:  # the same author's __str__
+    except BaseException:  # the same author's __str__
         text = "".join(traceback.format_tb(trimmed)) + type(error).__name__
     data = _clean(text).encode()
     if len(data) <= MAX_TRACEBACK_BYTES:
@@ -81,7 +89,7 @@ def _said(error: BaseException) -> str:
     """Its text, or else its type's name."""
     try:
         return str(error) or type(error).__name__
-    except Exception:  # an author's __str__ may raise anything; the type's name still tells something
+    except BaseException:  # an author's __str__ may raise anything; the type's name still tells something
         return type(error).__name__
 
 

@@ -1,6 +1,7 @@
 """An inspected adapter as frozen data. Made once by :mod:`loading`; routes, schemas and calls are generated from it."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -141,12 +142,16 @@ class Algorithm:
         """The result as compact JSON. Raises BadResult in words for the author."""
         return encode(value, self.returns, self.options.result_bytes, self.function_name)
 
-    def shared_key(self, arguments: Mapping[str, Any]) -> bytes:
-        """Equal for arguments that may be in one call of the batched twin: the same values of all shared parameters."""
-        shared = self._shared_adapter
-        if shared is None:
+    def shared_key(self, payload: Any) -> bytes:
+        """Equal for payloads that may be in one call of the batched twin: the same JSON in all fields that it shares.
+
+        `payload` is what JSON gave, unread by the author's types: none of their code runs here. So 1 and 1.0 are two
+        keys, and so are a field that was left out and one that spells out its default.
+        """
+        if not self._shares or not isinstance(payload, dict):
             return b""
-        return shared.dump_json({n: v for n, v in arguments.items() if n not in self.batched_parameters})
+        shared = {name: value for name, value in payload.items() if name not in self.batched_parameters}
+        return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode() if shared else b""
 
     def describe(self) -> AlgorithmDescription:
         """What is registered, and what ``schemas`` prints."""
@@ -178,9 +183,8 @@ class Algorithm:
         return self.arguments.validator.validate_json
 
     @cached_property
-    def _shared_adapter(self) -> TypeAdapter[Any] | None:
-        has_shared = any(p.name not in self.batched_parameters for p in self.parameters)
-        return TypeAdapter(dict[str, Any]) if has_shared else None
+    def _shares(self) -> bool:
+        return self.has_batch and any(p.name not in self.batched_parameters for p in self.parameters)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,25 @@
 """From what a handler returned to the bytes of a JSON result, or to a sentence that says why not."""
 
-import dataclasses
 import math
 import re
+from collections.abc import Collection, Iterator
+from decimal import Decimal
+from types import GeneratorType
 from typing import Any
 
 import pydantic_core
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from runnerlib.contract import StrictJsonError, strict_json
 
 #: At least this many digits in a row may be an integer that does not fit in 64 bits.
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
-#: pydantic writes NaN and infinities as null, or as these constants; any of them calls for a look at the value.
-_SUSPECT = (b"null", b"NaN", b"Infinity")
+#: pydantic writes NaN and infinities as null, or as these words, and what cannot be a name as U+FFFD: where one of them
+#: is in the bytes, the value is looked at.
+_SUSPECT = (b"null", b"NaN", b"Infinity", "\ufffd".encode())
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_NON_FINITE = "NaN or an infinity, which is not JSON; return None or a string instead"
 
 
 class BadResult(Exception):
@@ -23,11 +28,15 @@ class BadResult(Exception):
 
 def encode(value: Any, returns: TypeAdapter[Any] | None, limit_bytes: int, function: str) -> bytes:
     """Checks `value` against the return hint and writes it as compact JSON. Raises BadResult."""
+    if isinstance(value, GeneratorType):
+        value = list(value)  # it is read once here, and once more when it has to be looked at
     try:
         if returns is None:
             data = pydantic_core.to_json(value, inf_nan_mode="constants")
         else:
-            data = _to_json(returns, returns.validator.validate_python(value))
+            value = returns.validator.validate_python(value)
+            data = _to_json(returns, value)
+        wrong = _unfaithful(value, returns or _ANY) if any(word in data for word in _SUSPECT) else None
     except ValidationError as error:
         raise BadResult(f"{function}() returned something that does not fit its return hint: {_first(error)}") from None
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
@@ -37,52 +46,71 @@ def encode(value: Any, returns: TypeAdapter[Any] | None, limit_bytes: int, funct
             f"{function}() returned {len(data)} bytes of JSON, the limit is {limit_bytes}; "
             'store the data and return a reference, or raise "result_bytes" in OPTIONS'
         )
-    _refuse_what_is_not_strict(data, value, function)
+    wrong = wrong or _not_strict(data)
+    if wrong:
+        raise BadResult(f"{function}() returned {wrong}")
     return data
 
 
 def _to_json(returns: TypeAdapter[Any], value: Any) -> bytes:
     """Instances of a hint's classes are not checked inside; only when the serialiser wonders, its JSON is read back.
 
-    So a list in a field that says tuple passes, and text in a field that says float does not.
+    So a list in a field that says tuple passes, and text in a field that says float does not. Fields have the names
+    that the schema shows.
     """
     try:
-        return returns.serializer.to_json(value, warnings="error")
+        return returns.serializer.to_json(value, by_alias=True, warnings="error")
     except PydanticSerializationError:
-        data = returns.serializer.to_json(value, warnings=False)
+        data = returns.serializer.to_json(value, by_alias=True, warnings=False)
         returns.validator.validate_json(data)
         return data
 
 
-def _refuse_what_is_not_strict(data: bytes, value: Any, function: str) -> None:
-    """Cheap looks at the bytes first; only a suspicion pays for a real check."""
-    if any(word in data for word in _SUSPECT) and _has_non_finite(value):
-        raise BadResult(f"{function}() returned NaN or an infinity, which is not JSON; return None or a string instead")
-    if _LONG_INTEGER.search(data) or data.count(b"[") + data.count(b"{") > strict_json.MAX_DEPTH:
-        try:
-            strict_json.loads(data)
-        except StrictJsonError as error:
-            raise BadResult(f"{function}() returned something that is not JSON for every reader: {error}") from None
-
-
-def _has_non_finite(value: Any) -> bool:
-    stack = [value]
+def _unfaithful(value: Any, returns: TypeAdapter[Any]) -> str | None:
+    """What the JSON of `value` says otherwise without a word. Looks at what is written, as Python has it."""
+    stack = [returns.serializer.to_python(value, warnings=False)]
     while stack:
         item = stack.pop()
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return True
-        elif isinstance(item, dict):
+        if (isinstance(item, float) and not math.isfinite(item)) or (
+            isinstance(item, Decimal) and not item.is_finite()
+        ):
+            return _NON_FINITE
+        if isinstance(item, dict):
+            if any(isinstance(key, str) and not _is_text(key) for key in item):
+                return "a name with a lone surrogate (half of a character pair), which is not JSON; encode it as text"
             stack.extend(item.values())
-        elif isinstance(item, list | tuple | set | frozenset):
+        elif isinstance(item, Iterator):
+            return "a generator inside of something else, which cannot be looked at twice; make a list of it"
+        elif isinstance(item, Collection) and not isinstance(item, str | bytes | bytearray):
             stack.extend(item)
-        elif isinstance(item, BaseModel) or (dataclasses.is_dataclass(item) and not isinstance(item, type)):
-            stack.extend(vars(item).values() if hasattr(item, "__dict__") else _slots(item))
-    return False
+    return None
 
 
-def _slots(item: Any) -> list[Any]:
-    return [getattr(item, one.name) for one in dataclasses.fields(item)]
+def _not_strict(data: bytes) -> str | None:
+    """Why some reader would read the bytes otherwise, or not at all.
+
+    Written again from what was read, they are the same unless two names of an object are; cheap looks come first.
+    """
+    is_shallow = data.count(b"[") + data.count(b"{") <= strict_json.MAX_DEPTH
+    if is_shallow and not _LONG_INTEGER.search(data) and (b"{" not in data or _rewritten(data) == data):
+        return None
+    try:
+        strict_json.loads(data)
+    except StrictJsonError as error:
+        return f"something that is not JSON for every reader: {error}"
+    return None
+
+
+def _rewritten(data: bytes) -> bytes:
+    return pydantic_core.to_json(pydantic_core.from_json(data))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first(error: ValidationError) -> str:

@@ -115,23 +115,17 @@ class Session:
         calls = self._batch_calls if batch else self._calls
         return self._provide(calls[algorithm], algorithm, task)
 
-    def groups(self, algorithm: str, arguments: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """Positions of `arguments` that may be in one call of the batched twin, in their order."""
-        found: dict[bytes, list[int]] = {}
-        key = self.algorithms[algorithm].shared_key
-        for position, one in enumerate(arguments):
-            found.setdefault(key(one), []).append(position)
-        return list(found.values())
-
     def call_batch(
         self, algorithm: str, arguments: Sequence[Mapping[str, Any]], tasks: Sequence[TaskLike]
     ) -> list[Any]:
-        """Calls the batched twin with one group (see :meth:`groups`): one value, or an Exception, for each member.
+        """Calls the batched twin with members that share their other arguments: one value, or an Exception, for each.
 
         Raises BadResult when what the twin returned is no list or has another length.
         """
         if self.algorithms[algorithm].is_async:
             raise TypeError(f"{algorithm!r} is an async def; await call_batch_async() instead")
+        if not arguments:
+            return []
         call = self._batch_calls[algorithm]
         given = self._batch_arguments(algorithm, arguments)
         returned = call.function(**given, **self._provide(call, algorithm, tasks[0]))
@@ -141,6 +135,8 @@ class Session:
         self, algorithm: str, arguments: Sequence[Mapping[str, Any]], tasks: Sequence[TaskLike]
     ) -> list[Any]:
         """Like :meth:`call_batch` for an ``async def`` twin."""
+        if not arguments:
+            return []
         call = self._batch_calls[algorithm]
         given = self._batch_arguments(algorithm, arguments)
         returned = await call.function(**given, **self._provide(call, algorithm, tasks[0]))

@@ -12,6 +12,7 @@ from runnerlib.adapter.errors import did_you_mean, listed
 from runnerlib.adapter.failures import classify
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.adapter.payloads import InvalidPayload, ValidatorFailed, read_arguments
 from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, Session
 from runnerlib.adapter.task import Task
@@ -55,9 +56,13 @@ def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
     except StrictJsonError as error:
         raise _Refused(f"the payload is {error}; write it like '{_like(algorithm)}'") from None
     try:
-        return algorithm.validate(data)
-    except ValidationError as error:
-        raise _Refused("\n".join(sentences(algorithm, error))) from None
+        return read_arguments(algorithm, data)
+    except InvalidPayload as error:
+        cause = error.__cause__
+        told = sentences(algorithm, cause) if isinstance(cause, ValidationError) else [f"{algorithm.name}: {error}"]
+        raise _Refused("\n".join(told)) from None
+    except ValidatorFailed as error:
+        raise _Refused(_told(algorithm, "a type that reads the payload", error)) from None
 
 
 def _like(algorithm: Algorithm) -> str:
@@ -88,16 +93,15 @@ def _call(session: Session, algorithm: Algorithm, arguments: dict[str, Any]) -> 
     with session, closing(task):
         try:
             value = session.call_here(algorithm.name, arguments, task)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # the author's code: whatever it raises is what this command is asked to show
-            told = classify(error, algorithm.options)
-            kind = "transient: it would be retried" if told.retryable else "permanent: it would not be retried"
-            raise _Refused(
-                f"{told.traceback or ''}{algorithm.function_name}() failed ({kind}): {told.message}"
-            ) from None
+        except (Exception, SystemExit) as error:  # the author's code: this command is asked to show what it raises
+            raise _Refused(_told(algorithm, f"{algorithm.function_name}()", error)) from None
         return algorithm.encode_result(value)
+
+
+def _told(algorithm: Algorithm, who: str, error: BaseException) -> str:
+    told = classify(error, algorithm.options)
+    kind = "transient: it would be retried" if told.retryable else "permanent: it would not be retried"
+    return f"{told.traceback or ''}{who} failed ({kind}): {told.message}"
 
 
 def _show(fraction: float, message: str) -> None:

@@ -43,6 +43,9 @@ class RunError(BaseModel):
     message: str
     retryable: bool = False
     traceback: str | None = None
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="Of a payload that does not fit: one entry for each field at fault, at most 20."
+    )
 
 
 class BatchItem(BaseModel):

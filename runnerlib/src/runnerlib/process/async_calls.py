@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
+from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
@@ -142,7 +143,7 @@ class AsyncCalls:
         task = LiveTask(self._channel, self._cancelled, order, 0)
         started = time.monotonic()
         try:
-            arguments = orders.read_arguments(algorithm, order.payloads[0])
+            arguments = read_arguments(algorithm, order.payloads[0])
             value = await self._session.call_async(order.algorithm, arguments, task)
             return orders.succeeded(order.call, 0, time.monotonic() - started, algorithm.encode_result(value))
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
@@ -158,10 +159,12 @@ class AsyncCalls:
     async def _batch(self, order: Order) -> bytes:
         algorithm = self._session.algorithms[order.algorithm]
         tasks = [LiveTask(self._channel, self._cancelled, order, at) for at in range(len(order.ids))]
+        members, arguments, refused = orders.read_members(algorithm, order)
+        if refused:
+            self._channel.send(refused)
         started = time.monotonic()
         try:
-            arguments = [orders.read_arguments(algorithm, payload) for payload in order.payloads]
-            values = await self._session.call_batch_async(order.algorithm, arguments, tasks)
+            values = await self._session.call_batch_async(order.algorithm, arguments, [tasks[at] for at in members])
         except BaseException as error:  # the outermost level: the members run again, one by one
             if isinstance(error, asyncio.CancelledError) and not self._was_asked(order) and _was_cancelled():
                 return orders.interrupted(order.call)
@@ -169,7 +172,7 @@ class AsyncCalls:
         finally:
             for task in tasks:
                 task.close()
-        return member_outcomes(self._session, order, values, time.monotonic() - started)
+        return member_outcomes(algorithm, order, members, values, time.monotonic() - started)
 
 
 def _was_cancelled() -> bool:

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from runnerlib.adapter.failures import classify, message_of
+from runnerlib.adapter.failures import classify
 from runnerlib.adapter.model import Algorithm
+from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Task
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import encode_raw
@@ -23,10 +22,6 @@ log = get_logger("runnerlib.process")
 
 _STATM = Path("/proc/self/statm")
 _MAX_MESSAGE_CHARACTERS = 2000
-
-
-class Refused(Exception):
-    """The payload does not fit, although the serving process let it pass."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +87,25 @@ class LiveTask(Task):
             self._reports.close()
 
 
-def read_arguments(algorithm: Algorithm, payload: bytes) -> dict[str, Any]:
-    """Raises Refused."""
-    try:
-        return algorithm.validate(payload)
-    except ValidationError as error:
-        raise Refused(message_of(error)) from None
+def read_members(algorithm: Algorithm, order: Order) -> tuple[list[int], list[dict[str, Any]], bytes]:
+    """The members of a batch that can be called, with their arguments, and the outcomes of those that cannot."""
+    members, arguments, frames = [], [], []
+    for at, payload in enumerate(order.payloads):
+        started = time.monotonic()
+        try:
+            arguments.append(read_arguments(algorithm, payload))
+            members.append(at)
+        except BaseException as error:  # the outermost level for this member: its neighbours are called
+            failure = failure_of(error, algorithm, order.ids[at][0])
+            frames.append(failed(order.call, at, time.monotonic() - started, failure))
+    return members, arguments, b"".join(frames)
 
 
 def failure_of(error: BaseException, algorithm: Algorithm, id: str) -> RunError:
     """What the caller is told; the log gets the traceback."""
-    if isinstance(error, Refused):
-        return RunError(code=FailureCode.INVALID_PAYLOAD.value, message=str(error))
     failure = classify(error, algorithm.options)
     if failure.code == FailureCode.INVALID_PAYLOAD.value:
-        log.info("a handler refused its payload", algorithm=algorithm.name, task_id=id, error=failure.message)
+        log.info("a payload does not fit", algorithm=algorithm.name, task_id=id, error=failure.message)
         return failure
     log.warning(
         "a handler failed",

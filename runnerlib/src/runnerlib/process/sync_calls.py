@@ -3,6 +3,8 @@
 import time
 from queue import SimpleQueue
 
+from runnerlib.adapter.model import Algorithm
+from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
@@ -67,7 +69,7 @@ class SyncCalls:
         task = LiveTask(self._channel, self._cancelled, order, at)
         started = time.monotonic()
         try:
-            arguments = orders.read_arguments(algorithm, order.payloads[at])
+            arguments = read_arguments(algorithm, order.payloads[at])
             result = algorithm.encode_result(self._session.call(order.algorithm, arguments, task))
             return orders.succeeded(order.call, at, time.monotonic() - started, result)
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
@@ -81,23 +83,26 @@ class SyncCalls:
     def _batch(self, order: Order) -> bytes:
         algorithm = self._session.algorithms[order.algorithm]
         tasks = [LiveTask(self._channel, self._cancelled, order, at) for at in range(len(order.ids))]
+        members, arguments, refused = orders.read_members(algorithm, order)
+        if refused:
+            self._channel.send(refused)
         started = time.monotonic()
         try:
-            arguments = [orders.read_arguments(algorithm, payload) for payload in order.payloads]
-            values = self._session.call_batch(order.algorithm, arguments, tasks)
+            values = self._session.call_batch(order.algorithm, arguments, [tasks[at] for at in members])
         except BaseException as error:  # the outermost level: the members run again, one by one
             return orders.batch_failed(order.call, orders.failure_of(error, algorithm, order.ids[0][0]))
         finally:
             for task in tasks:
                 task.close()
-        return member_outcomes(self._session, order, values, time.monotonic() - started)
+        return member_outcomes(algorithm, order, members, values, time.monotonic() - started)
 
 
-def member_outcomes(session: Session, order: Order, values: list[object], seconds: float) -> bytes:
-    """One frame for each member; an exception in its place fails that one alone."""
-    algorithm = session.algorithms[order.algorithm]
+def member_outcomes(
+    algorithm: Algorithm, order: Order, members: list[int], values: list[object], seconds: float
+) -> bytes:
+    """One frame for each member that was called; an exception in its place fails that one alone."""
     frames = []
-    for at, value in enumerate(values):
+    for at, value in zip(members, values, strict=True):
         try:
             if isinstance(value, BaseException):
                 raise value
