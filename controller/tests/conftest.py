@@ -129,6 +129,8 @@ class ScriptedRunner:
         #: cut the connection of the next calls with payload: "before" or "after" the runs started
         self.cuts: list[str] = []
         self.on_batch: Callable[[list[dict[str, Any]]], web.Response | None] = lambda items: None
+        #: the answer to every call, with payload or without, once the runs have started
+        self.says: Callable[[list[dict[str, Any]]], web.Response | None] = lambda items: None
         self.is_draining = False
         self._server: web.AppRunner | None = None
 
@@ -210,6 +212,9 @@ class ScriptedRunner:
             self._accept(item)
         if with_payload and self.cuts and self.cuts.pop(0) == "after":
             return self._cut(request)
+        said = self.says(items)
+        if said is not None:
+            return said
         events = [self.done[key] for item in items if (key := (item["id"], item["attempt"])) in self.done]
         if events:
             await asyncio.wait([asyncio.ensure_future(event.wait()) for event in events], timeout=wait)

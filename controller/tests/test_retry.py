@@ -2,13 +2,32 @@
 
 import random
 from datetime import UTC, datetime
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.retry import Again, CancelledDecision, Done, Drop, Fail, Retry, RetryPolicy, decide
-from runnerlib.contract import BatchEntry, EntryState, FailureCode, HistoryEntry, Limits, RunError
+from controller.errors import BadAnswer
+from controller.retry import (
+    BAD_ANSWERS_BUDGET,
+    LOST_RUNNERS_BUDGET,
+    Again,
+    CancelledDecision,
+    Claim,
+    Done,
+    Fail,
+    Retry,
+    RetryPolicy,
+    deadline,
+    decide,
+    disbelieved,
+    overdue,
+    runner_lost,
+    unreadable,
+)
+from controller.runner_answers import Entry
+from runnerlib.contract import EntryState, FailureCode, HistoryEntry, Limits, RunError
 from taskqueue.tasks import Delivery
 
 STEPS = (1.0, 5.0, 30.0, 120.0, 600.0)
@@ -29,24 +48,40 @@ def outcome(policy):
         lone=True,
         expires_at=None,
         limits=None,
+        cancel_requested=False,
         **fields,
     ):
         if state == "failed":
             fields["error"] = RunError(code=code, message="why", retryable=retryable, traceback="tb")
-        entry = BatchEntry(id="t", attempt=1, state=EntryState(state), **fields)
-        delivery = Delivery("t", "a", b"{}", "d", attempt=1, receipt=None, expires_at=expires_at)
-        history = [
-            HistoryEntry(attempt=n + 1, code=FailureCode(each), message="", at=datetime.now(UTC))
-            for n, each in enumerate(past)
-        ]
-        return decide(entry, delivery, history, limits=limits or Limits(), policy=policy, now=1000.0, lone=lone)
+        entry = Entry(EntryState(state), **fields)
+        return decide(
+            entry,
+            delivery(expires_at),
+            history(*past),
+            limits=limits or Limits(),
+            policy=policy,
+            now=1000.0,
+            lone=lone,
+            cancel_requested=cancel_requested,
+        )
 
     return call
 
 
-def test_success_is_done_with_compact_json(outcome):
-    assert outcome("succeeded", result={"a": [1, "ü"]}) == Done('{"a":[1,"ü"]}'.encode())
-    assert outcome("succeeded", result=None) == Done(b"null")
+def delivery(expires_at=None):
+    return Delivery("t", "a", b"{}", "d", attempt=1, receipt=None, expires_at=expires_at)
+
+
+def history(*codes, whole_runner=False):
+    return [
+        HistoryEntry(attempt=n + 1, code=FailureCode(each), message="", at=datetime.now(UTC), whole_runner=whole_runner)
+        for n, each in enumerate(codes)
+    ]
+
+
+def test_success_is_done_with_its_result(outcome):
+    assert outcome("succeeded", result=b'{"a":1}') == Done(b'{"a":1}')
+    assert outcome("succeeded", result=b"null") == Done(b"null")
 
 
 def test_success_without_a_result_field_is_a_bad_result(outcome):
@@ -54,24 +89,47 @@ def test_success_without_a_result_field_is_a_bad_result(outcome):
 
 
 def test_result_over_its_limit_is_a_bad_result_that_tells_the_limit(outcome):
-    decision = outcome("succeeded", result="x" * 50, limits=Limits(result_bytes=40))
+    decision = outcome("succeeded", result=b'"%b"' % (b"x" * 50), limits=Limits(result_bytes=40))
     assert decision.code is FailureCode.BAD_RESULT
     assert "52 bytes, the limit is 40" in decision.message
 
 
-def test_cancelled_unknown_and_stale_runs_cost_nothing(outcome):
-    assert outcome("cancelled") == CancelledDecision()
+def test_no_limit_of_a_registration_is_above_ours(outcome):
+    decision = outcome("succeeded", result=b"1" * (16 * 1024 * 1024 + 1), limits=Limits(result_bytes=10**15))
+    assert decision.code is FailureCode.BAD_RESULT
+
+
+def test_runner_that_does_not_have_a_run_costs_nothing(outcome):
     assert isinstance(outcome("unknown"), Again)
-    assert isinstance(outcome("stale_attempt"), Drop)
 
 
-@pytest.mark.parametrize("code", ["invalid_payload", "bad_result", "expired", "too_large", "handler_error"])
+def test_cancel_of_the_store_is_believed(outcome):
+    assert outcome("cancelled", cancel_requested=True) == CancelledDecision()
+
+
+def test_what_only_the_store_can_know_is_a_claim(outcome):
+    assert outcome("cancelled") == Claim("it was cancelled", cancelled=True)
+    assert isinstance(outcome("stale_attempt"), Claim)
+    assert isinstance(outcome(code="id_conflict"), Claim)
+
+
+def test_expiry_is_believed_when_the_time_is_over(outcome):
+    assert isinstance(outcome(code="expired"), Claim)
+    assert isinstance(outcome(code="expired", expires_at=1002.0), Claim)
+    assert outcome(code="expired", expires_at=1000.5).code is FailureCode.EXPIRED
+
+
+@pytest.mark.parametrize("code", ["invalid_payload", "bad_result", "handler_error"])
 def test_permanent_failures_are_never_retried(outcome, code):
     assert outcome(code=code) == Fail(FailureCode(code), "why", "tb")
 
 
+def test_payload_that_a_runner_finds_too_large_can_be_replayed(outcome):
+    assert outcome(code="too_large") == Fail(FailureCode.INVALID_PAYLOAD, "why", "tb")
+
+
 def test_retryable_mark_changes_nothing_for_what_is_permanent(outcome):
-    for code in ("invalid_payload", "bad_result", "expired"):
+    for code in ("invalid_payload", "bad_result", "too_large"):
         assert isinstance(outcome(code=code, retryable=True), Fail)
 
 
@@ -95,9 +153,78 @@ def test_no_retries_means_no_retry(outcome):
     assert isinstance(outcome(retryable=True, limits=Limits(retries=0)), Fail)
 
 
-def test_first_lone_loss_is_retried_and_the_second_fails(outcome):
+def test_first_death_of_its_process_is_retried_and_the_second_fails(outcome):
     assert isinstance(outcome(code="runner_lost"), Retry)
     assert outcome(code="runner_lost", past=("runner_lost",)).code is FailureCode.RUNNER_LOST
+
+
+def test_whole_runners_may_be_lost_more_often_with_growing_delays(policy):
+    decisions = [
+        runner_lost(
+            "gone",
+            delivery(),
+            history(*["runner_lost"] * before, whole_runner=True),
+            policy=policy,
+            now=0.0,
+            lone=True,
+        )
+        for before in range(LOST_RUNNERS_BUDGET)
+    ]
+    assert all(isinstance(each, Retry) and each.whole_runner for each in decisions[:-1])
+    assert decisions[3].after_seconds > decisions[0].after_seconds
+    assert decisions[-1].code is FailureCode.RUNNER_LOST
+    assert "gone" in decisions[-1].message
+
+
+def test_deaths_of_a_process_and_losses_of_runners_have_separate_budgets(outcome, policy):
+    others = history(*["runner_lost"] * 4)
+    assert isinstance(runner_lost("gone", delivery(), others, policy=policy, now=0.0, lone=True), Retry)
+    lost = history(*["runner_lost"] * 4, whole_runner=True)
+    entry = Entry(EntryState.FAILED, error=RunError(code="runner_lost", message="killed"))
+    decision = decide(entry, delivery(), lost, limits=Limits(), policy=policy, now=0.0, lone=True)
+    assert isinstance(decision, Retry)
+
+
+def test_loss_of_a_whole_runner_with_several_tasks_is_charged_to_nobody(policy):
+    assert isinstance(runner_lost("gone", delivery(), [], policy=policy, now=0.0, lone=False), Again)
+
+
+def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in_the_end(policy):
+    def doubt(doubts, *past):
+        return disbelieved("it is stale", delivery(), history(*past), doubts=doubts, policy=policy, now=0.0)
+
+    assert isinstance(doubt(0), Again)
+    assert doubt(1).code is FailureCode.BAD_RESULT
+    assert isinstance(doubt(1), Retry)
+    assert isinstance(doubt(1, "runner_lost", "timeout", "bad_result"), Retry)
+    last = doubt(1, *["bad_result"] * (BAD_ANSWERS_BUDGET - 1))
+    assert (type(last), last.code) == (Fail, FailureCode.BAD_RESULT)
+    assert "it is stale, of which the store knows nothing" in last.message
+
+
+def test_answer_that_cannot_be_read_is_tried_once_more(policy):
+    garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", is_deliberate=True)
+    assert isinstance(unreadable(garbled, doubts=0, lone=True), Again)
+    assert unreadable(garbled, doubts=1, lone=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
+    assert unreadable(deliberate, doubts=0, lone=True) == Fail(FailureCode.BAD_RESULT, "too large")
+    assert unreadable(deliberate, doubts=1, lone=False).alone, "whose fault it is, is not known"
+
+
+def test_run_is_overdue_when_it_is_called_running_for_longer_than_its_call_can_take():
+    limits = Limits(timeout_seconds=10, batch=4)
+    lone = deadline(limits, [limits], members=1, margin_seconds=5)
+    assert overdue(lone, limits, running_seconds=25, sent_seconds=25) is None
+    assert "time limit of 10 s" in overdue(lone, limits, running_seconds=26, sent_seconds=26)
+    batch = deadline(limits, [limits], members=4, margin_seconds=5)
+    assert overdue(batch, limits, running_seconds=55, sent_seconds=55) is None
+
+
+def test_waiting_run_is_overdue_when_all_that_may_be_before_it_is_over():
+    limits, slower = Limits(timeout_seconds=10, batch=1), Limits(timeout_seconds=100, batch=2)
+    allowed = deadline(limits, [limits, slower], members=1, margin_seconds=5)
+    assert overdue(allowed, limits, running_seconds=None, sent_seconds=25 + 600) is None
+    assert "waiting for 626 s" in overdue(allowed, limits, running_seconds=None, sent_seconds=626)
+    assert overdue(allowed, limits, running_seconds=1, sent_seconds=inf) is not None
 
 
 def test_lost_runners_and_handler_failures_have_separate_budgets(outcome):

@@ -1,5 +1,10 @@
 """Placements, progress and cancels of runs in flight."""
 
+import asyncio
+
+import pytest
+from aiohttp import web
+
 from runnerlib.contract import TaskState
 from taskqueue.tasks import CancelAnswer
 
@@ -107,5 +112,58 @@ def test_task_that_waits_for_a_slot_is_cancelled_without_having_run(worlds, make
             row = await world.ended("t2")
             assert row.state is TaskState.CANCELLED
             assert not runner.started("t2")
+
+    go(scenario())
+
+
+@pytest.mark.parametrize("level", ["full", "plain"])
+def test_cancel_of_the_store_wins_over_a_runner_that_does_not_end_the_run(
+    worlds, make_runner, go, wait_until, monkeypatch, level
+):
+    monkeypatch.setattr("controller.tending.RUNNER_GRACE_SECONDS", 0.0)
+
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner(level=level)
+            ended = asyncio.Event()
+
+            async def runs_on(request):
+                runner.executions.append(("t1", 1))
+                await ended.wait()
+                return web.json_response({"result": "too late"})
+
+            async def refuses(request):
+                runner.deleted.append(request.match_info["id"])
+                return web.json_response({}, status=409)
+
+            runner._run, runner._delete = runs_on, refuses
+            await world.start(runner, runner_margin_seconds=1.0)
+            await world.send(("t1", {"do": "hold"}))
+            await wait_until(lambda: runner.started("t1"))
+            assert await world.store.cancel("t1") is CancelAnswer.REQUESTED
+            row = await world.ended("t1")
+            assert row.state is TaskState.CANCELLED
+            assert runner.deleted == (["t1"] if level == "full" else [])
+            ended.set()
+            runner.let_go("t1", "too late")
+            await world.send(("t2", {"value": 2}))
+            if level == "full":
+                assert (await world.ended("t2")).state is TaskState.SUCCEEDED
+            row = await world.row("t1")
+            assert (row.state, row.result) == (TaskState.CANCELLED, None)
+
+    go(scenario())
+
+
+def test_task_that_a_busy_runner_never_takes_can_be_cancelled(worlds, make_runner, go, problem, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            runner.on_batch = lambda items: problem(429, "busy", headers={"Retry-After": "0.1"})
+            await world.start(runner)
+            await world.send(("t1", {}))
+            await wait_until(lambda: len(runner.calls) > 3)
+            await world.store.cancel("t1")
+            assert (await world.ended("t1")).state is TaskState.CANCELLED
 
     go(scenario())

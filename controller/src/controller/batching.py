@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from runnerlib.contract import BatchEntry, Limits
+from controller.runner_answers import Entry
+from runnerlib.contract import Limits
 
 #: Tasks without a batched twin share a call as long as they are expected to take no more than this together.
 CALL_SECONDS = 0.1
@@ -30,7 +31,7 @@ class Pace:
         #: tasks that may share a call so far; doubles with each call, so that one lucky measurement binds few tasks
         self._trusted = 1
 
-    def observe(self, entries: Iterable[BatchEntry], elapsed_seconds: float, *, batched: bool) -> None:
+    def observe(self, entries: Iterable[Entry], elapsed_seconds: float, *, batched: bool) -> None:
         """Takes in the ended runs of one call; `elapsed_seconds` stands in where a runner measured nothing."""
         ended = list(entries)
         if not ended:

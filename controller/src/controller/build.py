@@ -50,14 +50,14 @@ async def build(
     metrics.count_in_flight(lambda: len(in_flight))
     gate = StoreGate(health)
     settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
-    client = await stack.enter_async_context(RunnerClient())
+    client = await stack.enter_async_context(RunnerClient(settings.runner_margin_seconds))
     policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
     lane_tools = LaneTools(
         queue=queue,
         gate=gate,
         intake=Intake(store, gate, settler, in_flight),
         in_flight=in_flight,
-        calls=Tools(client, fleet, settler, policy, metrics),
+        calls=Tools(client, fleet, settler, policy, metrics, settings.runner_margin_seconds),
     )
     upkeep = Upkeep(
         sweeper,
@@ -82,5 +82,6 @@ async def build(
             unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
-    controller = Controller(lanes, Tending(store, in_flight, client), upkeep, settings.grace_seconds, doorkeeper)
+    tending = Tending(store, in_flight, client, settler, margin_seconds=settings.runner_margin_seconds)
+    controller = Controller(lanes, tending, upkeep, settings.grace_seconds, doorkeeper)
     return await stack.enter_async_context(controller)

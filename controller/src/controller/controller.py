@@ -33,6 +33,7 @@ class Controller:
         # has ended.
         background(self._stack, self._tending.follow_runs(), "placements and progress")
         background(self._stack, self._tending.follow_cancels(), "cancel marks")
+        background(self._stack, self._tending.follow_overdue_cancels(), "overdue cancels")
         self._stack.push_async_callback(self._lanes.stop, self._grace_seconds)
         background(self._stack, self._upkeep.sweep_for_ever(), "sweep")
         background(self._stack, self._upkeep.purge_for_ever(), "purge")

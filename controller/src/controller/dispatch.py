@@ -10,13 +10,27 @@ from controller.errors import BadAnswer, Busy, LostAfterSending, NotSent, Refuse
 from controller.fleet import Fleet
 from controller.inflight import Run
 from controller.metrics import ControllerMetrics
-from controller.pickup import before_start
-from controller.refusals import lost_entry, refusal_entry, timeout_entry
-from controller.retry import Again, Decision, Fail, RetryPolicy, decide
-from controller.runner_client import Answer, Item, RunnerClient
+from controller.pickup import before_start, settled_by
+from controller.refusals import refusal_entry, timeout_entry
+from controller.retry import (
+    Again,
+    CancelledDecision,
+    Claim,
+    Decision,
+    RetryPolicy,
+    deadline,
+    decide,
+    disbelieved,
+    overdue,
+    runner_lost,
+    unreadable,
+)
+from controller.runner_answers import Answer, Entry
+from controller.runner_client import Item, RunnerClient
 from controller.settling import Settler
-from runnerlib.contract import BatchEntry, EntryState, FailureCode, Limits, RunnerLevel, RunnerView
+from runnerlib.contract import EntryState, Limits, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
+from taskqueue.tasks import TaskRow
 
 log = get_logger(__name__)
 
@@ -30,6 +44,10 @@ FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 1.0
 #: How long a runner that drains, or does not know the algorithm, is left alone.
 REST_SECONDS = 1.0
+#: How long one whose answers are not believed, so that another runner takes its tasks.
+ELSEWHERE_SECONDS = 10.0
+#: So often in a row a call may be lost before it arrives without costing an attempt.
+MISSES_BUDGET = 5
 #: A plain runner has no time limits of its own to report; ours is a little longer than its author's.
 PLAIN_MARGIN_SECONDS = 5.0
 
@@ -43,6 +61,8 @@ class Tools:
     settler: Settler
     policy: RetryPolicy
     metrics: ControllerMetrics
+    #: how much longer than agreed a runner may take
+    margin_seconds: float = 15.0
     wall: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic
 
@@ -51,15 +71,32 @@ class Tools:
         left = None if delivery.expires_at is None else max(0.001, delivery.expires_at - self.wall())
         return Item(delivery.id, delivery.attempt, left, delivery.payload if with_payload else None)
 
-    def decide(self, run: Run, entry: BatchEntry, limits: Limits, *, lone: bool) -> Decision:
-        now = self.wall()
-        return decide(entry, run.delivery, run.history, limits=limits, policy=self.policy, now=now, lone=lone)
+    def decide(self, run: Run, entry: Entry, limits: Limits, *, lone: bool) -> Decision | Claim:
+        return decide(
+            entry,
+            run.delivery,
+            run.history,
+            limits=limits,
+            policy=self.policy,
+            now=self.wall(),
+            lone=lone,
+            cancel_requested=run.cancel_requested,
+        )
 
-    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, limits: Limits, *, lone: bool) -> Decision:
+    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, *, lone: bool) -> Decision:
         """What becomes of a run whose runner process is gone. One that was stopped in order costs no attempt."""
         if self.fleet.has_left(runner_id, boot):
             return Again(f"{why}, stopped in order")
-        return self.decide(run, lost_entry(run, why), limits, lone=lone)
+        return runner_lost(why, run.delivery, run.history, policy=self.policy, now=self.wall(), lone=lone)
+
+    def judge(self, run: Run, claim: Claim, row: TaskRow | None) -> Decision:
+        """What becomes of a run of which its runner claims what only the store can know."""
+        over = None if row is None else settled_by(run.delivery, row)
+        if over is not None:
+            return over
+        if claim.cancelled and row is not None and row.cancel_requested:
+            return CancelledDecision()
+        return disbelieved(claim.why, run.delivery, run.history, doubts=run.doubts, policy=self.policy, now=self.wall())
 
 
 class Conversation:
@@ -89,8 +126,17 @@ class Conversation:
         self._open = {run.key: run for run in runs}
         self._again: list[Run] = []
         self._limits = tools.fleet.limits(algorithm)
+        self._deadline = deadline(
+            self._limits,
+            [tools.fleet.limits(each) for each in runner.algorithms],
+            members=len(runs),
+            margin_seconds=tools.margin_seconds,
+        )
         self._boot = (runs[0].boot if attach else None) or runner.boot
         self._started_at = tools.clock()
+        #: when the runner was last asked, and how long it was to wait with its answer
+        self._asked_at = self._started_at
+        self._asked_wait = 0.0
 
     async def hold(self) -> list[Run]:
         """Returns the runs that must start again; all others are settled."""
@@ -112,13 +158,31 @@ class Conversation:
 
     async def _converse(self) -> None:
         now = self._started_at = self._tools.clock()
+        # decided meanwhile: the store's cancel does not wait for a slot
+        self._open = {key: run for key, run in self._open.items() if not run.is_decided}
         for run in self._open.values():
             run.sent_to(self._runner, self._boot, now)
         ask_first = self._attach
+        pause = FIRST_PAUSE_SECONDS
         while self._open:
-            answer = await (self._ask() if ask_first else self._send())
+            before = len(self._open)
+            answer = await self._next_answer(ask_first=ask_first)
             await self._take_in(answer)
             ask_first = True
+            pause = FIRST_PAUSE_SECONDS if len(self._open) < before else min(LAST_PAUSE_SECONDS, pause * 2)
+            if self._open and self._tools.clock() - self._asked_at < self._asked_wait / 2:
+                # It does not wait with its answers, as it was asked to; we do.
+                await asyncio.sleep(pause)
+
+    async def _next_answer(self, *, ask_first: bool) -> Answer:
+        try:
+            return await (self._ask() if ask_first else self._send())
+        except BadAnswer as error:
+            if error.is_deliberate or self._runner.level is RunnerLevel.PLAIN:
+                raise
+            log.warning("answer cannot be read; asking once more", runner=self._runner.id, reason=str(error))
+            self._may_have_missed = True
+            return await self._ask()
 
     async def _leave_out(self) -> None:
         """Settles what must not start any more, and what could not be started anywhere."""
@@ -151,21 +215,31 @@ class Conversation:
             try:
                 return await self._batch(self._wait_seconds(), with_payload=False)
             except BadAnswer:
+                fleet.answered(self._runner.id)
                 raise
             except Busy as busy:
                 await asyncio.sleep(busy.retry_after_seconds)
+                return self._nothing_new()
             except RunnerError as error:
                 if error.boot is not None and error.boot != self._boot:
                     raise RunnerLost(f"runner {self._runner.id} was started anew") from None
                 silent_since = clock() if silent_since is None else silent_since
                 why = fleet.is_gone(self._runner.id, self._boot, clock() - silent_since)
                 if why is not None:
-                    raise RunnerLost(why) from None
+                    raise RunnerLost(f"{why}: {error}") from None
+                if all(run.is_decided for run in self._open.values()):
+                    return self._nothing_new()
                 fleet.quarantine(self._runner)
                 await asyncio.sleep(pause)
                 pause = min(LAST_PAUSE_SECONDS, pause * 2)
 
+    def _nothing_new(self) -> Answer:
+        """For a runner that says nothing about the runs: they are as they were."""
+        states = {True: EntryState.WAITING, False: EntryState.RUNNING}
+        return Answer({key: Entry(states[run.running_since is None]) for key, run in self._open.items()}, None)
+
     async def _batch(self, wait_seconds: float, *, with_payload: bool) -> Answer:
+        self._asked_at, self._asked_wait = self._tools.clock(), wait_seconds
         answer = await self._tools.client.batch(
             self._runner.host,
             self._algorithm,
@@ -188,7 +262,7 @@ class Conversation:
                 result_bytes=self._limits.result_bytes,
             )
         except TimedOut as error:
-            return Answer({run.key: timeout_entry(run, str(error))}, None)
+            return Answer({run.key: timeout_entry(str(error))}, None)
         except LostAfterSending as error:
             raise RunnerLost(str(error)) from None
         self._tools.fleet.answered(self._runner.id)
@@ -201,18 +275,24 @@ class Conversation:
         return self._tools.clock() - self._started_at
 
     async def _take_in(self, answer: Answer) -> None:
-        ended: list[BatchEntry] = []
-        outcomes: list[tuple[Run, Decision]] = []
+        ended: list[Entry] = []
+        outcomes: list[tuple[Run, Decision | Claim]] = []
         is_anew = answer.boot is not None and answer.boot != self._boot
         for key, run in list(self._open.items()):
+            if run.is_decided:
+                del self._open[key]
+                continue
             entry = answer.entries.get(key)
             if entry is not None and not entry.state.is_final:
-                run.progress = entry.progress or run.progress
-                run.boot = answer.boot or run.boot
-                continue
-            if entry is not None and entry.state in (EntryState.SUCCEEDED, EntryState.FAILED):
+                why = self._goes_on(run, entry, answer.boot)
+                if why is None:
+                    continue
+                log.warning("run is taken from its runner", runner=self._runner.id, task_id=run.id, why=why)
+                entry = timeout_entry(why)
+            elif entry is not None and entry.state in (EntryState.SUCCEEDED, EntryState.FAILED):
                 ended.append(entry)
-            outcomes.append((run, self._decision(run, entry, is_anew=is_anew)))
+            fault = answer.faults.get(key, "the runner's answer leaves it out")
+            outcomes.append((run, self._decision(run, entry, fault, is_anew=is_anew)))
             del self._open[key]
         self._boot = answer.boot or self._boot
         self._pace.observe(ended, self._elapsed(), batched=self._limits.batched)
@@ -220,46 +300,95 @@ class Conversation:
             self._on_answered()
         await self._settle(outcomes)
 
-    def _decision(self, run: Run, entry: BatchEntry | None, *, is_anew: bool) -> Decision:
+    def _goes_on(self, run: Run, entry: Entry, boot: str | None) -> str | None:
+        """Notes how far a run is. Returns why it must not go on there, if that is so."""
+        run.progress = entry.progress or run.progress
+        run.boot = boot or run.boot
+        if entry.state is EntryState.WAITING:
+            run.running_since = None
+        elif run.running_since is None:
+            run.running_since = self._tools.clock()
+        # As of when it was asked: what has lain here unread says nothing of the time since.
+        running = None if run.running_since is None else self._asked_at - run.running_since
+        sent_at = self._started_at if run.sent_at is None else run.sent_at
+        return overdue(self._deadline, self._limits, running_seconds=running, sent_seconds=self._asked_at - sent_at)
+
+    def _decision(self, run: Run, entry: Entry | None, fault: str, *, is_anew: bool) -> Decision | Claim:
         if entry is None:
-            if not self._lone:
-                return Again("the runner's answer leaves it out", alone=True)
-            return Fail(FailureCode.BAD_RESULT, "the runner's answer leaves this task out")
+            return self._unreadable(run, fault)
         if entry.state is EntryState.UNKNOWN:
-            if is_anew:
-                return self._lost(run, f"runner {self._runner.id} was started anew")
-            if not self._may_have_missed:
-                # it gave the run back, so it is about to stop
-                self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
+            return self._unknown(run, is_anew=is_anew)
         return self._tools.decide(run, entry, self._limits, lone=True)
 
-    def _lost(self, run: Run, why: str) -> Decision:
-        return self._tools.lost(run, self._runner.id, self._boot, why, self._limits, lone=self._lone)
+    def _unknown(self, run: Run, *, is_anew: bool) -> Decision:
+        """The runner does not have it: it never arrived, was given back, or went with an earlier process."""
+        if is_anew:
+            return self._lost(run, f"runner {self._runner.id} was started anew")
+        if self._attach:
+            return Again("the runner does not have it")
+        if self._may_have_missed:
+            run.misses += 1
+            if run.misses >= MISSES_BUDGET:
+                run.misses = 0
+                return self._lost(run, f"calls to runner {self._runner.id} are lost {MISSES_BUDGET} times in a row")
+        elif run.given_back_by == (self._runner.id, self._boot):
+            return self._unreadable(run, "the runner takes it and gives it back again and again")
+        else:
+            run.given_back_by = (self._runner.id, self._boot)
+        # it is about to stop, or hard to reach
+        self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
+        return Again("the runner does not have it")
 
-    def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision]:
+    def _lost(self, run: Run, why: str) -> Decision:
+        return self._tools.lost(run, self._runner.id, self._boot, why, lone=self._lone)
+
+    def _unreadable(self, run: Run, error: BadAnswer | str) -> Decision:
+        return self._doubted(run, unreadable(error, doubts=run.doubts, lone=self._lone))
+
+    def _doubted(self, run: Run, decision: Decision) -> Decision:
+        """Another runner gets what this one is not believed about."""
+        if isinstance(decision, Again) and self._lone:
+            run.doubts += 1
+            others = any(each.id != self._runner.id for each in self._tools.fleet.known(self._algorithm))
+            seconds = ELSEWHERE_SECONDS if others else REST_SECONDS
+            self._tools.fleet.rest(self._algorithm, self._runner.id, seconds)
+        return decision
+
+    def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision | Claim]:
         """The call was not taken. Only a refusal that speaks of a single task is that task's own."""
         fleet, runner = self._tools.fleet, self._runner
+        if isinstance(error, BadAnswer):
+            return lambda run: self._unreadable(run, error)
         if isinstance(error, NotSent):
             seconds = fleet.quarantine(runner)
             self._tools.metrics.quarantines.labels(runner.id).inc()
             log.warning("runner cannot be reached", runner=runner.id, quarantine_seconds=seconds, reason=str(error))
-        elif isinstance(error, BadAnswer) or (isinstance(error, Refused) and error.problem.status != 404):
+        elif isinstance(error, Refused) and error.problem.status != 404:
             if not self._lone:
                 return lambda run: Again(f"the runner refused a call with several tasks: {error}", alone=True)
-            if isinstance(error, Refused):
-                return lambda run: self._tools.decide(run, refusal_entry(run, error), self._limits, lone=True)
-            return lambda run: Fail(FailureCode.BAD_RESULT, str(error))
+            return lambda run: self._tools.decide(run, refusal_entry(error), self._limits, lone=True)
         else:
             seconds = error.retry_after_seconds if isinstance(error, Busy) else REST_SECONDS
             fleet.rest(self._algorithm, runner.id, seconds)
         return lambda run: Again(str(error), expected=isinstance(error, Busy))
 
-    async def _settle_all(self, decision: Callable[[Run], Decision]) -> None:
+    async def _settle_all(self, decision: Callable[[Run], Decision | Claim]) -> None:
         outcomes = [(run, decision(run)) for run in self._open.values()]
         self._open.clear()
         await self._settle(outcomes)
 
-    async def _settle(self, outcomes: Sequence[tuple[Run, Decision]]) -> None:
-        for run in await self._tools.settler.settle(outcomes):
+    async def _settle(self, outcomes: Sequence[tuple[Run, Decision | Claim]]) -> None:
+        for run in await self._tools.settler.settle(await self._believed(outcomes)):
             run.handed_back()
             self._again.append(run)
+
+    async def _believed(self, outcomes: Sequence[tuple[Run, Decision | Claim]]) -> list[tuple[Run, Decision]]:
+        """With the store's word in the place of what the runner claims."""
+        claimed = [run for run, decision in outcomes if isinstance(decision, Claim)]
+        rows = await self._tools.settler.rows(claimed) if claimed else {}
+        return [
+            (run, self._doubted(run, self._tools.judge(run, decision, rows.get(run.id))))
+            if isinstance(decision, Claim)
+            else (run, decision)
+            for run, decision in outcomes
+        ]

@@ -52,7 +52,15 @@ class Refused(RunnerError):
 
 
 class BadAnswer(RunnerError):
-    """The runner answered, but not in the contract's words, or with more than it may."""
+    """The runner answered, but not in the contract's words, or with more than it may.
+
+    `is_deliberate`: it would say the same again, e.g. a result that is too large. Otherwise something may have garbled
+    it on the way, or something else answered at the runner's address.
+    """
+
+    def __init__(self, message: str, *, boot: str | None = None, is_deliberate: bool = False) -> None:
+        super().__init__(message, boot=boot)
+        self.is_deliberate = is_deliberate
 
 
 class RunnerLost(ControllerError):

@@ -18,7 +18,8 @@ class Run:
     #: must have a call for itself
     alone: bool = False
     cancel_requested: bool = False
-    #: when DELETE was last sent (monotonic)
+    #: when its cancel mark was first met, and when DELETE was last sent (monotonic)
+    cancel_seen_at: float | None = None
     cancel_sent_at: float | None = None
     #: who has it; None while it waits for a runner
     runner: RunnerView | None = None
@@ -29,6 +30,16 @@ class Run:
     placement: Placement | None = None
     progress: Progress | None = None
     reported: Progress | None = None
+    #: since when its runner has called it running without a break (monotonic)
+    running_since: float | None = None
+    #: answers about this attempt that were not believed
+    doubts: int = 0
+    #: calls with this attempt that were lost before they arrived, in a row
+    misses: int = 0
+    #: the runner and its process that gave it back, not having ended it
+    given_back_by: tuple[str, str | None] | None = None
+    #: its outcome is decided and being committed: whatever is still heard of it changes nothing
+    is_decided: bool = False
 
     @property
     def id(self) -> str:
@@ -58,6 +69,7 @@ class Run:
 
     def sent_to(self, runner: RunnerView, boot: str | None, now: float) -> None:
         self.runner, self.boot, self.sent_at = runner, boot, now
+        self.running_since = None
 
     def handed_back(self) -> None:
         """Nobody has it now."""

@@ -49,19 +49,27 @@ def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: fl
     placement = None
     cancelled = False
     if row is not None:
-        # a tombstone (cancelled before it was ever seen) has no digest
-        if row.digest and row.digest != delivery.digest:
-            return conflict(delivery)
-        if row.state.is_terminal:
-            return Drop(f"it is {row.state.value} already")
-        if delivery.attempt < row.attempt:
-            return _stale(delivery, row)
+        over = settled_by(delivery, row)
+        if over is not None:
+            return over
         placement, cancelled = row.placement, row.cancel_requested
     if placement is not None and placement.attempt == delivery.attempt:
         return Attach(placement)
     if delivery.delivery_count > 0:
         return AskAll()
     return before_start(delivery, cancelled=cancelled, now=now) or Start()
+
+
+def settled_by(delivery: Delivery, row: TaskRow) -> Conflict | Drop | Follow | None:
+    """What is to be done with a task on which the store's row has decided; None while it is open."""
+    # a tombstone (cancelled before it was ever seen) has no digest
+    if row.digest and row.digest != delivery.digest:
+        return conflict(delivery)
+    if row.state.is_terminal:
+        return Drop(f"it is {row.state.value} already")
+    if delivery.attempt < row.attempt:
+        return _stale(delivery, row)
+    return None
 
 
 def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | CancelledDecision | None:

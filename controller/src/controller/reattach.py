@@ -7,12 +7,15 @@ from controller.batching import Pace
 from controller.dispatch import LAST_PAUSE_SECONDS, Conversation, Tools
 from controller.errors import RunnerError
 from controller.inflight import Run
-from controller.runner_client import Answer
+from controller.runner_answers import Answer
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 from taskqueue.tasks import Placement
 
 log = get_logger(__name__)
+
+#: What a runner says of a run that it has. Of others it may say anything.
+_HAS = frozenset({EntryState.WAITING, EntryState.RUNNING, EntryState.SUCCEEDED, EntryState.FAILED})
 
 
 async def attach(tools: Tools, pace: Pace, algorithm: str, placement: Placement, runs: Sequence[Run]) -> list[Run]:
@@ -20,10 +23,10 @@ async def attach(tools: Tools, pace: Pace, algorithm: str, placement: Placement,
     runner = await _wait_for_runner(tools, placement)
     if isinstance(runner, RunnerView):
         return await Conversation(tools, pace, algorithm, runner, runs, attach=True).hold()
-    limits, lone = tools.fleet.limits(algorithm), len(runs) == 1
+    lone = len(runs) == 1
     log.warning("runner lost", runner=placement.runner, why=runner, task_ids=[run.id for run in runs])
     again = await tools.settler.settle(
-        [(run, tools.lost(run, placement.runner, placement.boot, runner, limits, lone=lone)) for run in runs]
+        [(run, tools.lost(run, placement.runner, placement.boot, runner, lone=lone)) for run in runs]
     )
     for run in again:
         run.handed_back()
@@ -52,7 +55,7 @@ async def find(tools: Tools, algorithm: str, runs: Sequence[Run]) -> tuple[dict[
     for run in runs:
         for runner, answer in zip(runners, answers, strict=True):
             entry = answer.entries.get(run.key) if answer is not None else None
-            if entry is not None and entry.state is not EntryState.UNKNOWN:
+            if entry is not None and entry.state in _HAS:
                 run.runner, run.boot = runner, (answer.boot if answer is not None else None) or runner.boot
                 found.setdefault(runner.id, []).append(run)
                 break

@@ -1,28 +1,32 @@
 """What follows from the outcome of one run. Pure: no clock, no randomness and no socket of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-import orjson
-
-from runnerlib.contract import BatchEntry, EntryState, FailureCode, HistoryEntry, Limits, RunError
+from controller.errors import BadAnswer
+from controller.runner_answers import MAX_RESULT_BYTES, Entry
+from runnerlib.contract import EntryState, FailureCode, HistoryEntry, Limits, RunError
 from taskqueue.tasks import Delivery
 
 #: Delays before the next attempt, one for each earlier failure; the last one repeats.
 DEFAULT_STEPS_SECONDS = (1.0, 5.0, 30.0, 120.0, 600.0)
-#: The second loss of a runner that had a task for itself fails the task: it probably kills what runs it.
-LOST_RUNNERS_BUDGET = 2
+#: The second death of a process that ran this task alone fails the task: it probably kills what runs it.
+LOST_PROCESSES_BUDGET = 2
+#: A whole runner has many reasons to vanish that are not the task's (its machine, its container, an update by force).
+#: So many losses of runners that had this task for itself fail it, with growing delays in between.
+LOST_RUNNERS_BUDGET = 5
+#: Attempts that end with an answer that is not believed, before the task fails.
+BAD_ANSWERS_BUDGET = 3
+#: A runner counts seconds left, and may find them over a little before our clock does.
+EXPIRY_TOLERANCE_SECONDS = 1.0
 
 #: What the author's code did and may not do again.
 _HANDLER_FAILURES = frozenset({FailureCode.HANDLER_ERROR, FailureCode.TIMEOUT})
-#: All that a runner may say of a run; any other code counts as `handler_error`.
+#: What a runner may decide about a run. Other codes are ours; from a runner they count as `handler_error`.
 _RUNNER_CODES = frozenset(
     {
         FailureCode.INVALID_PAYLOAD,
-        FailureCode.TOO_LARGE,
-        FailureCode.ID_CONFLICT,
-        FailureCode.EXPIRED,
         FailureCode.HANDLER_ERROR,
         FailureCode.BAD_RESULT,
         FailureCode.TIMEOUT,
@@ -45,6 +49,8 @@ class Retry:
     after_seconds: float
     code: FailureCode
     message: str
+    #: the whole runner was lost, not the process of this task
+    whole_runner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Fail:
     code: FailureCode
     message: str
     traceback: str | None = None
+    whole_runner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,18 @@ class Follow:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a runner says and only the store can know: this task has ended, moved on, or is another one.
+
+    It decides nothing: `controller.dispatch` asks the store.
+    """
+
+    why: str
+    #: that somebody has cancelled it
+    cancelled: bool = False
+
+
 Decision = Done | Retry | Fail | Conflict | CancelledDecision | Again | Drop | Follow
 
 
@@ -115,7 +134,7 @@ class RetryPolicy:
 
 
 def decide(
-    entry: BatchEntry,
+    entry: Entry,
     delivery: Delivery,
     history: Sequence[HistoryEntry],
     *,
@@ -123,39 +142,126 @@ def decide(
     policy: RetryPolicy,
     now: float,
     lone: bool,
-) -> Decision:
+    cancel_requested: bool = False,
+) -> Decision | Claim:
     """What becomes of a run whose entry is final.
 
     `history` are the task's earlier failed attempts; the budgets are counted from it. `lone` says that the loss of
     a runner can be charged to this run: it had its call for itself, or its runner told so (a runner repeats the members
-    of a batch that dies or takes too long one by one). `now` is seconds since the epoch.
+    of a batch that dies or takes too long one by one). `now` is seconds since the epoch. `cancel_requested`: the store
+    has a cancel mark.
     """
     match entry.state:
         case EntryState.SUCCEEDED:
             return _succeeded(entry, limits)
         case EntryState.CANCELLED:
-            return CancelledDecision()
+            return CancelledDecision() if cancel_requested else Claim("it was cancelled", cancelled=True)
         case EntryState.UNKNOWN:
             return Again("the runner does not have it")
         case EntryState.STALE_ATTEMPT:
-            return Drop("a higher attempt of this task has been seen by the runner")
+            return Claim("it has seen a higher attempt of this task")
         case EntryState.FAILED:
             error = entry.error or RunError(code=FailureCode.HANDLER_ERROR.value, message="the runner gave no reason")
             return _failed(error, delivery, history, limits=limits, policy=policy, now=now, lone=lone)
     raise ValueError(f"an entry in state {entry.state.value} is not final")
 
 
-def _succeeded(entry: BatchEntry, limits: Limits) -> Decision:
-    if "result" not in entry.model_fields_set:
+def disbelieved(
+    why: str,
+    delivery: Delivery,
+    history: Sequence[HistoryEntry],
+    *,
+    doubts: int,
+    policy: RetryPolicy,
+    now: float,
+) -> Decision:
+    """What becomes of a run of which its runner claims something that the store does not know.
+
+    The first time, the same attempt starts again, at another runner if there is one. Then the attempt counts: the next
+    one has a number that the runner may not have seen, and replaces whatever it thinks it has.
+    """
+    message = f"the runner says that {why}, of which the store knows nothing"
+    if doubts == 0:
+        return Again(message, alone=True)
+    before = sum(1 for past in history if past.code is FailureCode.BAD_RESULT)
+    if before + 1 >= BAD_ANSWERS_BUDGET:
+        return Fail(FailureCode.BAD_RESULT, message)
+    error = RunError(code=FailureCode.BAD_RESULT.value, message=message)
+    return _retry_in_time(policy.delay_seconds(before), FailureCode.BAD_RESULT, error, delivery, now)
+
+
+def unreadable(error: BadAnswer | str, *, doubts: int, lone: bool) -> Decision:
+    """What becomes of a run whose answer, or whose part of the answer, cannot be read.
+
+    Something may have garbled it, so the same attempt starts once more, at another runner if there is one.
+    """
+    if not lone:
+        return Again(f"its call had an answer that cannot be read: {error}", alone=True)
+    if doubts == 0 and not (isinstance(error, BadAnswer) and error.is_deliberate):
+        return Again(str(error), alone=True)
+    return Fail(FailureCode.BAD_RESULT, str(error))
+
+
+def runner_lost(
+    why: str, delivery: Delivery, history: Sequence[HistoryEntry], *, policy: RetryPolicy, now: float, lone: bool
+) -> Decision:
+    """What becomes of a run whose whole runner is gone. See `LOST_RUNNERS_BUDGET`."""
+    code = FailureCode.RUNNER_LOST
+    if not lone:
+        return Again("the runner was lost with several tasks in one call", alone=True)
+    before = sum(1 for past in history if past.code is code and past.whole_runner)
+    if before + 1 >= LOST_RUNNERS_BUDGET:
+        return Fail(code, f"{why}; it was the {LOST_RUNNERS_BUDGET}th runner lost with this task", whole_runner=True)
+    error = RunError(code=code.value, message=why)
+    decision = _retry_in_time(policy.delay_seconds(before), code, error, delivery, now)
+    return replace(decision, whole_runner=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long a runner may call a run running, and how long unfinished since it was sent. Seconds."""
+
+    running: float
+    unfinished: float
+
+
+def deadline(limits: Limits, neighbours: Sequence[Limits], *, members: int, margin_seconds: float) -> Deadline:
+    """The controller's own deadline for each run of a call of so many members.
+
+    A call may take its time limit once as a whole, and then once for each member that runs again alone; a single run
+    may start anew because a neighbour in its process took too long. Before that it may wait in the runner for two calls
+    of any of the algorithms that share its processes, `neighbours`.
+    """
+    longest = max((_call_seconds(each, each.batch) for each in neighbours), default=0.0)
+    running = _call_seconds(limits, members) + margin_seconds
+    return Deadline(running, running + 2 * longest)
+
+
+def _call_seconds(limits: Limits, members: int) -> float:
+    return limits.timeout_seconds * (members + 1)
+
+
+def overdue(allowed: Deadline, limits: Limits, *, running_seconds: float | None, sent_seconds: float) -> str | None:
+    """Why a run that its runner calls waiting or running is taken from it; None while it may go on."""
+    if running_seconds is not None and running_seconds > allowed.running:
+        return (
+            f"the runner has called it running for {running_seconds:.0f} s and did not keep its time limit of "
+            f"{limits.timeout_seconds:g} s"
+        )
+    if sent_seconds > allowed.unfinished:
+        state = "waiting" if running_seconds is None else "unfinished"
+        return f"the runner has called it {state} for {sent_seconds:.0f} s"
+    return None
+
+
+def _succeeded(entry: Entry, limits: Limits) -> Decision:
+    result, most = entry.result, min(limits.result_bytes, MAX_RESULT_BYTES)
+    if result is None:
         return Fail(FailureCode.BAD_RESULT, 'the runner\'s answer has no "result"')
-    try:
-        result = orjson.dumps(entry.result)
-    except (TypeError, ValueError) as error:
-        return Fail(FailureCode.BAD_RESULT, f"the result cannot be written as JSON: {error}")
-    if len(result) > limits.result_bytes:
+    if len(result) > most:
         return Fail(
             FailureCode.BAD_RESULT,
-            f"the result has {len(result)} bytes, the limit is {limits.result_bytes}; "
+            f"the result has {len(result)} bytes, the limit is {most}; "
             "return a reference, or raise result_bytes in OPTIONS",
         )
     return Done(result)
@@ -170,13 +276,17 @@ def _failed(
     policy: RetryPolicy,
     now: float,
     lone: bool,
-) -> Decision:
+) -> Decision | Claim:
+    if error.code == FailureCode.ID_CONFLICT.value:
+        return Claim("it knows another task by this id and attempt")
+    if error.code == FailureCode.EXPIRED.value:
+        return _expired(error, delivery, now)
     code = _code(error.code)
     if code is FailureCode.RUNNER_LOST:
         if not lone:
             return Again("the runner was lost with several tasks in one call", alone=True)
-        before = sum(1 for past in history if past.code is FailureCode.RUNNER_LOST)
-        if before + 1 >= LOST_RUNNERS_BUDGET:
+        before = sum(1 for past in history if past.code is code and not past.whole_runner)
+        if before + 1 >= LOST_PROCESSES_BUDGET:
             return Fail(code, error.message, error.traceback)
         return _retry_in_time(policy.delay_seconds(0), code, error, delivery, now)
     if code is FailureCode.TIMEOUT or (code is FailureCode.HANDLER_ERROR and error.retryable):
@@ -184,6 +294,12 @@ def _failed(
         if before < limits.retries:
             return _retry_in_time(policy.delay_seconds(before), code, error, delivery, now)
     return Fail(code, error.message, error.traceback)
+
+
+def _expired(error: RunError, delivery: Delivery, now: float) -> Fail | Claim:
+    if delivery.expires_at is None or now < delivery.expires_at - EXPIRY_TOLERANCE_SECONDS:
+        return Claim("its time was over before it could start")
+    return Fail(FailureCode.EXPIRED, error.message, error.traceback)
 
 
 def _retry_in_time(
@@ -198,6 +314,9 @@ def _retry_in_time(
 
 
 def _code(text: str) -> FailureCode:
+    if text == FailureCode.TOO_LARGE.value:
+        # Our own code means that the message was not kept, and cannot be replayed.
+        return FailureCode.INVALID_PAYLOAD
     try:
         code = FailureCode(text)
     except ValueError:

@@ -1,25 +1,27 @@
 """Calls to runners. The only module that knows the HTTP library; its errors become ours here, once."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
-from controller.errors import BadAnswer, Busy, Draining, LostAfterSending, NotSent, Refused, TimedOut
-from runnerlib.contract import (
-    HEADER_BOOT,
-    HEADER_TASK_ATTEMPT,
-    HEADER_TASK_DEADLINE,
-    HEADER_TASK_ID,
-    BatchEntry,
-    EntryState,
-    Problem,
+from controller.errors import BadAnswer, Busy, Draining, LostAfterSending, NotSent, Refused, RunnerError, TimedOut
+from controller.runner_answers import (
+    MAX_PROBLEM_BYTES,
+    Answer,
+    most_bytes,
+    read_boot,
+    read_entries,
+    read_problem,
+    read_result,
+    read_retry_after,
 )
+from runnerlib.contract import HEADER_BOOT, HEADER_TASK_ATTEMPT, HEADER_TASK_DEADLINE, HEADER_TASK_ID
 
 CONNECT_SECONDS = 3.0
 #: An answer may take this much longer than the wait that was asked for.
@@ -27,15 +29,13 @@ ANSWER_MARGIN_SECONDS = 15.0
 CANCEL_SECONDS = 3.0
 #: Servers close idle connections after 5 s by default; one that is reused just then looks like a lost runner.
 KEEP_ALIVE_SECONDS = 4.0
-#: When a busy runner does not say when to come back.
-DEFAULT_RETRY_AFTER_SECONDS = 0.5
-MAX_RETRY_AFTER_SECONDS = 60.0
-#: Beside its result an entry has at most an error with its traceback, and progress.
-ENTRY_BYTES = 64 * 1024
-MAX_PROBLEM_BYTES = 64 * 1024
-
-_ENTRIES = TypeAdapter(list[BatchEntry])
+#: Larger answers are read in a thread, so that calls to other runners go on meanwhile.
+LARGE_ANSWER_BYTES = 256 * 1024
+#: What ``POST /batch`` may answer about the tasks of a call themselves; any other refusal says nothing of them.
+_BATCH_VERDICTS = frozenset({400, 404, 409, 413, 422})
 _JSON = "application/json"
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,6 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a runner knows, by task id and attempt, and which process said so."""
-
-    entries: dict[tuple[str, int], BatchEntry]
-    boot: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Response:
     status: int
     boot: str | None
@@ -67,8 +59,11 @@ class _Response:
 class RunnerClient:
     """A context. Every method raises the errors of `controller.errors` and no others."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_margin_seconds: float = ANSWER_MARGIN_SECONDS) -> None:
+        self._answer_margin_seconds = answer_margin_seconds
         self._stack = AsyncExitStack()
+        #: one large answer is taken apart at a time: as objects it may need twenty times its size
+        self._large = asyncio.Semaphore(1)
         self._kept: aiohttp.ClientSession
         self._single: aiohttp.ClientSession
 
@@ -94,18 +89,13 @@ class RunnerClient:
             f"{host}/batch/{algorithm}",
             orjson.dumps([_batch_item(item) for item in items]),
             headers={"Prefer": f"wait={wait_seconds:g}"},
-            timeout_seconds=wait_seconds + ANSWER_MARGIN_SECONDS,
-            most_bytes=len(items) * (result_bytes + ENTRY_BYTES),
+            timeout_seconds=wait_seconds + self._answer_margin_seconds,
+            most_bytes=most_bytes(len(items), result_bytes),
         )
         if response.status != 200:
-            raise _error(response)
-        try:
-            entries = _ENTRIES.validate_python(orjson.loads(response.body))
-        except (orjson.JSONDecodeError, ValidationError) as error:
-            raise BadAnswer(
-                f"the runner's answer is not a list of entries: {_short(error)}", boot=response.boot
-            ) from None
-        return Answer({(entry.id, entry.attempt): entry for entry in entries}, response.boot)
+            raise _error(response, _BATCH_VERDICTS)
+        asked = {(item.id, item.attempt) for item in items}
+        return await self._read(response, lambda: read_entries(response.body, asked, response.boot))
 
     async def run(self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int) -> Answer:
         """``POST /run/{algorithm}`` of a plain runner, as an answer with one entry."""
@@ -118,18 +108,12 @@ class RunnerClient:
             item.payload or b"null",
             headers=headers,
             timeout_seconds=timeout_seconds,
-            most_bytes=result_bytes + ENTRY_BYTES,
+            most_bytes=most_bytes(1, result_bytes),
         )
         if response.status != 200:
-            raise _error(response)
-        try:
-            body = orjson.loads(response.body)
-        except orjson.JSONDecodeError as error:
-            raise BadAnswer(f"the runner's answer is not JSON: {_short(error)}", boot=response.boot) from None
-        fields: dict[str, Any] = {"id": item.id, "attempt": item.attempt, "state": EntryState.SUCCEEDED}
-        if isinstance(body, dict) and "result" in body:
-            fields["result"] = body["result"]
-        return Answer({(item.id, item.attempt): BatchEntry(**fields)}, response.boot)
+            raise _error(response, range(400, 600))
+        entry = await self._read(response, lambda: read_result(response.body, response.boot))
+        return Answer({(item.id, item.attempt): entry}, response.boot)
 
     async def cancel(self, host: str, task_id: str) -> None:
         """``DELETE /tasks/{id}``. A runner that does not know the task, or has ended it, is no error."""
@@ -137,6 +121,12 @@ class RunnerClient:
         url = f"{host}/tasks/{task_id}"
         async with _translated(), self._kept.delete(url, timeout=timeout, allow_redirects=False) as answer:
             await answer.content.read(MAX_PROBLEM_BYTES)
+
+    async def _read(self, response: _Response, read: Callable[[], Value]) -> Value:
+        if len(response.body) <= LARGE_ANSWER_BYTES:
+            return read()
+        async with self._large:
+            return await asyncio.to_thread(read)
 
     async def _post(
         self,
@@ -154,7 +144,7 @@ class RunnerClient:
             _translated(),
             session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as answer,
         ):
-            boot = answer.headers.get(HEADER_BOOT)
+            boot = read_boot(answer.headers.get(HEADER_BOOT))
             limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
             content = await _read(answer, limit, boot)
             return _Response(answer.status, boot, answer.headers.get("Retry-After"), content)
@@ -174,19 +164,23 @@ async def _translated() -> AsyncIterator[None]:
         raise NotSent(f"cannot reach the runner: {_short(error)}") from None
     except TimeoutError:
         raise TimedOut("the runner did not answer in time") from None
+    except aiohttp.ClientResponseError as error:
+        raise BadAnswer(f"the runner's answer is not HTTP: {_short(error)}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise LostAfterSending(f"the connection to the runner was lost: {_short(error)}") from None
 
 
 async def _read(answer: aiohttp.ClientResponse, most_bytes: int, boot: str | None) -> bytes:
     if (answer.content_length or 0) > most_bytes:
-        raise BadAnswer(f"the runner's answer has {answer.content_length} bytes, the limit is {most_bytes}", boot=boot)
+        message = f"the runner's answer has {answer.content_length} bytes, the limit is {most_bytes}"
+        raise BadAnswer(message, boot=boot, is_deliberate=True)
     parts: list[bytes] = []
     size = 0
     async for part in answer.content.iter_any():
         size += len(part)
         if size > most_bytes:
-            raise BadAnswer(f"the runner's answer has more than {most_bytes} bytes", boot=boot)
+            message = f"the runner's answer has more than {most_bytes} bytes"
+            raise BadAnswer(message, boot=boot, is_deliberate=True)
         parts.append(part)
     return b"".join(parts)
 
@@ -200,45 +194,19 @@ def _batch_item(item: Item) -> dict[str, Any]:
     return fields
 
 
-def _error(response: _Response) -> NotSent | LostAfterSending | Busy | Draining | Refused:
+def _error(response: _Response, verdicts: Container[int]) -> RunnerError:
+    """What an answer without outcomes means. `verdicts`: statuses that can be meant for the tasks of the call."""
     status, boot = response.status, response.boot
     if status == 429:
-        return Busy("the runner has no free slot", _retry_after(response.retry_after), boot=boot)
+        return Busy("the runner has no free slot", read_retry_after(response.retry_after), boot=boot)
     if status == 503:
         return Draining("the runner takes nothing new", boot=boot)
     if status in (502, 504):
         return LostAfterSending(f"a gateway before the runner answered {status}", boot=boot)
-    return Refused(_problem(status, response.body), boot=boot)
-
-
-def _retry_after(header: str | None) -> float:
-    try:
-        seconds = float(header or DEFAULT_RETRY_AFTER_SECONDS)
-    except ValueError:
-        seconds = DEFAULT_RETRY_AFTER_SECONDS
-    return min(max(seconds, 0.01), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else DEFAULT_RETRY_AFTER_SECONDS
-
-
-def _problem(status: int, body: bytes) -> Problem:
-    """The runner's own words where it has any, e.g. of a framework that answers with ``detail`` alone."""
-    try:
-        known = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        known = {}
-    fields = dict(known) if isinstance(known, dict) else {}
-    detail = fields.get("detail")
-    if detail is not None and not isinstance(detail, str):
-        detail = orjson.dumps(detail).decode()
-    fields |= {"status": status, "detail": (detail or f"the runner answered {status}")[:4000]}
-    fields["title"] = str(fields.get("title", "refused by the runner"))
-    fields["code"] = str(fields.get("code", ""))
-    fields.pop("type", None)
-    if not isinstance(fields.get("errors"), list | None):
-        fields.pop("errors")
-    try:
-        return Problem.model_validate(fields)
-    except ValidationError:
-        return Problem(title="refused by the runner", status=status, code="", detail=fields["detail"])
+    problem = read_problem(status, response.body)
+    if status not in verdicts:
+        return BadAnswer(f"the runner answered {status}: {problem.detail[:300]}", boot=boot)
+    return Refused(problem, boot=boot)
 
 
 def _short(error: BaseException) -> str:

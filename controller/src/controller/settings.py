@@ -45,6 +45,13 @@ class ControllerSettings(ServiceSettings):
         default=DEFAULT_STEPS_SECONDS,
         description="Seconds before the next attempt, one for each failure, with commas; the last one repeats.",
     )
+    runner_margin_seconds: float = Field(
+        default=15,
+        ge=1,
+        le=3600,
+        description="How much longer than agreed a runner may take: for an answer, for a run that is over its time "
+        "limit, for a cancel. Then the controller decides without it.",
+    )
     retention_days: float = Field(default=7, gt=0, description="How long finished tasks and their results are kept.")
     max_message_bytes: int = Field(
         default=DEFAULT_MESSAGE_BYTES,

@@ -51,7 +51,11 @@ class Settler:
         self._answering = Answering(queue, gate)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Run]:
-        """Returns the runs whose decision was `Again`; the others are over for this process."""
+        """Returns the runs whose decision was `Again`; the others are over for this process.
+
+        The first decision on a run counts, whoever brings it.
+        """
+        outcomes = [(run, decision) for run, decision in outcomes if not run.is_decided]
         again: list[Run] = []
         final: list[Outcome] = []
         for run, decision in outcomes:
@@ -63,16 +67,31 @@ class Settler:
             else:
                 final.append((run, decision))
         if final:
+            await self._commit(final)
+        self._count(outcomes)
+        return again
+
+    async def _commit(self, final: list[Outcome]) -> None:
+        runs = [run for run, _ in final]
+        for run in runs:
+            run.is_decided = True
+        try:
             final = await self._without_cancelled(final)
             await self._publish_retries(final)
             told = await self._record(final)
-            runs = [run for run, _ in final]
-            # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
-            self._in_flight.remove(runs)
-            await self._answering.answer(told)
-            await self.acknowledge(deliveries_of(runs))
-        self._count(outcomes)
-        return again
+        except BaseException:
+            for run in runs:
+                run.is_decided = False
+            raise
+        # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
+        self._in_flight.remove(runs)
+        await self._answering.answer(told)
+        await self.acknowledge(deliveries_of(runs))
+
+    async def rows(self, runs: Sequence[Run]) -> dict[str, TaskRow]:
+        """What the store knows of these tasks, however long it takes to answer."""
+        ids = list({run.id for run in runs})
+        return await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """A failing one does no harm: the delivery comes again and meets its committed outcome."""
@@ -90,6 +109,7 @@ class Settler:
 
     async def release(self, runs: Sequence[Run], why: str) -> None:
         """Hands runs back to the queue, uncounted. Where they run is written first, so that others can attach."""
+        runs = [run for run in runs if not run.is_decided]
         if not runs:
             return
         placements = [
@@ -167,10 +187,9 @@ class Settler:
                 return Succeeded(run.delivery, result, runner)
             case Retry(after_seconds, code, message):
                 at = self._clock() + after_seconds
-                return Retrying(run.delivery, code, message, at, self._history(run, code, message), runner)
+                return Retrying(run.delivery, code, message, at, self._history(run, decision), runner)
             case Fail(code, message, traceback):
-                history = self._history(run, code, message)
-                return Failed(run.delivery, code, message, traceback, history, runner)
+                return Failed(run.delivery, code, message, traceback, self._history(run, decision), runner)
             case Conflict(message):
                 return Conflicting(run.delivery, message)
             case CancelledDecision():
@@ -178,11 +197,12 @@ class Settler:
             case _:
                 return None
 
-    def _history(self, run: Run, code: FailureCode, message: str) -> tuple[HistoryEntry, ...]:
+    def _history(self, run: Run, failure: Retry | Fail) -> tuple[HistoryEntry, ...]:
         entry = HistoryEntry(
             attempt=run.delivery.attempt,
-            code=code,
-            message=message,
+            code=failure.code,
+            message=failure.message,
+            whole_runner=failure.whole_runner,
             runner=run.runner.id if run.runner is not None else None,
             at=datetime.fromtimestamp(self._clock(), UTC),
         )

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from controller.errors import RunnerError
 from controller.inflight import InFlight, Run
+from controller.retry import CancelledDecision
 from controller.runner_client import RunnerClient
+from controller.settling import Settler
 from runnerlib.contract import RunnerLevel
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import StoreUnavailable
@@ -20,46 +22,42 @@ TEND_EVERY_SECONDS = 0.25
 MARKS_EVERY_SECONDS = 0.5
 #: DELETE is sent again when the run has not ended after this long.
 CANCEL_AGAIN_SECONDS = 5.0
+#: A runner asks a run to stop and kills it after so long, unless its operator chose otherwise.
+RUNNER_GRACE_SECONDS = 5.0
 
 
 class Tending:
-    """Two loops for all lanes together, so that there is one write and one query for all runs."""
+    """Loops for all lanes together, so that there is one write and one query for all runs."""
 
     def __init__(
         self,
         store: TaskStore,
         in_flight: InFlight,
         client: RunnerClient,
+        settler: Settler,
+        *,
+        margin_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`margin_seconds`: how much longer than its grace a runner may take to cancel."""
         self._store = store
         self._in_flight = in_flight
         self._client = client
+        self._settler = settler
+        self._cancel_seconds = RUNNER_GRACE_SECONDS + margin_seconds
         self._clock = clock
 
     async def follow_runs(self) -> None:
         """For ever: writes placements and progress. A run whose write failed is written at the next turn."""
-        while True:
-            await asyncio.sleep(TEND_EVERY_SECONDS)
-            try:
-                await self.place()
-                await self.report_progress()
-            except StoreUnavailable as error:
-                log.warning("placements and progress wait for the store", reason=str(error))
-            except Exception:
-                log.exception("following runs failed; they go on, and it is tried again")
+        await _for_ever(TEND_EVERY_SECONDS, "following runs", self.place, self.report_progress)
 
     async def follow_cancels(self) -> None:
         """For ever: reads cancel marks and asks runners to cancel."""
-        while True:
-            await asyncio.sleep(MARKS_EVERY_SECONDS)
-            try:
-                await self.read_marks()
-                await self.send_cancels()
-            except StoreUnavailable as error:
-                log.warning("cancel marks wait for the store", reason=str(error))
-            except Exception:
-                log.exception("following cancel marks failed; it is tried again")
+        await _for_ever(MARKS_EVERY_SECONDS, "following cancel marks", self.read_marks, self.send_cancels)
+
+    async def follow_overdue_cancels(self) -> None:
+        """For ever: ends what its runner did not. By itself: committing may wait for a broker in need."""
+        await _for_ever(MARKS_EVERY_SECONDS, "ending cancelled tasks", self.end_cancelled)
 
     async def place(self) -> None:
         now = self._clock()
@@ -115,6 +113,22 @@ class Tending:
         ]
         await asyncio.gather(*(self._cancel(run, now) for run in due))
 
+    async def end_cancelled(self) -> None:
+        """The store's cancel wins: a runner that has not ended the run by now is not waited for."""
+        now = self._clock()
+        over: list[Run] = []
+        for run in self._in_flight:
+            if not run.cancel_requested or run.is_decided:
+                continue
+            run.cancel_seen_at = now if run.cancel_seen_at is None else run.cancel_seen_at
+            if now - run.cancel_seen_at >= self._cancel_seconds:
+                over.append(run)
+        for run in over:
+            runner = None if run.runner is None else run.runner.id
+            log.warning("task is cancelled without its runner's word", task_id=run.id, runner=runner)
+        if over:
+            await self._settler.settle([(run, CancelledDecision()) for run in over])
+
     async def _cancel(self, run: Run, now: float) -> None:
         assert run.runner is not None
         run.cancel_sent_at = now
@@ -122,3 +136,15 @@ class Tending:
             await self._client.cancel(run.runner.host, run.id)
         except RunnerError as error:
             log.warning("runner cannot be asked to cancel", task_id=run.id, runner=run.runner.id, reason=str(error))
+
+
+async def _for_ever(pause_seconds: float, what: str, *steps: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(pause_seconds)
+        try:
+            for step in steps:
+                await step()
+        except StoreUnavailable as error:
+            log.warning(f"{what} waits for the store", reason=str(error))
+        except Exception:
+            log.exception(f"{what} failed; runs go on, and it is tried again")

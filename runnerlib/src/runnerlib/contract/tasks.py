@@ -58,6 +58,9 @@ class HistoryEntry(BaseModel):
     message: str
     runner: str | None = None
     at: datetime
+    whole_runner: bool = Field(
+        default=False, description="With `runner_lost`: the whole runner was gone, not the one process of this task."
+    )
 
 
 class TaskView(BaseModel):
