@@ -1,9 +1,11 @@
 """How many, and to whom."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.batching import Pace, prefetch, room, share
+from controller.batching import Pace, Room, prefetch, room, share
 from runnerlib.contract import BatchEntry, EntryState, Limits
 
 
@@ -82,9 +84,22 @@ def test_waiting_tasks_are_split_fairly_over_free_slots():
 
 def test_least_loaded_runner_is_filled_first():
     found = room({"a": 1, "b": 0}, Limits(slots=2), 2)
-    assert found.calls == ("b", "a", "b")
-    assert found.free_slots == 3
-    assert room({"a": 5}, Limits(slots=1), 2).calls == ()
+    assert (found.next_runner, found.calls, found.free_slots) == ("b", 3, 3)
+    assert room({"a": 1, "b": 2}, Limits(slots=2), 2).next_runner == "a"
+    assert room({"a": 5}, Limits(slots=1), 2) == Room(None, 0, 0)
+    assert room({}, Limits(slots=1), 2) == Room(None, 0, 0)
+
+
+def test_room_takes_no_more_memory_for_many_slots_than_for_one():
+    def peak(calls_at_once):
+        tracemalloc.start()
+        try:
+            room({"a": 1, "b": 0}, Limits(), calls_at_once)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(200_000) < 2 * peak(2) + 10_000
 
 
 def test_prefetch_is_what_the_runners_can_be_sent_and_nothing_without_a_runner():
@@ -93,9 +108,17 @@ def test_prefetch_is_what_the_runners_can_be_sent_and_nothing_without_a_runner()
     assert prefetch(1, calls_at_once=1, runners=1, stranded=7) == 8
 
 
+def test_prefetch_stays_within_what_brokers_and_memory_take():
+    assert prefetch(4096, calls_at_once=2 * 10**9, runners=3, stranded=10**6) == 65_535
+
+
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 5), max_size=6), st.integers(1, 4))
 def test_no_runner_gets_more_calls_than_it_may_have(loads, slots):
     limits = Limits(slots=slots)
     found = room(loads, limits, slots * 2)
-    for runner, load in loads.items():
-        assert found.calls.count(runner) == max(0, slots * 2 - load)
+    assert found.calls == sum(max(0, slots * 2 - load) for load in loads.values())
+    for _ in range(found.calls):
+        runner = room(loads, limits, slots * 2).next_runner
+        assert loads[runner] == min(loads.values())
+        loads[runner] += 1
+    assert room(loads, limits, slots * 2).next_runner is None

@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import pika
 import pytest
 
-from runnerlib.contract import FailureCode, Limits, TaskState, task_digest
+from runnerlib.contract import FailureCode, Limits, TaskState, strict_json, task_digest
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.queue import open_rabbitmq
+from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import NewTask
 
@@ -353,6 +354,32 @@ def test_two_controllers_share_the_tasks_and_each_runs_once(rabbit_world, strang
             assert sorted(runner.executions) == sorted({(f"t{n}", 1) for n in range(200)})
             shares = [world.metric("controller_tasks_taken_total", algorithm="echo") for world in (one, two)]
             assert sum(shares) == 200
+
+    go(scenario())
+
+
+def test_tasks_sent_twice_at_once_through_a_gateway_run_once_on_two_controllers(rabbit_world, make_runner, go):
+    async def scenario():
+        async with rabbit_world() as one, rabbit_world() as two:
+            runners = [make_runner(f"r{n}") for n in range(4)]
+            one.limits["echo"] = two.limits["echo"] = Limits(slots=4)
+            await one.start(*runners)
+            two.source.publish([runner.view for runner in runners], two.limits)
+            await two.start_controller()
+            gateway, turns = RecordedQueue(one.queue, one.store), asyncio.Semaphore(8)
+
+            async def send_twice(number):
+                payload = {"value": number}
+                same = NewTask(f"t{number}", "echo", strict_json.dumps(payload), task_digest("echo", payload))
+                async with turns:
+                    await asyncio.gather(gateway.publish([same]), gateway.publish([same]))
+
+            await asyncio.gather(*map(send_twice, range(300)))
+            for n in range(300):
+                await one.ended_soon(f"t{n}")
+            await one.stop_controller()
+            await two.stop_controller()
+            assert sum(len(runner.executions) for runner in runners) == 300
 
     go(scenario())
 

@@ -52,6 +52,7 @@ class Broker:
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         if self.away:
             raise QueueUnavailable("the broker does not answer")
+        await asyncio.sleep(0)
         self.sent += [task.id for task in tasks]
         return [ACCEPTED] * len(tasks)
 
@@ -230,5 +231,31 @@ def test_many_gateways_with_the_same_tasks_agree_on_one_row_each(
             verdicts = {verdict for call in await asyncio.gather(*calls) for verdict in call}
             assert verdicts <= {ACCEPTED, DUPLICATE}
             assert len(await store.lookup([task.id for task in tasks])) == 200
+
+    run(scenario())
+
+
+def test_task_that_is_sent_twice_at_the_same_time_is_one_message(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            same, alone, publish = make_task("a"), make_task("b"), place.queue.publish
+            answers = await asyncio.gather(publish([same]), publish([alone, same]), publish([same, alone]))
+            assert sorted(place.broker.sent) == ["a", "b"]
+            assert answers[0] == [ACCEPTED]
+            assert sorted(answers[1] + answers[2], key=str) == [ACCEPTED] + [DUPLICATE] * 3
+
+    run(scenario())
+
+
+def test_task_whose_first_sending_failed_gets_its_row_from_who_waited_for_it(run: Run, make_task: MakeTask) -> None:
+    async def scenario() -> None:
+        async with opened() as place:
+            place.book.away = True
+            first, second = (asyncio.create_task(place.queue.publish([make_task("a")])) for _ in range(2))
+            first.add_done_callback(lambda _: setattr(place.book, "away", False))
+            with pytest.raises(StoreUnavailable):
+                await first
+            assert await second == [ACCEPTED]
+            assert place.broker.sent == ["a", "a"]
 
     run(scenario())

@@ -15,6 +15,9 @@ SHORT_CALL_SECONDS = 0.1
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 #: What an item has beside its payload: id, attempt, deadline, punctuation.
 ITEM_BYTES = 256
+#: Most tasks of one algorithm that one controller has out, whatever its runners say that they can take: AMQP's limit of
+#: a prefetch, and what is out is in memory.
+MOST_OUT = 65_535
 #: What a call costs beside its handler; nothing measures as less.
 _SHORTEST_TASK_SECONDS = 1e-5
 #: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.
@@ -70,19 +73,20 @@ def _average(known: float | None, seconds: float) -> float:
 class Room:
     """What the available runners of an algorithm can take now."""
 
-    #: calls that may be sent, one runner after the other, least loaded first
-    calls: tuple[str, ...]
+    #: the least loaded runner that can be sent a call; None when there is none
+    next_runner: str | None
+    #: calls that may be sent to all of them together
+    calls: int
     #: slots that do nothing now
     free_slots: int
 
 
 def room(loads: Mapping[str, int], limits: Limits, calls_at_once: int) -> Room:
-    """`loads`: available runner → its calls in flight. The order of `calls` is the order in which to fill them."""
-    calls = sorted(
-        ((load + extra, runner) for runner, load in loads.items() for extra in range(calls_at_once - load)),
-    )
+    """`loads`: available runner → its calls in flight. Costs as much for a thousand slots as for one."""
+    least = min(((load, runner) for runner, load in loads.items() if load < calls_at_once), default=None)
+    calls = sum(max(0, calls_at_once - load) for load in loads.values())
     free = sum(max(0, limits.slots - load) for load in loads.values())
-    return Room(tuple(runner for _, runner in calls), free)
+    return Room(None if least is None else least[1], calls, free)
 
 
 def share(waiting: int, free_slots: int, cap: int) -> int:
@@ -98,4 +102,4 @@ def prefetch(cap: int, calls_at_once: int, runners: int, stranded: int = 0) -> i
     """
     if runners == 0:
         return 0
-    return cap * calls_at_once * runners + stranded
+    return min(MOST_OUT, cap * calls_at_once * runners + stranded)

@@ -1,6 +1,7 @@
 """The runs that this process is responsible for."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from runnerlib.contract import HistoryEntry, Progress, RunnerLevel, RunnerView
@@ -81,6 +82,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
+        #: the ids that removed runs are noted in, one set for each look into the store
+        self._removed: list[set[str]] = []
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -101,6 +104,19 @@ class InFlight:
         for run in runs:
             if run in self:
                 del self._runs[run.key]
+                for removed in self._removed:
+                    removed.add(run.id)
+
+    @contextmanager
+    def noting_removed(self) -> Iterator[set[str]]:
+        """The ids of runs that are removed until the end of the block, as they are removed."""
+        removed: set[str] = set()
+        self._removed.append(removed)
+        try:
+            yield removed
+        finally:
+            # by identity: two empty sets are equal
+            self._removed = [each for each in self._removed if each is not removed]
 
 
 def deliveries_of(runs: Sequence[Run]) -> list[Delivery]:

@@ -45,13 +45,27 @@ class Intake:
 
     async def sort(self, deliveries: Sequence[Delivery]) -> Sorted:
         """Registers the runs, and settles those on which nothing is to be done."""
-        ids = list({delivery.id for delivery in deliveries})
-        rows = await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
+        rows = await self._rows({delivery.id for delivery in deliveries})
         result = Sorted()
         for delivery in deliveries:
             self._sort_one(delivery, rows.get(delivery.id), result)
         await self._settler.settle(result.over)
         return result
+
+    async def _rows(self, ids: set[str]) -> dict[str, TaskRow]:
+        """What the store knows. A task whose run ended while it was asked is asked for again: the answer may be older
+        than that run's outcome, and its second message would start it once more."""
+        rows: dict[str, TaskRow] = {}
+        with self._in_flight.noting_removed() as removed:
+            wanted = list(ids)
+            while wanted:
+                removed.clear()
+                rows |= await self._look_up(wanted)
+                wanted = [task_id for task_id in removed if task_id in ids]
+        return rows
+
+    async def _look_up(self, ids: list[str]) -> dict[str, TaskRow]:
+        return await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
 
     def _sort_one(self, delivery: Delivery, row: TaskRow | None, result: Sorted) -> None:
         step = next_step(delivery, row, self._in_flight.find(delivery), self._clock())

@@ -166,8 +166,8 @@ class Lane:
         """Asks for what there is room for now; waits in the background."""
         if self._taking is not None or not self._tools.gate.is_open or self._stopping:
             return
-        calls = len(self._room().calls)
-        most = calls * self._pace.cap(self._fleet.limits(self.algorithm)) - len(self._ready)
+        most = self._room().calls * self._pace.cap(self._fleet.limits(self.algorithm))
+        most = min(batching.MOST_OUT, most) - len(self._ready)
         if most > 0:
             self._taking = asyncio.create_task(feed.take(most), name=f"take {self.algorithm}")
 
@@ -204,7 +204,7 @@ class Lane:
         """Sends what waits, as far as there is room, to the least loaded runners first."""
         while self._ready and not self._stopping:
             room = self._room()
-            runner = self._fleet.runner(room.calls[0]) if room.calls else None
+            runner = self._fleet.runner(room.next_runner) if room.next_runner is not None else None
             if runner is None:
                 return
             runs = self._next_batch(runner, room.free_slots)

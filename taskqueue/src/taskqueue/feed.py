@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 #: A dry feed looks again after this long, whatever it has been told: a net, not the path.
 LOOK_AGAIN_SECONDS = 10.0
+#: Tasks claimed in one go, whatever the prefetch: others want to write meanwhile.
+MOST_AT_ONCE = 1000
 #: How long a feed waits after the queue could not be reached.
 UNAVAILABLE_SECONDS = 1.0
 
@@ -120,7 +122,7 @@ class PullFeed:
         return self._news or self._claim_again_at <= self._time()
 
     async def _fill(self) -> None:
-        room = self._prefetch - self._out
+        room = min(self._prefetch - self._out, MOST_AT_ONCE)
         self._news = False
         try:
             claimed = await self._source.claim(self.algorithm, room, self)

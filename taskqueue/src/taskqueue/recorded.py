@@ -1,6 +1,8 @@
 """A broker's queue whose tasks are known to the store as soon as they are sent: what a gateway publishes through."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from taskqueue.protocols import Feed, Ledger, TaskQueue
 from taskqueue.replays import MOST_REPLAYS_AT_ONCE, in_order, portions
@@ -17,12 +19,19 @@ class RecordedQueue:
     def __init__(self, queue: TaskQueue, ledger: Ledger) -> None:
         self._queue = queue
         self._ledger = ledger
+        #: id → done when the call that sends it is over
+        self._sending: dict[str, asyncio.Future[None]] = {}
 
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         """Sends what the store does not know yet. Raises QueueUnavailable or StoreUnavailable.
 
         After either, some tasks may have been sent: the same again, with the same ids, makes each of them one task.
+        Of two calls with the same id, the second waits for the first: one message is sent, not two.
         """
+        async with self._alone({task.id for task in tasks}):
+            return await self._publish(tasks)
+
+    async def _publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         rows = await self._ledger.lookup(list(dict.fromkeys(task.id for task in tasks)))
         sorted_out = _SortedOut(tasks, {task_id: row.digest for task_id, row in rows.items()})
         if sorted_out.unknown:
@@ -32,6 +41,20 @@ class RecordedQueue:
             return sorted_out.verdicts({})
         outcomes = await self._ledger.admit(admitted)
         return sorted_out.verdicts(dict(zip((task.id for task in admitted), outcomes, strict=True)))
+
+    @asynccontextmanager
+    async def _alone(self, ids: set[str]) -> AsyncIterator[None]:
+        """Holds all of these ids at once, so that no two calls wait for each other."""
+        while held := self._sending.keys() & ids:
+            await asyncio.wait([self._sending[task_id] for task_id in held])
+        over = asyncio.get_running_loop().create_future()
+        self._sending |= dict.fromkeys(ids, over)
+        try:
+            yield
+        finally:
+            for task_id in ids:
+                del self._sending[task_id]
+            over.set_result(None)
 
     async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
         """See `taskqueue.protocols.Replayer`.
