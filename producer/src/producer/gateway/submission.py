@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from producer.gateway.payload_check import PayloadChecks
+from producer.gateway.payload_check import payload_errors
 from producer.gateway.sentences import FieldError, in_one_line
 from runnerlib.contract import (
     Catalogue,
@@ -56,9 +56,8 @@ def conflict(task: NewTask) -> Refused:
 class Admission:
     """Turns messages into tasks or refusals. `max_bytes` bounds each message."""
 
-    def __init__(self, known: Known, checks: PayloadChecks, max_bytes: int) -> None:
+    def __init__(self, known: Known, max_bytes: int) -> None:
         self._known = known
-        self._checks = checks
         self._max_bytes = max_bytes
 
     def one(self, body: bytes, now: float, spare_id: str | None = None) -> NewTask | Refused:
@@ -135,7 +134,7 @@ class Admission:
         algorithm = catalogue.algorithms.get(envelope.algorithm)
         if algorithm is None:
             return _unknown(envelope.algorithm, catalogue, task_id) if self._known.is_sure else None
-        errors = self._checks.errors(algorithm, payload)
+        errors = payload_errors(algorithm, payload, len(envelope.payload))
         if not errors:
             return None
         message = f"the payload does not fit {envelope.algorithm}: {in_one_line(errors)}"
