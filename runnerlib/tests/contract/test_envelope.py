@@ -15,9 +15,39 @@ def test_algorithm_and_payload_are_enough() -> None:
     assert envelope.expires_seconds is None
 
 
-def test_unknown_fields_of_the_envelope_are_ignored() -> None:
+def test_unknown_fields_of_a_message_are_named_and_change_nothing_else() -> None:
     envelope = parse_envelope(b'{"algorithm": "upper", "payload": {}, "sent_by": "cron", "id": "a:1"}')
     assert envelope.id == "a:1"
+    assert [each.sentence for each in envelope.unknown] == [
+        "unknown field 'sent_by'; a message has algorithm, payload, id, expires_seconds"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("expire_seconds", "expires_seconds"),
+        ("expires", "expires_seconds"),
+        ("Expires-Seconds", "expires_seconds"),
+        ("algorithms", "algorithm"),
+        ("Payload", "payload"),
+        ("delay_seconds", None),
+        ("run_at", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_an_unknown_field_is_told_with_the_known_one_that_was_probably_meant(name: str, near: str | None) -> None:
+    (field,) = parse_envelope(json.dumps({"algorithm": "upper", "payload": {}, name: 1}).encode()).unknown
+    assert (field.name, field.near) == (name, near)
+    assert (f"did you mean {near!r}?" in field.sentence) is (near is not None)
+    assert len(field.sentence) < 200
+
+
+def test_of_a_message_with_thousands_of_unknown_fields_the_first_few_are_told() -> None:
+    message = {"algorithm": "upper", "payload": {}} | {f"field_{number}": 1 for number in range(20_000)}
+    assert [each.name for each in parse_envelope(json.dumps(message).encode()).unknown] == [
+        f"field_{number}" for number in range(8)
+    ]
 
 
 @pytest.mark.parametrize(

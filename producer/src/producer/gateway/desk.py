@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 from producer.gateway.submission import Admission, Known, Refused, conflict
 from producer.gateway.telemetry import GatewayMetrics
 from runnerlib.contract import TaskState
+from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import CancelAnswer, NewTask, Page, Published, TaskFilter, TaskRow, TaskSummary
 
@@ -71,10 +72,13 @@ class Desk:
         [published] = await self._publish([admitted])
         if published is Published.CONFLICT:
             return conflict(admitted)
-        if published is Published.DUPLICATE:
-            # None: purged since the publish; the sender may as well think it was just queued.
+        try:
+            # Times are the store's, here as in every later answer.
             return await self._store.get(admitted.id) or Queued(admitted, now)
-        return Queued(admitted, now)
+        except StoreUnavailable:
+            if published is Published.DUPLICATE:
+                raise
+            return Queued(admitted, now)  # it is durable, whatever has become of the store since
 
     async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch by one publish: (id, state) or a refusal for each message, in order."""

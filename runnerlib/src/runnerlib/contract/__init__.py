@@ -7,7 +7,14 @@ from runnerlib.contract.dead_letters import (
     DeadLetterView,
     SkippedDeadLetter,
 )
-from runnerlib.contract.envelope import Envelope, EnvelopeError, parse_envelope, task_digest
+from runnerlib.contract.envelope import (
+    Envelope,
+    EnvelopeError,
+    UnknownField,
+    parse_envelope,
+    task_digest,
+    unknown_fields,
+)
 from runnerlib.contract.names import (
     ALGORITHM_PATTERN,
     HEADER_BOOT,
@@ -83,6 +90,7 @@ __all__ = [
     "TaskState",
     "TaskSummaryView",
     "TaskView",
+    "UnknownField",
     "is_algorithm",
     "is_task_id",
     "near_names",
@@ -90,4 +98,5 @@ __all__ = [
     "parse_envelope",
     "schema_digest",
     "task_digest",
+    "unknown_fields",
 ]

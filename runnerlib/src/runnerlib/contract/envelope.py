@@ -1,6 +1,9 @@
 """A message as a producer writes it: ``{"algorithm", "payload"}`` is enough."""
 
+import difflib
 import hashlib
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +19,18 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: Ten years; anything longer is a mistake in units.
 MAX_EXPIRES_SECONDS = 10 * 366 * 86_400
 
+#: Every field that a message may have.
+FIELDS = ("algorithm", "payload", "id", "expires_seconds")
 #: Names we know but do not offer yet. Dropping them silently would break a promise.
 _UNSUPPORTED = ("callback_url", "priority")
+#: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `delay_seconds`
+#: is no misspelt `expires_seconds`.
+_NEAR = 0.75
+#: Characters of an unknown field's name that a sentence repeats.
+_MOST_NAME = 64
+#: Unknown fields of one message that are told; to look for what each resembles takes time.
+_MOST_UNKNOWN = 8
+_FIELDS = frozenset(FIELDS)
 
 
 class EnvelopeError(ValueError):
@@ -29,14 +42,33 @@ class EnvelopeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownField:
+    """A field that a message should not have. `near` is the known field that was probably meant."""
+
+    name: str
+    near: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong with it, for its sender."""
+        shown = self.name if len(self.name) <= _MOST_NAME else f"{self.name[:_MOST_NAME]}…"
+        advice = f"did you mean {self.near!r}?" if self.near else f"a message has {', '.join(FIELDS)}"
+        return f"unknown field {shown!r}; {advice}"
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
-    """One accepted message. `payload` is compact JSON; `id` is None when the sender gave none."""
+    """One accepted message. `payload` is compact JSON; `id` is None when the sender gave none.
+
+    `unknown` are the fields that were left out of account. A door that can answer refuses the message for them.
+    """
 
     algorithm: str
     payload: bytes
     digest: str
     id: str | None = None
     expires_seconds: float | None = None
+    unknown: tuple[UnknownField, ...] = ()
 
 
 def parse_envelope(body: bytes, *, max_bytes: int = DEFAULT_MESSAGE_BYTES) -> Envelope:
@@ -76,12 +108,27 @@ def envelope_from(value: Any) -> Envelope:
         digest=task_digest(algorithm, payload),
         id=task_id,
         expires_seconds=_expires(value.get("expires_seconds")),
+        unknown=unknown_fields(value),
     )
+
+
+def unknown_fields(message: Mapping[str, Any]) -> tuple[UnknownField, ...]:
+    """The first few fields of a message that mean nothing here, each with the known one it resembles."""
+    if message.keys() <= _FIELDS:
+        return ()
+    names = itertools.islice((name for name in message if name not in _FIELDS), _MOST_UNKNOWN)
+    return tuple(UnknownField(name, _near(name)) for name in names)
 
 
 def task_digest(algorithm: str, payload: Any) -> str:
     """Same id with another digest is another task by mistake (`id_conflict`)."""
     return hashlib.sha256(strict_json.canonical([algorithm, payload])).hexdigest()
+
+
+def _near(name: str) -> str | None:
+    plain = name.lower().replace("-", "_")[:_MOST_NAME]
+    longer = [field for field in FIELDS if len(plain) > 3 and field.startswith(plain)]
+    return next(iter([*longer, *difflib.get_close_matches(plain, FIELDS, n=1, cutoff=_NEAR)]), None)
 
 
 def _expires(value: Any) -> float | None:
