@@ -1,8 +1,10 @@
-"""The list of tasks, and why one waits; the other calls of /tasks are in test_routes."""
+"""The list of tasks, why one waits, and what a message may say; the other calls of /tasks are in test_routes."""
 
+import json
 from typing import Any
 
 import pytest
+import requests
 
 from runnerlib.contract import TaskListView
 
@@ -103,3 +105,77 @@ def test_waiting_task_says_what_it_waits_for(gateway: Any) -> None:
     assert gateway.post("upper", {"text": "b"}).json()["waiting_for"] == sentence
     [upper] = [each for each in gateway.get("/status").json()["algorithms"] if each["name"] == "upper"]
     assert (upper["waiting_for_runner"], upper["runners"]) == (True, 0)
+
+
+UNKNOWN_FIELDS = [
+    ({"expire_seconds": 1}, "unknown field 'expire_seconds'; did you mean 'expires_seconds'?"),
+    ({"run_at": "2026-05-31"}, "unknown field 'run_at'; a message has algorithm, payload, id, expires_seconds"),
+    ({"Payload": {}}, "unknown field 'Payload'; did you mean 'payload'?"),
+]
+
+
+@pytest.mark.parametrize(("more", "sentence"), UNKNOWN_FIELDS)
+def test_message_with_an_unknown_field_is_refused_at_every_door(
+    gateway: Any, more: dict[str, Any], sentence: str
+) -> None:
+    good, bad = (
+        {"algorithm": "anything", "payload": 1, "id": name, **extra} for name, extra in (("g", {}), ("b", more))
+    )
+    answer = requests.post(f"{gateway.url}/tasks", json=bad, timeout=10)
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (422, "invalid_request", sentence)
+    assert answer.json()["errors"] == [{"field": next(iter(more)), "message": sentence}]
+    lines = "\n".join(json.dumps(message) for message in (good, bad))
+    headers = {"Content-Type": "application/x-ndjson"}
+    batch = requests.post(f"{gateway.url}/tasks/batch", json=[good, bad], timeout=10)
+    for answer in (batch, requests.post(f"{gateway.url}/tasks/batch", data=lines, headers=headers, timeout=10)):
+        taken, refused = answer.json()
+        assert taken == {"id": "g", "state": "queued"}
+        assert (refused["id"], refused["problem"]["code"], refused["problem"]["detail"]) == (
+            "b",
+            "invalid_request",
+            sentence,
+        )
+    assert gateway.get("/tasks/b").status_code == 404
+
+
+def test_parameter_that_a_call_does_not_have_is_refused(gateway: Any) -> None:
+    gateway.post("anything", 1, id="a")
+    gateway.fail("anything", "no")
+    [dead_id] = [letter["dead_id"] for letter in gateway.get("/dead").json()["dead_letters"]]
+    calls = [
+        *[("POST", "/tasks"), ("POST", "/tasks/batch"), ("POST", "/tasks/lookup"), ("GET", "/tasks/a")],
+        *[("DELETE", "/tasks/a"), ("POST", "/dead/replay"), ("GET", f"/dead/{dead_id}")],
+        *[("POST", f"/dead/{dead_id}/discard"), ("GET", "/algorithms"), ("GET", "/algorithms/upper")],
+        *[("GET", "/status"), ("POST", "/algorithms/anything/tasks"), ("POST", "/algorithms/anything/run")],
+    ]
+    for method, path in calls:
+        body = {"json": {}} if method == "POST" else {}
+        answer = requests.request(method, f"{gateway.url}{path}?expire_seconds=1", timeout=10, **body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), path
+        assert answer.json()["errors"][0]["field"] == "expire_seconds"
+    assert "did you mean 'expires_seconds'?" in answer.text
+    assert gateway.get("/tasks/a").json()["state"] == "failed"
+
+
+def test_time_of_a_task_is_the_same_in_every_answer(gateway: Any) -> None:
+    for answer in (
+        gateway.post("anything", 1, id="a"),
+        requests.post(f"{gateway.url}/algorithms/anything/tasks", json=1, timeout=10),
+    ):
+        told = answer.json()
+        later = gateway.get(f"/tasks/{told['id']}").json()
+        assert (told["created_at"], told["updated_at"]) == (later["created_at"], later["updated_at"])
+
+
+def test_idempotency_key_and_another_id_contradict_each_other(gateway: Any) -> None:
+    def post(key: str, **envelope: Any) -> requests.Response:
+        message = {"algorithm": "anything", "payload": 1, **envelope}
+        return requests.post(f"{gateway.url}/tasks", json=message, headers={"Idempotency-Key": key}, timeout=10)
+
+    answer = post("k", id="a")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["detail"] == "the message has the id 'a', but its Idempotency-Key is 'k'; send one of them"
+    assert gateway.get("/tasks/a").status_code == gateway.get("/tasks/k").status_code == 404
+    assert (post("k", id="k").status_code, post("k").status_code) == (202, 202)
+    batch = requests.post(f"{gateway.url}/tasks/batch", json=[], headers={"Idempotency-Key": "k"}, timeout=10)
+    assert (batch.status_code, batch.json()["code"]) == (422, "invalid_request")

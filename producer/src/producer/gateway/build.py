@@ -11,7 +11,6 @@ from producer.gateway.app import create_gateway_app
 from producer.gateway.counts import CountsCache
 from producer.gateway.dead_desk import DeadDesk
 from producer.gateway.desk import Desk
-from producer.gateway.payload_check import PayloadChecks
 from producer.gateway.routes import gateway_routers
 from producer.gateway.settings import GatewaySettings
 from producer.gateway.submission import Admission, Known
@@ -40,7 +39,7 @@ def build(
 
     Queue, store and watch are open already and belong to the caller.
     """
-    admission = Admission(watch, PayloadChecks(), settings.max_message_bytes)
+    admission = Admission(watch, settings.max_message_bytes)
     desk = Desk(queue, store, watch, admission, GatewayMetrics(registry))
     why = partial(waiting_for, known=watch, unknown_grace_seconds=settings.unknown_algorithm_grace_seconds)
     routers = gateway_routers(desk, DeadDesk(store, queue), watch, CountsCache(store), why)

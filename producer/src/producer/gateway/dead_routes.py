@@ -1,7 +1,6 @@
 """``/dead``: failed tasks that wait for somebody's decision. List, show, replay, discard."""
 
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import Match
@@ -11,7 +10,7 @@ from producer.gateway import dead_views, openapi
 from producer.gateway.answering import Answering
 from producer.gateway.dead_desk import Changed, DeadDesk
 from producer.gateway.problem_codes import ProblemCode, problem
-from producer.gateway.reading import JSON, body_of, query_of, refuse_other_sites
+from producer.gateway.reading import JSON, KnownQueryRoute, body_of, query_of, refuse_other_sites
 from producer.gateway.wanted import LAST_DEAD_ID, DeadByFilter, DeadByIds, DeadQuery
 from runnerlib.contract import DeadLetterDetail, DeadLetterListView, DeadLettersDone
 from taskqueue.tasks import DeadAnswer, DeadLetter
@@ -32,7 +31,7 @@ _CHANGING_MANY = (
 _MOST_DIGITS = 30
 
 
-class NumberedRoute(APIRoute):
+class NumberedRoute(KnownQueryRoute):
     """A path with a dead letter's id: words in its place belong to other paths."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -50,7 +49,7 @@ class DeadRoutes:
         self._answering = answering
 
     def router(self) -> APIRouter:
-        router = APIRouter(tags=["dead letters"], default_response_class=Response)
+        router = APIRouter(tags=["dead letters"], route_class=KnownQueryRoute, default_response_class=Response)
         self._add_reading(router)
         self._add_many(router)
         self._add_one(router)

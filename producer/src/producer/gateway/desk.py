@@ -4,15 +4,22 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from producer.gateway.submission import Admission, Known, Refused, conflict
 from producer.gateway.telemetry import GatewayMetrics
 from runnerlib.contract import TaskState
+from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import CancelAnswer, NewTask, Page, Published, TaskFilter, TaskRow, TaskSummary
 
-#: Bodies beyond this are read and checked in a thread, so that they don't hold up the loop.
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Bodies beyond this are read and checked in a thread, so that they don't hold up the loop,
 _THREAD_ABOVE_BYTES = 32 * 1024
+#: so many at once: all threads share one interpreter with the loop, and more would hold it up together.
+_MOST_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Desk:
         self._known = known
         self._admission = admission
         self._metrics = metrics
+        self._threads = asyncio.Semaphore(_MOST_THREADS)
 
     async def submit(self, body: bytes, spare_id: str | None) -> Queued | TaskRow | Refused:
         """Queues one message. A TaskRow when the same task is known already."""
@@ -57,22 +65,25 @@ class Desk:
 
     async def _submit(self, size: int, admit: Callable[[float], NewTask | Refused]) -> Queued | TaskRow | Refused:
         now = time.time()
-        admitted = await asyncio.to_thread(admit, now) if size > _THREAD_ABOVE_BYTES else admit(now)
+        admitted = await self._in_thread(admit, now) if size > _THREAD_ABOVE_BYTES else admit(now)
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
         [published] = await self._publish([admitted])
         if published is Published.CONFLICT:
             return conflict(admitted)
-        if published is Published.DUPLICATE:
-            # None: purged since the publish; the sender may as well think it was just queued.
+        try:
+            # Times are the store's, here as in every later answer.
             return await self._store.get(admitted.id) or Queued(admitted, now)
-        return Queued(admitted, now)
+        except StoreUnavailable:
+            if published is Published.DUPLICATE:
+                raise
+            return Queued(admitted, now)  # it is durable, whatever has become of the store since
 
     async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch by one publish: (id, state) or a refusal for each message, in order."""
         admit = self._admission.lines if in_lines else self._admission.array
-        admitted = await asyncio.to_thread(admit, body, time.time())
+        admitted = await self._in_thread(admit, body, time.time())
         if isinstance(admitted, Refused):
             self._count(None, admitted.code.value)
             return admitted
@@ -100,6 +111,10 @@ class Desk:
     async def cancel(self, task_id: str) -> Cancelling:
         answer = await self._store.cancel(task_id)
         return Cancelling(answer, await self._store.get(task_id))
+
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        async with self._threads:
+            return await asyncio.to_thread(work, *arguments, **named)
 
     async def _publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         published = await self._queue.publish(tasks)

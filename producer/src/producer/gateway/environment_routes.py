@@ -8,6 +8,7 @@ from producer.gateway import openapi
 from producer.gateway.algorithm_views import AlgorithmInfo, AlgorithmList, Status, algorithm_infos, status
 from producer.gateway.counts import CountsCache
 from producer.gateway.problem_codes import ProblemCode, problem
+from producer.gateway.reading import KnownQueryRoute
 from producer.gateway.submission import Known
 from runnerlib.contract import near_names
 
@@ -20,7 +21,7 @@ class EnvironmentRoutes:
         self._counts = counts
 
     def router(self) -> APIRouter:
-        router = APIRouter(tags=["environment"])
+        router = APIRouter(tags=["environment"], route_class=KnownQueryRoute)
         router.add_api_route(
             "/algorithms",
             self.algorithms,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from producer.gateway import openapi, views
 from producer.gateway.desk import Desk
 from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.reading import JSON, body_of
+from producer.gateway.reading import JSON, KnownQueryRoute, body_of
 from producer.gateway.wanted import TaskId
 from runnerlib.contract import TaskView
 
@@ -44,7 +44,7 @@ class LookupRoutes:
         self._why = why
 
     def router(self) -> APIRouter:
-        router = APIRouter(tags=["tasks"], default_response_class=Response)
+        router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
         router.add_api_route(
             "/tasks/lookup",
             self.lookup,

@@ -16,7 +16,7 @@ class Message(BaseModel):
     """A task as a producer sends it."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"algorithm": "upper", "payload": {"text": "plug and play"}}]}
+        extra="forbid", json_schema_extra={"examples": [{"algorithm": "upper", "payload": {"text": "plug and play"}}]}
     )
 
     algorithm: str = Field(pattern=f"^{ALGORITHM_PATTERN}$")
@@ -69,7 +69,7 @@ PREFER: dict[str, Any] = {
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Serves as the task's id when the message has none.",
+    "description": "Serves as the task's id. A message with an id of its own needs none, or the same.",
     "schema": {"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"},
 }
 
@@ -98,6 +98,7 @@ SUBMITTING = (
     ProblemCode.UNSUPPORTED_MEDIA_TYPE,
     ProblemCode.INVALID_PAYLOAD,
     ProblemCode.INVALID_ID,
+    ProblemCode.INVALID_REQUEST,
     ProblemCode.QUEUE_UNAVAILABLE,
     ProblemCode.STORE_UNAVAILABLE,
 )

@@ -1,11 +1,14 @@
 """Reads what came in a request, or refuses it in a sentence that names what does not fit."""
 
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.responses import Response
 
 from producer.gateway.problem_codes import ProblemCode, problem
 from runnerlib.contract import StrictJsonError, is_task_id, near_names, strict_json
@@ -21,6 +24,23 @@ _PARAMETER = "parameter"
 _FIELD = "field"
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class KnownQueryRoute(APIRoute):
+    """Refuses parameters that its OpenAPI operation does not have: one that is misspelt would change nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        told = (self.openapi_extra or {}).get("parameters", ())
+        known = [parameter["name"] for parameter in told if parameter["in"] == "query"]
+
+        async def checked(request: Request) -> Response:
+            unknown = [name for name in request.query_params if name not in known]
+            if unknown:
+                raise _invalid([(name[:_MOST_SHOWN], _unknown(name, known, _PARAMETER)) for name in unknown])
+            return await handle(request)
+
+        return checked
 
 
 def require_type(request: Request, *wanted: str) -> str:
@@ -62,7 +82,7 @@ def spare_id_of(request: Request) -> str | None:
 
 
 def query_of(request: Request, model: type[M]) -> M:
-    """The query's parameters. Unknown ones are refused: a filter that is misspelt would let everything through."""
+    """The query's parameters, as a model; none that it does not know."""
     pairs = request.query_params.multi_items()
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
     values: dict[str, Any] = {}
@@ -134,7 +154,7 @@ def _unknown(name: str, known: list[str], what: str) -> str:
     near = near_names(name[:_MOST_SHOWN], known)
     if near:
         return f"is not a {what} here; did you mean {near[0]!r}?"
-    return f"is not a {what} here; there are {', '.join(known)}"
+    return f"is not a {what} here; there are {', '.join(known) or 'none'}"
 
 
 def _invalid(errors: list[tuple[str, str]]) -> ProblemError:

@@ -3,17 +3,17 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
-from jsonschema.exceptions import ValidationError
-
-from producer.gateway.formats import EXAMPLES
 from runnerlib.contract import near_names
 
 #: Longest piece of a sender's own data, or of a schema, in a message.
 _MOST_SHOWN = 80
 _MOST_CHOICES = 12
 _MOST_NESTING = 8
+#: Names that are compared with one that is not a field.
+_MOST_COMPARED = 200
 
 _TYPES = {
     "string": "a string",
@@ -26,6 +26,20 @@ _TYPES = {
 }
 
 
+class Mistake(NamedTuple):
+    """Where a value does not fit a schema.
+
+    `keyword` is the one that it does not fit, `wanted` what that says; for an unknown field the known ones. `branches`
+    are the mistakes of each alternative, with paths that begin at `value`.
+    """
+
+    path: tuple[str | int, ...]
+    keyword: str
+    wanted: Any
+    value: Any
+    branches: Sequence[Sequence["Mistake"]] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One field at fault: ``items[3].name``, or ``payload`` for the whole."""
@@ -34,15 +48,15 @@ class FieldError:
     message: str
 
 
-def field_errors(errors: Iterable[ValidationError], schema: dict[str, Any]) -> list[FieldError]:
-    """The errors as sentences, in the order of the schema's fields; unknown fields last; each place once."""
-    leaves = [leaf for error in errors for leaf in _leaves(error)]
-    order = {name: place for place, name in enumerate(schema.get("properties", {}))}
-    leaves.sort(key=lambda leaf: _rank(leaf, order))
+def field_errors(mistakes: Iterable[Mistake], most: int) -> list[FieldError]:
+    """The first mistakes as sentences, in their order; each place once."""
     by_field: dict[str, FieldError] = {}
-    for leaf in leaves:
-        field = _field(leaf.absolute_path)
-        by_field.setdefault(field, FieldError(field, _sentence(leaf)))
+    for leaf in (leaf for mistake in mistakes for leaf in _leaves(mistake)):
+        field = _field(leaf.path)
+        if field not in by_field:
+            by_field[field] = FieldError(field, _sentence(leaf))
+        if len(by_field) == most:
+            break
     return list(by_field.values())
 
 
@@ -52,35 +66,23 @@ def in_one_line(errors: Sequence[FieldError], most: int = 3) -> str:
     return text if len(errors) <= most else f"{text}; and {len(errors) - most} more"
 
 
-def _rank(error: ValidationError, order: dict[Any, int]) -> tuple[int, bool]:
-    path = error.absolute_path
-    return (order.get(path[0], len(order)) if path else -1, error.validator == "additionalProperties")
-
-
-def _leaves(error: ValidationError, depth: int = 0) -> Iterator[ValidationError]:
-    """Of alternatives, the errors of the one that was meant, when that is clear; else the error itself."""
-    branch = _meant_branch(error) if error.context and depth < _MOST_NESTING else []
+def _leaves(mistake: Mistake, depth: int = 0) -> Iterator[Mistake]:
+    """Of alternatives, the mistakes of the one that was meant, when that is clear; else the mistake itself."""
+    branch = _meant_branch(mistake) if depth < _MOST_NESTING else ()
     if not branch:
-        yield error
+        yield mistake
     for child in branch:
-        yield from _leaves(child, depth + 1)
+        yield from _leaves(child._replace(path=(*mistake.path, *child.path)), depth + 1)
 
 
-def _meant_branch(error: ValidationError) -> list[ValidationError]:
-    candidates = [branch for branch in _branches(error).values() if not any(map(_means_other_branch, branch))]
-    return candidates[0] if len(candidates) == 1 else []
+def _meant_branch(mistake: Mistake) -> Sequence[Mistake]:
+    candidates = [branch for branch in mistake.branches if not any(map(_means_other_branch, branch))]
+    return candidates[0] if len(candidates) == 1 else ()
 
 
-def _branches(error: ValidationError) -> dict[Any, list[ValidationError]]:
-    branches: dict[Any, list[ValidationError]] = {}
-    for child in error.context or ():
-        branches.setdefault(child.relative_schema_path[0], []).append(child)
-    return branches
-
-
-def _means_other_branch(error: ValidationError) -> bool:
+def _means_other_branch(mistake: Mistake) -> bool:
     """A wrong type at the top, or a wrong constant (a union's tag): the sender meant another alternative."""
-    return (error.validator == "type" and not error.relative_path) or error.validator == "const"
+    return (mistake.keyword == "type" and not mistake.path) or mistake.keyword == "const"
 
 
 def _field(path: Iterable[str | int]) -> str:
@@ -93,34 +95,33 @@ def _field(path: Iterable[str | int]) -> str:
     return text[: 4 * _MOST_SHOWN] or "payload"
 
 
-def _sentence(error: ValidationError) -> str:
-    write = _SENTENCES.get(str(error.validator))
-    return write(error) if write else _short(error.message, 200)
+def _sentence(mistake: Mistake) -> str:
+    return _SENTENCES[mistake.keyword](mistake)
 
 
-def _unknown(error: ValidationError) -> str:
-    name = str(error.relative_path[-1]) if error.relative_path else ""
-    known = list(error.schema.get("properties", {})) if isinstance(error.schema, dict) else []
-    near = near_names(name[:_MOST_SHOWN], known)
+def _unknown(mistake: Mistake) -> str:
+    known = list(islice(mistake.wanted, _MOST_COMPARED))
+    near = near_names(str(mistake.path[-1])[:_MOST_SHOWN], known)
     if near:
         return f"is not a field; did you mean {near[0]!r}?"
-    return f"is not a field; the fields are {', '.join(known[:_MOST_CHOICES])}" if known else "is not a field"
+    shown = ", ".join(name[:_MOST_SHOWN] for name in known[:_MOST_CHOICES])
+    return f"is not a field; the fields are {shown}" if known else "is not a field"
 
 
-def _type(error: ValidationError) -> str:
-    wanted = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-    return f"must be {_or(_type_name(one) for one in wanted)}, not {_type_of(error.instance)}"
+def _type(mistake: Mistake) -> str:
+    wanted = mistake.wanted if isinstance(mistake.wanted, list) else [mistake.wanted]
+    return f"must be {_or([_type_name(one) for one in wanted[:_MOST_CHOICES]])}, not {_type_of(mistake.value)}"
 
 
-def _alternatives(error: ValidationError) -> str:
-    children = error.context or []
-    if children and all(child.validator == "type" and not child.relative_path for child in children):
-        wanted = dict.fromkeys(_type_name(child.validator_value) for child in children)
-        return f"must be {_or(wanted)}, not {_type_of(error.instance)}"
-    tags = [child for child in children if child.validator == "const"]
-    if tags and len({tuple(tag.relative_path) for tag in tags}) == 1:
-        values = ", ".join(_short(_json(tag.validator_value)) for tag in tags[:_MOST_CHOICES])
-        return f"has {_field(tags[0].relative_path)!r} {_short(_json(tags[0].instance))}, which must be one of {values}"
+def _alternatives(mistake: Mistake) -> str:
+    children = [child for branch in mistake.branches for child in branch]
+    if all(child.keyword == "type" and not child.path for child in children):
+        wanted = dict.fromkeys(_type_name(child.wanted) for child in children[:_MOST_CHOICES])
+        return f"must be {_or(list(wanted))}, not {_type_of(mistake.value)}"
+    tags = [child for child in children if child.keyword == "const"]
+    if tags and tags[0].path and len({tag.path for tag in tags}) == 1:
+        values = ", ".join(_short(_json(tag.wanted)) for tag in tags[:_MOST_CHOICES])
+        return f"has {_field(tags[0].path)!r} {_short(_json(tags[0].value))}, which must be one of {values}"
     fitting = [child for child in children if not _means_other_branch(child)]
     if not fitting:
         return "fits none of its allowed forms"
@@ -129,33 +130,27 @@ def _alternatives(error: ValidationError) -> str:
     )
 
 
-def _choices(error: ValidationError) -> str:
-    values = error.validator_value if isinstance(error.validator_value, list) else []
+def _choices(mistake: Mistake) -> str:
+    values = mistake.wanted
     shown = [_short(_json(value)) for value in values[:_MOST_CHOICES]]
     more = f" or {len(values) - len(shown)} others" if len(values) > len(shown) else ""
     return f"must be one of {', '.join(shown)}{more}"
 
 
-def _format(error: ValidationError) -> str:
-    example = EXAMPLES.get(str(error.validator_value))
-    return f"must have the format {error.validator_value}" + (f", such as {example}" if example else "")
-
-
-def _limit(words: str) -> Callable[[ValidationError], str]:
-    def write(error: ValidationError) -> str:
-        return words.format(_short(_json(error.validator_value)))
+def _limit(words: str) -> Callable[[Mistake], str]:
+    def write(mistake: Mistake) -> str:
+        return words.format(_short(_json(mistake.wanted)))
 
     return write
 
 
-_SENTENCES: dict[str, Callable[[ValidationError], str]] = {
-    "required": lambda _error: "is missing",
+_SENTENCES: dict[str, Callable[[Mistake], str]] = {
+    "required": lambda _mistake: "is missing",
+    "not": lambda _mistake: "is not allowed",
     "additionalProperties": _unknown,
     "type": _type,
     "anyOf": _alternatives,
-    "oneOf": _alternatives,
     "enum": _choices,
-    "format": _format,
     "const": _limit("must be {}"),
     "minimum": _limit("must be at least {}"),
     "maximum": _limit("must be at most {}"),
@@ -183,13 +178,13 @@ def _type_of(value: Any) -> str:
     return "null"
 
 
-def _or(words: Iterable[str]) -> str:
-    listed = list(words)
+def _or(listed: Sequence[str]) -> str:
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    shown = value[: _MOST_SHOWN + 1] if isinstance(value, str) else value
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def _short(text: str, most: int = _MOST_SHOWN) -> str:

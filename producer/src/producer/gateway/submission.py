@@ -1,9 +1,10 @@
 """Decides what may become a task. Pure: no socket, no clock, no queue."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
-from producer.gateway.payload_check import PayloadChecks
+from producer.gateway.payload_check import payload_errors
 from producer.gateway.sentences import FieldError, in_one_line
 from runnerlib.contract import (
     Catalogue,
@@ -26,6 +27,12 @@ MOST_IN_BATCH = 1000
 _MOST_NAME = 100
 
 
+class RequestFault(str, Enum):
+    """Why a message is refused that would not fail as a task: it says more than there is, or two things at once."""
+
+    INVALID_REQUEST = "invalid_request"
+
+
 class Known(Protocol):
     """What is known of the environment's algorithms; a CatalogueWatch is one."""
 
@@ -39,7 +46,7 @@ class Known(Protocol):
 class Refused:
     """A message that does not become a task, and why, for its sender."""
 
-    code: FailureCode
+    code: FailureCode | RequestFault
     message: str
     algorithm: str | None = None
     id: str | None = None
@@ -56,9 +63,8 @@ def conflict(task: NewTask) -> Refused:
 class Admission:
     """Turns messages into tasks or refusals. `max_bytes` bounds each message."""
 
-    def __init__(self, known: Known, checks: PayloadChecks, max_bytes: int) -> None:
+    def __init__(self, known: Known, max_bytes: int) -> None:
         self._known = known
-        self._checks = checks
         self._max_bytes = max_bytes
 
     def one(self, body: bytes, now: float, spare_id: str | None = None) -> NewTask | Refused:
@@ -117,6 +123,10 @@ class Admission:
         except EnvelopeError as error:
             given = value.get("id") if isinstance(value, dict) else None
             return Refused(error.code, str(error), id=given if is_task_id(given) else spare_id)
+        if envelope.unknown:
+            return _unknown_fields(envelope, spare_id)
+        if spare_id is not None and envelope.id not in (None, spare_id):
+            return _two_ids(envelope, spare_id)
         if len(envelope.payload) > self._max_bytes:
             return self._too_large(len(envelope.payload))
         task_id = envelope.id or spare_id
@@ -135,7 +145,7 @@ class Admission:
         algorithm = catalogue.algorithms.get(envelope.algorithm)
         if algorithm is None:
             return _unknown(envelope.algorithm, catalogue, task_id) if self._known.is_sure else None
-        errors = self._checks.errors(algorithm, payload)
+        errors = payload_errors(algorithm, payload, len(envelope.payload))
         if not errors:
             return None
         message = f"the payload does not fit {envelope.algorithm}: {in_one_line(errors)}"
@@ -147,6 +157,19 @@ class Admission:
             "store the data elsewhere and send a reference"
         )
         return Refused(FailureCode.TOO_LARGE, message)
+
+
+def _unknown_fields(envelope: Envelope, spare_id: str | None) -> Refused:
+    """A field that means nothing here was meant to mean something."""
+    first, *more = envelope.unknown
+    message = first.sentence if not more else f"{first.sentence} (and {len(more)} more)"
+    errors = tuple(FieldError(field.name, field.sentence) for field in envelope.unknown)
+    return Refused(RequestFault.INVALID_REQUEST, message, envelope.algorithm, envelope.id or spare_id, errors=errors)
+
+
+def _two_ids(envelope: Envelope, key: str) -> Refused:
+    message = f"the message has the id {envelope.id!r}, but its Idempotency-Key is {key!r}; send one of them"
+    return Refused(RequestFault.INVALID_REQUEST, message, envelope.algorithm, envelope.id)
 
 
 def _too_many(count: int) -> Refused:

@@ -8,7 +8,7 @@ from producer.gateway.answering import Answering, refusal
 from producer.gateway.desk import Desk
 from producer.gateway.prefer import wait_seconds
 from producer.gateway.problem_codes import ProblemCode, problem
-from producer.gateway.reading import JSON, NDJSON, query_of, require_type, spare_id_of, task_id_of
+from producer.gateway.reading import JSON, NDJSON, KnownQueryRoute, query_of, require_type, spare_id_of, task_id_of
 from producer.gateway.submission import Refused
 from producer.gateway.wanted import TaskQuery
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, TaskListView, TaskState
@@ -23,7 +23,7 @@ class TaskRoutes:
         self._answering = answering
 
     def router(self) -> APIRouter:
-        router = APIRouter(tags=["tasks"], default_response_class=Response)
+        router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
         router.add_api_route(
             "/tasks",
             self.submit,
@@ -62,6 +62,7 @@ class TaskRoutes:
                     ProblemCode.MALFORMED,
                     ProblemCode.TOO_LARGE,
                     ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+                    ProblemCode.INVALID_REQUEST,
                     ProblemCode.QUEUE_UNAVAILABLE,
                     ProblemCode.STORE_UNAVAILABLE,
                 ),
@@ -109,6 +110,9 @@ class TaskRoutes:
     async def submit_batch(self, request: Request) -> Response:
         """A JSON array of messages, or one message on each line with the type `application/x-ndjson`."""
         kind = require_type(request, JSON, NDJSON)
+        if spare_id_of(request) is not None:
+            detail = "A batch takes no Idempotency-Key; give each of its messages an 'id'."
+            raise problem(ProblemCode.INVALID_REQUEST, detail)
         outcome = await self._desk.submit_many(await request.body(), in_lines=kind == NDJSON)
         if isinstance(outcome, Refused):
             return refusal(outcome)

@@ -25,10 +25,9 @@ class _Known:
 def refuse_bad_lines(lines: Iterable[LineTask | BadLine], client: GatewayClient, console: Console) -> None:
     """Names the bad lines. Raises BadInput when there are any."""
     # Here and not above: it loads the gateway's schema checks, which no other command needs.
-    from producer.gateway.payload_check import PayloadChecks
     from producer.gateway.submission import Admission, Refused
 
-    admission, now = Admission(_known(client), PayloadChecks(), MAX_MESSAGE_BYTES), time.time()
+    admission, now = Admission(_known(client), MAX_MESSAGE_BYTES), time.time()
     bad = 0
     for read in lines:
         found = read if isinstance(read, BadLine) else admission.one(read.body, now)

@@ -17,6 +17,9 @@ HEADER_TASK_DEADLINE = "Task-Deadline"
 #: Which process answered; another boot id at the same address means that all it was running is gone.
 HEADER_BOOT = "Runner-Boot"
 
+#: In a payload's JSON Schema, with the value false: what fits here is the runner's to say, not the schema's.
+UNCHECKED = "x-checked"
+
 _ALGORITHM = re.compile(ALGORITHM_PATTERN)
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
