@@ -1,5 +1,6 @@
 """One connection to the gateway: JSON there, JSON back, and every foreign error as one of ours."""
 
+import os
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,18 +26,32 @@ Query = dict[str, str | list[str]]
 
 
 class Transport:
-    """For one thread. Every call can be repeated safely, so it is, while the gateway restarts or is busy."""
+    """For one thread. Every call can be repeated safely, so it is, while the gateway restarts or is busy.
+
+    A process that was forked gets connections of its own: on its parent's, each would read the other's answers.
+    """
 
     def __init__(self, url: str, *, patience_seconds: float) -> None:
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
-        self._session = requests.Session()
-        # A proxy that the environment names cannot reach this machine's own addresses.
-        self._session.trust_env = urlsplit(self.url).hostname not in _OWN_MACHINE
+        self._session = self._new_session()
+        self._process = os.getpid()
         self._has_answered = False
 
     def close(self) -> None:
-        self._session.close()
+        if self._process == os.getpid():
+            self._session.close()
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        # A proxy that the environment names cannot reach this machine's own addresses.
+        session.trust_env = urlsplit(self.url).hostname not in _OWN_MACHINE
+        return session
+
+    def _own_session(self) -> requests.Session:
+        if self._process != os.getpid():
+            self._session, self._process = self._new_session(), os.getpid()
+        return self._session
 
     def ask(
         self,
@@ -69,7 +84,7 @@ class Transport:
 
     def _once(self, method: str, path: str, data: bytes | None, headers: dict[str, str], query: Query | None) -> Any:
         try:
-            answer = self._session.request(
+            answer = self._own_session().request(
                 method,
                 self.url + path,
                 params=query,
