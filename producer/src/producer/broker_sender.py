@@ -8,8 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.errors import BrokerUnreachable
+from producer.errors import BrokerUnreachable, Refused
 from producer.outgoing import Outgoing
+from runnerlib.contract import EnvelopeError, FailureCode, parse_envelope
+from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.errors import QueueClosed, QueueUnavailable, TaskQueueError
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.queue import RabbitQueue, open_rabbitmq
@@ -50,10 +52,18 @@ class BrokerSender:
         self._publishers: dict[int, _Publisher] = {}
         self._closed = False
 
-    def send(self, tasks: Sequence[Outgoing]) -> None:
-        """Returns when the broker has all of them, durably. Asks again until the patience is over."""
+    def send(self, tasks: Sequence[Outgoing]) -> list[Refused | None]:
+        """Returns when the broker has those that can be tasks, durably: a refusal or None for each.
+
+        Asks again until the patience is over.
+        """
         now = time.time()
-        new_tasks = [_new_task(task, now) for task in tasks]
+        read = [_new_task(task, now) for task in tasks]
+        if new_tasks := [task for task in read if isinstance(task, NewTask)]:
+            self._publish(new_tasks)
+        return [task if isinstance(task, Refused) else None for task in read]
+
+    def _publish(self, new_tasks: list[NewTask]) -> None:
         end = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -129,8 +139,13 @@ class _Publisher:
             await stop.wait()
 
 
-def _new_task(task: Outgoing, now: float) -> NewTask:
-    envelope = task.envelope
+def _new_task(task: Outgoing, now: float) -> NewTask | Refused:
+    """Nobody else looks into a message before it is with the broker."""
+    try:
+        envelope = parse_envelope(task.body, max_bytes=MAX_MESSAGE_BYTES)
+    except EnvelopeError as error:
+        status = 413 if error.code is FailureCode.TOO_LARGE else 400
+        return Refused(status, error.code.value, str(error))
     return NewTask(
         id=task.id,
         algorithm=envelope.algorithm,
