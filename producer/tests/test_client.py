@@ -9,7 +9,7 @@ import pytest
 
 from producer.client import GatewayClient
 from producer.errors import GatewayUnreachable, Refused
-from runnerlib.contract import TaskState
+from producer.models import TaskState
 from taskqueue.tasks import Placement, Succeeded
 
 
@@ -69,7 +69,7 @@ def test_nobody_there_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1"])
 def test_address_that_is_none_is_told_in_words(url: str) -> None:
-    with GatewayClient(url) as client, pytest.raises(GatewayUnreachable, match="GATEWAY_URL"):
+    with GatewayClient(url, url_from="GATEWAY_URL") as client, pytest.raises(GatewayUnreachable, match="GATEWAY_URL"):
         client.algorithms()
 
 

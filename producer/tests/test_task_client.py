@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from environments import Production
 
 from producer import DeadLetterFilter, TaskClient
-from producer.client import GatewayClient
+from producer.calls import Ask
 from producer.errors import (
     BrokerUnreachable,
     GatewayUnreachable,
@@ -26,8 +27,8 @@ from producer.errors import (
     SomeRefused,
     TaskFailed,
 )
+from producer.models import FailureCode, TaskState
 from producer.transport import Transport
-from runnerlib.contract import FailureCode, TaskState, TaskView
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.link import Link
@@ -50,15 +51,16 @@ def test_result_of_a_task(gateway: Any, client: TaskClient) -> None:
 
 
 def test_gateway_that_does_not_wait_is_asked_with_pauses(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
-    asked, usual = [], GatewayClient.get
+    asked, usual = [], Transport.ask
 
-    def at_once(self: GatewayClient, task_id: str, *, wait_seconds: float = 0) -> TaskView:
-        asked.append(wait_seconds)
-        return usual(self, task_id)
+    def at_once(self: Transport, ask: Ask) -> Any:
+        asked.append(ask.wait_seconds)
+        return usual(self, dataclasses.replace(ask, wait_seconds=0))
 
-    monkeypatch.setattr(GatewayClient, "get", at_once)
+    task_id = client.submit("upper", {"text": "a"})
+    monkeypatch.setattr(Transport, "ask", at_once)
     with pytest.raises(NotFinished, match="is queued after"):
-        client.wait(client.submit("upper", {"text": "a"}), 1.0)
+        client.wait(task_id, 1.0)
     assert 2 <= len(asked) <= 7
 
 
@@ -108,7 +110,9 @@ def test_refused_ones_of_many_are_told_by_position_and_the_others_are_queued(gat
         {"algorithm": "upper", "payload": {"text": "b"}, "id": "mine", "expires_seconds": 60},
         "upper",
     ]
-    with pytest.raises(SomeRefused, match=r"3 of 5 tasks were refused.*number 1: .*text is missing") as some:
+    with pytest.raises(
+        SomeRefused, match=r"3 of 5 tasks were refused.*task 2 of them, tasks\[1\]: .*text is missing"
+    ) as some:
         client.submit_many(tasks)
     assert {position: error.code for position, error in some.value.refused.items()} == {
         1: "invalid_payload",
@@ -150,9 +154,9 @@ def test_many_tasks_that_break_off_tell_what_is_queued(gateway: Any, client: Tas
 def test_many_are_waited_for_by_few_questions(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
     asked, usual = [], Transport.ask
 
-    def counted(self: Transport, method: str, path: str, *more: Any, **options: Any) -> Any:
-        asked.append((method, path))
-        return usual(self, method, path, *more, **options)
+    def counted(self: Transport, ask: Ask) -> Any:
+        asked.append((ask.method, ask.path))
+        return usual(self, ask)
 
     monkeypatch.setattr(Transport, "ask", counted)
     ids = client.submit_many([("anything", n) for n in range(250)])
@@ -217,15 +221,26 @@ def test_many_threads_share_one_client(gateway: Any, client: TaskClient) -> None
         ("No Name", {}, {}, "'algorithm' must be a name"),
         ("upper", {"n": 2**80}, {}, "does not fit in 64 bits"),
         ("upper", "\ud800", {}, "cannot be sent as JSON"),
+        ("upper", float("nan"), {}, "cannot be sent as JSON"),
         ("upper", {}, {"task_id": "no spaces"}, "'id' must be"),
         ("upper", {}, {"expires_seconds": -1}, "'expires_seconds' must be"),
     ],
 )
-def test_what_can_never_be_a_task_is_refused_before_it_is_sent(
-    algorithm: str, payload: Any, more: Any, sentence: str
+@pytest.mark.parametrize("way", ["gateway", "broker"])
+def test_what_can_never_be_a_task_is_refused_by_either_way(
+    gateway: Any, algorithm: str, payload: Any, more: Any, sentence: str, way: str
 ) -> None:
-    with TaskClient("http://127.0.0.1:9") as client, pytest.raises(Refused, match=sentence):
+    """The broker is not asked: there is none."""
+    address = {"gateway_url": gateway.url} if way == "gateway" else {"queue_url": "amqp://guest:guest@127.0.0.1:9/"}
+    with TaskClient(**address, patience_seconds=0) as client, pytest.raises(Refused, match=sentence):
         client.submit(algorithm, payload, **more)
+
+
+def test_what_can_never_be_a_task_keeps_no_other_from_the_broker(upper_queue: str) -> None:
+    with TaskClient(queue_url=upper_queue) as client, pytest.raises(SomeRefused) as some:
+        client.submit_many([("upper", 1), ("No Name", 2), ("upper", 2**80), ("upper", 4)])
+    assert [*some.value.refused] == [1, 2]
+    assert [delivery.payload for delivery in _taken(upper_queue, 2)] == [b"1", b"4"]
 
 
 def test_client_that_goes_nowhere_or_was_closed_says_so() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from producer.models import FailureCode, Progress, TaskError, TaskState, TaskView
 from producer.task_sentences import doing, outcome, sentence
-from runnerlib.contract import FailureCode, Progress, TaskError, TaskState, TaskView
 
 NOW = datetime(2026, 5, 31, tzinfo=timezone.utc)
-TIMEOUT = TaskError(code=FailureCode.TIMEOUT, message="took 3 s")
+TIMEOUT = TaskError(code=FailureCode.TIMEOUT.value, message="took 3 s")
 
 
 def task(state: TaskState, **more: Any) -> TaskView:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from environments import until
 
-from producer import GatewayClient
+from producer import GatewayClient, TaskState
 from producer.errors import Refused
-from runnerlib.contract import TaskState
 
 # Each test takes seconds; together they take minutes, and so they begin early.
 pytestmark = pytest.mark.timeout(300)

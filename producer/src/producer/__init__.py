@@ -6,9 +6,14 @@ from producer import TaskClient
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from producer.async_client import AsyncTaskClient as AsyncTaskClient
     from producer.public import (
         BrokerUnreachable,
+        DeadLetterDetail,
         DeadLetterFilter,
+        DeadLettersDone,
+        DeadLetterView,
+        FailureCode,
         GatewayClient,
         GatewayUnreachable,
         NoGateway,
@@ -19,11 +24,18 @@ if TYPE_CHECKING:
         SomeRefused,
         TaskClient,
         TaskFailed,
+        TaskState,
+        TaskSummaryView,
+        TaskView,
     )
 
 __all__ = [
     "BrokerUnreachable",
+    "DeadLetterDetail",
     "DeadLetterFilter",
+    "DeadLetterView",
+    "DeadLettersDone",
+    "FailureCode",
     "GatewayClient",
     "GatewayUnreachable",
     "NoGateway",
@@ -34,6 +46,9 @@ __all__ = [
     "SomeRefused",
     "TaskClient",
     "TaskFailed",
+    "TaskState",
+    "TaskSummaryView",
+    "TaskView",
 ]
 
 
@@ -43,4 +58,13 @@ def __getattr__(name: str) -> object:
         from producer import public
 
         return getattr(public, name)
+    if name == "AsyncTaskClient":
+        try:
+            from producer.async_client import AsyncTaskClient
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"AsyncTaskClient needs more packages ({error.name} is missing); from a checkout: "
+                "pip install './producer[async]'"
+            ) from None
+        return AsyncTaskClient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,18 @@
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.errors import BrokerUnreachable
+from producer.errors import BrokerUnreachable, Refused
 from producer.outgoing import Outgoing
+from runnerlib.contract import EnvelopeError, FailureCode, parse_envelope
+from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.errors import QueueClosed, QueueUnavailable, TaskQueueError
+from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.queue import RabbitQueue, open_rabbitmq
 from taskqueue.tasks import NewTask
 
@@ -27,35 +31,44 @@ class _Running:
     loop: asyncio.AbstractEventLoop
     queue: RabbitQueue
     stop: asyncio.Event
+    thread: threading.Thread
 
 
 class BrokerSender:
     """For any number of threads: what they send at the same time shares one window of unconfirmed messages.
 
+    A process that was forked connects by itself, since its parent's threads are not in it.
     Raises BrokerUnreachable for a URL that cannot be used. A broker that is away is found out by :meth:`send`.
     """
 
     def __init__(self, queue_url: str, *, patience_seconds: float) -> None:
-        self._patience_seconds = patience_seconds
-        self._lock = threading.Lock()
-        self._closed = False
-        self._started: concurrent.futures.Future[_Running] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=self._run, args=(queue_url,), name="broker sender", daemon=True)
-        self._thread.start()
         try:
-            self._running = self._started.result(_THREAD_SECONDS)
+            parse_queue_url(queue_url)
         except TaskQueueError as error:
             raise BrokerUnreachable(str(error)) from None
+        self._queue_url = queue_url
+        self._patience_seconds = patience_seconds
+        #: By process id. Those of other processes are never touched: whoever held their locks is not here.
+        self._publishers: dict[int, _Publisher] = {}
+        self._closed = False
 
-    def send(self, tasks: Sequence[Outgoing]) -> None:
-        """Returns when the broker has all of them, durably. Asks again until the patience is over."""
+    def send(self, tasks: Sequence[Outgoing]) -> list[Refused | None]:
+        """Returns when the broker has those that can be tasks, durably: a refusal or None for each.
+
+        Asks again until the patience is over.
+        """
         now = time.time()
-        new_tasks = [_new_task(task, now) for task in tasks]
+        read = [_new_task(task, now) for task in tasks]
+        if new_tasks := [task for task in read if isinstance(task, NewTask)]:
+            self._publish(new_tasks)
+        return [task if isinstance(task, Refused) else None for task in read]
+
+    def _publish(self, new_tasks: list[NewTask]) -> None:
         end = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                self._publish(new_tasks)
+                self._own_publisher().publish(new_tasks)
                 return
             except (QueueClosed, concurrent.futures.CancelledError):
                 raise BrokerUnreachable(_CLOSED) from None
@@ -67,35 +80,72 @@ class BrokerSender:
 
     def close(self) -> None:
         """Who still waits in :meth:`send` gets BrokerUnreachable. Returns when the thread has ended. Idempotent."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._running.loop.call_soon_threadsafe(self._running.stop.set)
-        self._thread.join(_THREAD_SECONDS)
+        self._closed = True
+        self._own_publisher().close()
 
-    def _publish(self, tasks: Sequence[NewTask]) -> None:
+    def _own_publisher(self) -> "_Publisher":
+        publisher = self._publishers.setdefault(os.getpid(), _Publisher(self._queue_url))
+        if self._closed:
+            publisher.close()
+        return publisher
+
+
+class _Publisher:
+    """An event loop with a connection to the broker, in a thread that starts with the first tasks."""
+
+    def __init__(self, queue_url: str) -> None:
+        self._queue_url = queue_url
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._closed = False
+
+    def publish(self, tasks: Sequence[NewTask]) -> None:
+        """Raises QueueUnavailable, QueueClosed and CancelledError."""
         with self._lock:  # so that nothing is handed to a loop that has ended
             if self._closed:
                 raise QueueClosed(_CLOSED)
-            future = asyncio.run_coroutine_threadsafe(self._running.queue.publish(tasks), self._running.loop)
+            self._running = running = self._running or self._start()
+            future = asyncio.run_coroutine_threadsafe(running.queue.publish(tasks), running.loop)
         future.result()
 
-    def _run(self, queue_url: str) -> None:
-        try:
-            asyncio.run(self._live(queue_url))
-        except TaskQueueError as error:
-            self._started.set_exception(error)
+    def close(self) -> None:
+        with self._lock:
+            is_first, self._closed = not self._closed, True
+            running = self._running
+            if running is not None and is_first:
+                running.loop.call_soon_threadsafe(running.stop.set)
+        if running is not None:
+            running.thread.join(_THREAD_SECONDS)
 
-    async def _live(self, queue_url: str) -> None:
+    def _start(self) -> _Running:
+        started: concurrent.futures.Future[_Running] = concurrent.futures.Future()
+        threading.Thread(target=self._run, args=(started,), name="broker sender", daemon=True).start()
+        try:
+            return started.result(_THREAD_SECONDS)
+        except TimeoutError:
+            raise QueueUnavailable(f"The broker's thread did not start within {_THREAD_SECONDS:.0f} s.") from None
+
+    def _run(self, started: "concurrent.futures.Future[_Running]") -> None:
+        try:
+            asyncio.run(self._live(started))
+        except TaskQueueError as error:
+            started.set_exception(error)
+
+    async def _live(self, started: "concurrent.futures.Future[_Running]") -> None:
         stop = asyncio.Event()
         # It retries nothing, so it needs no delay queues: controllers declare those.
-        async with open_rabbitmq(queue_url, retry_steps_seconds=()) as queue:
-            self._started.set_result(_Running(asyncio.get_running_loop(), queue, stop))
+        async with open_rabbitmq(self._queue_url, retry_steps_seconds=()) as queue:
+            started.set_result(_Running(asyncio.get_running_loop(), queue, stop, threading.current_thread()))
             await stop.wait()
 
 
-def _new_task(task: Outgoing, now: float) -> NewTask:
-    envelope = task.envelope
+def _new_task(task: Outgoing, now: float) -> NewTask | Refused:
+    """Nobody else looks into a message before it is with the broker."""
+    try:
+        envelope = parse_envelope(task.body, max_bytes=MAX_MESSAGE_BYTES)
+    except EnvelopeError as error:
+        status = 413 if error.code is FailureCode.TOO_LARGE else 400
+        return Refused(status, error.code.value, str(error))
     return NewTask(
         id=task.id,
         algorithm=envelope.algorithm,

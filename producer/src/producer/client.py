@@ -4,26 +4,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
-from producer.dead_filter import DeadLetterFilter, as_text
-from producer.errors import GatewayUnreachable, Refused
-from producer.pages import listed, read, settled
-from producer.transport import Query, Transport, refusal
-from runnerlib.contract import (
+from producer import calls
+from producer.dead_filter import DeadLetterFilter
+from producer.errors import Refused
+from producer.models import (
     DeadLetterDetail,
-    DeadLetterListView,
     DeadLettersDone,
     DeadLetterView,
-    TaskListView,
     TaskState,
     TaskSummaryView,
     TaskView,
-    is_task_id,
-    new_task_id,
 )
+from producer.outgoing import outgoing
+from producer.transport import Transport
+
+T = TypeVar("T")
 
 #: One wait; short enough to show progress while it lasts.
 _SLICE_SECONDS = 1.0
@@ -33,11 +30,12 @@ class GatewayClient:
     """``with GatewayClient("http://127.0.0.1:8000") as client: client.wait(client.submit("upper", {...}).id)``.
 
     Raises GatewayUnreachable when nobody answers, and Refused with the gateway's own sentence. One client is for one
-    thread.
+    thread; a process that was forked gets connections of its own. `url_from` is where the address was found, for
+    the error when nobody answers there.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float = 10.0) -> None:
-        self._transport = Transport(url, patience_seconds=patience_seconds)
+    def __init__(self, url: str, *, patience_seconds: float = 10.0, url_from: str = "") -> None:
+        self._transport = Transport(url, patience_seconds=patience_seconds, url_from=url_from)
 
     def __enter__(self) -> "GatewayClient":
         return self
@@ -67,59 +65,48 @@ class GatewayClient:
 
         The id is chosen here when none is given, so that sending it again after a lost connection makes one task.
         """
-        message: dict[str, Any] = {"algorithm": algorithm, "payload": payload, "id": task_id or new_task_id()}
-        if expires_seconds is not None:
-            message["expires_seconds"] = expires_seconds
-        return read(TaskView, self._transport.ask("POST", "/tasks", message, wait_seconds=wait_seconds))
-
-    def submit_batch(self, messages: Sequence[dict[str, Any]]) -> list[Refused | None]:
-        """Queues up to 1,000 messages, each with its id: a refusal or None for each, in order.
-
-        Sending the same again after an error makes no task twice.
-        """
-        return _refusals(self._transport.ask("POST", "/tasks/batch", list(messages)), len(messages))
+        return self._do(calls.submit(outgoing((algorithm, payload), task_id, expires_seconds), wait_seconds))
 
     def submit_lines(self, lines: Sequence[bytes]) -> list[Refused | TaskState]:
-        """The same for messages that are JSON already, each on one line: a refusal, or the state of the task.
+        """Queues up to 1,000 messages, each JSON on one line: a refusal, or the state of the task, for each, in order.
 
-        A state other than `queued` tells that the task was known before.
+        A state other than `queued` tells that the task was known before. Sending the same again makes no task twice.
         """
-        entries = self._transport.ask("POST", "/tasks/batch", b"\n".join(lines))
-        refusals = _refusals(entries, len(lines))
-        return [
-            TaskState(entry["state"]) if refused is None else refused
-            for entry, refused in zip(entries, refusals, strict=True)
-        ]
+        return self._do(calls.submit_lines(lines))
+
+    def submit_batch(self, messages: Sequence[dict[str, Any]]) -> list[Refused | None]:
+        """The same for up to 1,000 messages as they are: a refusal or None for each."""
+        answers = self.submit_lines([outgoing(message).body for message in messages])
+        return [answer if isinstance(answer, Refused) else None for answer in answers]
 
     def get(self, task_id: str, *, wait_seconds: float = 0) -> TaskView:
         """The task as it is now, or with `wait_seconds` when it has ended or after that long."""
-        return read(TaskView, self._transport.ask("GET", _path(task_id), wait_seconds=wait_seconds))
+        return self._do(calls.get(task_id, wait_seconds))
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, TaskView]:
         """Up to 100 tasks as they are now, by their ids; those that nobody knows are missing."""
-        found: dict[str, TaskView] = {}
-        left = [task_id for task_id in task_ids if is_task_id(task_id)]
-        while left:
-            answer = read(_Found, self._transport.ask("POST", "/tasks/lookup", {"ids": left}))
-            found |= {view.id: view for view in answer.tasks}
-            left = answer.left_out
-        return found
+        return self._do(calls.get_many(task_ids))
 
     def wait(
-        self, task_id: str, timeout_seconds: float, *, on_view: Callable[[TaskView], None] | None = None
+        self, task_id: str, timeout_seconds: float, *, on_view: Callable[[TaskView], None] = lambda _view: None
     ) -> TaskView:
         """The task when it has ended, or as it is when the time is over. `on_view` sees it about each second."""
-        end = time.monotonic() + timeout_seconds
-        view = self.get(task_id)
-        while not view.state.is_terminal and (left := end - time.monotonic()) > 0:
-            if on_view is not None:
-                on_view(view)
-            view = self.get(task_id, wait_seconds=min(left, _SLICE_SECONDS))
+        view = self._do(calls.watch(task_id, timeout_seconds, slice_seconds=_SLICE_SECONDS), on_view)
+        assert view is not None, "one that nobody knows is refused"
         return view
+
+    def wait_for_part(
+        self, task_ids: Sequence[str], end: float, on_view: Callable[[TaskView | None], None]
+    ) -> dict[str, TaskView]:
+        """Up to 100 tasks: all when they have ended, else as they are at `end` (monotonic).
+
+        Those that nobody knows are missing. `on_view` sees one that has not ended about each second.
+        """
+        return self._do(calls.wait_for_part(task_ids, end, slice_seconds=_SLICE_SECONDS), on_view)
 
     def cancel(self, task_id: str) -> TaskView:
         """Cancels a task; the answer tells whether it is cancelled or its runner is being asked. Refused: it ended."""
-        return read(TaskView, self._transport.ask("DELETE", _path(task_id)))
+        return self._do(calls.cancel(task_id))
 
     def tasks(
         self,
@@ -131,14 +118,8 @@ class GatewayClient:
         limit: int | None = 100,
     ) -> Iterator[TaskSummaryView]:
         """The newest tasks first, asked for as they are taken. `limit` None: to the end."""
-        query: Query = {"state": [TaskState(state).value for state in states]}
-        wanted = {
-            "algorithm": algorithm,
-            "created_from": as_text(created_from),
-            "created_before": as_text(created_before),
-        }
-        query |= {name: value for name, value in wanted.items() if value is not None}
-        return listed(self._transport, "/tasks", query, limit, _tasks_of)
+        query = calls.tasks_query(algorithm, states, created_from, created_before)
+        return calls.perform(calls.tasks(query, limit), self._step)
 
     def algorithms(self) -> list[dict[str, Any]]:
         """What can be asked for, as ``GET /algorithms`` tells it."""
@@ -147,61 +128,40 @@ class GatewayClient:
 
     def algorithms_answer(self) -> dict[str, Any]:
         """The same, and whether these are `complete`."""
-        found: dict[str, Any] = self._transport.ask("GET", "/algorithms")
-        return found
+        return self._do(calls.algorithms())
 
     def dead_letters(
         self, wanted: DeadLetterFilter | None = None, *, with_settled: bool = False, limit: int | None = 100
     ) -> Iterator[DeadLetterView]:
         """The newest dead letters first; `with_settled`: those that were replayed or discarded, too."""
-        query: Query = (wanted or DeadLetterFilter()).query() | {"all": str(with_settled).lower()}
-        return listed(self._transport, "/dead", query, limit, _dead_letters_of)
+        return calls.perform(calls.dead_letters(wanted, limit, with_settled=with_settled), self._step)
 
     def dead_letter(self, dead_id: int) -> DeadLetterDetail:
         """One of them, with its history, its traceback and the message as it came."""
-        return read(DeadLetterDetail, self._transport.ask("GET", f"/dead/{dead_id:d}"))
+        return self._do(calls.dead_letter(dead_id))
 
     def replay(self, dead_id: int) -> TaskView:
         """Puts a dead letter's task back into the queue, under its own id. Refused: it cannot be, or was already."""
-        return read(TaskView, self._transport.ask("POST", f"/dead/{dead_id:d}/replay"))
+        return self._do(calls.replay(dead_id))
 
     def discard(self, dead_id: int) -> DeadLetterView:
         """Notes that nothing more shall become of it. Refused: it was replayed or discarded already."""
-        return read(DeadLetterView, self._transport.ask("POST", f"/dead/{dead_id:d}/discard"))
+        return self._do(calls.discard(dead_id))
 
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Replays these dead letters, or all open ones that are wanted, as the answers are taken, part by part."""
-        return settled(self._transport, "/dead/replay", wanted)
+        return calls.perform(calls.settle_many(calls.REPLAY_MANY, wanted), self._step)
 
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """The same for discarding."""
-        return settled(self._transport, "/dead/discard", wanted)
+        return calls.perform(calls.settle_many(calls.DISCARD_MANY, wanted), self._step)
 
+    def _do(self, call: calls.Call[T], on_found: Callable[[Any], None] = lambda _: None) -> T:
+        return calls.outcome_of(call, self._step, on_found)
 
-class _Found(BaseModel):
-    """The answer about many tasks; what had no room in it is asked for again."""
-
-    tasks: list[TaskView]
-    left_out: list[str]
-
-
-def _refusals(entries: Any, count: int) -> list[Refused | None]:
-    if not isinstance(entries, list) or len(entries) != count:
-        raise GatewayUnreachable("the gateway answered with something that is not a batch; check GATEWAY_URL")
-    return [refusal(entry["problem"]) if "problem" in entry else None for entry in entries]
-
-
-def _tasks_of(content: Any) -> tuple[list[TaskSummaryView], str | None]:
-    page = read(TaskListView, content)
-    return page.tasks, page.next
-
-
-def _dead_letters_of(content: Any) -> tuple[list[DeadLetterView], str | None]:
-    page = read(DeadLetterListView, content)
-    return page.dead_letters, page.next
-
-
-def _path(task_id: str) -> str:
-    if not is_task_id(task_id) or task_id in (".", ".."):
-        raise Refused(422, "invalid_id", "a task id is 1 to 128 of A-Z a-z 0-9 . _ : -")
-    return f"/tasks/{task_id}"
+    def _step(self, step: calls.Step) -> Any:
+        if isinstance(step, calls.Ask):
+            return self._transport.ask(step)
+        assert isinstance(step, calls.Pause), "this client knows no broker"
+        time.sleep(step.seconds)
+        return None

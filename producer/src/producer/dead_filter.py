@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from runnerlib.contract import FailureCode
+from producer.models import FailureCode
 
 
 @dataclass(frozen=True, slots=True)

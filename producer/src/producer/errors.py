@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runnerlib.contract import TaskView
+from producer.models import TaskView
 
 
 class ProducerError(Exception):
@@ -35,17 +35,24 @@ class Refused(ProducerError):
         self.errors = errors or []
 
 
+def refusal(problem: dict[str, Any]) -> Refused:
+    """A problem of the gateway as an error."""
+    detail = str(problem.get("detail", "the gateway refused it"))
+    return Refused(int(problem["status"]), str(problem["code"]), detail, problem.get("errors"))
+
+
 class SomeRefused(ProducerError):
     """Of many tasks some were refused; the others are queued.
 
-    `ids` are the ids of all, in the order they were given; `refused` tells by position which were refused, and why.
+    `ids` are the ids of all, in the order they were given; `refused` tells by position, from 0, which were refused,
+    and why.
     """
 
     def __init__(self, ids: list[str], refused: dict[int, Refused]) -> None:
         first = min(refused)
         super().__init__(
             f"{len(refused)} of {len(ids)} tasks were refused, the others are queued; "
-            f"the first refused is number {first}: {refused[first]}"
+            f"the first that was refused is task {first + 1} of them, tasks[{first}]: {refused[first]}"
         )
         self.ids = ids
         self.refused = refused

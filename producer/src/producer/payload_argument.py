@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from producer.errors import BadInput
-from runnerlib.contract import StrictJsonError, strict_json
-from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
+from producer.json_text import BadJson, loads
+from producer.models import MAX_MESSAGE_BYTES
 
 
 class BadPayload(BadInput):
@@ -18,8 +18,8 @@ def read_payload(argument: str, stdin: BinaryIO) -> Any:
     if len(data) > MAX_MESSAGE_BYTES:
         raise BadPayload(f"{where} has more than {MAX_MESSAGE_BYTES} bytes; store the data and send a reference")
     try:
-        return strict_json.loads(data)
-    except StrictJsonError as error:
+        return loads(data)
+    except BadJson as error:
         hint = "" if where != "PAYLOAD" else """; write it in single quotes, e.g. '{"text": "hello"}'"""
         raise BadPayload(f"{where} is {error}{hint}") from None
 

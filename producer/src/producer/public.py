@@ -13,11 +13,24 @@ from producer.errors import (
     SomeRefused,
     TaskFailed,
 )
+from producer.models import (
+    DeadLetterDetail,
+    DeadLettersDone,
+    DeadLetterView,
+    FailureCode,
+    TaskState,
+    TaskSummaryView,
+    TaskView,
+)
 from producer.task_client import TaskClient
 
 __all__ = [
     "BrokerUnreachable",
+    "DeadLetterDetail",
     "DeadLetterFilter",
+    "DeadLetterView",
+    "DeadLettersDone",
+    "FailureCode",
     "GatewayClient",
     "GatewayUnreachable",
     "NoGateway",
@@ -28,4 +41,7 @@ __all__ = [
     "SomeRefused",
     "TaskClient",
     "TaskFailed",
+    "TaskState",
+    "TaskSummaryView",
+    "TaskView",
 ]

@@ -1,39 +1,22 @@
 """Sends tasks and waits for their results, from any Python program."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from producer.client import GatewayClient
-from producer.client_pool import ClientPool
+from producer import calls
 from producer.dead_filter import DeadLetterFilter
-from producer.errors import (
-    BrokerUnreachable,
-    GatewayUnreachable,
-    NoGateway,
-    NotAllSent,
-    NotFinished,
-    Refused,
-    SomeRefused,
-    TaskFailed,
-)
-from producer.many_waits import parts, wait_for_part
-from producer.outgoing import Given, Outgoing, outgoing
-from runnerlib.contract import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
+from producer.errors import GatewayUnreachable, NoGateway
+from producer.models import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
+from producer.outgoing import Given, outgoing
+from producer.transport import Transport
 
 if TYPE_CHECKING:
     from producer.broker_sender import BrokerSender
 
-#: One request of a wait; the gateway holds none longer than a minute.
-_SLICE_SECONDS = 20.0
-#: Between two questions that are answered at once: the gateway has not seen the task yet, or what stands before the
-#: gateway keeps the wish to wait from it.
-_PAUSE_SECONDS = 0.2
-#: Tasks in one request or one publish: as many, and as many bytes together.
-_PART_TASKS = 1000
-_PART_BYTES = 8 * 1024 * 1024
+T = TypeVar("T")
 
 
 class TaskClient:
@@ -41,17 +24,17 @@ class TaskClient:
 
     With `queue_url` (``amqp://…``) tasks go straight to the broker, and only waiting and cancelling need the gateway.
     The broker does not look into tasks: what the gateway would refuse at once (an unknown algorithm, a payload that
-    does not fit) then ends as `failed`. One client may be used by any number of threads. `patience_seconds` is how
-    long a call is tried again while a gateway restarts or a broker is away.
+    does not fit) then ends as `failed`. One client may be used by any number of threads, and after a fork by each of
+    the processes. `patience_seconds` is how long a call is tried again while a gateway restarts or a broker is away.
 
     Raises Refused, GatewayUnreachable and BrokerUnreachable, each with a sentence.
     """
 
     def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
         if not gateway_url and not queue_url:
-            raise ValueError("name where tasks go: TaskClient('http://HOST:8000'), queue_url='amqp://...', or both")
-        self._gateways = ClientPool(gateway_url, patience_seconds=patience_seconds) if gateway_url else None
-        self._broker = _broker(queue_url, patience_seconds) if queue_url else None
+            raise ValueError(nowhere(type(self).__name__))
+        self._transports = _Transports(gateway_url, patience_seconds)
+        self._broker = broker_sender(queue_url, patience_seconds) if queue_url else None
 
     def __enter__(self) -> "TaskClient":
         return self
@@ -63,8 +46,7 @@ class TaskClient:
 
     def close(self) -> None:
         """Idempotent. Ends the broker's thread, if there is one."""
-        if self._gateways is not None:
-            self._gateways.close()
+        self._transports.close()
         if self._broker is not None:
             self._broker.close()
 
@@ -77,11 +59,7 @@ class TaskClient:
         started `expires_seconds` later fails as `expired`.
         """
         task = outgoing((algorithm, payload), task_id, expires_seconds)
-        if self._broker is not None:
-            self._broker.send([task])
-        else:
-            with self._gateway() as gateway:
-                gateway.submit(algorithm, payload, task_id=task.id, expires_seconds=expires_seconds)
+        self._do(calls.send(task, to_broker=self._broker is not None))
         return task.id
 
     def submit_many(self, tasks: Iterable[Given], *, expires_seconds: float | None = None) -> list[str]:
@@ -90,176 +68,128 @@ class TaskClient:
         Returns their ids, in order. Raises SomeRefused at the end when some were refused, the others are queued then;
         and NotAllSent when it breaks off, which tells what was queued until then.
         """
-        ids: list[str] = []
-        accepted: set[int] = set()
-        refused: dict[int, Refused] = {}
-        for part in _parts(_checked(tasks, expires_seconds, ids, refused)):
-            try:
-                answers = self._send([*part.values()])
-            except (GatewayUnreachable, BrokerUnreachable, Refused) as error:
-                raise NotAllSent(error, ids, accepted, set(part), refused) from error
-            for position, refusal in zip(part, answers, strict=True):
-                if refusal is None:
-                    accepted.add(position)
-                else:
-                    refused[position] = refusal
-        if refused:
-            raise SomeRefused(ids, refused)
-        return ids
+        return self._do(calls.submit_many(tasks, expires_seconds, to_broker=self._broker is not None))
 
     def get(self, task_id: str) -> TaskView:
         """The task as it is now."""
-        with self._gateway() as gateway:
-            return gateway.get(task_id)
+        return self._do(calls.get(task_id))
 
     def wait(self, task_id: str, timeout_seconds: float = 60.0) -> TaskView:
         """The task when it has ended, however it ended. Raises NotFinished, a TimeoutError, when the time is over.
 
         A client with `queue_url` also waits for a task that the gateway has not seen yet.
         """
-        end = time.monotonic() + timeout_seconds
-        while True:
-            asked_at = time.monotonic()
-            view = self._look(task_id, max(0.0, min(end - asked_at, _SLICE_SECONDS)))
-            if view is not None and view.state.is_terminal:
-                return view
-            if time.monotonic() >= end:
-                raise _not_finished(task_id, view, timeout_seconds)
-            pause = _PAUSE_SECONDS - (time.monotonic() - asked_at)
-            time.sleep(max(0.0, min(pause, end - time.monotonic())))
+        return self._do(calls.wait(task_id, timeout_seconds, unseen_too=self._broker is not None))
 
     def wait_many(self, task_ids: Sequence[str], timeout_seconds: float = 60.0) -> list[TaskView]:
         """All of them when all have ended, in order. Raises NotFinished for the first that has not in time."""
-        end = time.monotonic() + timeout_seconds
-        past_gateway = self._broker is not None
-        views: list[TaskView] = []
-        for part in parts(task_ids):
-            with self._gateway() as gateway:
-                found = wait_for_part(gateway, part, end, slice_seconds=_SLICE_SECONDS, unseen_too=past_gateway)
-            for task_id in part:
-                view = found.get(task_id)
-                if view is None and not past_gateway:
-                    raise Refused(404, "unknown_task", f"There is no task {task_id!r}.")
-                if view is None or not view.state.is_terminal:
-                    raise _not_finished(task_id, view, timeout_seconds)
-                views.append(view)
-        return views
+        return self._do(calls.wait_many(task_ids, timeout_seconds, unseen_too=self._broker is not None))
 
     def result(self, task_id: str, timeout_seconds: float = 60.0) -> Any:
         """What the task's function returned. Raises TaskFailed when it ended otherwise, NotFinished as `wait` does."""
-        view = self.wait(task_id, timeout_seconds)
-        if view.state is TaskState.SUCCEEDED:
-            return view.result
-        if view.error is not None:
-            raise TaskFailed(f"task {task_id} failed ({view.error.code.value}): {view.error.message}", view)
-        raise TaskFailed(f"task {task_id} was {view.state.value}", view)
+        return self._do(calls.result(task_id, timeout_seconds, unseen_too=self._broker is not None))
 
     def cancel(self, task_id: str) -> TaskView:
         """Cancels a task: it is `cancelled` now, or its runner is being asked. Refused: it had ended."""
-        with self._gateway() as gateway:
-            return gateway.cancel(task_id)
+        return self._do(calls.cancel(task_id))
 
     def tasks(
         self, *, algorithm: str | None = None, states: Iterable[TaskState] = (), limit: int = 100
     ) -> list[TaskSummaryView]:
         """The newest tasks first, without their results."""
-        with self._gateway() as gateway:
-            return [*gateway.tasks(algorithm=algorithm, states=states, limit=limit)]
+        return self._do(calls.tasks(calls.tasks_query(algorithm, states), limit))
 
     def dead_letters(self, wanted: DeadLetterFilter | None = None, *, limit: int = 100) -> list[DeadLetterView]:
         """Failed tasks that wait for a decision, the newest first."""
-        with self._gateway() as gateway:
-            return [*gateway.dead_letters(wanted, limit=limit)]
+        return self._do(calls.dead_letters(wanted, limit))
 
     def replay(self, dead_id: int) -> TaskView:
         """Puts a dead letter's task back into the queue, under its own id. Refused: it cannot be, or was already."""
-        with self._gateway() as gateway:
-            return gateway.replay(dead_id)
+        return self._do(calls.replay(dead_id))
 
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
         """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
-        with self._gateway() as gateway:
-            return _summed(gateway.replay_many(wanted))
+        return self._do(calls.settle_many(calls.REPLAY_MANY, wanted))
 
     def discard(self, dead_id: int) -> DeadLetterView:
         """Notes that nothing more shall become of a dead letter. Refused: it was replayed or discarded already."""
-        with self._gateway() as gateway:
-            return gateway.discard(dead_id)
+        return self._do(calls.discard(dead_id))
 
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
         """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
-        with self._gateway() as gateway:
-            return _summed(gateway.discard_many(wanted))
+        return self._do(calls.settle_many(calls.DISCARD_MANY, wanted))
 
-    def _gateway(self) -> AbstractContextManager[GatewayClient]:
-        if self._gateways is None:
-            raise NoGateway("the broker cannot tell that; give the gateway's address, too: TaskClient('http://...')")
-        return self._gateways.lent()
+    def _do(self, call: calls.Call[T]) -> T:
+        return calls.outcome_of(call, self._step)
 
-    def _send(self, tasks: list[Outgoing]) -> list[Refused | None]:
-        if self._broker is not None:
-            self._broker.send(tasks)
-            return [None] * len(tasks)
-        with self._gateway() as gateway:
-            return gateway.submit_batch([task.message for task in tasks])
-
-    def _look(self, task_id: str, wait_seconds: float) -> TaskView | None:
-        """None: nobody has seen it yet. What went straight to the broker has no row before it ran."""
-        with self._gateway() as gateway:
-            try:
-                return gateway.get(task_id, wait_seconds=wait_seconds)
-            except Refused as error:
-                if error.status == 404 and self._broker is not None:
-                    return None
-                raise
+    def _step(self, step: calls.Step) -> Any:
+        match step:
+            case calls.Ask():
+                return self._transports.ask(step)
+            case calls.Publish():
+                assert self._broker is not None, "only with a broker"
+                return self._broker.send(step.tasks)
+            case calls.Pause():
+                time.sleep(step.seconds)
+        return None
 
 
-def _broker(queue_url: str, patience_seconds: float) -> "BrokerSender":
-    # Here and not above: programs that send by the gateway need not load what speaks to a broker.
-    from producer.broker_sender import BrokerSender
+class _Transports:
+    """As many connections as calls are under way; they are kept open for the next calls."""
 
-    return BrokerSender(queue_url, patience_seconds=patience_seconds)
+    def __init__(self, url: str, patience_seconds: float) -> None:
+        self._url = url
+        self._patience_seconds = patience_seconds
+        self._free: deque[Transport] = deque()
+        self._closed = False
 
-
-def _checked(
-    tasks: Iterable[Given], expires_seconds: float | None, ids: list[str], refused: dict[int, Refused]
-) -> Iterator[tuple[int, Outgoing]]:
-    """Those that may go, with their positions. Fills `ids` (empty for one that has none), and `refused`."""
-    for position, given in enumerate(tasks):
+    def ask(self, ask: calls.Ask) -> Any:
+        if not self._url:
+            raise no_gateway()
+        if self._closed:
+            raise GatewayUnreachable(CLOSED)
         try:
-            task = outgoing(given, expires_seconds=expires_seconds)
-        except Refused as error:
-            ids.append("")
-            refused[position] = error
-        else:
-            ids.append(task.id)
-            yield position, task
+            transport = self._free.pop()
+        except IndexError:
+            transport = Transport(self._url, patience_seconds=self._patience_seconds)
+        try:
+            return transport.ask(ask)
+        finally:
+            self._free.append(transport)
+            if self._closed:
+                self._close_free()
+
+    def close(self) -> None:
+        """Those that are in use are closed afterwards. Idempotent."""
+        self._closed = True
+        self._close_free()
+
+    def _close_free(self) -> None:
+        while self._free:
+            try:
+                self._free.pop().close()
+            except IndexError:  # another thread closes them, too
+                return
 
 
-def _parts(tasks: Iterable[tuple[int, Outgoing]]) -> Iterator[dict[int, Outgoing]]:
-    part: dict[int, Outgoing] = {}
-    size = 0
-    for position, task in tasks:
-        if part and (len(part) == _PART_TASKS or size + task.size > _PART_BYTES):
-            yield part
-            part, size = {}, 0
-        part[position] = task
-        size += task.size
-    if part:
-        yield part
+CLOSED = "this client was closed; make another one"
 
 
-def _summed(answers: Iterable[DeadLettersDone]) -> DeadLettersDone:
-    total = DeadLettersDone(done=0)
-    for answer in answers:
-        total.done += answer.done
-        total.skipped += answer.skipped
-    return total
+def nowhere(client: str) -> str:
+    return f"name where tasks go: {client}('http://HOST:8000'), queue_url='amqp://...', or both"
 
 
-def _not_finished(task_id: str, view: TaskView | None, waited_seconds: float) -> NotFinished:
-    if view is None:
-        return NotFinished(
-            f"nobody has seen task {task_id} after {waited_seconds:g} s; it waits, or was not sent", view
-        )
-    return NotFinished(f"task {task_id} is {view.state.value} after {waited_seconds:g} s; wait for it again", view)
+def no_gateway() -> NoGateway:
+    return NoGateway("the broker cannot tell that; give the gateway's address, too: TaskClient('http://...')")
+
+
+def broker_sender(queue_url: str, patience_seconds: float) -> "BrokerSender":
+    """Here and not above: programs that send by the gateway need not have what speaks to a broker."""
+    try:
+        from producer.broker_sender import BrokerSender
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"sending straight to a broker needs more packages ({error.name} is missing); from a checkout: "
+            "pip install ./runnerlib ./taskqueue './producer[broker]'"
+        ) from None
+    return BrokerSender(queue_url, patience_seconds=patience_seconds)

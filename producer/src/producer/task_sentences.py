@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from runnerlib.contract import TaskState, TaskSummaryView, TaskView
+from producer.models import TaskState, TaskSummaryView, TaskView, to_json
 
 
 def sentence(task: TaskView, waited_seconds: float = 0) -> str:
     """How a task stands that has no result."""
     if task.state is TaskState.FAILED and task.error is not None:
-        return f"task {task.id} failed ({task.error.code.value}): {task.error.message}"
+        return f"task {task.id} failed ({task.error.code}): {task.error.message}"
     if task.state is TaskState.CANCELLED:
         return f"task {task.id} was cancelled"
     waited = f" after {waited_seconds:g} s" if waited_seconds else ""
@@ -33,7 +33,7 @@ def doing(task: TaskView | TaskSummaryView) -> str:
         return "is being stopped"
     if task.state is TaskState.RETRYING and task.error is not None:
         why = task.waiting_for or f"waits for attempt {task.attempt}"
-        return f"{why} ({task.error.code.value}: {task.error.message})"
+        return f"{why} ({task.error.code}: {task.error.message})"
     return task.waiting_for or task.state.value
 
 
@@ -43,5 +43,5 @@ def outcome(task: TaskView) -> dict[str, Any]:
     if task.state is TaskState.SUCCEEDED:
         entry["result"] = task.result
     elif task.error is not None:
-        entry["error"] = task.error.model_dump(mode="json")
+        entry["error"] = to_json(task.error)
     return entry

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from producer.client import GatewayClient
+from producer.models import TaskView
 from producer.printable import one_line
 from producer.task_sentences import doing
-from runnerlib.contract import TaskView
 
 #: Short tasks answer within this, and then no progress bar flashes up.
 _QUIET_SECONDS = 0.5
@@ -26,7 +26,9 @@ def wait_with_progress(client: GatewayClient, task: TaskView, timeout_seconds: f
     if task.state.is_terminal:
         return task
     if not console.is_terminal:
-        return client.wait(task.id, max(0.0, end - time.monotonic()), on_view=_reasons(console))
+        tell = _reasons(console)
+        tell(task)
+        return client.wait(task.id, max(0.0, end - time.monotonic()), on_view=tell)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -32,7 +32,7 @@ def test_list_is_a_table_or_lines_of_json(gateway: Any, call: Any) -> None:
     assert table.exit_code == 0
     rows = table.stdout.splitlines()
     assert [row.split()[0] for row in rows] == ["dead", str(second), str(first)]
-    assert "handler_error" in rows[2] and "no [b]colours[/b] below 3 [31m" in rows[2]
+    assert "handler_error" in rows[2] and "no [b]colours[/b] below 3\\x1b[31m" in rows[2]
     assert [letter["dead_id"] for letter in lines(call("dead", "list", "--json").stdout)] == [second, first]
     assert [letter["dead_id"] for letter in lines(call("dead", "list", "--json", "--limit", "1").stdout)] == [second]
     only = lines(call("dead", "list", "--json", "--algorithm", "upper", "--code", "handler_error").stdout)
@@ -88,7 +88,7 @@ def test_replay_by_filter_asks_first(gateway: Any, call: Any) -> None:
 
 def test_filter_is_followed_to_the_end(gateway: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(gateway, "upper", 7)
-    monkeypatch.setattr("producer.pages.MOST_IN_PAGE", 2)
+    monkeypatch.setattr("producer.calls.MOST_IN_PAGE", 2)
     assert len(lines(call("dead", "list", "--json").stdout)) == 7
     assert call("dead", "replay", "--all", "--yes", "--limit", "3").stderr == "3 dead letters were replayed\n"
     assert call("dead", "discard", "--all", "--yes").stderr == "4 dead letters were discarded\n"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from environments import until
 
-from producer.algorithm_table import fields
 from producer.commands.ending import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
 from producer.payload_argument import BadPayload, read_payload
+from producer.tables import fields
 from taskqueue.tasks import Cancelled, Placement
 
 
@@ -42,7 +42,7 @@ def test_failed_task_is_told_in_a_sentence(gateway: Any, call: Any) -> None:
     done = call("send", "upper", '{"text": "a"}', "--wait", "--id", "mine")
     runner.join()
     assert (done.exit_code, done.stdout) == (FAILED, "")
-    assert done.stderr == "task mine failed (handler_error): no colours below 3 [31m\n"
+    assert done.stderr == "task mine failed (handler_error): no colours below 3\\x1b[31m\n"
 
 
 def test_wait_that_is_over_says_how_to_go_on(call: Any) -> None:
@@ -150,7 +150,8 @@ def test_without_gateway_the_command_says_how_to_start_one() -> None:
     )
     assert (done.returncode, done.stdout) == (NO_GATEWAY, "")
     assert done.stderr.strip() == (
-        "no gateway answers at http://127.0.0.1:9; start the environment with `worker up`, or set GATEWAY_URL"
+        "no gateway answers at http://127.0.0.1:9 (address from --gateway); "
+        "start the environment with `worker up`, or set GATEWAY_URL"
     )
 
 

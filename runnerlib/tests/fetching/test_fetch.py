@@ -1,6 +1,8 @@
 """The ways to call it: one, many at once, from coroutines."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -67,7 +69,7 @@ def test_a_cancelled_coroutine_takes_its_download_with_it(server, fetch):
 
     started = time.monotonic()
     asyncio.run(asyncio.wait_for(scenario(), 10))
-    fetch._threads.shutdown(wait=True)  # returns when no download is left
+    fetch._own_threads().shutdown(wait=True)  # returns when no download is left
     assert time.monotonic() - started < 15
 
 
@@ -84,3 +86,18 @@ def test_handlers_can_tell_the_errors_apart(server, fetch):
         fetch(f"{server.url}/status/404")
     with pytest.raises(fetch.Failed):
         fetch(f"{server.url}/status/500")
+
+
+def test_a_process_that_a_handler_forks_downloads_by_threads_of_its_own():
+    fetch = FakeFetch({"http://a/1": b"x"})
+    assert asyncio.run(fetch.aio("http://a/1")).content == b"x"
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
+        code = 1
+        try:
+            code = 0 if asyncio.run(fetch.aio("http://a/1")).content == b"x" else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0

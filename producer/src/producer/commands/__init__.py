@@ -13,6 +13,9 @@ Of several, the gravest: 4, 2, 1, 3. Standard output carries ids, results and li
 else goes to standard error.
 """
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from producer.commands.dead import dead
@@ -25,8 +28,24 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Send tasks to the environment and fetch their results.",
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"producer {version('plugplay-producer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Send tasks to the environment and fetch their results."""
+
+
 app.command()(send)
 app.command("send-many")(send_many)
 app.command()(result)

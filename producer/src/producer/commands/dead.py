@@ -9,12 +9,13 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from producer.client import GatewayClient
-from producer.commands.ending import FAILED, errors, explained, say, show_all, when_interrupted
-from producer.commands.options import DEFAULT_GATEWAY, AlgorithmOption, AsJson, CodeOption, Gateway, Limit
+from producer.commands.ending import FAILED, errors, explained, say, show_all, show_list, when_interrupted
+from producer.commands.options import AlgorithmOption, AsJson, CodeOption, Gateway, Limit, connected
 from producer.dead_filter import DeadLetterFilter
-from producer.dead_table import dead_letter, dead_table
 from producer.errors import BadInput
-from runnerlib.contract import DeadLettersDone
+from producer.models import DeadLettersDone, to_json
+from producer.printable import printable_json
+from producer.tables import dead_letter, dead_list
 
 #: Skipped ones that are told with their reason.
 _MOST_TOLD = 20
@@ -24,7 +25,7 @@ _MOST_COUNTED = 1000
 dead = typer.Typer(no_args_is_help=True, help="Failed tasks: list and show them, run them again, or discard them.")
 
 DeadIds = Annotated[
-    list[int] | None, typer.Argument(metavar="[DEAD_ID...]", help="Ids of dead letters.", show_default=False)
+    list[int] | None, typer.Argument(metavar="DEAD_ID", help="Ids of dead letters.", show_default=False)
 ]
 TaskOption = Annotated[str | None, typer.Option("--task", metavar="ID", help="Only of this task.")]
 EveryOne = Annotated[bool, typer.Option("--all", help="Every open dead letter.")]
@@ -52,17 +53,17 @@ def list_dead(
     settled: Annotated[bool, typer.Option("--all", help="Also those that were replayed or discarded.")] = False,
     limit: Limit = 20,
     as_json: AsJson = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """List dead letters, the newest first."""
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         wanted = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
         found = client.dead_letters(wanted, with_settled=settled, limit=limit)
         if as_json:
             for letter in found:
-                typer.echo(letter.model_dump_json())
+                typer.echo(printable_json(to_json(letter), compact=True))
         elif letters := list(found):
-            show_all([dead_table(letters)])
+            show_list(dead_list(letters))
         else:
             say("there are no such dead letters")
 
@@ -71,13 +72,13 @@ def list_dead(
 def show(
     dead_id: Annotated[int, typer.Argument(metavar="DEAD_ID", help="Id of the dead letter.")],
     as_json: AsJson = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Show why a task failed: each attempt, the traceback, and the message as it came."""
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         letter = client.dead_letter(dead_id)
         if as_json:
-            typer.echo(letter.model_dump_json())
+            typer.echo(printable_json(to_json(letter), compact=True))
         else:
             show_all(dead_letter(letter))
 
@@ -91,7 +92,7 @@ def replay(
     every: EveryOne = False,
     limit: MostDone = None,
     yes: Yes = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Run failed tasks again, under their own ids: by dead ids, or all that --algorithm, --code or --task choose."""
     wanted = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
@@ -107,7 +108,7 @@ def discard(
     every: EveryOne = False,
     limit: MostDone = None,
     yes: Yes = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Note that nothing more shall become of dead letters; they stay readable until retention drops them."""
     wanted = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
@@ -117,7 +118,7 @@ def discard(
 def _settle(
     act: _Act, ids: list[int], wanted: DeadLetterFilter, every: bool, limit: int | None, yes: bool, gateway: str
 ) -> None:
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         _check(act, ids, wanted, every)
         if ids:
             chosen: list[int] | DeadLetterFilter = ids[:limit]

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import IO
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from producer.errors import BadInput, GatewayUnreachable, Refused
 from producer.printable import printable
+from producer.tables import Listing
 
 DONE, FAILED, BAD_INPUT, NOT_FINISHED, NO_GATEWAY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -67,13 +67,25 @@ def errors(file: IO[str] | None = None) -> Console:
     return Console(file=file or sys.stderr, highlight=False)
 
 
-def show_all(pieces: Iterable[Text | Table]) -> None:
+def show_all(pieces: Iterable[RenderableType]) -> None:
     """Writes to standard output; a line of text that is longer than the terminal stays one line."""
+    console = _output()
+    for piece in pieces:
+        console.print(piece, soft_wrap=isinstance(piece, Text))
+
+
+def show_list(listing: Listing) -> None:
+    """A table where there is room for it, else one entry below the other."""
+    console = _output()
+    for piece in [listing.table] if console.width >= listing.width else listing.entries:
+        console.print(piece)
+
+
+def _output() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _PIPED_WIDTH)
-    for piece in pieces:
-        console.print(piece, soft_wrap=isinstance(piece, Text))
+    return console
 
 
 def say(sentence: str) -> None:

@@ -1,6 +1,5 @@
 """``producer send-many``: a file of messages, each line one task."""
 
-import json
 import sys
 import time
 import uuid
@@ -25,8 +24,10 @@ from producer.commands.ending import (
     say,
     when_interrupted,
 )
-from producer.commands.options import DEFAULT_GATEWAY, Gateway, Timeout
+from producer.commands.options import Gateway, Timeout, connected
 from producer.errors import BadInput, GatewayUnreachable, Refused
+from producer.models import TaskState, is_algorithm
+from producer.printable import printable_json
 from producer.sending.plan import Fresh, GoOn, Wish, plan
 from producer.sending.results import LineResults
 from producer.sending.results_file import results_file
@@ -35,7 +36,6 @@ from producer.sending.sent_note import SentNote, note_path, read_note, write_not
 from producer.sending.show import SendingShow, WaitingShow
 from producer.sending.source import Source, open_source
 from producer.sending.strict import refuse_bad_lines
-from runnerlib.contract import TaskState, is_algorithm
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE.jsonl", allow_dash=True, help="One message on each line; - for standard input.")
@@ -88,7 +88,7 @@ def send_many(
     run: Run = None,
     sent: Sent = None,
     patience: Patience = 60,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Queue every line of a file as a task. Interrupted, the same command goes on, and no task runs twice.
 
@@ -98,7 +98,7 @@ def send_many(
     """
     path = None if str(file) == "-" else file
     order = _Order(algorithm, again, run, strict)
-    with explained(), GatewayClient(gateway, patience_seconds=patience) as client:
+    with explained(), connected(gateway, patience) as client:
         _check(order, wait, results)
         _check_apart(path, results)
         with open_source(path, sys.stdin.buffer) as (source, is_file):
@@ -203,7 +203,7 @@ def _waited(client: GatewayClient, sender: FileSender, results: Path | None, tim
     try:
         with when_interrupted(f"interrupted; {how}"), show, results_file(results) as write:
             for entry in entries:
-                write(json.dumps(entry, ensure_ascii=False))
+                write(printable_json(entry))
     except GatewayUnreachable as error:
         raise GatewayUnreachable(f"{_clause(error)}; {how}") from None
     say(show.summary(entries))

@@ -1,12 +1,10 @@
 """``producer send | result | cancel | list | algorithms``."""
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from producer.algorithm_table import algorithm_table
 from producer.client import GatewayClient
 from producer.commands.ending import (
     DONE,
@@ -17,16 +15,17 @@ from producer.commands.ending import (
     errors,
     explained,
     say,
-    show_all,
+    show_list,
     when_interrupted,
 )
-from producer.commands.options import DEFAULT_GATEWAY, AlgorithmOption, AsJson, Gateway, Limit, TaskIds, Timeout, Wait
+from producer.commands.options import AlgorithmOption, AsJson, Gateway, Limit, TaskIds, Timeout, Wait, connected
 from producer.errors import Refused
+from producer.models import TaskState, TaskView, new_task_id, to_json
 from producer.payload_argument import read_payload
+from producer.printable import printable_json
+from producer.tables import algorithm_list, task_list
 from producer.task_sentences import cancelled, outcome, sentence
-from producer.task_table import task_table
 from producer.waiting import wait_with_progress
-from runnerlib.contract import TaskState, TaskView, new_task_id
 
 Expires = Annotated[
     float | None, typer.Option("--expires", metavar="SECONDS", help="It fails unless it has started by then.")
@@ -43,11 +42,11 @@ def send(
     expires: Expires = None,
     wait: Wait = False,
     timeout: Timeout = 300,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Queue a task and print its id, or with --wait its result."""
     task_id = id or new_task_id()
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         value = read_payload(payload, sys.stdin.buffer)
         with when_interrupted(f"interrupted; whether task {task_id} was queued tells: producer result {task_id}"):
             task = client.submit(algorithm, value, task_id=task_id, expires_seconds=expires)
@@ -62,11 +61,11 @@ def result(
     wait: Wait = False,
     timeout: Timeout = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print id, state, and result or error, as JSON.")] = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """Print the result of a task; of several, a line of JSON for each."""
     codes = []
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         for task_id in ids:
             try:
                 task = client.get(task_id)
@@ -76,17 +75,17 @@ def result(
                 codes.append(code_of(error))
                 continue
             if as_json or len(ids) > 1:
-                typer.echo(_line(outcome(task)))
+                typer.echo(printable_json(outcome(task)))
                 codes.append(_code_of_state(task.state))
             else:
                 codes.append(_finish(task, timeout if wait else 0))
         end_with(codes)
 
 
-def cancel(ids: TaskIds, gateway: Gateway = DEFAULT_GATEWAY) -> None:
+def cancel(ids: TaskIds, gateway: Gateway = "") -> None:
     """Cancel tasks: one that waits will not run, one that runs is stopped."""
     codes = []
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         for task_id in ids:
             try:
                 task = client.cancel(task_id)
@@ -103,29 +102,29 @@ def list_tasks(
     state: States = None,
     limit: Limit = 20,
     as_json: AsJson = False,
-    gateway: Gateway = DEFAULT_GATEWAY,
+    gateway: Gateway = "",
 ) -> None:
     """List tasks, the newest first."""
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         found = client.tasks(algorithm=algorithm, states=state or (), limit=limit)
         if as_json:
             for task in found:
-                typer.echo(task.model_dump_json(exclude_none=True))
+                typer.echo(printable_json(_without_none(to_json(task)), compact=True))
         elif rows := list(found):
-            show_all([task_table(rows)])
+            show_list(task_list(rows))
         else:
             say("there are no such tasks")
 
 
-def algorithms(as_json: AsJson = False, gateway: Gateway = DEFAULT_GATEWAY) -> None:
+def algorithms(as_json: AsJson = False, gateway: Gateway = "") -> None:
     """List what can be asked for."""
-    with explained(), GatewayClient(gateway) as client:
+    with explained(), connected(gateway) as client:
         found = client.algorithms()
         if as_json:
             for algorithm in found:
-                typer.echo(_line(algorithm))
+                typer.echo(printable_json(algorithm))
         elif found:
-            show_all([algorithm_table(found)])
+            show_list(algorithm_list(found))
         else:
             say("no runner has registered yet")
 
@@ -139,7 +138,7 @@ def _waited(client: GatewayClient, task: TaskView, timeout: float) -> TaskView:
 def _finish(task: TaskView, waited_seconds: float) -> int:
     """Prints the result, or says what became of the task."""
     if task.state is TaskState.SUCCEEDED:
-        typer.echo(json.dumps(task.result, ensure_ascii=False))
+        typer.echo(printable_json(task.result))
     else:
         say(sentence(task, waited_seconds))
     return _code_of_state(task.state)
@@ -151,5 +150,5 @@ def _code_of_state(state: TaskState) -> int:
     return FAILED if state.is_terminal else NOT_FINISHED
 
 
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,1 +1,9 @@
 """The HTTP door: submit tasks, ask for their results, cancel them, see what algorithms there are."""
+
+from importlib.util import find_spec
+
+if find_spec("taskqueue") is None or find_spec("jsonschema") is None:
+    raise ImportError(
+        "producer.gateway needs more packages than the client; from a checkout: "
+        "pip install ./runnerlib ./taskqueue './producer[gateway]'"
+    )

@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from producer.json_text import BadJson, dumps, loads
+from producer.models import MAX_MESSAGE_BYTES, FailureCode
 from producer.sending.lines import Line
-from runnerlib.contract import EnvelopeError, FailureCode, StrictJsonError, strict_json
-from runnerlib.contract.envelope import MAX_MESSAGE_BYTES, envelope_from
 
 _ID_DIGITS = 32
 _SHAPE = (
@@ -49,16 +49,15 @@ def read_task(line: Line, algorithm: str | None, series: str) -> LineTask | BadL
         why = f"it has more than {MAX_MESSAGE_BYTES} bytes; store the data elsewhere and send a reference"
         return BadLine(line, FailureCode.TOO_LARGE.value, why)
     try:
-        value = strict_json.loads(line.data)
+        value = loads(line.data)
         message = value if algorithm is None else {"algorithm": algorithm, "payload": value}
         if not isinstance(message, dict) or "algorithm" not in message:
             return BadLine(line, FailureCode.MALFORMED.value, _SHAPE)
-        given = envelope_from(message).id
-    except StrictJsonError as error:
+    except BadJson as error:
         return BadLine(line, FailureCode.MALFORMED.value, f"it is {error}")
-    except EnvelopeError as error:
-        return BadLine(line, error.code.value, str(error))
-    task_id = given or _line_id(series, line.number)
+    given = message.get("id")
+    # The gateway says what is wrong with an id that is none.
+    task_id = _line_id(series, line.number) if given is None else str(given)
     return LineTask(line, task_id, _body(line.data, message, algorithm, task_id))
 
 
@@ -74,4 +73,4 @@ def _body(data: bytes, message: dict[str, Any], algorithm: str | None, task_id: 
         return b'{"algorithm":"%b","id":%b,"payload":%b}' % (algorithm.encode(), quoted, data)
     if "id" not in message:
         return b'{"id":%b,%b' % (quoted, data[1:])
-    return data if message["id"] is not None else strict_json.dumps({**message, "id": task_id})
+    return data if message["id"] is not None else dumps({**message, "id": task_id})

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
+from producer.json_text import BYTE_ORDER_MARK
+from producer.models import MAX_MESSAGE_BYTES
 
 _SKIP_BYTES = 1024 * 1024
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def read_lines(file: BinaryIO, *, after: int = 0, offset: int = 0) -> Iterator[L
         if offset - start > MAX_MESSAGE_BYTES + 1:
             yield Line(number, start, offset, None)
             continue
-        text = (data.removeprefix(_BYTE_ORDER_MARK) if number == 1 else data).strip(b" \t\r\n")
+        text = (data.removeprefix(BYTE_ORDER_MARK) if number == 1 else data).strip(b" \t\r\n")
         if text:
             yield Line(number, start, offset, text)
 

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from producer.calls import MOST_AT_ONCE
 from producer.client import GatewayClient
-from producer.many_waits import parts, wait_for_part
+from producer.models import TaskState, TaskView
 from producer.sending.line_task import BadLine, LineTask
 from producer.sending.send import Refusal
 from producer.task_sentences import outcome
-from runnerlib.contract import TaskState, TaskView
 
-#: So that what is shown meanwhile is never old.
-_SLICE_SECONDS = 1.0
 #: What becomes of a line, beside the states of tasks.
 REFUSED, UNKNOWN = "refused", "unknown"
 
@@ -45,11 +44,10 @@ class LineResults:
         return sum(self.counts[state.value] for state in TaskState if not state.is_terminal)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for part in parts(self._lines):
+        lines = iter(self._lines)
+        while part := list(islice(lines, MOST_AT_ONCE)):
             ids = [read.id for read in part if isinstance(read, LineTask) and read.line.number not in self._refusals]
-            views = wait_for_part(
-                self._client, ids, self._end, slice_seconds=_SLICE_SECONDS, show=lambda view: self._show(self, view)
-            )
+            views = self._client.wait_for_part(ids, self._end, lambda view: self._show(self, view))
             for read in part:
                 entry = self._entry(read, views)
                 self.counts[entry["state"]] += 1

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from producer.client import GatewayClient
 from producer.errors import Refused
+from producer.models import TaskState
 from producer.sending.line_task import BadLine, LineTask, read_task, series_of
 from producer.sending.lines import Line, read_lines, read_lines_at
 from producer.sending.sent_note import MOST_REFUSED, SentNote
 from producer.sending.source import Source
 from producer.sending.windows import Window, windows
-from runnerlib.contract import TaskState
 
 #: "The same again, a little later": nothing is wrong with the lines.
 _TOO_MANY_REQUESTS = 429

@@ -1,12 +1,12 @@
 """How far a file was sent: a small file beside it, replaced as a whole at every step."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from producer.errors import BadInput
+from producer.models import from_json, to_json
 
 #: Refused lines that are remembered, to be tried again. Beyond them the note stays where it is.
 MOST_REFUSED = 1000
@@ -33,9 +33,6 @@ class SentNote:
     version: int = _VERSION
 
 
-_ADAPTER = TypeAdapter(SentNote)
-
-
 def note_path(file: Path, wanted: Path | None) -> Path:
     """``FILE.sent`` beside the file, or in the folder that was named, or the file that was named."""
     if wanted is None:
@@ -46,12 +43,12 @@ def note_path(file: Path, wanted: Path | None) -> Path:
 def read_note(path: Path) -> SentNote | None:
     """None when there is none. Raises BadInput for something else in its place."""
     try:
-        note = _ADAPTER.validate_json(path.read_bytes())
+        note = from_json(SentNote, json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; name another place with --sent") from None
-    except ValidationError:
+    except ValueError:
         raise BadInput(
             f"{path} is not a note of how far a file was sent; remove it, or name another place with --sent"
         ) from None
@@ -65,7 +62,7 @@ def write_note(path: Path, note: SentNote) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with beside.open("wb") as file:
-            file.write(_ADAPTER.dump_json(note, indent=1))
+            file.write(json.dumps(to_json(note), indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -7,12 +7,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from producer.models import TaskState, TaskView
 from producer.printable import one_line
 from producer.sending.results import REFUSED, UNKNOWN, LineResults
 from producer.sending.send import FileSender, Refusal
 from producer.sending.sent_note import SentNote
 from producer.task_sentences import doing
-from runnerlib.contract import TaskState, TaskView
 
 #: Refused lines that are named; of more only how many.
 MOST_NAMED = 20

@@ -3,29 +3,39 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from producer.client import GatewayClient
 from producer.errors import BadInput
+from producer.models import MAX_MESSAGE_BYTES
 from producer.sending.line_task import BadLine, LineTask
 from producer.sending.show import MOST_NAMED, name_line
-from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue, schema_digest
-from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from runnerlib.contract import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What the gateway knows."""
 
-    catalogue: Catalogue
+    catalogue: "Catalogue"
     is_sure: bool
 
 
 def refuse_bad_lines(lines: Iterable[LineTask | BadLine], client: GatewayClient, console: Console) -> None:
     """Names the bad lines. Raises BadInput when there are any."""
-    # Here and not above: it loads the gateway's schema checks, which no other command needs.
-    from producer.gateway.submission import Admission, Refused
+    try:
+        # Here and not above: it loads the gateway's checks, which no other command needs.
+        from producer.gateway.submission import Admission, Refused
+    except ImportError:
+        raise BadInput(
+            "--strict checks as the gateway does, and needs its packages; from a checkout: "
+            "pip install ./runnerlib ./taskqueue './producer[gateway]'; or send without --strict: bad lines are named, "
+            "and the others sent"
+        ) from None
 
     admission, now = Admission(_known(client), MAX_MESSAGE_BYTES), time.time()
     bad = 0
@@ -40,6 +50,8 @@ def refuse_bad_lines(lines: Iterable[LineTask | BadLine], client: GatewayClient,
 
 
 def _known(client: GatewayClient) -> _Known:
+    from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue, schema_digest
+
     answer = client.algorithms_answer()
     algorithms = {}
     for told in answer["algorithms"]:

@@ -1,7 +1,7 @@
 """What authors call: ``fetch(url)``, ``fetch.many(urls)``, ``await fetch.aio(url)``."""
 
 import asyncio
-import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -34,6 +34,8 @@ class Fetch:
     def __init__(self, rules: FetchRules, download: Download | None = None) -> None:
         self._rules = rules
         self._download = download or Downloader(rules)
+        #: By process id: a process that a handler forks has none of its parent's threads.
+        self._threads: dict[int, ThreadPoolExecutor] = {}
 
     def __call__(
         self,
@@ -63,7 +65,7 @@ class Fetch:
         """Downloads one without holding up the loop; for several, ``asyncio.gather``."""
         limits = self._limits(max_bytes, timeout_seconds, accept)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._one, url, limits)
+            return await asyncio.get_running_loop().run_in_executor(self._own_threads(), self._one, url, limits)
         finally:
             # A cancelled handler takes its download with it.
             limits.stopped.set()
@@ -104,9 +106,12 @@ class Fetch:
             raise FetchRefused(f"a URL is a text, not {type(url).__name__}; pass it as str(url)")
         return self._download(url, limits)
 
-    @functools.cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_COROUTINES, thread_name_prefix="fetch")
+    def _own_threads(self) -> ThreadPoolExecutor:
+        threads = self._threads.get(os.getpid())
+        if threads is None:
+            fresh = ThreadPoolExecutor(_COROUTINES, thread_name_prefix="fetch")
+            threads = self._threads.setdefault(os.getpid(), fresh)
+        return threads
 
 
 def _outcome(future: "Future[Any]") -> Any:

@@ -22,6 +22,7 @@ class Channel:
     """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
 
     That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
+    The channel is this process's alone: frames of one that a handler forked would get in between ours.
     """
 
     def __init__(self, connection: socket.socket, parent: int) -> None:
@@ -32,9 +33,20 @@ class Channel:
         self._reading = threading.Lock()
         self._early: list[Frame] = []
         self._on_frames: OnFrames = self._early.extend
+        self._process = os.getpid()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is still the process that it was made in."""
+        return self._process == os.getpid()
 
     def send(self, data: bytes) -> None:
-        """Bytes of one or several whole frames. Ends the process when nobody is there to read them."""
+        """Bytes of one or several whole frames. Ends the process when nobody is there to read them.
+
+        Also ends a forked one, which came out of the handler as if it were the worker process.
+        """
+        if not self.is_own:
+            os._exit(1)
         try:
             with self._lock:
                 self._socket.sendall(data)
@@ -82,7 +94,10 @@ class Channel:
 
 
 class ProgressReports:
-    """Progress of one run on its way out: the first at once, then the latest each tenth of a second."""
+    """Progress of one run on its way out: the first at once, then the latest each tenth of a second.
+
+    What a process says that the handler forked is dropped.
+    """
 
     def __init__(self, channel: Channel, call: int, at: int) -> None:
         self._channel = channel
@@ -94,6 +109,8 @@ class ProgressReports:
         self._timer: threading.Timer | None = None
 
     def report(self, fraction: float, message: str) -> None:
+        if not self._channel.is_own:
+            return
         with self._lock:
             self._pending = (fraction, message)
             wait = self._sent_at + PROGRESS_EVERY_SECONDS - time.monotonic()
