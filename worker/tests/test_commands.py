@@ -185,6 +185,11 @@ def test_status_and_schemas_of_a_running_environment(place: Place, until: Until)
             until(lambda: place.log.count('{"gateway":') >= 2, 60)
             watching.send_signal(signal.SIGINT)
             assert watching.wait(20) == 0
+        for words, said in (("status --watch --json | head -1", ""), ("status >/dev/full", "No space left")):
+            line = f"{sys.executable} -P -m worker {words}"
+            cut = subprocess.run(["sh", "-c", line], env=place.environment, capture_output=True, text=True, timeout=60)
+            assert "Traceback" not in cut.stderr
+            assert said in cut.stderr
         schemas = json.loads(place.run("schemas").stdout)
         assert schemas["double"]["input_schema"]["properties"]["number"]["type"] == "integer"
 
@@ -220,6 +225,43 @@ def test_killed_runner_is_started_again_and_its_tasks_finish(
         runner.kill()
         assert place.result(place.send("double", {"number": 5}))["result"] == 10
         assert "good was ended by SIGKILL; it is started again in 0.5 s" in place.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_reader_that_goes_away_ends_nothing_and_the_next_signal_stops_in_order(
+    place: Place, until: Until, marked_processes: Callable[[Path], list[psutil.Process]], number: int
+) -> None:
+    ours, theirs = os.pipe()
+    worker = subprocess.Popen(place.command("up"), env=place.environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as log:
+        assert any(b"good is ready" in line for line in log)
+    next(p for p in marked_processes(place.data) if p.cmdline()[-1] == "worker.core").kill()
+    until(lambda: _answers(place.gateway), 60)
+    assert place.result(place.send("double", {"number": 5}))["result"] == 10
+    worker.send_signal(number)
+    assert worker.wait(30) == 0
+    assert marked_processes(place.data) == []
+    assert not (place.data / "environment.json").exists()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz/ready", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("up --only nobody >&-", 1), ("up --only nobody >/dev/full", 1), ("--help >&-", 0)]
+)
+def test_output_that_is_closed_or_full_is_no_traceback(place: Place, words: str, code: int) -> None:
+    line = f"exec {sys.executable} -P -m worker {words}"
+    done = subprocess.run(["sh", "-c", line], env=place.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("no runner called 'nobody'" in done.stderr) is (code == 1)
 
 
 @pytest.mark.slow

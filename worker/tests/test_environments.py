@@ -56,6 +56,27 @@ def test_other_requirements_or_runnerlib_or_python_mean_another_environment(
     assert len(paths) == 5
 
 
+def test_what_the_requirements_refer_to_belongs_to_the_environment(tmp_path: Path, make_runner: MakeRunner) -> None:
+    requirements = "-r base.txt\n./local\n./needle-1.0-py3-none-any.whl\n"
+    builder, runner = EnvironmentBuilder(tmp_path, NOTHING), make_runner("tiny", requirements=requirements)
+    paths = [builder.path(runner)]
+    for file, text in (
+        ("base.txt", "-c constraints.txt\nsix==1.16.0"),
+        ("base.txt", "-c constraints.txt\nsix==1.17.0"),
+        ("constraints.txt", "needle<2"),
+        ("local/pyproject.toml", ""),
+        ("local/src/table.json", "{}"),
+        ("needle-1.0-py3-none-any.whl", "not read"),
+    ):
+        (runner.path / file).parent.mkdir(parents=True, exist_ok=True)
+        (runner.path / file).write_text(text)
+        paths.append(builder.path(runner))
+    assert len(set(paths)) == len(paths)
+    (runner.path / "local" / "build").mkdir()
+    (runner.path / "local" / "build" / "left.py").write_text("")
+    assert builder.path(runner) == paths[-1]
+
+
 def test_requirements_in_another_encoding_are_left_to_pip(tmp_path: Path, make_runner: MakeRunner) -> None:
     builder, runner = EnvironmentBuilder(tmp_path, NOTHING), make_runner("tiny", requirements="one==1")
     paths = {builder.path(runner)}
@@ -87,6 +108,28 @@ def test_older_environments_of_a_runner_are_removed_but_for_what_is_in_use(
     assert not first.parent.exists()
     for kept in (second.parent, shared.parent, neighbour):
         assert kept.exists()
+
+
+def test_environment_of_the_last_refused_version_is_kept_until_a_newer_one_serves(
+    tmp_path: Path, make_runner: MakeRunner
+) -> None:
+    builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING)
+
+    def made(requirements: str, second: int) -> Path:
+        folder = builder.path(make_runner("tiny", requirements=requirements))
+        (folder / "bin").mkdir(parents=True)
+        (folder / COMPLETE).touch()
+        os.utime(folder / COMPLETE, (second, second))
+        return folder / "bin" / "python"
+
+    older, serving, refused = made("needle==1", 1), made("needle==2", 2), made("needle==3", 3)
+    builder.remove_older("tiny", [serving])
+    assert [python.parent.exists() for python in (older, serving, refused)] == [False, True, True]
+    refused_next = made("needle==4", 4)
+    builder.remove_older("tiny", [serving])
+    assert [python.parent.exists() for python in (serving, refused, refused_next)] == [True, False, True]
+    builder.remove_older("tiny", [refused_next])
+    assert [python.parent.exists() for python in (serving, refused_next)] == [False, True]
 
 
 def test_runners_that_require_nothing_share_an_environment_made_once(tmp_path: Path, make_runner: MakeRunner) -> None:

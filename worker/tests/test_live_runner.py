@@ -150,6 +150,41 @@ def test_saving_without_a_change_does_nothing(stage: Stage) -> None:
     asyncio.run(scenario())
 
 
+def test_change_of_an_included_file_is_a_change_of_the_runner(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            (stage.folder / "text" / "requirements.txt").write_text("-r ../../base.txt")
+            (stage.folder.parent / "base.txt").write_text("six==1.16.0")
+            await stage.runners.follow()
+            await stage.until_told("text is ready with its newest change")
+            await stage.until_quiet()
+            before = stage.only.pid
+            (stage.folder.parent / "base.txt").write_text("six==1.17.0")
+            await stage.runners.follow()
+            await stage.until(lambda: stage.only.pid not in (None, before), 30)
+
+    asyncio.run(scenario())
+
+
+def test_runner_that_writes_modules_into_its_folder_settles_and_is_told_so(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("text"):
+            versions = set()
+            for number in range(12):
+                # As a handler does in its first call.
+                (stage.folder / "text" / "made.py").write_text(f"at = {number}")
+                await stage.runners.follow()
+                await stage.until(lambda: len(stage.runners.every_process) == 1 and stage.only.is_ready, 30)
+                versions.add(stage.only.pid)
+            assert len(versions) < 9
+            assert "made.py changed 6 times within a short time" in stage.state("text").problem
+            await stage.edited("text", "second")
+            await stage.until(lambda: stage.only.pid not in versions, 30)
+        assert stage.terminal.getvalue().count("within a short time") == 1
+
+    asyncio.run(scenario())
+
+
 def test_broken_edit_changes_nothing_but_the_message_and_is_told_again_when_it_comes_again(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.running("text"):

@@ -2,9 +2,10 @@
 
 import io
 import json
+import os
 
 from worker.lines import LineSplitter
-from worker.output import Output
+from worker.output import Output, SteadyStream
 
 
 def test_chunks_become_whole_lines() -> None:
@@ -38,3 +39,33 @@ def test_brackets_of_authors_are_no_markup() -> None:
     stream = io.StringIO()
     Output(stream).line("text", "[bold]kept[/bold]")
     assert "[bold]kept[/bold]" in stream.getvalue()
+
+
+def test_reader_that_does_not_read_keeps_nobody_waiting_and_learns_what_is_missing() -> None:
+    ours, theirs = os.pipe()
+    stream = SteadyStream(theirs, as_json=True)
+    for number in range(80_000):
+        stream.write(json.dumps({"event": number, "more": "x" * 80}) + "\n")
+    stream.drain(0.01)
+    with os.fdopen(ours, "rb") as reader:
+        first = json.loads(reader.readline())
+        stream.write('{"event": "last"}\n')
+        lines = iter(reader)
+        missing = next(line for line in lines if b"are missing here" in line)
+    assert first["event"] == 0
+    assert json.loads(missing)["service"] == "worker"
+    os.close(theirs)
+
+
+def test_full_disk_loses_lines_and_nothing_else() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    stream = SteadyStream(full)
+    Output(stream).say("lost")  # type: ignore[arg-type]
+    stream.drain()
+    os.dup2(os.memfd_create("disk"), full)
+    Output(stream).say("kept")  # type: ignore[arg-type]
+    stream.drain()
+    written = os.pread(full, 1000, 0).decode()
+    assert "1 lines are missing here" in written
+    assert written.endswith("worker     │ kept\n")
+    os.close(full)

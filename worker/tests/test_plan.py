@@ -47,6 +47,11 @@ def test_children_end_with_the_worker_and_carry_its_mark() -> None:
         assert plan.environment["HOME"] == "/root"
 
 
+def test_services_are_never_kept_waiting_for_more_than_five_seconds() -> None:
+    plans = [_layout().discovery(), *_layout().services(), *_with_broker().services()]
+    assert {plan.most_delay_seconds for plan in plans} == {5}
+
+
 def test_address_that_means_everywhere_is_reached_on_this_machine() -> None:
     assert _layout(host="0.0.0.0").gateway_url == "http://127.0.0.1:8000"
     assert _layout(host="::1").gateway_url == "http://[::1]:8000"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from worker import backoff
 from worker.errors import StartFailed
 from worker.output import Output
 from worker.processes import ManagedProcess, ProcessPlan
@@ -45,6 +46,31 @@ def test_process_that_dies_is_started_again(
 
     asyncio.run(scenario())
     assert "service was ended by SIGKILL; it is started again in 0.05 s" in terminal.getvalue()
+
+
+def test_process_that_was_ready_each_time_is_never_kept_waiting(
+    service_plan: Plan,
+    output: Output,
+    terminal: io.StringIO,
+    until_async: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Any time of being ready counts.
+    monkeypatch.setattr(backoff, "READY_SECONDS", 1e-9, raising=False)
+
+    async def scenario() -> None:
+        process = ManagedProcess(service_plan(first_delay_seconds=0.05), output)
+        process.start()
+        for _ in range(6):
+            await process.wait_ready(10)
+            killed = process.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            await until_async(lambda killed=killed: process.pid not in (None, killed))
+        await process.stop()
+
+    asyncio.run(scenario())
+    assert terminal.getvalue().count("it is started again in 0.05 s") == 6
 
 
 def test_hopeless_end_is_final_and_advice_is_shown(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:

@@ -1,12 +1,14 @@
 """What of a runner's folder is its code, and the copy that is run."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from worker.runner_code import code_files, copy_code, digest
+from worker import tree
+from worker.runner_code import code_digests, code_files, copy_code, place_among_neighbours, version_of
 from worker.runners import RunnerFolder
 
 MakeRunner = Callable[..., RunnerFolder]
@@ -46,23 +48,23 @@ def test_code_is_modules_and_requirements_without_tests_and_what_is_hidden(folde
 
 
 def test_digest_follows_content_and_names_and_not_times(folder: Path) -> None:
-    seen = [digest(folder)]
+    seen = [version_of(code_digests(folder))]
     os.utime(folder / "runner_adapter.py", (1, 1))
     (folder / "test_runner_adapter.py").write_text("another test")
     (folder / "model" / "weights.bin").write_text("more weights")
-    assert digest(folder) == seen[0]
+    assert version_of(code_digests(folder)) == seen[0]
     (folder / "words" / "deep" / "most.py").write_text("x = 1")
-    seen.append(digest(folder))
+    seen.append(version_of(code_digests(folder)))
     (folder / "words" / "deep" / "most.py").rename(folder / "words" / "deep" / "least.py")
-    seen.append(digest(folder))
+    seen.append(version_of(code_digests(folder)))
     (folder / "requirements.txt").unlink()
-    seen.append(digest(folder))
+    seen.append(version_of(code_digests(folder)))
     assert len(set(seen)) == 4
 
 
 def test_copy_is_not_reached_by_later_edits_and_finds_its_data(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    assert copy_code(folder, copy) == digest(folder)
+    assert copy_code(folder, copy) == code_digests(folder)
     (folder / "runner_adapter.py").write_text("broken(")
     assert (copy / "runner_adapter.py").read_text() == "import words\n"
     assert (copy / "words" / "deep" / "most.py").read_text() == "# words/deep/most.py"
@@ -75,3 +77,54 @@ def test_copy_is_not_reached_by_later_edits_and_finds_its_data(folder: Path, tmp
 def test_copy_cannot_be_edited_by_mistake(folder: Path, tmp_path: Path) -> None:
     copy_code(folder, tmp_path / "copy")
     assert (tmp_path / "copy" / "runner_adapter.py").stat().st_mode & 0o222 == 0
+
+
+def test_linked_package_is_code_and_its_copy_is_not_reached_by_later_edits(folder: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "deep").mkdir(parents=True)
+    (shared / "__init__.py").write_text("x = 1")
+    (shared / "deep" / "table.json").write_text("{}")
+    (shared / "deep" / "more.py").write_text("")
+    (shared / "around").symlink_to(folder)
+    (folder / "shared").symlink_to(shared)
+    copy = tmp_path / "copy"
+    copy_code(folder, copy)
+    before = [str(file) for file in code_files(folder)]
+    assert [file for file in before if file.startswith("shared")] == ["shared/__init__.py", "shared/deep/more.py"]
+    (shared / "__init__.py").write_text("x = 2")
+    assert (copy / "shared" / "__init__.py").read_text() == "x = 1"
+    assert (copy / "shared" / "deep" / "table.json").read_text() == "{}"
+    assert not (copy / "shared").is_symlink()
+
+
+def test_link_to_too_much_is_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    much = tmp_path / "much"
+    much.mkdir()
+    for number in range(30):
+        (much / f"m{number}.py").write_text("")
+    (folder / "much").symlink_to(much)
+    assert len(code_files(folder)) == 34
+    monkeypatch.setattr(tree, "_MOST_ENTRIES", 20)
+    assert len(code_files(folder)) == 4
+    copy_code(folder, tmp_path / "copy")
+    assert (tmp_path / "copy" / "much").is_symlink()
+
+
+def test_what_lies_beside_and_above_the_folder_is_found_from_the_copy(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "shared.json").write_text("1")
+    (tmp_path / "data" / "code").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "words.txt").write_text("2")
+    copy = place_among_neighbours(folder, tmp_path / "data" / "code" / "rich-0")
+    copy_code(folder, copy)
+    adapter = copy / "runner_adapter.py"
+    assert adapter.resolve() == adapter
+    assert (adapter.parent.parent / "other" / "words.txt").read_text() == "2"
+    assert (adapter.parent.parent.parent / "common" / "shared.json").read_text() == "1"
+    assert not (copy.parent.parent / "data").exists()
+    assert not (copy.parent.parent / ".git").exists()
+    shutil.rmtree(tmp_path / "data" / "code" / "rich-0")
+    assert (tmp_path / "common" / "shared.json").exists()
+    assert (folder / "runner_adapter.py").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import NoRunners
-from worker.runners import RunnerFolder, find_runners
+from worker.runners import RunnerFolder, find_runners, list_runners
 
 
 def test_every_folder_with_an_adapter_is_a_runner(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
@@ -44,3 +44,15 @@ def test_empty_and_missing_folders_are_told(tmp_path: Path) -> None:
         find_runners(tmp_path)
     with pytest.raises(NoRunners, match="--runners"):
         find_runners(tmp_path / "missing")
+
+
+def test_linked_folder_has_the_name_of_its_link(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+    runners = tmp_path / "runners"
+    make_runner("plain")
+    for name in ("nlp", "txt"):
+        release = tmp_path / "releases" / name / "current"
+        release.mkdir(parents=True)
+        (release / "runner_adapter.py").write_text("")
+        (runners / f"{name}2").symlink_to(release)
+    assert [(r.name, r.position) for r in list_runners(runners)] == [("nlp2", 0), ("plain", 1), ("txt2", 2)]
+    assert [r.name for r in find_runners(runners, ["txt2"])] == ["txt2"]

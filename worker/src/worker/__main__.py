@@ -1,9 +1,13 @@
 """``python -m worker``."""
 
-from worker.commands import app
+from worker.output import open_standard_streams
 
 
 def main() -> None:
+    open_standard_streams()
+    # Not at the top: what is imported opens files.
+    from worker.commands import app
+
     app(prog_name="worker")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -20,7 +21,7 @@ from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
 from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
 from worker.new_runner import make_runner, next_steps
-from worker.output import Output
+from worker.output import Output, standard_output
 from worker.pictures import allowing_loopback, has_pictures, pictures_served
 from worker.plan import Layout
 from worker.runner_tests import test_runners
@@ -187,7 +188,7 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
     """Run each runner's own tests with pytest, in a virtual environment made from its requirements."""
     settings = read_settings(runners_folder=runners, data_folder=data)
     output = _output(settings, for_people=True)
-    if not _run(test_runners(settings, _names(only), output)):
+    if not _run(test_runners(settings, _names(only), output), output):
         raise typer.Exit(1)
 
 
@@ -238,7 +239,7 @@ def _run_environment(
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, selection, builder, output), body, output)
 
-    return _run(live())
+    return _run(live(), output)
 
 
 def _queue_url(settings: WorkerSettings) -> str:
@@ -252,7 +253,7 @@ def _queue_url(settings: WorkerSettings) -> str:
     return url
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T], output: Output | None = None) -> T:
     """Runs one command to its end; what can go wrong becomes a sentence and exit code 1."""
     try:
         return asyncio.run(work)
@@ -261,11 +262,20 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(1) from None
     except Interrupted as stopped:
         raise typer.Exit(stopped.exit_code) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # such as `| head`; typer ends without a word
+            raise
+        typer.echo(f"{error.filename or 'the output'}: {error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        if output is not None:
+            output.drain()
 
 
 def _output(settings: WorkerSettings, *, for_people: bool = False) -> Output:
     wish = settings.log_format
-    return Output(sys.stdout, as_json=wish == "json" or (wish == "auto" and not for_people and not sys.stdout.isatty()))
+    as_json = wish == "json" or (wish == "auto" and not for_people and not sys.stdout.isatty())
+    return Output(standard_output(as_json=as_json), as_json=as_json)
 
 
 def _names(only: str | None) -> list[str]:

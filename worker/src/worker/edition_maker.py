@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import shutil
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from worker.plan import Layout
 from worker.port_pool import PortPool
 from worker.processes import ManagedProcess
 from worker.readiness import explained
-from worker.runner_code import copy_code, digest
+from worker.runner_code import code_digests, copy_code, place_among_neighbours, version_of
 from worker.runners import RunnerFolder
 
 #: A new version that dies more often than that before it is ready is given up.
@@ -59,11 +59,14 @@ class RunnerTools:
 
 
 class EditionMaker:
-    """Makes editions with `count` processes each."""
+    """Makes editions with `count` processes each; `version_of` names the version of a runner's files."""
 
-    def __init__(self, count: int, tools: RunnerTools) -> None:
+    def __init__(
+        self, count: int, tools: RunnerTools, version_of: Callable[[Mapping[str, str]], str] = version_of
+    ) -> None:
         self._count = count
         self._tools = tools
+        self._version_of = version_of
         self._making: tuple[Path, asyncio.Task[Path]] | None = None
 
     @property
@@ -101,30 +104,36 @@ class EditionMaker:
     async def edition(self, folder: RunnerFolder, python: Path, first_port: int | None = None) -> Edition:
         """Not started yet. Raises PortTaken; AdapterRefused when its files cannot be read."""
         tools = self._tools
-        code, version = await self._copied(folder)
+        copy, place, version = await self._copied(folder)
         ports = [
             first_port if first_port is not None and number == 0 else tools.ports.take()
             for number in range(self._count)
         ]
         plans = [
-            tools.layout.runner(folder, python, port, code, self._label(folder.name, number))
+            tools.layout.runner(folder, python, port, place, self._label(folder.name, number))
             for number, port in enumerate(ports)
         ]
-        return Edition(version, python, code, [ManagedProcess(plan, tools.output) for plan in plans], ports)
+        return Edition(version, python, copy, [ManagedProcess(plan, tools.output) for plan in plans], ports)
 
-    async def _copied(self, folder: RunnerFolder) -> tuple[Path | None, str]:
-        """A new place each time: two editions of the same version may be there for a while."""
+    async def _copied(self, folder: RunnerFolder) -> tuple[Path | None, Path | None, str]:
+        """The folder of the copy, the place in it where the adapter is, the version.
+
+        A new copy each time: two editions of the same version may be there for a while.
+        """
         if not self._tools.layout.settings.reload:
-            return None, await asyncio.to_thread(digest, folder.path)
+            return None, None, self._version_of(await asyncio.to_thread(code_digests, folder.path))
         why = ""
         for _ in range(_COPIES):
             target = self._tools.layout.code_folder / f"{folder.name}-{next(self._tools.serials)}"
             try:
-                return target, await asyncio.to_thread(copy_code, folder.path, target)
+                place = await asyncio.to_thread(place_among_neighbours, folder.path, target)
+                digests = await asyncio.to_thread(copy_code, folder.path, place)
             except OSError as error:
                 why = str(error)
                 await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
                 await asyncio.sleep(_COPY_AGAIN_SECONDS)
+            else:
+                return target, place, self._version_of(digests)
         raise AdapterRefused(f"its files cannot be read: {why}")
 
     def _label(self, name: str, number: int) -> str:

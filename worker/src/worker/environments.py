@@ -15,6 +15,7 @@ from pathlib import Path
 from worker.child import start_child
 from worker.errors import EnvironmentBroken
 from worker.growth import growth_told
+from worker.requirements import read_requirements
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
@@ -68,10 +69,14 @@ class EnvironmentBuilder:
 
     def path(self, runner: RunnerFolder) -> Path:
         """Where the runner's environment is or will be."""
-        return self._path(runner.name, _requirements(runner)) if _has_requirements(runner) else self._path(_SHARED, "")
+        if not _has_requirements(runner):
+            return self._path(_SHARED, "")
+        found = read_requirements(runner.path, inherited_environment())
+        included = [fact for fact in found.installed() if fact[0] != str(runner.requirements)]
+        return self._path(runner.name, _requirements(runner), *(word for fact in included for word in fact))
 
-    def _path(self, name: str, requirements: str) -> Path:
-        facts = [requirements, self._python, sys.version, self._source.fingerprint, *self._extra]
+    def _path(self, name: str, requirements: str, *included: str) -> Path:
+        facts = [requirements, self._python, sys.version, self._source.fingerprint, *self._extra, *included]
         return self._folder / f"{name}-{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:12]}"
 
     def is_complete(self, runner: RunnerFolder) -> bool:
@@ -94,7 +99,9 @@ class EnvironmentBuilder:
                     async with growth_told(folder, partial(report, runner.name)) as tell:
                         await self._make(folder, python, runner, tell)
                     if self.path(runner) != folder:
-                        raise EnvironmentBroken(f"{runner.requirements} was changed while it was being installed")
+                        raise EnvironmentBroken(
+                            f"{runner.requirements}, or what it refers to, was changed while it was being installed"
+                        )
                     shutil.rmtree(folder / _TEMPORARY)
                     (folder / COMPLETE).touch()
                 except BaseException:
@@ -119,12 +126,18 @@ class EnvironmentBuilder:
             await run(command, why=f"{runner.requirements} does not fit with what runnerlib needs")
 
     def remove_older(self, name: str, pythons: Collection[Path]) -> None:
-        """Removes what is left of runner `name` but the environments of these Pythons: they can be gigabytes."""
+        """Removes what is left of runner `name` but the environments of these Pythons: they can be gigabytes.
+
+        The newest one that was made after all of these stays, too: its version was refused, and may come mended.
+        """
         keep = {python.parent.parent for python in pythons} | {self._path(_SHARED, "")}
         for kind in (name, _SHARED):
             length = len(self._path(kind, "").name)
-            for folder in self._folder.glob(f"{kind}-*"):
-                if folder not in keep and len(folder.name) == length:
+            others = [f for f in self._folder.glob(f"{kind}-*") if f not in keep and len(f.name) == length]
+            in_use = max((_made_at(python.parent.parent) for python in pythons), default=0)
+            newest = max(others, key=_made_at, default=None)
+            for folder in others:
+                if folder != newest or kind == _SHARED or _made_at(folder) <= in_use:
                     _remove(folder)
 
 
@@ -155,6 +168,14 @@ def _requirements(runner: RunnerFolder) -> str:
 def _has_requirements(runner: RunnerFolder) -> bool:
     lines = (line.partition("#")[0].strip() for line in _requirements(runner).splitlines())
     return any(lines)
+
+
+def _made_at(folder: Path) -> int:
+    """0 when it was never finished."""
+    try:
+        return (folder / COMPLETE).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _remove(folder: Path) -> None:

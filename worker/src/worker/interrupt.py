@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once is a clean stop, twice is a kill."""
+"""Ctrl-C, SIGTERM and a terminal that closes: once is a clean stop, twice is a kill."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import TypeVar
 from worker.output import Output
 from worker.up import Environment
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What a shell expects of a program that was killed by Ctrl-C.
 KILLED = 130
 T = TypeVar("T")
@@ -29,23 +29,27 @@ async def run_environment(environment: Environment, body: Callable[[Environment]
     life = asyncio.ensure_future(_live(environment, body))
     asked = 0
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
         nonlocal asked
-        asked += 1
+        # A terminal that closes tells it twice, itself and by its shell.
+        asked = max(asked, 1) if number is signal.SIGHUP else asked + 1
         if asked > 1:
             environment.kill()
         elif not environment.is_stopping:
-            output.say("stopping; once more kills")
             life.cancel()
+            output.say("stopping; once more kills")
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+    # Who is started by nohup is not to hear of it.
+    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in _SIGNALS if not (deaf and number is signal.SIGHUP)]
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
     try:
         with contextlib.suppress(asyncio.CancelledError):
             return await life
         raise Interrupted(KILLED if asked > 1 else 0)
     finally:
-        for number in _SIGNALS:
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

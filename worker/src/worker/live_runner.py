@@ -1,7 +1,7 @@
 """One runner of a running environment: kept at the version its folder holds, without a gap."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from worker.edition_maker import EditionMaker, RunnerTools
 from worker.errors import StartFailed, WorkerError
 from worker.processes import ManagedProcess
 from worker.readiness import explained
+from worker.runner_code import REQUIRED
 from worker.runners import RunnerFolder
 from worker.state_file import RunnerState
-from worker.succession import Step, Versions, next_step
+from worker.succession import MOST_CHANGES, CountedChanges, Step, Versions, next_step
 
 #: A folder that is gone for this long is not just being replaced.
 GONE_SECONDS = 1.0
@@ -30,8 +31,11 @@ class LiveRunner:
         self._trouble = ""
         #: why its newest change is not taken
         self._refusal = ""
+        #: why some of its changes do not count
+        self._restless = ""
         self._tools = tools
-        self._maker = EditionMaker(count, tools)
+        self._changes = CountedChanges()
+        self._maker = EditionMaker(count, tools, self._changes.version_of)
         self._serving: Edition | None = None
         self._starting: Edition | None = None
         self._coming: str | None = None
@@ -45,7 +49,7 @@ class LiveRunner:
     @property
     def problem(self) -> str:
         """Why it does not run, or why its newest change is not taken; empty when all is well."""
-        return "\n".join(filter(None, (self._trouble, self._refusal)))
+        return "\n".join(filter(None, (self._trouble, self._refusal, self._restless)))
 
     @property
     def processes(self) -> list[ManagedProcess]:
@@ -73,8 +77,9 @@ class LiveRunner:
 
     # what is asked of it
 
-    async def prepare(self, folder: RunnerFolder, version: str) -> Path | None:
+    async def prepare(self, folder: RunnerFolder, digests: Mapping[str, str]) -> Path | None:
         """Before the first start: its Python. None, with a `problem`, when its environment cannot be made."""
+        version = self._look(digests)
         try:
             return await self._maker.python(folder)
         except WorkerError as error:
@@ -93,8 +98,9 @@ class LiveRunner:
         edition.start()
         self._serve(edition)
 
-    def want(self, folder: RunnerFolder | None, version: str | None) -> None:
+    def want(self, folder: RunnerFolder | None, digests: Mapping[str, str] | None) -> None:
         """What its folder holds now; None when it is gone. Returns at once."""
+        version = None if digests is None else self._look(digests)
         serving = None if self._serving is None else self._serving.version
         if version is not None and version == serving:
             self._taken_back()
@@ -108,6 +114,18 @@ class LiveRunner:
                 self._leaving = True
             case Step.STAY:
                 self._give_up_step()
+
+    def _look(self, digests: Mapping[str, str]) -> str:
+        """The version that the folder holds; tells which files change too often to count."""
+        before = self._changes.restless
+        version = self._changes.look(digests, asyncio.get_running_loop().time())
+        restless = self._changes.restless
+        self._restless = _restless_sentence(restless) if restless else ""
+        if restless.keys() - before.keys():
+            self._say(self._restless)
+        if restless.keys() != before.keys():
+            self._tools.changed()
+        return version
 
     def _taken_back(self) -> None:
         """The folder holds what runs: a mistake that comes again is to be told again."""
@@ -272,6 +290,15 @@ class LiveRunner:
 
     def _say(self, text: str) -> None:
         self._tools.output.say(f"{self.name}: {text}")
+
+
+def _restless_sentence(rests: Mapping[str, float]) -> str:
+    names = " and ".join(name.removeprefix(REQUIRED) for name in rests)
+    return (
+        f"{names} changed {MOST_CHANGES} times within a short time and counts as it was until it stays the same for "
+        f"{max(rests.values()):g} s; the runner seems to write into its own folder, or what it requires changes by "
+        "being installed: write to the folder for temporary files (TMPDIR) instead"
+    )
 
 
 def _indented(text: str) -> str:

@@ -1,8 +1,15 @@
 """What the terminal shows: each line with the name of the process that wrote it."""
 
+import errno
+import io
 import json
+import os
+import select
+import sys
+import threading
 import zlib
-from typing import TextIO
+from collections import deque
+from typing import TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -12,6 +19,114 @@ _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright
 #: A file or a pipe has no width of its own.
 _PIPE_COLUMNS = 180
 _OWN_NAME = "worker"
+#: What waits for a reader that does not read; more is dropped.
+_MOST_WAITING = 4_000_000
+#: At the end, how long such a reader is waited for.
+_LAST_SECONDS = 1.0
+#: The reader is gone for good, the terminal was closed.
+_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+
+
+class SteadyStream(io.TextIOBase):
+    """Writes to a descriptor and never fails or waits: whoever supervises processes must not depend on who reads.
+
+    Text is dropped when the reader has gone or does not read, and while a disk is full.
+    """
+
+    def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
+        self._descriptor = descriptor
+        self._as_json = as_json
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._gone = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        content = text.encode("utf-8", "replace")
+        with self._changed:
+            if self._thread is None:
+                # A daemon: a reader that never reads must not keep this process.
+                self._thread = threading.Thread(target=self._work, name="output", daemon=True)
+                self._thread.start()
+            if self._gone or self._bytes > _MOST_WAITING:
+                self._dropped += content.count(b"\n")
+            else:
+                self._waiting.append(content)
+                self._bytes += len(content)
+                self._changed.notify_all()
+        return len(text)
+
+    def drain(self, seconds: float = _LAST_SECONDS) -> None:
+        """Waits until all is written, within this time."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._bytes or self._gone, seconds)
+
+    def _work(self) -> None:
+        while not self._gone:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                content = b"".join(self._waiting)
+                self._waiting.clear()
+                dropped = self._dropped
+            if dropped:
+                content = self._notice(dropped) + content
+            lost = self._put(content)
+            with self._changed:
+                self._dropped += lost - (0 if lost else dropped)
+                self._bytes = sum(map(len, self._waiting))
+                self._changed.notify_all()
+
+    def _notice(self, dropped: int) -> bytes:
+        text = f"{dropped} lines are missing here: they could not be written"
+        line = json.dumps({"service": _OWN_NAME, "event": text}) if self._as_json else f"{_OWN_NAME:<10} │ {text}"
+        # What could not be written may have ended within a line.
+        return f"\n{line}\n".encode()
+
+    def _put(self, content: bytes) -> int:
+        """Returns how many lines could not be written."""
+        left = memoryview(content)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [], 1.0)
+            except OSError as error:
+                self._gone = error.errno in _GONE
+                return bytes(left).count(b"\n")
+        return 0
+
+
+def standard_output(*, as_json: bool) -> TextIO:
+    """Of a program that goes on whoever reads."""
+    if sys.stdout is not sys.__stdout__:
+        return sys.stdout
+    return cast(TextIO, SteadyStream(1, as_json=as_json))
+
+
+def open_standard_streams() -> None:
+    """Where a caller closed one of them (`>&-`), the next file opened would take its place, and be written into."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - to the end of the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 class Output:
@@ -50,6 +165,11 @@ class Output:
             self.console.print(table)
         else:
             Console(file=self.console.file, width=_PIPE_COLUMNS, highlight=False).print(table)
+
+    def drain(self) -> None:
+        """At the end: gives a slow reader a moment."""
+        if isinstance(self.console.file, SteadyStream):
+            self.console.file.drain()
 
     def _write(self, text: str) -> None:
         self.console.file.write(text + "\n")

@@ -22,6 +22,8 @@ MARK = "PLUGPLAY_ENVIRONMENT"
 ADAPTER_MISTAKE = 3
 #: After SIGTERM a service takes its grace and a little more before it ends in any case.
 _BEYOND_GRACE_SECONDS = 6.0
+#: Everything needs the services: they never stay away longer than this once they could start again.
+_SERVICE_DELAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Layout:
             url=self.url(port),
             environment=self._environment(port) | variables,
             stop_seconds=self._stop_seconds,
+            most_delay_seconds=_SERVICE_DELAY_SECONDS,
         )
 
     @property

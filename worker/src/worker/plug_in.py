@@ -11,7 +11,9 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from worker.output import Output
-from worker.runner_code import is_code, is_ignored_folder
+from worker.runner_code import is_code
+from worker.runners import ENVIRONMENT_FILE
+from worker.tree import PACKAGING_FILES, is_ignored_folder
 
 #: An editor or a checkout writes several files: it is quiet for so long before anybody looks,
 _QUIET_MILLISECONDS = 120
@@ -61,12 +63,17 @@ async def notices(folder: Path) -> AsyncGenerator[bool, None]:
 def matters(folder: Path, change: Change, path: str) -> bool:
     """Whether such a change can change a runner. Folders come and go as a whole, without a word about their files."""
     parts = Path(os.path.relpath(path, folder)).parts
-    if any(is_ignored_folder(part) for part in parts):
-        return False
     # No parts: the folder of runners itself.
-    return (
-        not parts or is_code(parts[-1]) or change is Change.deleted or (change is Change.added and Path(path).is_dir())
-    )
+    name = parts[-1] if parts else ""
+    if any(is_ignored_folder(part) for part in parts[:-1]):
+        return False
+    if name == ENVIRONMENT_FILE:
+        return True
+    if is_ignored_folder(name):
+        return False
+    if not parts or is_code(name) or name in PACKAGING_FILES or name.endswith((".txt", ".whl")):
+        return True
+    return change is Change.deleted or (change is Change.added and Path(path).is_dir())
 
 
 def _identity(folder: Path) -> tuple[int, int]:

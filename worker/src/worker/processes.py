@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from runnerlib.contract import HEADER_BOOT
-from worker.backoff import FIRST_SECONDS, Backoff
+from worker.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
 from worker.child import Child, rest_of, start_child
 from worker.errors import StartFailed
 from worker.output import Output
@@ -37,7 +37,9 @@ class ProcessPlan:
     hopeless: frozenset[int] = field(default_factory=frozenset)
     #: what to say after a hopeless end
     advice: str = ""
+    #: before it is started again after a death, and at most after many
     first_delay_seconds: float = FIRST_SECONDS
+    most_delay_seconds: float = MOST_SECONDS
 
 
 class ManagedProcess:
@@ -55,6 +57,8 @@ class ManagedProcess:
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._output = output
         self._ready_pid: int | None = None
+        #: of the monotonic clock
+        self._ready_since = 0.0
         self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -119,6 +123,8 @@ class ManagedProcess:
         raise StartFailed(f"{self.plan.name} was not ready after {timeout_seconds:g} s: {said}")
 
     def _became_ready(self) -> None:
+        if self._ready_pid != self.pid:
+            self._ready_since = time.monotonic()
         self._ready_pid = self.pid
         self.reasons = {}
         self.ready_at = time.time()
@@ -137,13 +143,16 @@ class ManagedProcess:
             self._child.kill_group()
 
     async def _keep_alive(self) -> None:
-        backoff = Backoff(self.plan.first_delay_seconds)
+        backoff = Backoff(self.plan.first_delay_seconds, self.plan.most_delay_seconds)
         while True:
             started_at = time.monotonic()
             ended = await self._run_once()
             if self._stop.is_set():
                 return
-            delay = backoff.next_seconds(time.monotonic() - started_at)
+            ended_at = time.monotonic()
+            was_ready = self._child is not None and self._child.pid == self._ready_pid
+            self._ready_pid = None
+            delay = backoff.next_seconds(ended_at - started_at, ended_at - self._ready_since if was_ready else 0.0)
             self._output.say(f"{self.plan.name} {ended}; it is started again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)

@@ -7,15 +7,21 @@ anew (after a kill, a timeout, so many tasks) then loads what the others of its 
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from worker.runners import REQUIREMENTS_FILE
+from worker.requirements import digest_of, read_requirements
+from worker.runners import ENVIRONMENT_FILE, REQUIREMENTS_FILE
+from worker.settings import inherited_environment
+from worker.tree import files_below
 
-_CACHE = "__pycache__"
-#: What makes a folder a virtual environment.
-_VENV_FILE = "pyvenv.cfg"
 #: Editing the copy that a traceback names would change nothing: so it cannot be saved.
 _READ_ONLY = 0o444
+#: Before the names of what requirements.txt refers to.
+REQUIRED = "required "
+#: So many folders above the runner's own have their entries around the copy, if those are no more than that.
+_LEVELS = 2
+_MOST_NEIGHBOURS = 2000
 
 
 def is_code(name: str) -> bool:
@@ -25,48 +31,73 @@ def is_code(name: str) -> bool:
     return name.endswith(".py") and not name.startswith((".", "test_")) and name != "conftest.py"
 
 
-def is_ignored_folder(name: str) -> bool:
-    return name.startswith(".") or name in (_CACHE, "node_modules")
-
-
 def code_files(folder: Path) -> list[Path]:
-    """Relative to `folder`, sorted. Virtual environments and what is hidden do not count."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [
-            name for name in folders if not is_ignored_folder(name) and not Path(place, name, _VENV_FILE).exists()
-        ]
-        found += [Path(place, name).relative_to(folder) for name in files if is_code(name)]
-    return sorted(found)
+    """Relative to `folder`, sorted, also behind links. Virtual environments and what is hidden do not count."""
+    return sorted(file.relative_to(folder) for file in files_below(folder) if is_code(file.name))
 
 
-def digest(folder: Path) -> str:
-    """Equal for equal code: times of files do not matter."""
-    content = hashlib.sha256()
-    for file in code_files(folder):
-        try:
-            text = (folder / file).read_bytes()
-        except OSError as error:
-            # Gone since it was listed, or not ours to read: another version than the one with it.
-            text = type(error).__name__.encode()
-        content.update(f"{file}\0{len(text)}\0".encode() + text)
-    return content.hexdigest()
+def code_digests(folder: Path, copy: Path | None = None) -> dict[str, str]:
+    """Name → digest of all that makes a version of the runner in `folder`: code, what it requires, its variables.
+
+    With a `copy`, the code is what lies there.
+    """
+    place = copy or folder
+    found = {str(file): digest_of(place / file) for file in code_files(place)}
+    if (folder / ENVIRONMENT_FILE).exists():
+        found[ENVIRONMENT_FILE] = digest_of(folder / ENVIRONMENT_FILE)
+    for name, digest in read_requirements(folder, inherited_environment()).followed():
+        if name != str(folder / REQUIREMENTS_FILE):
+            found[f"{REQUIRED}{os.path.relpath(name, folder)}"] = digest
+    return found
 
 
-def copy_code(folder: Path, target: Path) -> str:
-    """Copies the code and links everything else (models may be gigabytes); the digest of what was copied.
+def version_of(digests: Mapping[str, str]) -> str:
+    """One digest of all of them: equal for equal code, since times of files do not matter."""
+    content = "".join(f"{name}\0{digest}\0" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def copy_code(folder: Path, target: Path) -> dict[str, str]:
+    """Copies the code and links everything else (models may be gigabytes); the digests of what was copied.
 
     Raises OSError when a file vanishes meanwhile: the next look sees the newer state.
     """
-    files = set(code_files(folder))
+    # A link to the folder may lead elsewhere tomorrow; this version's data stay where they are.
+    place = folder.resolve()
+    files = set(code_files(place))
     folders = {Path()} | {parent for file in files for parent in file.parents}
-    for place in sorted(folders):
-        (target / place).mkdir(parents=True)
-        for name in os.listdir(folder / place):
-            one = place / name
+    for inner in sorted(folders):
+        (target / inner).mkdir(parents=True)
+        for name in os.listdir(place / inner):
+            one = inner / name
             if one in files:
-                shutil.copyfile(folder / one, target / one)
+                shutil.copyfile(place / one, target / one)
                 (target / one).chmod(_READ_ONLY)
-            elif one not in folders and name != _CACHE:
-                (target / one).symlink_to(folder / one)
-    return digest(target)
+            elif one not in folders and name != "__pycache__":
+                (target / one).symlink_to(place / one)
+    return code_digests(folder, target)
+
+
+def place_among_neighbours(folder: Path, target: Path) -> Path:
+    """Where in `target` the copy of `folder` goes: what lies beside it and above it is found from there, by links.
+
+    So `Path(__file__).parent.parent / "common"` leads to the same place from the copy.
+    """
+    place = folder.resolve()
+    levels = [above for above in place.parents[:_LEVELS] if above.name]
+    inner = target
+    for above, child in zip(reversed(levels), [*reversed(levels), place][1:], strict=True):
+        inner /= above.name
+        inner.mkdir(parents=True)
+        neighbours = [entry for entry in os.scandir(above) if _is_neighbour(entry, child, target)]
+        if len(neighbours) <= _MOST_NEIGHBOURS:
+            for entry in neighbours:
+                (inner / entry.name).symlink_to(entry.path)
+    return inner / place.name
+
+
+def _is_neighbour(entry: "os.DirEntry[str]", child: Path, target: Path) -> bool:
+    """Hidden folders belong to tools, and the data folder must not lead into itself."""
+    if entry.name == child.name or target.is_relative_to(entry.path):
+        return False
+    return not (entry.name.startswith(".") and entry.is_dir())

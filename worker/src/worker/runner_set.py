@@ -7,7 +7,7 @@ from pathlib import Path
 from worker.edition_maker import RunnerTools
 from worker.live_runner import LiveRunner
 from worker.processes import ManagedProcess
-from worker.runner_code import digest
+from worker.runner_code import code_digests
 from worker.runners import RunnerFolder
 from worker.selection import Selection
 from worker.state_file import RunnerState
@@ -45,7 +45,7 @@ class RunnerSet:
 
     async def _prepare(self, folder: RunnerFolder) -> Path | None:
         runner = self._add(folder.name)
-        return await runner.prepare(folder, await asyncio.to_thread(digest, folder.path))
+        return await runner.prepare(folder, await asyncio.to_thread(code_digests, folder.path))
 
     async def start(self, folders: list[RunnerFolder], pythons: Mapping[str, Path]) -> None:
         """Starts those that have a Python, each first process at the port of its place."""
@@ -61,8 +61,8 @@ class RunnerSet:
         found = await asyncio.to_thread(self._look)
         if found is None:
             return
-        for name, (folder, version) in found.items():
-            self._add(name).want(folder, version)
+        for name, (folder, digests) in found.items():
+            self._add(name).want(folder, digests)
         for name in self._runners.keys() - found.keys():
             self._runners[name].want(None, None)
             if self._runners[name].is_gone:
@@ -72,10 +72,10 @@ class RunnerSet:
     async def stop(self) -> None:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
 
-    def _look(self) -> dict[str, tuple[RunnerFolder, str]] | None:
+    def _look(self) -> dict[str, tuple[RunnerFolder, dict[str, str]]] | None:
         if not self._selection.folder.is_dir():
             return None
-        return {runner.name: (runner, digest(runner.path)) for runner in self._selection.runners()}
+        return {runner.name: (runner, code_digests(runner.path)) for runner in self._selection.runners()}
 
     def _add(self, name: str) -> LiveRunner:
         if name not in self._runners:

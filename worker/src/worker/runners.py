@@ -9,13 +9,18 @@ from worker.errors import NoRunners
 
 ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
+#: Variables of this runner alone, secrets perhaps.
+ENVIRONMENT_FILE = ".env"
 #: What a person is told before the requirements are installed, when that is much.
 NOTICE_FILE = "before-installing.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerFolder:
-    """One runner. `position` is its place among all runners, so that its port does not depend on `--only`."""
+    """One runner. `position` is its place among all runners, so that its port does not depend on `--only`.
+
+    `path` may be a symbolic link: the runner is called as the folder of runners calls it, wherever the link leads.
+    """
 
     name: str
     path: Path
@@ -36,7 +41,7 @@ class RunnerFolder:
 
 def list_runners(folder: Path) -> list[RunnerFolder]:
     """All that are there now, sorted by name; a folder whose name begins with a dot is none (yet)."""
-    paths = sorted(path.parent.resolve() for path in folder.glob(f"*/{ADAPTER_FILE}") if path.parent.name[0] != ".")
+    paths = sorted(path.parent for path in folder.resolve().glob(f"*/{ADAPTER_FILE}") if path.parent.name[0] != ".")
     return [RunnerFolder(path.name, path, position) for position, path in enumerate(paths)]
 
 
