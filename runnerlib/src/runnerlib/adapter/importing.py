@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.failures import message_of
 
 ADAPTER_FILE = "runner_adapter.py"
 
@@ -42,7 +43,9 @@ def import_adapter(file: Path) -> ModuleType:
     sys.modules[file.stem] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the author's code runs here, and may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the author's code runs here, and may raise anything
         del sys.modules[file.stem]
         raise AdapterError([_failed(file, error)]) from error
     return module
@@ -97,7 +100,7 @@ def _failed(file: Path, error: BaseException) -> str:
         return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}; Python cannot read it"
     ours = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).is_relative_to(file.parent)]
     where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
-    sentence = f"{file.name} cannot be imported: {type(error).__name__}: {error}{where}"
+    sentence = f"{file.name} cannot be imported: {message_of(error)}{where}"
     if isinstance(error, ModuleNotFoundError):
         return f"{sentence}; add the package to requirements.txt and install it"
     if isinstance(error, SystemExit):

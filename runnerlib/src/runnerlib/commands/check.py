@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from runnerlib.adapter.errors import shown
 from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
@@ -26,7 +27,8 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
 
 def _line(algorithm: Algorithm) -> str:
     fields = ", ".join(
-        f"{p.name}: {spelt(p.annotation)}" + ("" if p.required else f" = {p.default!r}") for p in algorithm.parameters
+        f"{p.field}: {spelt(p.annotation)}" + ("" if p.required else f" = {shown(p.default)}")
+        for p in algorithm.parameters
     )
     returns = "" if algorithm.returns is None else f" -> {spelt(algorithm.return_hint)}"
     traits = ["batched"] * algorithm.has_batch + ["async"] * algorithm.is_async
