@@ -11,7 +11,7 @@ from typing import Any
 from runnerlib.adapter.assembling import assemble
 from runnerlib.adapter.errors import AdapterError, as_problem, listed
 from runnerlib.adapter.grouping import group
-from runnerlib.adapter.importing import find_adapter, import_adapter, top_level_functions, written_twice
+from runnerlib.adapter.importing import find_adapter, hidden_files, import_adapter, top_level_functions, written_twice
 from runnerlib.adapter.model import Adapter, Algorithm, Options, Resource
 from runnerlib.adapter.options import read_options
 from runnerlib.adapter.signature import BUILT_IN_NAMES, Signature, inspect_handler, inspect_load
@@ -47,7 +47,9 @@ def load_adapter(path: Path, overrides: Mapping[str, str] = MappingProxyType({})
     groups = group(algorithms, problems) if not problems else ()
     if problems:
         raise AdapterError(list(dict.fromkeys(problems)))
-    return Adapter(file, module, MappingProxyType(algorithms), MappingProxyType(resources), groups)
+    return Adapter(
+        file, module, MappingProxyType(algorithms), MappingProxyType(resources), groups, tuple(hidden_files(file))
+    )
 
 
 @dataclass(frozen=True)

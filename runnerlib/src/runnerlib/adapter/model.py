@@ -232,6 +232,8 @@ class Adapter:
     algorithms: Mapping[str, Algorithm]
     resources: Mapping[str, Resource] = field(default_factory=lambda: MappingProxyType({}))
     process_groups: tuple[ProcessGroup, ...] = ()
+    #: Things worth telling the author that are no mistakes.
+    notes: tuple[str, ...] = ()
 
     def groups(self) -> tuple[ProcessGroup, ...]:
         """One group for each algorithm, unless OPTIONS puts several into the same ``"process"``."""

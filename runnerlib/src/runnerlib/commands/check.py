@@ -19,9 +19,8 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
     print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
     for algorithm in adapter.algorithms.values():
         print(f"  {_line(algorithm)}")
-    for algorithm in adapter.algorithms.values():
-        for note in algorithm.notes:
-            print(f"note: {note}")
+    for note in (*adapter.notes, *(note for algorithm in adapter.algorithms.values() for note in algorithm.notes)):
+        print(f"note: {note}")
     return _self_test(adapter, device, fetch_rules) if self_test else 0
 
 

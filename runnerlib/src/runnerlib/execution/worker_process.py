@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from runnerlib.execution.endings import how_it_ended
 from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.import_path import SAFELY
 
 #: After a read while a call of many runs is on, the next read waits this long: one wake-up for many outcomes.
 COALESCE_SECONDS = 0.001
@@ -95,6 +96,7 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames) -> Worker
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                *SAFELY,
                 "-m",
                 "runnerlib.process",
                 str(theirs.fileno()),
