@@ -26,7 +26,7 @@ def test_each_process_has_its_own_port_and_a_setting_for_it() -> None:
 
 def test_runner_is_started_in_its_folder_by_its_own_python() -> None:
     plan = _layout().runner(TEXT, Path("/venv/bin/python"))
-    assert plan.command == ("/venv/bin/python", "-m", "runnerlib")
+    assert plan.command == ("/venv/bin/python", "-P", "-m", "runnerlib")
     assert plan.folder == TEXT.path
     assert plan.url == "http://127.0.0.1:8102"
     assert plan.environment["PORT"] == "8102"

@@ -50,6 +50,8 @@ def serve() -> int:
         return ADAPTER_MISTAKE
     name = settings.name or adapter.path.resolve().parent.name
     configure_logging(name, settings)
+    for note in adapter.notes:
+        log.warning(note)
     return run_service(Runner(name, adapter, settings, overrides).build, settings)
 
 
@@ -123,6 +125,7 @@ class Runner:
         settings = self._settings
         return ProcessSetup(
             adapter=str(self._adapter.path.resolve()),
+            import_path=tuple(sys.path),
             overrides=overrides,
             device=settings.device,
             service=self.name,

@@ -348,3 +348,78 @@ def load_problems():
         return caught.value.problems
 
     return problems
+
+
+MISCHIEF = """
+import enum, dataclasses, sys
+from typing import Annotated, Any
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field
+def explode(value=None): raise KeyError("boom")
+def leave(value=None): sys.exit("gone")
+@dataclasses.dataclass
+class Bad:
+    x: int = 0
+    def __post_init__(self):
+        if self.x: explode()
+class Hidden:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler): leave()
+class Stubborn(BaseModel):
+    x: int = 0
+    def __deepcopy__(self, memo=None): raise RuntimeError("one of a kind")
+class Unreadable:
+    def __repr__(self): raise KeyError("no")
+class Odd(BaseModel):
+    x: int = Field(0, examples=[float("nan")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "def run_x(a: Annotated[int, AfterValidator(explode)] = 1): ...",
+            "run_x(): parameter 'a': its hint int, given its default, raised KeyError: 'boom'",
+        ),
+        (
+            "def run_x(a: Annotated[int, AfterValidator(leave)] = 1): ...",
+            "run_x(): parameter 'a': its hint int, given its default, raised SystemExit: gone",
+        ),
+        (
+            "def run_x(a: Stubborn = Stubborn()): ...",
+            "run_x(): parameter 'a': its hint Stubborn, given its default, raised RuntimeError: one of a kind",
+        ),
+        ("def run_x(a: Hidden): ...", "run_x(): its signature raised SystemExit: gone"),
+        (
+            "def run_x(a: '1 / 0'): ...",
+            "run_x(): parameter 'a' has the hint 1 / 0, which is no type (division by zero)",
+        ),
+        (
+            "def run_x(a: int = Unreadable()): ...",
+            "run_x(): the default of 'a', <Unreadable>, does not fit its hint int",
+        ),
+        (
+            'def run_x(b: Bad):\n    """X.\n\n    >>> run_x({"x": 1})\n    """',
+            "run_x(): its docstring's example, read as a payload, raised KeyError: 'boom'",
+        ),
+        (
+            'def run_x(a: float):\n    """X.\n\n    >>> run_x(1e999)\n    """',
+            "run_x(): its docstring's example cannot be sent as JSON: Out of range float values",
+        ),
+        ("def run_x(a: Odd): ...", "run_x(): the JSON Schema of its parameters cannot be written as JSON"),
+        ("def run_x() -> Odd: ...", "run_x(): the JSON Schema of its return value cannot be written as JSON"),
+        (
+            "def run_x(a: Annotated[int, Field(validation_alias=AliasChoices('b', 'c'))]): ...",
+            "run_x(): parameter 'a' has a AliasChoices as its alias, but a field has one name; write Field(alias=",
+        ),
+        (
+            "def run_x(a: Annotated[int, Field(alias='b')], b: int): ...",
+            "run_x(): callers would send both 'a' and 'b' as 'b'; give one of them another alias",
+        ),
+        ("class Quit(BaseException): ...\nraise Quit('bye')", "runner_adapter.py cannot be imported: Quit: bye"),
+    ],
+)
+def test_whatever_types_do_at_the_start_is_a_sentence(source, sentence, problems_of):
+    assert any(problem.startswith(sentence) for problem in problems_of(MISCHIEF + source)), problems_of(
+        MISCHIEF + source
+    )

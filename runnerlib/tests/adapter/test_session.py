@@ -139,6 +139,38 @@ def test_batched_call_gets_lists_filled_with_defaults_and_shared_values_once(sam
     assert adapter.module.CALLS == [{"value": [1.0, 2.0], "offset": [0.0, 0.5], "factor": 3.0}]
 
 
+def test_a_default_that_a_handler_changes_is_new_for_each_task(adapter_of):
+    adapter = adapter_of(
+        """
+        import dataclasses
+        @dataclasses.dataclass
+        class Basket:
+            eggs: list[int]
+        def run_plain(d: list[int] = [1], b: Basket = Basket([1]), *, loaded) -> list:
+            d.append(2); b.eggs.append(2); loaded.append(2)
+            return [d, b.eggs, loaded]
+        def load_loaded():
+            return [1]
+        async def run_later(d: dict[str, list[int]] = {"a": []}) -> dict:
+            d["a"].append(1)
+            return d
+        def run_both(n: int, own: list[int] = [0], shared: tuple[list[int], ...] = ([1],)) -> list:
+            return batch_both([n], [own], shared)[0]
+        def batch_both(n: list[int], own: list[list[int]], shared: tuple[list[int], ...] = ([1],)) -> list:
+            for one in own:
+                one.append(2)
+            shared[0].append(2)
+            return [[one, list(shared[0])] for one in own]
+        """
+    )
+    with Session(adapter) as session:
+        for loaded in ([1, 2], [1, 2, 2]):
+            assert session.call("plain", {}, TASK) == [[1, 2], [1, 2], loaded]
+            assert session.call_here("later", {}, TASK) == {"a": [1]}
+            assert session.call("both", {"n": 1}, TASK) == [[0, 2], [1, 2]]
+            assert session.call_batch("both", [{"n": 1}, {"n": 2}], tasks(2)) == [[[0, 2], [1, 2]]] * 2
+
+
 def test_exception_in_a_place_is_that_members_alone(sample):
     with Session(sample("batches"), ["scale"]) as session:
         first, second = session.call_batch("scale", [{"value": -1.0}, {"value": 1.0}], tasks(2))

@@ -172,3 +172,82 @@ def test_typed_dict_with_required_and_not_required_keys(adapter_of):
     assert x.encode_result({"a": 1}) == b'{"a":1}'
     with pytest.raises(ValidationError):
         x.validate(b'{"m": {"b": []}}')
+
+
+def test_an_alias_is_the_name_of_a_field_everywhere(adapter_of):
+    adapter = adapter_of(
+        '''
+        from typing import Annotated
+        from pydantic import Field
+        Class = Annotated[str, Field(validation_alias="class")]
+        def run_x(source: Annotated[str, Field(alias="from")], kind: Class = "none", n: int = 1) -> str:
+            """Says where from.
+
+            Args:
+                source: where it comes from
+
+            >>> run_x("a", kind="b")
+            'a b'
+            """
+            return f"{source} {kind}"
+        def batch_y(text: list[Annotated[str, Field(alias="from")]], kind: Class) -> list[str]:
+            return text
+        '''
+    )
+    x, y = adapter.algorithms["x"], adapter.algorithms["y"]
+    assert x.validate(b'{"from": "a", "class": "b"}') == {"source": "a", "kind": "b"}
+    properties = x.input_schema()["properties"]
+    assert list(properties) == ["from", "class", "n"]
+    assert properties["from"]["description"] == "where it comes from"
+    assert properties["class"]["default"] == "none"
+    assert x.input_schema()["required"] == ["from"]
+    assert x.describe().example.payload == {"from": "a", "class": "b"}
+    assert y.shared_key({"from": "a", "class": "b"}) == y.shared_key({"class": "b", "from": "c"}) != b""
+    with Session(adapter) as session:
+        assert session.self_test("x").state == "passed"
+        assert session.call_batch("y", [y.validate(b'{"from": "a", "class": "b"}')], [Task("t")]) == ["a"]
+
+
+def test_models_with_aliases_are_sent_and_come_back_by_them(adapter_of):
+    adapter = adapter_of(
+        """
+        from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
+        from pydantic.alias_generators import to_camel
+        class M(BaseModel):
+            model_config = ConfigDict(alias_generator=to_camel)
+            first_name: str
+            second_name: str = Field(validation_alias=AliasChoices("second", "last"), serialization_alias="second")
+            third: int = Field(0, validation_alias=AliasPath("numbers", 0))
+        def run_x(m: M = M(firstName="a", second="b")) -> M:
+            return m
+        """
+    )
+    x = adapter.algorithms["x"]
+    assert x.input_schema()["properties"]["m"]["default"] == {"firstName": "a", "second": "b", "third": 0}
+    assert "firstName" in x.output_schema()["properties"]
+    for sent in (
+        b'{"m": {"firstName": "a", "last": "b", "numbers": [3]}}',
+        b'{"m": {"firstName": "a", "second": "b"}}',
+    ):
+        m = x.validate(sent)["m"]
+        assert x.encode_result(m) == b'{"firstName":"a","second":"b","third":%d}' % (3 if b"numbers" in sent else 0)
+
+
+def test_a_default_that_json_cannot_carry_is_left_out_of_the_schema(adapter_of):
+    adapter = adapter_of(
+        """
+        import dataclasses
+        @dataclasses.dataclass
+        class Range:
+            low: float = 0.0
+            high: float = float("inf")
+        def run_x(most: float = float("inf"), range: Range = Range()) -> float:
+            return min(most, 1.0)
+        """
+    )
+    schema = adapter.algorithms["x"].input_schema()
+    json.dumps(schema, allow_nan=False)
+    assert "default" not in schema["properties"]["most"]
+    assert "default" not in schema["$defs"]["Range"]["properties"]["high"]
+    assert schema["$defs"]["Range"]["properties"]["low"]["default"] == 0.0
+    assert "required" not in schema

@@ -101,6 +101,24 @@ def run_reader(word: Annotated[str, AfterValidator(mischief)]) -> int:
     return SEEN["valid"]
 
 
+def run_alias(source: Annotated[str, Field(alias="from")]) -> str:
+    return source
+
+
+From = Annotated[str, Field(alias="from")]
+Class = Annotated[str, Field(alias="class")]
+
+
+def batch_aliases(text: list[From], to: Class) -> list[str]:
+    time.sleep(0.2)
+    return [f"{one} {to} of {len(text)}" for one in text]
+
+
+def run_default(d: list[int] = [1]) -> list[int]:
+    d.append(2)
+    return d
+
+
 class Answer(BaseModel):
     how: str
 
@@ -221,6 +239,23 @@ def test_a_shared_argument_that_cannot_be_read_fails_those_that_have_it(runner: 
 def test_a_payload_that_is_no_object_is_told_so(runner: Any, item: Any) -> None:
     entries = runner.batch("sums", [item("no-object", [1]), item("object", {"number": 1})])
     assert [one.get("error", {}).get("code") for one in entries] == ["invalid_payload", None]
+
+
+def test_a_field_with_an_alias_is_sent_and_batched_by_it(runner: Any, item: Any) -> None:
+    assert runner.run("alias", {"from": "a"}).json() == {"result": "a"}
+    answer = runner.run("alias", {"source": "a"})
+    assert (answer.status_code, [one["loc"] for one in answer.json()["errors"]]) == (422, [["from"], ["source"]])
+    payloads = [{"from": f"{at}", "class": "xy"[at % 2]} for at in range(4)]
+    entries = runner.batch("aliases", [item(f"alias-{at}", payload) for at, payload in enumerate(payloads)])
+    assert [one["result"] for one in entries] == ["0 x of 2", "1 y of 2", "2 x of 2", "3 y of 2"]
+    described = {one["name"]: one for one in runner.get("/schemas").json()}
+    assert list(described["aliases"]["input_schema"]["properties"]) == ["from", "class"]
+    assert '"from"' in runner.get("/openapi.json").text
+
+
+def test_a_default_is_the_same_for_each_task(runner: Any, item: Any) -> None:
+    entries = runner.batch("default", [item(f"default-{at}", {}) for at in range(3)])
+    assert [one["result"] for one in entries] == [[1, 2]] * 3
 
 
 @pytest.mark.parametrize("how", ["KeyError", "SystemExit"])

@@ -117,7 +117,8 @@ class Layout:
         port = self.runner_port(runner) if port is None else port
         return ProcessPlan(
             name=label or runner.name,
-            command=(str(python), "-m", "runnerlib"),
+            # -P: what an author calls like a module of the standard library must not be taken for it
+            command=(str(python), "-P", "-m", "runnerlib"),
             url=self.url(port),
             environment=self._environment(port)
             | {

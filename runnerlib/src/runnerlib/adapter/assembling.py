@@ -1,19 +1,20 @@
 """One :class:`Algorithm` from its inspected functions, docstring and options."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from runnerlib.adapter.docs import Callee, Docs, read_docs
-from runnerlib.adapter.json_types import HintError, arguments_adapter, writer
-from runnerlib.adapter.model import MISSING, Algorithm, Options, Resource
+from runnerlib.adapter.errors import as_problem
+from runnerlib.adapter.json_types import HintError, arguments_adapter, sent_name, writer
+from runnerlib.adapter.model import MISSING, Algorithm, DocExample, Options, Parameter, Resource
 from runnerlib.adapter.resources import in_loading_order
-from runnerlib.adapter.schemas import input_schema
+from runnerlib.adapter.schemas import input_schema, without_lost_defaults
 from runnerlib.adapter.signature import Signature
 from runnerlib.adapter.twins import Twins, derive, pair
-from runnerlib.contract import strict_json
+from runnerlib.contract import StrictJsonError, strict_json
 
 
 def assemble(
@@ -26,13 +27,17 @@ def assemble(
 ) -> Algorithm | None:
     """None when something is wrong, with a sentence in `problems`. One of `run` and `batch` is there."""
     before = len(problems)
+    written = run or batch
+    assert written is not None
     twins = _twins(run, batch, problems)
-    docs = _docs(run or batch, twins, problems)
-    returns, result_schema = _writer(run or batch, twins, problems)
+    docs = _docs(written, twins, problems)
+    returns, result_schema = _writer(written, twins, problems)
+    parameters = _named(written.name, twins, docs, problems)
     if len(problems) > before:
         return None
-    parameters = tuple(replace(p, description=docs.fields.get(p.name, "")) for p in twins.parameters)
     arguments = arguments_adapter(name, {p.name: (p.annotation, p.required) for p in parameters})
+    payload_schema = without_lost_defaults(input_schema(arguments, parameters, name, docs.summary))
+    _check_schemas(written.name, {"parameters": payload_schema, "return value": result_schema}, problems)
     algorithm = Algorithm(
         name=name,
         handler=twins.handler,
@@ -40,7 +45,7 @@ def assemble(
         parameters=parameters,
         provided=twins.provided,
         arguments=arguments,
-        payload_schema=input_schema(arguments, parameters, name, docs.summary),
+        payload_schema=payload_schema,
         batch_handler=batch.function if batch is not None else None,
         batch_provided=() if batch is None else batch.provided,
         batched_parameters=twins.batched,
@@ -50,12 +55,13 @@ def assemble(
         options=options,
         summary=docs.summary,
         description=docs.description,
-        example=docs.example,
+        example=_as_sent(docs.example, parameters),
         notes=docs.notes,
         resources=tuple(in_loading_order((*twins.provided, *(batch.provided if batch else ())), resources)),
     )
-    problems.extend(_example_mistakes(algorithm))
-    return algorithm
+    with as_problem(problems, f"{algorithm.function_name}(): its docstring's example, read as a payload,"):
+        problems.extend(_example_mistakes(algorithm))
+    return algorithm if len(problems) == before else None
 
 
 def _twins(run: Signature | None, batch: Signature | None, problems: list[str]) -> Twins:
@@ -67,8 +73,46 @@ def _twins(run: Signature | None, batch: Signature | None, problems: list[str]) 
     return Twins(run.function, run.sent, run.provided, run.is_async, run.returns)
 
 
-def _docs(signature: Signature | None, twins: Twins, problems: list[str]) -> Docs:
-    assert signature is not None
+def _named(function: str, twins: Twins, docs: Docs, problems: list[str]) -> tuple[Parameter, ...]:
+    """The parameters with what callers name them, and what the docstring says of them."""
+    owners: dict[str, str] = {}
+    named = []
+    for parameter in twins.parameters:
+        try:
+            field = sent_name(parameter.name, parameter.annotation)
+        except HintError as error:
+            problems.append(f"{function}(): parameter '{parameter.name}' {error}")
+            continue
+        if field in owners:
+            problems.append(
+                f"{function}(): callers would send both '{owners[field]}' and '{parameter.name}' as '{field}'; "
+                "give one of them another alias"
+            )
+        owners[field] = parameter.name
+        named.append(replace(parameter, field=field, description=docs.fields.get(parameter.name, "")))
+    return tuple(named)
+
+
+def _check_schemas(function: str, schemas: Mapping[str, Any], problems: list[str]) -> None:
+    for of_what, schema in schemas.items():
+        try:
+            strict_json.dumps(schema)
+        except (TypeError, ValueError, RecursionError) as error:
+            problems.append(
+                f"{function}(): the JSON Schema of its {of_what} cannot be written as JSON ({error}); "
+                "look at json_schema_extra, examples and enumerations"
+            )
+
+
+def _as_sent(example: DocExample | None, parameters: Iterable[Parameter]) -> DocExample | None:
+    """The example of a call as the example of a payload, which has fields for parameters."""
+    if example is None:
+        return None
+    fields = {p.name: p.field for p in parameters}
+    return replace(example, payload={fields.get(name, name): value for name, value in example.payload.items()})
+
+
+def _docs(signature: Signature, twins: Twins, problems: list[str]) -> Docs:
     is_derived = signature.function is not twins.handler
     callee = Callee(
         name=signature.name,
@@ -80,16 +124,16 @@ def _docs(signature: Signature | None, twins: Twins, problems: list[str]) -> Doc
 
 
 def _writer(
-    signature: Signature | None, twins: Twins, problems: list[str]
+    signature: Signature, twins: Twins, problems: list[str]
 ) -> tuple[TypeAdapter[Any] | None, dict[str, Any] | None]:
-    assert signature is not None
     if twins.returns is MISSING:
         return None, None
     try:
-        return writer(twins.returns)
+        adapter, schema = writer(twins.returns)
     except HintError as error:
         problems.append(f"{signature.name}(): the return value {error}")
         return None, None
+    return adapter, without_lost_defaults(schema)
 
 
 def _example_mistakes(algorithm: Algorithm) -> list[str]:
@@ -97,6 +141,8 @@ def _example_mistakes(algorithm: Algorithm) -> list[str]:
         return []
     try:
         algorithm.validate(strict_json.dumps(algorithm.example.payload))
+    except StrictJsonError as error:
+        return [f"{algorithm.function_name}(): its docstring's example cannot be sent as JSON: {error}; correct it"]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,8 +1,14 @@
 """What is wrong with an adapter, all of it at once."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from runnerlib.adapter.failures import message_of
 from runnerlib.contract import near_names
+
+#: Of a value that a sentence shows.
+_MAX_SHOWN = 200
 
 
 class AdapterError(Exception):
@@ -11,6 +17,26 @@ class AdapterError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+@contextlib.contextmanager
+def as_problem(problems: list[str], where: str) -> Iterator[None]:
+    """Whatever the author's types raise while they are looked at becomes a sentence: "`where` raised KeyError: 'a'"."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the author's code: what it raises is a mistake of this adapter like others
+        problems.append(f"{where} raised {message_of(error)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence, whatever the author's ``__repr__`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # an author's __repr__ may raise anything; the type's name still tells something
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from runnerlib import import_path
 from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.failures import message_of
 
 ADAPTER_FILE = "runner_adapter.py"
 
@@ -35,17 +37,27 @@ def import_adapter(file: Path) -> ModuleType:
         return known
     if known is not None:
         _forget(known)
-    _to_front_of_path(str(file.parent))
+    import_path.put_behind(str(file.parent))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the author's code runs here, and may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the author's code runs here, and may raise anything
         del sys.modules[file.stem]
         raise AdapterError([_failed(file, error)]) from error
     return module
+
+
+def hidden_files(file: Path) -> list[str]:
+    """A sentence for each file beside the adapter that cannot be imported, because of its name."""
+    return [
+        f"{name} is never imported, since {whose} has a module of that name; call it my_{name}"
+        for name, whose in import_path.hidden(str(file.parent)).items()
+    ]
 
 
 def top_level_functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -71,12 +83,6 @@ def _file_of(module: ModuleType) -> Path | None:
     return Path(file).resolve() if file else None
 
 
-def _to_front_of_path(folder: str) -> None:
-    if folder in sys.path:
-        sys.path.remove(folder)
-    sys.path.insert(0, folder)
-
-
 def _forget(adapter: ModuleType) -> None:
     """Drops an earlier adapter and what it imported from beside it, so that its ``models.py`` is not taken for ours."""
     file = _file_of(adapter)
@@ -97,7 +103,9 @@ def _failed(file: Path, error: BaseException) -> str:
         return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}; Python cannot read it"
     ours = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).is_relative_to(file.parent)]
     where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
-    sentence = f"{file.name} cannot be imported: {type(error).__name__}: {error}{where}"
+    sentence = f"{file.name} cannot be imported: {message_of(error)}{where}"
+    if isinstance(error, ImportError | AttributeError) and (hidden := hidden_files(file)):
+        return f"{sentence}; {' and '.join(hidden)}"
     if isinstance(error, ModuleNotFoundError):
         return f"{sentence}; add the package to requirements.txt and install it"
     if isinstance(error, SystemExit):

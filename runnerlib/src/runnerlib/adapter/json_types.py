@@ -6,11 +6,13 @@ import re
 import sys
 import types
 import typing
+import warnings
 from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 
 import typing_extensions
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
 
 #: pydantic would read these lazily and check them inside the handler.
 _LAZY = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
@@ -33,8 +35,23 @@ def resolve(hint: Any, function: Any) -> Any:
             f"has the hint {spelt(hint)}, but {error.name or error} is not known at run time; "
             "import it, and not under `if TYPE_CHECKING:`"
         ) from None
-    except (TypeError, SyntaxError, AttributeError) as error:
+    except Exception as error:  # text is evaluated, and may raise anything
         raise HintError(f"has the hint {spelt(hint)}, which is no type ({error}); {_ADVICE}") from None
+
+
+def sent_name(name: str, hint: Any) -> str:
+    """What callers name the parameter `name`: its alias, when its hint has one. Raises HintError."""
+    aliases = [
+        one.validation_alias
+        for one in getattr(hint, "__metadata__", ())
+        if isinstance(one, FieldInfo) and one.validation_alias is not None
+    ]
+    alias = aliases[-1] if aliases else name
+    if not isinstance(alias, str):
+        raise HintError(
+            f"has a {type(alias).__name__} as its alias, but a field has one name; write Field(alias='its_name')"
+        )
+    return alias
 
 
 def reader(hint: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
@@ -64,11 +81,19 @@ def arguments_adapter(name: str, fields: dict[str, tuple[Any, bool]]) -> TypeAda
     return TypeAdapter(shape)
 
 
+def type_adapter(hint: Any) -> TypeAdapter[Any]:
+    """pydantic's adapter of one hint."""
+    with warnings.catch_warnings():
+        # An alias means nothing to the hint alone; it is the name of the field, see sent_name.
+        warnings.filterwarnings("ignore", message=".*alias' attribute with value")
+        return TypeAdapter(for_pydantic(hint))
+
+
 def _adapter(hint: Any, mode: typing.Literal["validation", "serialization"]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     if hint in _LAZY or get_origin(hint) in _LAZY:
         raise HintError(f"has the hint {spelt(hint)}, which is read lazily; write list[...] instead")
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(for_pydantic(hint))
+        adapter = type_adapter(hint)
         return adapter, adapter.json_schema(mode=mode)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         if error.code == "typed-dict-version":

@@ -9,9 +9,9 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from runnerlib.adapter.assembling import assemble
-from runnerlib.adapter.errors import AdapterError, listed
+from runnerlib.adapter.errors import AdapterError, as_problem, listed
 from runnerlib.adapter.grouping import group
-from runnerlib.adapter.importing import find_adapter, import_adapter, top_level_functions, written_twice
+from runnerlib.adapter.importing import find_adapter, hidden_files, import_adapter, top_level_functions, written_twice
 from runnerlib.adapter.model import Adapter, Algorithm, Options, Resource
 from runnerlib.adapter.options import read_options
 from runnerlib.adapter.signature import BUILT_IN_NAMES, Signature, inspect_handler, inspect_load
@@ -35,17 +35,21 @@ def load_adapter(path: Path, overrides: Mapping[str, str] = MappingProxyType({})
     found = _discover(file, module, problems)
     resources = _resources(found, problems)
     _find_cycles(resources, problems)
-    signatures = {
-        name: inspect_handler(name, function, found.loads, found.imported_loads, problems)
-        for name, function in {**found.runs, **found.batches}.items()
-    }
+    signatures = {}
+    for name, function in {**found.runs, **found.batches}.items():
+        with as_problem(problems, f"{name}(): its signature"):
+            signatures[name] = inspect_handler(name, function, found.loads, found.imported_loads, problems)
     names = list(dict.fromkeys(name.split("_", 1)[1] for name in signatures))
-    options = read_options(module, names, overrides, problems)
+    options: dict[str, Options] = {}
+    with as_problem(problems, "OPTIONS"):
+        options = read_options(module, names, overrides, problems)
     algorithms = _algorithms(names, signatures, resources, options, problems)
     groups = group(algorithms, problems) if not problems else ()
     if problems:
         raise AdapterError(list(dict.fromkeys(problems)))
-    return Adapter(file, module, MappingProxyType(algorithms), MappingProxyType(resources), groups)
+    return Adapter(
+        file, module, MappingProxyType(algorithms), MappingProxyType(resources), groups, tuple(hidden_files(file))
+    )
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,12 @@ def _check_names(found: _Found, imported_runs: list[str], file: Path, problems: 
 
 
 def _resources(found: _Found, problems: list[str]) -> dict[str, Resource]:
-    return {
-        name: Resource(
-            name, function, inspect_load(f"load_{name}", function, found.loads, found.imported_loads, problems)
-        )
-        for name, function in found.loads.items()
-    }
+    resources = {}
+    for name, function in found.loads.items():
+        with as_problem(problems, f"load_{name}(): its signature"):
+            asked = inspect_load(f"load_{name}", function, found.loads, found.imported_loads, problems)
+            resources[name] = Resource(name, function, asked)
+    return resources
 
 
 def _find_cycles(resources: Mapping[str, Resource], problems: list[str]) -> None:
@@ -168,7 +172,8 @@ def _algorithms(
         run, batch = signatures.get(f"run_{name}"), signatures.get(f"batch_{name}")
         broken = any(problem.startswith((f"run_{name}(", f"batch_{name}(")) for problem in problems)
         if not broken:
-            made = assemble(name, run, batch, resources, options[name], problems)
-            if made is not None:
-                algorithms[name] = made
+            with as_problem(problems, f"{'run' if run else 'batch'}_{name}(): its types, put together,"):
+                made = assemble(name, run, batch, resources, options.get(name, Options()), problems)
+                if made is not None:
+                    algorithms[name] = made
     return algorithms

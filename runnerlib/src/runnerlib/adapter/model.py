@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -29,6 +30,19 @@ class Parameter:
     required: bool
     default: Any = MISSING
     description: str = ""
+    #: What callers name it: its own name, or its alias.
+    field: str = ""
+
+    def own_default(self) -> Any:
+        """The default for one task: a copy where a handler could change it."""
+        return self.default if is_constant(self.default) else copy.deepcopy(self.default)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether nobody can change the value, or anything in it."""
+    if isinstance(value, tuple | frozenset):
+        return type(value) in (tuple, frozenset) and all(map(is_constant, value))
+    return value is None or type(value) in (bool, int, float, complex, str, bytes) or isinstance(value, Enum)
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,7 @@ class Algorithm:
         return self.options.batch if per_process is None else min(self.options.batch, per_process)
 
     def validate(self, payload: bytes) -> dict[str, Any]:
-        """Reads a payload as JSON into keyword arguments; absent fields are left to the function's own defaults.
+        """Reads a payload as JSON into keyword arguments; absent fields are left to the parameters' defaults.
 
         Raises pydantic.ValidationError.
         """
@@ -150,7 +164,7 @@ class Algorithm:
         """
         if not self._shares or not isinstance(payload, dict):
             return b""
-        shared = {name: value for name, value in payload.items() if name not in self.batched_parameters}
+        shared = {name: value for name, value in payload.items() if name not in self._batched_fields}
         return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode() if shared else b""
 
     def describe(self) -> AlgorithmDescription:
@@ -183,6 +197,15 @@ class Algorithm:
         return self.arguments.validator.validate_json
 
     @cached_property
+    def changing_defaults(self) -> tuple[Parameter, ...]:
+        """Parameters with a default that a handler could change: each task gets a copy."""
+        return tuple(p for p in self.parameters if not p.required and not is_constant(p.default))
+
+    @cached_property
+    def _batched_fields(self) -> frozenset[str]:
+        return frozenset(p.field for p in self.parameters if p.name in self.batched_parameters)
+
+    @cached_property
     def _shares(self) -> bool:
         return self.has_batch and any(p.name not in self.batched_parameters for p in self.parameters)
 
@@ -209,6 +232,8 @@ class Adapter:
     algorithms: Mapping[str, Algorithm]
     resources: Mapping[str, Resource] = field(default_factory=lambda: MappingProxyType({}))
     process_groups: tuple[ProcessGroup, ...] = ()
+    #: Things worth telling the author that are no mistakes.
+    notes: tuple[str, ...] = ()
 
     def groups(self) -> tuple[ProcessGroup, ...]:
         """One group for each algorithm, unless OPTIONS puts several into the same ``"process"``."""

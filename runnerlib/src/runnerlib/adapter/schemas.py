@@ -13,8 +13,9 @@ from typing import Any, cast
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonRef
 
-from runnerlib.adapter.json_types import for_pydantic
+from runnerlib.adapter.json_types import type_adapter
 from runnerlib.adapter.model import Parameter
+from runnerlib.contract import strict_json
 from runnerlib.contract.names import UNCHECKED
 
 #: Kinds of pydantic's core schemas whose JSON Schema takes all that they take, with nothing but what is inside them.
@@ -48,12 +49,13 @@ def input_schema(
         schema["description"] = summary
     properties = schema.setdefault("properties", {})
     for parameter in parameters:
-        known = properties[parameter.name]
+        known = properties[parameter.field]
         if parameter.description and "description" not in known:
             known["description"] = parameter.description
         if not parameter.required:
-            adapter: TypeAdapter[Any] = TypeAdapter(for_pydantic(parameter.annotation))
-            known["default"] = adapter.dump_python(parameter.default, mode="json")
+            known["default"] = type_adapter(parameter.annotation).dump_python(
+                parameter.default, mode="json", by_alias=True
+            )
     return schema
 
 
@@ -172,3 +174,21 @@ _PECULIAR: dict[str, Callable[[Any], bool]] = {
     "str": _text_is_told,
     "typed-dict": lambda schema: _class_is_told(schema) and _fields_are_told(schema),
 }
+
+
+def without_lost_defaults(node: Any) -> Any:
+    """The same schema without defaults that JSON cannot carry, e.g. an infinity; such a field can still be left out."""
+    if isinstance(node, list):
+        return [without_lost_defaults(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {name: value for name, value in node.items() if name != "default" or _is_json(value)}
+    return {name: without_lost_defaults(value) for name, value in kept.items()}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        strict_json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

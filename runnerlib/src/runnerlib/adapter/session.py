@@ -97,12 +97,12 @@ class Session:
         if self.algorithms[algorithm].is_async:
             raise TypeError(f"{algorithm!r} is an async def; await call_async() instead")
         call = self._calls[algorithm]
-        return call.function(**arguments, **self._provide(call, algorithm, task))
+        return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
 
     async def call_async(self, algorithm: str, arguments: Mapping[str, Any], task: TaskLike) -> Any:
         """Like :meth:`call` for an ``async def`` handler."""
         call = self._calls[algorithm]
-        return await call.function(**arguments, **self._provide(call, algorithm, task))
+        return await call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
 
     def call_here(self, algorithm: str, arguments: Mapping[str, Any], task: TaskLike) -> Any:
         """Calls a handler of either kind where no event loop runs: ``run``, ``shell`` and tests."""
@@ -201,14 +201,21 @@ class Session:
             given["logger"] = self._log.bind(task_id=task.id, algorithm=algorithm)
         return given
 
+    def _filled(self, algorithm: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With a default of its own for each absent parameter whose default a handler could change."""
+        changing = self.algorithms[algorithm].changing_defaults
+        absent = [p for p in changing if p.name not in arguments]
+        return {**arguments, **{p.name: p.own_default() for p in absent}} if absent else arguments
+
     def _batch_arguments(self, algorithm: str, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A list for each batched parameter, filled up with the default of ``run_x``; shared values once."""
         described = self.algorithms[algorithm]
+        shared = self._filled(algorithm, members[0])
         given: dict[str, Any] = {}
         for parameter in described.parameters:
             name = parameter.name
             if name in described.batched_parameters:
-                given[name] = [one.get(name, parameter.default) for one in members]
-            elif name in members[0]:
-                given[name] = members[0][name]
+                given[name] = [one[name] if name in one else parameter.own_default() for one in members]
+            elif name in shared:
+                given[name] = shared[name]
         return given

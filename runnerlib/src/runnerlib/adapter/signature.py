@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, ValidationError
 
-from runnerlib.adapter.errors import did_you_mean, listed
+from runnerlib.adapter.errors import as_problem, did_you_mean, listed, shown
 from runnerlib.adapter.json_types import HintError, reader, resolve, spelt
 from runnerlib.adapter.model import MISSING, Parameter
 from runnerlib.contract import near_names
@@ -138,13 +138,17 @@ def _sent(
             f"write {name}: Annotated[{spelt(hint)}, Field(...)] = value"
         )
         return []
-    try:
-        adapter.validate_python(parameter.default, strict=True)
-        adapter.dump_json(parameter.default)
-    except (ValidationError, PydanticSerializationError) as error:
-        problems.append(_bad_default(function, name, hint, parameter.default, error))
-        return []
-    return [Parameter(name, hint, required=False, default=parameter.default)]
+    with as_problem(problems, f"{function}(): parameter '{name}': its hint {spelt(hint)}, given its default,"):
+        try:
+            adapter.validate_python(parameter.default, strict=True)
+            adapter.dump_python(parameter.default, mode="json", by_alias=True)
+        except (ValidationError, PydanticSerializationError) as error:
+            problems.append(_bad_default(function, name, hint, parameter.default, error))
+            return []
+        sent = Parameter(name, hint, required=False, default=parameter.default)
+        sent.own_default()
+        return [sent]
+    return []
 
 
 def _bad_default(function: str, name: str, hint: Any, default: Any, error: Exception) -> str:
@@ -154,6 +158,6 @@ def _bad_default(function: str, name: str, hint: Any, default: Any, error: Excep
         )
     reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
     return (
-        f"{function}(): the default of '{name}', {default!r}, does not fit its hint {spelt(hint)} ({reason}); "
+        f"{function}(): the default of '{name}', {shown(default)}, does not fit its hint {spelt(hint)} ({reason}); "
         "correct one of them"
     )

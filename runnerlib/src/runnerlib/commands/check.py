@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from runnerlib.adapter.errors import shown
 from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
@@ -18,15 +19,15 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
     print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
     for algorithm in adapter.algorithms.values():
         print(f"  {_line(algorithm)}")
-    for algorithm in adapter.algorithms.values():
-        for note in algorithm.notes:
-            print(f"note: {note}")
+    for note in (*adapter.notes, *(note for algorithm in adapter.algorithms.values() for note in algorithm.notes)):
+        print(f"note: {note}")
     return _self_test(adapter, device, fetch_rules) if self_test else 0
 
 
 def _line(algorithm: Algorithm) -> str:
     fields = ", ".join(
-        f"{p.name}: {spelt(p.annotation)}" + ("" if p.required else f" = {p.default!r}") for p in algorithm.parameters
+        f"{p.field}: {spelt(p.annotation)}" + ("" if p.required else f" = {shown(p.default)}")
+        for p in algorithm.parameters
     )
     returns = "" if algorithm.returns is None else f" -> {spelt(algorithm.return_hint)}"
     traits = ["batched"] * algorithm.has_batch + ["async"] * algorithm.is_async

@@ -66,13 +66,13 @@ def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
 
 
 def _like(algorithm: Algorithm) -> str:
-    payload = {p.name: "…" for p in algorithm.parameters if p.required}
+    payload = {p.field: "…" for p in algorithm.parameters if p.required}
     return strict_json.dumps(algorithm.example.payload if algorithm.example else payload).decode()
 
 
 def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
     """One for each field at fault."""
-    name, fields = algorithm.name, [p.name for p in algorithm.parameters]
+    name, fields = algorithm.name, [p.field for p in algorithm.parameters]
     found = []
     for one in error.errors(include_url=False, include_context=False):
         place = ".".join(str(part) for part in one["loc"])

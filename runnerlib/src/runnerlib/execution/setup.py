@@ -12,6 +12,8 @@ class ProcessSetup:
     """What every worker process is told at its start."""
 
     adapter: str
+    #: where the serving process finds modules
+    import_path: tuple[str, ...]
     overrides: Mapping[str, str]
     device: str
     service: str

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from runnerlib.execution.endings import Death, how_it_ended
 from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.import_path import SAFELY
 from runnerlib.leftovers import TemporaryFolders, clear_up
 from runnerlib.settings import environment_with
 
@@ -173,7 +174,7 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
 
 def _popen(descriptor: int, folder: Path | None) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "runnerlib.process", str(descriptor), str(os.getpid())],
+        [sys.executable, *SAFELY, "-m", "runnerlib.process", str(descriptor), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         pass_fds=[descriptor],
         env=environment_with(folder),

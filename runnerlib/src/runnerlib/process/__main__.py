@@ -1,5 +1,10 @@
 """Entry point of a worker process; arguments: the socket's file descriptor and the parent's process id."""
 
+from runnerlib.import_path import put_current_folder_last
+
+if __name__ == "__main__":
+    put_current_folder_last()
+
 import asyncio
 import faulthandler
 import gc
@@ -50,6 +55,7 @@ def main(descriptor: int, parent: int) -> int:
 
 
 def _serve(channel: Channel, setup: dict[str, Any]) -> int:
+    sys.path[:] = setup["import_path"]
     adapter = load_adapter(Path(setup["adapter"]), setup["overrides"])
     fetch_rules = FetchRules(**setup["fetch_rules"])
     folder = OwnFolder(setup["temporary_folder"])
