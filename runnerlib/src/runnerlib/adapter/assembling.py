@@ -27,7 +27,7 @@ def assemble(
     """None when something is wrong, with a sentence in `problems`. One of `run` and `batch` is there."""
     before = len(problems)
     twins = _twins(run, batch, problems)
-    docs = _docs(run or batch, twins, problems)
+    docs = _docs(name, run, batch, twins, problems)
     returns, result_schema = _writer(run or batch, twins, problems)
     if len(problems) > before:
         return None
@@ -67,16 +67,24 @@ def _twins(run: Signature | None, batch: Signature | None, problems: list[str]) 
     return Twins(run.function, run.sent, run.provided, run.is_async, run.returns)
 
 
-def _docs(signature: Signature | None, twins: Twins, problems: list[str]) -> Docs:
-    assert signature is not None
-    is_derived = signature.function is not twins.handler
-    callee = Callee(
-        name=signature.name,
-        parameters=[p.name for p in twins.parameters],
-        provided=twins.provided,
-        batched=twins.batched if is_derived else (),
-    )
-    return read_docs(signature.function.__doc__, callee, problems)
+def _docs(name: str, run: Signature | None, batch: Signature | None, twins: Twins, problems: list[str]) -> Docs:
+    parameters = [p.name for p in twins.parameters]
+    single = f"run_{name}"
+    if batch is None:
+        assert run is not None
+        return read_docs(run.function.__doc__, Callee(single, parameters, twins.provided), problems)
+    callee = Callee(batch.name, parameters, (*twins.provided, *batch.provided), twins.batched, single)
+    if run is None:
+        return read_docs(batch.function.__doc__, callee, problems)
+    docs = read_docs(run.function.__doc__, Callee(single, parameters, twins.provided), problems)
+    unread: list[str] = []
+    beside = read_docs(batch.function.__doc__, callee, unread)
+    notes = (*docs.notes, *beside.notes, *unread)
+    if docs.example is None:
+        return replace(docs, example=beside.example, notes=notes)
+    if beside.example is not None:
+        notes += (f"{batch.name}(): its example is not run, since {single} has one",)
+    return replace(docs, notes=notes)
 
 
 def _writer(
