@@ -6,13 +6,17 @@ Sizes are read from the header and checked before a pixel is decoded, since a fi
 import io
 import struct
 import warnings
+import zlib
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 #: What may be decoded. Pillow knows fifty more, some of them through other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 #: How files of the common ones begin.
-_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BEGINNINGS = (_PNG, b"\xff\xd8\xff", b"GIF8")
+#: Parts of a PNG that need not be there and still count: what is transparent, how the camera was held.
+_KEPT_PARTS = (b"tRNS", b"eXIf")
 MAX_PIXELS = 50_000_000
 #: Beyond this an edge is no picture's, and decoders reserve memory by the row.
 MAX_EDGE = 30_000
@@ -43,6 +47,17 @@ def decode(content: bytes, *, enough: int | None = None) -> Image.Image:
     """
     if not content:
         raise NotAPicture("the image is empty (0 bytes); send the file itself")
+    try:
+        return _decoded(content, enough)
+    except NotAPicture:
+        # Its metadata may be more than Pillow takes, or damaged; viewers show it all the same.
+        bare = _without_metadata(content)
+        if len(bare) == len(content):
+            raise
+    return _decoded(bare, enough)
+
+
+def _decoded(content: bytes, enough: int | None) -> Image.Image:
     picture = _opened(content)
     _check_size(picture)
     if enough is not None:
@@ -91,6 +106,25 @@ def _check_sums(content: bytes) -> None:
     """A PNG brings a checksum for each of its parts; Pillow decodes the picture itself without looking at them."""
     with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
         picture.verify()
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG's parts that are needed to show it, and how a camera was held; anything else as it is."""
+    if not content.startswith(_PNG):
+        return content
+    parts, start = [_PNG], len(_PNG)
+    while start + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        end = start + 12 + length
+        if end > len(content):
+            break
+        # What begins with a capital letter cannot be left out.
+        is_whole = zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
+        if kind[:1].isupper() or (kind in _KEPT_PARTS and is_whole):
+            parts.append(content[start:end])
+        start = end
+    parts.append(content[start:])
+    return b"".join(parts)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:

@@ -132,12 +132,13 @@ def test_other_formats_are_refused(form, encode, gradient) -> None:
         decode(encode(gradient.resize((64, 64)), form))
 
 
+def chunk(kind: bytes, data: bytes, damage: int = 0) -> bytes:
+    """One part of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ damage)
+
+
 def png(width: int, height: int, rows: int) -> bytes:
     """A PNG that says it has so many pixels and brings so many rows of zeros, well packed."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     packed = zlib.compress(bytes((width // 8 + 1) * rows), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
@@ -175,3 +176,60 @@ def test_a_picture_with_a_damaged_header_is_called_a_picture(encode, gradient) -
     content[20] ^= 1
     with pytest.raises(NotAPicture, match="header is damaged"):
         decode(bytes(content))
+
+
+LARGE = zlib.compress(bytes(3_000_000), 9)
+METADATA = {
+    "zTXt": chunk(b"zTXt", b"comment\0\0" + LARGE),
+    "iTXt": chunk(b"iTXt", b"comment\0\1\0\0\0" + LARGE),
+    "iCCP": chunk(b"iCCP", b"profile\0\0" + LARGE),
+    "many small": 3_000 * chunk(b"tEXt", b"comment\0" + bytes(1000)),
+    "a wrong sum": chunk(b"tEXt", b"comment\0hello", damage=1),
+    "a wrong sum of an unknown part": chunk(b"abCd", b"hello", damage=1),
+    "no separator": chunk(b"zTXt", b"comment"),
+}
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+@pytest.mark.parametrize("metadata", METADATA)
+def test_large_or_damaged_metadata_does_not_hide_a_png(metadata, where, encode, gradient) -> None:
+    shown = gradient.copy()
+    shown.putalpha(gradient.convert("L"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sent = encode(shown, exif=exif)
+    place = 33 if where == "first" else len(sent) - 12
+    tracemalloc.start()
+    picture = decode(sent[:place] + METADATA[metadata] + sent[place:])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert picture.tobytes() == decode(sent).tobytes()
+    assert most < 24 * 1024 * 1024
+
+
+def test_damage_beside_large_metadata_is_noticed(encode, gradient) -> None:
+    sent = encode(gradient)
+    damaged = bytearray(sent[:33] + METADATA["zTXt"] + sent[33:])
+    damaged[-40] ^= 1
+    with pytest.raises(NotAPicture, match="damaged"):
+        decode(bytes(damaged))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "GIF"])
+def test_large_metadata_does_not_hide_other_pictures(form, encode, gradient) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = encode(gradient, form)
+    more = {
+        "JPEG": {"icc_profile": bytes(3_000_000), "comment": bytes(60_000)},
+        "WEBP": {"icc_profile": bytes(3_000_000), "xmp": bytes(3_000_000)},
+        "GIF": {"comment": bytes(3_000_000)},
+    }[form]
+    assert decode(encode(gradient, form, **more)).tobytes() == decode(plain).tobytes()
+
+
+def test_tags_of_a_jpeg_that_are_repeated_hundreds_of_times_do_not_hide_it(encode, gradient) -> None:
+    sent = encode(gradient, "JPEG")
+    for kind in (b"\xff\xe1", b"\xff\xe2", b"\xff\xed", b"\xff\xfe"):
+        part = kind + struct.pack(">H", 65_000) + b"Exif\0\0" + bytes(65_000 - 8)
+        assert decode(sent[:2] + 50 * part + sent[2:]).size == gradient.size

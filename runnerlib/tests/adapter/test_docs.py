@@ -128,3 +128,38 @@ def test_batched_example_gives_its_first_member():
     example = read("X.\n\n>>> batch_x([1, 2], 'c')\n[3, ...]\n", callee).example
     assert (example.payload, example.result, example.is_whole) == ({"a": 1, "b": "c"}, MISSING, False)
     assert "not a list" in read_docs("X.\n\n>>> batch_x([])\n[]\n", callee, []).notes[0]
+
+
+def test_example_of_a_batched_twin_may_call_the_function_for_one_task():
+    callee = Callee("batch_x", ["a"], [], ["a"], "run_x")
+    example = read("X.\n\n>>> run_x(1)\n3\n", callee).example
+    assert (example.payload, example.result, example.is_whole) == ({"a": 1}, 3, True)
+
+
+def test_example_that_calls_something_else_is_a_note():
+    docs = read_docs("X.\n\n>>> other(1)\n2\n", CALLEE, [])
+    assert (docs.example, docs.notes) == (None, ("run_x(): its example is not used, since it does not call run_x",))
+
+
+BESIDE = """
+def run_x(a: int) -> int:
+    {run}
+    return a
+
+def batch_x(a: list[int]) -> list[int]:
+    {batch}
+    return a
+"""
+
+
+@pytest.mark.parametrize("batch", ["batch_x([1, 2])\n    [1, 2]", "run_x(1)\n    1"])
+def test_example_of_a_twin_is_used_when_its_function_has_none(adapter_of, batch):
+    algorithm = adapter_of(BESIDE.format(run="", batch=f'"""X.\n\n    >>> {batch}\n    """')).algorithms["x"]
+    assert (algorithm.example.payload, algorithm.example.result, algorithm.notes) == ({"a": 1}, 1, ())
+
+
+def test_example_of_a_twin_that_is_not_used_is_a_note(adapter_of):
+    run, batch = '"""X.\n\n    >>> run_x(1)\n    1\n    """', '"""X.\n\n    >>> batch_x([2])\n    [2]\n    """'
+    algorithm = adapter_of(BESIDE.format(run=run, batch=batch)).algorithms["x"]
+    assert algorithm.example.payload == {"a": 1}
+    assert algorithm.notes == ("batch_x(): its example is not run, since run_x has one",)

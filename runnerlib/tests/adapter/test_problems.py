@@ -423,3 +423,16 @@ def test_whatever_types_do_at_the_start_is_a_sentence(source, sentence, problems
     assert any(problem.startswith(sentence) for problem in problems_of(MISCHIEF + source)), problems_of(
         MISCHIEF + source
     )
+
+
+def test_a_syntax_error_shows_the_line_and_where_python_stumbled(problems_of):
+    (problem,) = problems_of("def run_x(a: int) -> int:\n    if True:\n        return a +* 2\n")
+    first, *shown = problem.splitlines()
+    assert first.startswith("runner_adapter.py, line 3: ")
+    assert shown == ["    return a +* 2", "              ^"]
+
+
+def test_a_syntax_error_of_a_file_beside_the_adapter_is_shown_too(problems_of):
+    (problem,) = problems_of("import beside\ndef run_x(): ...\n", beside="def f(:\n    pass\n")
+    assert problem.splitlines()[0].startswith("beside.py, line 1: ")
+    assert problem.splitlines()[1:] == ["    def f(:", "          ^"]

@@ -260,3 +260,15 @@ def test_output_of_a_call_inside_a_line_is_not_compared(adapter_of):
     source = 'def run_x(a: int) -> int:\n    """X.\n\n    >>> run_x(1) + 1\n    2\n    """\n    return a'
     with Session(adapter_of(source)) as session:
         assert session.self_test("x").result == b"1"
+
+
+def test_a_load_that_exits_is_named(adapter_of):
+    adapter = adapter_of("import sys\n\ndef load_thing():\n    sys.exit(3)\n\ndef run_x(*, thing): ...\n")
+    with pytest.raises(LoadError, match=r"load_thing\(\) failed: SystemExit: 3"), Session(adapter):
+        pass
+
+
+def test_an_example_that_exits_is_named(adapter_of):
+    adapter = adapter_of('def run_x():\n    """X.\n\n    >>> run_x()\n    """\n    raise SystemExit(3)\n')
+    with Session(adapter) as session, pytest.raises(SelfTestFailed, match=r"run_x\(\): .* SystemExit: 3"):
+        session.self_test("x")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,10 @@ def test_check_and_run_need_none_of_the_web_parts():
 
 def test_unknown_command_is_told():
     assert python_m_runnerlib("chekc", folder="plain").returncode == 2
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.search(r"runnerlib \d+\.\d+", capsys.readouterr().out)

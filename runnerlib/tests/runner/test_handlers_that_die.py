@@ -96,10 +96,10 @@ def runner(serve_adapter: Callable[..., Any]) -> Any:
     [
         ("segfault", "SIGSEGV"),
         ("exit", "exited with code 3"),
-        ("kill", "killed by SIGKILL, not by this runner"),
-        ("close descriptors", "its connection to the runner was closed"),
-        ("close and go on", "its connection to the runner was closed"),
-        ("write into descriptors", "its connection to the runner was closed or written to"),
+        ("kill", "killed by SIGKILL (not by this runner"),
+        ("close descriptors", "lost its connection to the runner"),
+        ("close and go on", "lost its connection to the runner"),
+        ("write into descriptors", "lost its connection to the runner"),
     ],
 )
 def test_a_handler_that_ends_its_process_is_a_lost_run_and_the_next_one_works(

@@ -76,3 +76,13 @@ def test_no_text_can_break_a_line(text: str) -> None:
     assert len(cleaned.splitlines()) <= 1
     assert len(cleaned) <= MAX_VALUE_LENGTH
     cleaned.encode("utf-8")
+
+
+def test_a_long_traceback_loses_its_beginning_by_whole_lines() -> None:
+    text = "password=hunter2\n" * 5_000 + "ValueError: the cause"
+    cut = clean_exception(text)
+    assert len(cut) < len(text) / 3
+    assert "hunter2" not in cut
+    assert cut.splitlines()[0] == "..."
+    assert cut.endswith("\nValueError: the cause")
+    assert clean_exception("x" * 50_000).endswith("x" * 10_000)

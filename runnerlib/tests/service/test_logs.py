@@ -67,7 +67,7 @@ def test_standard_library_loggers_come_out_alike(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().err
     assert "hunter2" not in text
     (line,) = [json.loads(each) for each in text.splitlines()]
-    assert (line["event"], line["port"], line["logger"]) == ("failed a\\nb", 5, "uvicorn.error")
+    assert (line["event"], line["port"], line["logger"]) == ("failed a\nb", 5, "uvicorn.error")
     assert "ValueError: boo\n" in line["exception"]
 
 
@@ -98,3 +98,41 @@ def test_an_object_that_json_cannot_write_is_logged_as_text(capsys: pytest.Captu
     get_logger("a").info("odd", value={1, 2}, other=object, error=OSError("x"), raw=b"\xff", ratio=float("nan"))
     (line,) = lines(capsys)
     assert line["error"] == "x"
+
+
+ODD = "a\r\nb\x1b[31m\x7f\x9b\u2028\u202e\x00\ud800 ä \\"
+
+
+def test_as_json_text_is_escaped_once_and_reads_as_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("x", JSON)
+    get_logger("a").info(ODD, value=ODD, nested={ODD: [ODD]})
+    text = capsys.readouterr().err
+    assert not set(ODD) - set(" ab[31mä\\") & set(text.rstrip("\n"))
+    line = json.loads(text)
+    assert (line["event"], line["value"], line["nested"]) == (ODD, ODD, {ODD: [ODD]})
+
+
+TRACEBACK = (
+    "Traceback (most recent call last):\n" + 600 * '  File "x.py", line 1, in f\n    g()\n' + "ValueError: last words"
+)
+
+
+def test_as_json_a_traceback_keeps_its_lines_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("x", JSON)
+    get_logger("a").warning("a handler failed", traceback=TRACEBACK)
+    (line,) = lines(capsys)
+    assert line["traceback"].endswith("    g()\nValueError: last words")
+    assert line["traceback"].startswith("...\n")
+
+
+def test_for_a_person_a_traceback_stands_below_the_line_and_no_text_in_it_looks_like_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("x", PRETTY)
+    text = 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: \x1b[2J\n2030-01-01 [error] forged'
+    get_logger("a").warning("a handler failed", task_id="t1", traceback=text)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "a handler failed" in first
+    assert "Traceback" not in first
+    assert others[:2] == ["    Traceback (most recent call last):", '      File "x.py", line 1']
+    assert others[2:] == ["    ValueError: \\x1b[2J", "    2030-01-01 [error] forged"]

@@ -30,7 +30,7 @@ def assemble(
     written = run or batch
     assert written is not None
     twins = _twins(run, batch, problems)
-    docs = _docs(written, twins, problems)
+    docs = _docs(name, run, batch, twins, problems)
     returns, result_schema = _writer(written, twins, problems)
     parameters = _named(written.name, twins, docs, problems)
     if len(problems) > before:
@@ -112,15 +112,24 @@ def _as_sent(example: DocExample | None, parameters: Iterable[Parameter]) -> Doc
     return replace(example, payload={fields.get(name, name): value for name, value in example.payload.items()})
 
 
-def _docs(signature: Signature, twins: Twins, problems: list[str]) -> Docs:
-    is_derived = signature.function is not twins.handler
-    callee = Callee(
-        name=signature.name,
-        parameters=[p.name for p in twins.parameters],
-        provided=twins.provided,
-        batched=twins.batched if is_derived else (),
-    )
-    return read_docs(signature.function.__doc__, callee, problems)
+def _docs(name: str, run: Signature | None, batch: Signature | None, twins: Twins, problems: list[str]) -> Docs:
+    parameters = [p.name for p in twins.parameters]
+    single = f"run_{name}"
+    if batch is None:
+        assert run is not None
+        return read_docs(run.function.__doc__, Callee(single, parameters, twins.provided), problems)
+    callee = Callee(batch.name, parameters, (*twins.provided, *batch.provided), twins.batched, single)
+    if run is None:
+        return read_docs(batch.function.__doc__, callee, problems)
+    docs = read_docs(run.function.__doc__, Callee(single, parameters, twins.provided), problems)
+    unread: list[str] = []
+    beside = read_docs(batch.function.__doc__, callee, unread)
+    notes = (*docs.notes, *beside.notes, *unread)
+    if docs.example is None:
+        return replace(docs, example=beside.example, notes=notes)
+    if beside.example is not None:
+        notes += (f"{batch.name}(): its example is not run, since {single} has one",)
+    return replace(docs, notes=notes)
 
 
 def _writer(

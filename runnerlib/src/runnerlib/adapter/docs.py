@@ -31,12 +31,17 @@ class Docs:
 
 @dataclass(frozen=True)
 class Callee:
-    """The function an example calls. `batched` are taken out of their lists when the docstring is a batched twin's."""
+    """The function an example calls.
+
+    `batched` are taken out of their lists when the docstring is a batched twin's; `single` is the ``run_x`` beside it,
+    which an example there may call as well.
+    """
 
     name: str
     parameters: Sequence[str]
     provided: Sequence[str] = ()
     batched: Sequence[str] = ()
+    single: str = ""
 
 
 class _NotUsable(Exception):
@@ -95,16 +100,19 @@ def _split_args(text: str) -> tuple[str, dict[str, str]]:
 
 def _example(examples: Sequence[doctest.Example], callee: Callee) -> DocExample | None:
     """The first line that is just a call; else the first call inside a line, whose output then is not compared."""
+    names = [name for name in (callee.name, callee.single) if name]
     inner: tuple[doctest.Example, ast.Call] | None = None
-    for one in examples:
-        if one.exc_msg is not None:
-            continue  # shows how a call fails
+    calling = [one for one in examples if one.exc_msg is None]  # the others show how a call fails
+    for one in calling:
         statements = _parse(one.source)
-        whole = _whole_call(statements, callee.name)
-        if whole is not None:
-            return _from_call(one, whole, callee, is_whole=True)
-        if inner is None:
-            inner = next(((one, call) for call in _calls(statements, callee.name)), None)
+        for name in names:
+            whole = _whole_call(statements, name)
+            if whole is not None:
+                return _from_call(one, whole, callee, is_whole=True)
+            if inner is None:
+                inner = next(((one, call) for call in _calls(statements, name)), None)
+    if inner is None and calling:
+        raise _NotUsable(f"is not used, since it does not call {' or '.join(names)}")
     return None if inner is None else _from_call(*inner, callee, is_whole=False)
 
 
@@ -142,7 +150,7 @@ def _from_call(example: doctest.Example, call: ast.Call, callee: Callee, *, is_w
     payload = _payload(call, callee)
     want = example.want
     result = _wanted(want) if is_whole else MISSING
-    if callee.batched:
+    if callee.batched and _is_call(call, callee.name):
         payload, result, want, is_whole = _first_of_batch(payload, result, callee, is_whole)
     skip = bool(example.options.get(doctest.SKIP))
     try:

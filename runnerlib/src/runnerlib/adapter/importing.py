@@ -100,7 +100,8 @@ def _forget(adapter: ModuleType) -> None:
 
 def _failed(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}; Python cannot read it"
+        shown = _shown(error)
+        return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}; Python cannot read it{shown}"
     ours = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).is_relative_to(file.parent)]
     where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     sentence = f"{file.name} cannot be imported: {message_of(error)}{where}"
@@ -111,3 +112,15 @@ def _failed(file: Path, error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"{sentence}; an adapter must not exit while it is imported"
     return sentence
+
+
+def _shown(error: SyntaxError) -> str:
+    """The line, and below it where Python stumbled; nothing where it does not tell."""
+    line = (error.text or "").rstrip()
+    if not line:
+        return ""
+    indent = len(line) - len(line.lstrip())
+    end = error.end_offset if error.end_lineno == error.lineno else None
+    start = max(0, (error.offset or 1) - 1 - indent)
+    width = max(1, min((end or 0) - (error.offset or 0), len(line) - indent - start))
+    return f"\n    {line.lstrip()}\n    {' ' * start}{'^' * width}"

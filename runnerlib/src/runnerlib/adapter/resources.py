@@ -38,7 +38,7 @@ def load(resource: Resource, given: Mapping[str, Any], stack: ExitStack) -> Any:
         loaded = next(value)
     except StopIteration:
         raise LoadError(f"{function} ended without a yield; write `yield` before what tears down") from None
-    except Exception as error:  # the author's code: whatever it raises, the runner stays alive and says why
+    except (Exception, SystemExit) as error:  # the author's code: whatever it raises, the runner lives and says why
         raise LoadError(f"{function} failed: {message_of(error)}") from error
     stack.callback(_tear_down, function, value)
     return loaded

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runnerlib.adapter.errors import AdapterError
@@ -48,6 +49,7 @@ def _run(chosen: argparse.Namespace, settings: RunnerSettings) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runnerlib", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", help="serve the adapter over HTTP and register it (the default)")
     command = commands.add_parser("check", help="say what is untyped, unserialisable or misspelt; calls nothing")
@@ -62,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_path(commands.add_parser("schemas", help="print every algorithm with its schemas as JSON"))
     _add_path(commands.add_parser("shell", help="a Python prompt with the functions, provided names filled in"))
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("plugplay-runnerlib")
+    except PackageNotFoundError:
+        return "unknown: it was not installed as a package"
 
 
 def _add_path(command: argparse.ArgumentParser) -> None:

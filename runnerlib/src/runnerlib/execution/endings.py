@@ -54,8 +54,8 @@ def how_it_ended(death: Death) -> str:
     """``exited with code 1``, or ``was killed by SIGSEGV``."""
     if death.is_cut_off or death.returncode == CONNECTION_LOST:
         return (
-            "was ended, since its connection to the runner was closed or written to; code does this that closes "
-            "descriptors which it did not open, or replaces Python's sockets (gevent)"
+            "lost its connection to the runner (code does this that closes descriptors which it did not open, "
+            "or replaces Python's sockets, as gevent does) and was ended"
         )
     if death.returncode >= 0:
         return f"exited with code {death.returncode}"
@@ -63,13 +63,13 @@ def how_it_ended(death: Death) -> str:
         name = signal.Signals(-death.returncode).name
     except ValueError:
         name = f"signal {-death.returncode}"
-    return f"was killed by {name}" if name != "SIGKILL" else f"was killed by SIGKILL{_by_whom(death)}"
+    return f"was killed by {name}" if name != "SIGKILL" else f"was killed by SIGKILL ({_by_whom(death)})"
 
 
 def _by_whom(death: Death) -> str:
     """Ours are not told here: whatever this runner kills has an outcome before."""
     if death.memory_ran_out is None:
-        return ", not by this runner; if memory is short, the kernel did it"
+        return "not by this runner; if memory is short, the kernel did it"
     if death.memory_ran_out:
-        return "; memory ran out at that time, and the kernel ended a process for it"
-    return ", not by this runner and not for lack of memory"
+        return "the kernel ended a process for lack of memory at that time"
+    return "not by this runner, and not for lack of memory"

@@ -5,8 +5,8 @@ from typing import Any
 
 #: Longest logged value, in characters; a longer one is cut and says so.
 MAX_VALUE_LENGTH = 1024
-#: Longest logged traceback; its end is kept, where the cause is.
-MAX_EXCEPTION_LENGTH = 32 * 1024
+#: Longest logged traceback; its end is kept, where the cause is. As JSON it still fits into a line of 64 KB.
+MAX_EXCEPTION_LENGTH = 16 * 1024
 _MAX_DEPTH = 3
 _REDACTED = "[redacted]"
 
@@ -33,17 +33,30 @@ def is_secret(name: str) -> bool:
     return _SECRET_KEY.search(name) is not None
 
 
-def clean_value(value: Any) -> Any:
-    """The value as it may be logged: numbers as they are, text escaped, secrets out, at most 1 KB."""
-    cleaned = _clean(value, 0)
+def clean_value(value: Any, *, escape: bool = True) -> Any:
+    """The value as it may be logged: numbers as they are, secrets out, at most 1 KB.
+
+    `escape`: text becomes one line. What is written as JSON is escaped there, see :func:`escape_json`.
+    """
+    cleaned = _clean(value, 0, escape)
     if isinstance(cleaned, dict | list) and len(str(cleaned)) > MAX_VALUE_LENGTH:
         return _cut(str(cleaned))
     return cleaned
 
 
-def clean_exception(text: str) -> str:
-    """A traceback that keeps its lines; all else as :func:`clean_value` does."""
-    return _CONTROL_BUT_LINES.sub(_escape, redact(text[-MAX_EXCEPTION_LENGTH:]))
+def clean_exception(text: str, *, escape: bool = True) -> str:
+    """A traceback, which keeps its lines and, when it is too long, the last of them."""
+    if len(text) > MAX_EXCEPTION_LENGTH:
+        # From the beginning of a line: half a line may be half a secret.
+        end = text[-MAX_EXCEPTION_LENGTH + 4 :]
+        text = "...\n" + (end.partition("\n")[2] or end)
+    text = redact(text)
+    return _CONTROL_BUT_LINES.sub(_escape, text) if escape else text
+
+
+def escape_json(text: str) -> str:
+    """JSON without the characters that a JSON writer leaves and a terminal obeys."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def redact(text: str) -> str:
@@ -53,18 +66,18 @@ def redact(text: str) -> str:
     return text
 
 
-def _clean(value: Any, depth: int) -> Any:
+def _clean(value: Any, depth: int, escape: bool) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if depth < _MAX_DEPTH:
         if isinstance(value, dict):
             return {
-                _text(str(key)): _REDACTED if is_secret(str(key)) else _clean(item, depth + 1)
+                _text(str(key), escape): _REDACTED if is_secret(str(key)) else _clean(item, depth + 1, escape)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [_clean(item, depth + 1) for item in value]
-    return _text(value if isinstance(value, str) else _as_text(value))
+            return [_clean(item, depth + 1, escape) for item in value]
+    return _text(value if isinstance(value, str) else _as_text(value), escape)
 
 
 def _as_text(value: Any) -> str:
@@ -74,9 +87,10 @@ def _as_text(value: Any) -> str:
         return object.__repr__(value)
 
 
-def _text(text: str) -> str:
+def _text(text: str, escape: bool) -> str:
     # Cut before searching too: a value may have megabytes.
-    return _cut(_CONTROL.sub(_escape, redact(text[: 4 * MAX_VALUE_LENGTH])), total=len(text))
+    cleaned = redact(text[: 4 * MAX_VALUE_LENGTH])
+    return _cut(_CONTROL.sub(_escape, cleaned) if escape else cleaned, total=len(text))
 
 
 def _cut(text: str, total: int = 0) -> str:

@@ -2,18 +2,23 @@
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
+from textwrap import indent
 from typing import Any, Protocol
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from runnerlib.service.log_values import clean_exception, clean_value, is_secret
+from runnerlib.service.log_values import clean_exception, clean_value, escape_json, is_secret
 
 #: Their informational lines ("Started server process") say nothing that ours do not.
 _CHATTY = ("uvicorn", "uvicorn.error", "aiohttp.access", "asyncio", "sqlalchemy", "alembic", "urllib3")
 #: The order in which a person reads a line.
 _FIRST_KEYS = ("timestamp", "level", "service", "event")
+
+
+#: Of an exception of ours, and of a handler: these have lines.
+_TRACEBACKS = ("exception", "traceback")
 
 
 class LogSettings(Protocol):
@@ -44,8 +49,7 @@ def configure_logging(service: str, settings: LogSettings) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _clean,
-                _renderer(pretty),
+                *_renderers(pretty),
             ],
             keep_exc_info=False,
         )
@@ -81,22 +85,37 @@ def _shared_processors(service: str) -> list[Processor]:
     ]
 
 
-def _renderer(pretty: bool) -> Processor:
+def _renderers(pretty: bool) -> list[Processor]:
+    """Redact, cut and escape what is logged, so that no input can forge a line or leak a secret; then write it."""
     if not pretty:
-        return structlog.processors.JSONRenderer(ensure_ascii=False)
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        as_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+        def write(logger: WrappedLogger, method: str, event: EventDict) -> str:
+            return escape_json(str(as_json(logger, method, _cleaned(event, escape=False))))
+
+        return [write]
+
+    def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        cleaned = _cleaned(event, escape=True)
+        # Below the line, and indented: what a stranger's text adds to a traceback cannot look like a line of the log.
+        tracebacks = [str(cleaned.pop(key)) for key in _TRACEBACKS if cleaned.get(key)]
+        if tracebacks:
+            cleaned["exception"] = indent("\n".join(tracebacks), "    ")
+        return cleaned
+
+    colours = sys.stderr.isatty()
+    return [clean, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
 
 
-def _clean(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Redacts, escapes and cuts what is logged, so that no input can forge a line or leak a secret."""
+def _cleaned(event: MutableMapping[str, Any], *, escape: bool) -> dict[str, Any]:
     cleaned: dict[str, Any] = {}
     first = [key for key in _FIRST_KEYS if key in event]
     for key in [*first, *(key for key in event if key not in _FIRST_KEYS)]:
         value = event[key]
-        if key == "exception":
-            cleaned[key] = clean_exception(str(value))
+        if key in _TRACEBACKS and isinstance(value, str):
+            cleaned[key] = clean_exception(value, escape=escape)
         elif is_secret(key):
             cleaned[key] = "[redacted]"
         else:
-            cleaned[key] = clean_value(value)
+            cleaned[key] = clean_value(value, escape=escape)
     return cleaned
