@@ -288,7 +288,7 @@ class Conversation:
                 if why is None:
                     continue
                 log.warning("run is taken from its runner", runner=self._runner.id, task_id=run.id, why=why)
-                entry = timeout_entry(why)
+                entry = Entry(EntryState.CANCELLED) if run.cancel_requested else timeout_entry(why)
             elif entry is not None and entry.state in (EntryState.SUCCEEDED, EntryState.FAILED):
                 ended.append(entry)
             fault = answer.faults.get(key, "the runner's answer leaves it out")
