@@ -28,12 +28,12 @@ def test_first_that_is_there_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert find_gateway("").url == DEFAULT_GATEWAY
     running(tmp_path, os.getpid())
     found = find_gateway("")
-    assert (found.url, found.source) == ("http://127.0.0.1:18123", f"the environment that runs in {tmp_path}")
+    assert (found.url, found.source) == ("http://127.0.0.1:18123", f"of the environment that runs in {tmp_path}")
     monkeypatch.setenv("GATEWAY_PORT", "18124")
-    assert find_gateway("") == GatewayAddress("http://127.0.0.1:18124", "GATEWAY_PORT")
+    assert find_gateway("") == GatewayAddress("http://127.0.0.1:18124", "from GATEWAY_PORT")
     monkeypatch.setenv("GATEWAY_URL", "http://g")
-    assert find_gateway("http://g") == GatewayAddress("http://g", "GATEWAY_URL")
-    assert find_gateway("http://h") == GatewayAddress("http://h", "--gateway")
+    assert find_gateway("http://g") == GatewayAddress("http://g", "from GATEWAY_URL")
+    assert find_gateway("http://h") == GatewayAddress("http://h", "from --gateway")
 
 
 def test_environment_that_ended_or_wrote_nonsense_is_none(tmp_path: Path) -> None:
@@ -63,6 +63,6 @@ def test_command_finds_the_environment_and_says_where_an_address_came_from(tmp_p
         assert done.returncode == 4
         return done.stderr
 
-    assert f"http://127.0.0.1:18123 (address from the environment that runs in {tmp_path})" in told()
-    assert "http://127.0.0.1:9 (address from GATEWAY_PORT)" in told(GATEWAY_PORT="9")
-    assert "http://127.0.0.1:7 (address from GATEWAY_URL)" in told(GATEWAY_PORT="9", GATEWAY_URL="http://127.0.0.1:7")
+    assert f"http://127.0.0.1:18123 (of the environment that runs in {tmp_path})" in told()
+    assert "http://127.0.0.1:9 (from GATEWAY_PORT)" in told(GATEWAY_PORT="9")
+    assert "http://127.0.0.1:7 (from GATEWAY_URL)" in told(GATEWAY_PORT="9", GATEWAY_URL="http://127.0.0.1:7")

@@ -187,7 +187,7 @@ def test_without_gateway_the_command_says_how_to_start_one() -> None:
     )
     assert (done.returncode, done.stdout) == (NO_GATEWAY, "")
     assert done.stderr.strip() == (
-        "no gateway answers at http://127.0.0.1:9 (address from --gateway); "
+        "no gateway answers at http://127.0.0.1:9 (from --gateway); "
         "start the environment with `worker up`, or set GATEWAY_URL"
     )
 
