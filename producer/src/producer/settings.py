@@ -14,7 +14,7 @@ _DATA_FOLDER, _STATE_FILE = ".plugplay", "environment.json"
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """`source` is where it was found, in words."""
+    """`source` says where it was found, as it is said behind the address."""
 
     url: str
     source: str
@@ -27,15 +27,15 @@ def find_gateway(given: str) -> GatewayAddress:
     Raises BadInput for a port that is none.
     """
     if given:
-        return GatewayAddress(given, "GATEWAY_URL" if given == os.environ.get("GATEWAY_URL") else "--gateway")
+        return GatewayAddress(given, "from GATEWAY_URL" if given == os.environ.get("GATEWAY_URL") else "from --gateway")
     if port := os.environ.get("GATEWAY_PORT"):
         if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
             raise BadInput(f"GATEWAY_PORT is {port!r}, which is not a port; set a number from 1 to 65535, or unset it")
-        return GatewayAddress(f"http://127.0.0.1:{port}", "GATEWAY_PORT")
+        return GatewayAddress(f"http://127.0.0.1:{port}", "from GATEWAY_PORT")
     folder = Path(os.environ.get("DATA_FOLDER") or _DATA_FOLDER)
     if url := _running_in(folder):
-        return GatewayAddress(url, f"the environment that runs in {folder}")
-    return GatewayAddress(DEFAULT_GATEWAY, f"the default: no environment runs in {folder}")
+        return GatewayAddress(url, f"of the environment that runs in {folder}")
+    return GatewayAddress(DEFAULT_GATEWAY, f"the default; no environment runs in {folder}")
 
 
 def _running_in(folder: Path) -> str | None:

@@ -169,10 +169,12 @@ def _listing(
     for row in rows:
         table.add_row(*row)
     widths = [
-        max(cell_len(column), *(cell_len(row[place].plain) for row in rows))
-        for place, column in enumerate(columns[:whole])
+        max(cell_len(cell) for cell in (column, *(row[place].plain for row in rows)))
+        for place, column in enumerate(columns)
     ]
-    return Listing(table, entries, sum(widths) + _GAP * len(columns) + _SENTENCE_WIDTH * sentences)
+    for place in range(whole, len(columns)):
+        widths[place] = min(widths[place], _SENTENCE_WIDTH)
+    return Listing(table, entries, sum(widths) + _GAP * len(columns))
 
 
 def _entry(title: Text, lines: Iterable[Text]) -> RenderableType:

@@ -138,13 +138,13 @@ def read_answer(url: str, status: int, body: bytes) -> Any:
 
 
 def nobody_answers(url: str, url_from: str) -> str:
-    source = f" (address from {url_from})" if url_from else ""
+    source = f" ({url_from})" if url_from else ""
     return f"no gateway answers at {url}{source}; start the environment with `worker up`, or set GATEWAY_URL"
 
 
 def cannot_be_asked(url: str, error: Exception, url_from: str) -> str:
-    source = f" from {url_from}" if url_from else ""
-    return f"{url} cannot be asked ({error}); check the gateway's address{source}"
+    source = f" ({url_from})" if url_from else ""
+    return f"{url}{source} cannot be asked: {error}; check the gateway's address"
 
 
 def _nobody_listens(error: requests.exceptions.RequestException) -> bool:

@@ -98,6 +98,43 @@ def test_payload_from_standard_input_and_from_a_file(gateway: Any, call: Any, tm
     assert gateway.succeed("upper", b"1").payload == b'{"text":"from a file"}'
 
 
+def test_byte_order_mark_is_passed_over_wherever_a_payload_comes_from(gateway: Any, call: Any, tmp_path: Path) -> None:
+    file = tmp_path / "payload.json"
+    file.write_bytes(b'\xef\xbb\xbf{"text": "bom"}')
+    call("send", "upper", f"@{file}")
+    assert gateway.succeed("upper", b"1").payload == b'{"text":"bom"}'
+    call("send", "upper", "-", stdin='\ufeff{"text": "bom"}')
+    assert gateway.succeed("upper", b"1").payload == b'{"text":"bom"}'
+    for name, stdin, text in ((str(file), None, "bom"), ("-", '\ufeff{"text": "piped"}', "piped")):
+        done = call("send-many", name, "--algorithm", "upper", stdin=stdin)
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(gateway.succeed("upper", b"1").payload) == {"text": text}
+
+
+def test_results_are_shown_and_obeyed_by_no_terminal(gateway: Any, call: Any) -> None:
+    result = "\x9b2J\u202e\u2066\u200b\u2028\x7f ä"
+    for task_id in ("one", "two"):
+        gateway.post("anything", 1, id=task_id)
+        gateway.succeed("anything", json.dumps(result).encode())
+    shown = {words: call(*words).stdout for words in (("result", "one"), ("result", "one", "two"))}
+    shown[("result", "one", "--json")] = call("result", "one", "--json").stdout
+    for text in shown.values():
+        assert text.replace("\n", "").isprintable() and "ä" in text
+    assert json.loads(shown["result", "one"]) == result
+    assert json.loads(shown["result", "one", "--json"])["result"] == result
+
+
+def test_version(call: Any) -> None:
+    done = call("--version")
+    assert (done.exit_code, done.stdout.split()[0]) == (0, "producer")
+
+
+def test_help_reads_as_plain_text(call: Any) -> None:
+    for words in ([], ["send"], ["send-many"], ["result"], ["cancel"], ["list"], ["algorithms"], ["dead"]):
+        shown = call(*words, "--help").stdout
+        assert "`" not in shown and "Usage" in shown
+
+
 def test_payload_that_is_too_large_is_not_read_to_the_end() -> None:
     with pytest.raises(BadPayload, match="more than 16777216 bytes"):
         read_payload("-", io.BytesIO(b" " * (17 * 1024 * 1024)))
@@ -150,7 +187,7 @@ def test_without_gateway_the_command_says_how_to_start_one() -> None:
     )
     assert (done.returncode, done.stdout) == (NO_GATEWAY, "")
     assert done.stderr.strip() == (
-        "no gateway answers at http://127.0.0.1:9 (address from --gateway); "
+        "no gateway answers at http://127.0.0.1:9 (from --gateway); "
         "start the environment with `worker up`, or set GATEWAY_URL"
     )
 
