@@ -424,6 +424,7 @@ def test_broken_folder_that_goes_is_forgotten(stage: Stage) -> None:
             await stage.until(lambda: "shout" in stage.runners.broken, 30)
             shutil.rmtree(stage.folder / "shout")
             await stage.until_told("tried again")
+            await stage.until_quiet()
             await stage.runners.follow()
             assert stage.runners.state() == {}
 
