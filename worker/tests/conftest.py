@@ -81,6 +81,9 @@ class OurPython:
     def path(self, runner: RunnerFolder) -> Path:
         return Path(sys.executable)
 
+    def is_complete(self, runner: RunnerFolder) -> bool:
+        return True
+
     def remove_older(self, name: str, pythons: list[Path]) -> None:
         return None
 

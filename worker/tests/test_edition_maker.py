@@ -42,6 +42,9 @@ class SlowPip:
             raise EnvironmentBroken("no such package")
         return Path(requirements)
 
+    def is_complete(self, runner: RunnerFolder) -> bool:
+        return False
+
     def remove_older(self, name: str, pythons: list[Path]) -> None:
         raise AssertionError("not asked for here")
 

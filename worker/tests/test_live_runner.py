@@ -166,6 +166,90 @@ def test_change_of_an_included_file_is_a_change_of_the_runner(stage: Stage) -> N
     asyncio.run(scenario())
 
 
+def test_copy_that_runs_finds_linked_packages_and_what_lies_beside_and_above_its_folder(stage: Stage) -> None:
+    for name in ("common", "linked"):
+        (stage.folder.parent / name).mkdir(parents=True)
+        (stage.folder.parent / name / "words.py").write_text("x = 1")
+    (stage.folder / "text").mkdir(parents=True)
+    (stage.folder / "text" / "linked").symlink_to(stage.folder.parent / "linked")
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            before = stage.only.pid
+            (stage.folder.parent / "linked" / "words.py").write_text("x = 2")
+            adapter = Path(stage.only.plan.environment["RUNNER_ADAPTER"]).resolve()
+            assert not adapter.is_relative_to(stage.folder)
+            assert (adapter.parent.parent.parent / "common" / "words.py").read_text() == "x = 1"
+            assert (adapter.parent / "linked" / "words.py").read_text() == "x = 1"
+            await stage.runners.follow()
+            await stage.until(lambda: stage.only.pid not in (None, before), 30)
+
+    asyncio.run(scenario())
+
+
+def test_old_refusal_is_not_shown_while_the_mended_version_comes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = asyncio.Event()
+    ensure = stage.our_python.ensure
+
+    async def slowly(runner: RunnerFolder, report: Any) -> Path:
+        if "mended" in (runner.path / "runner_adapter.py").read_text():
+            await installed.wait()
+        return await ensure(runner, report)
+
+    monkeypatch.setattr(stage.our_python, "ensure", slowly)
+
+    async def scenario() -> None:
+        async with stage.running("text"):
+            await stage.edited("text", "broken")
+            await stage.edited("shout", "broken")
+            await stage.until(lambda: all("a mistake" in stage.state(name).problem for name in ("text", "shout")), 30)
+            await stage.edited("text", "mended")
+            await stage.edited("shout", "mended")
+            await stage.until(lambda: "a mistake" not in stage.state("text").problem + stage.state("shout").problem)
+            await stage.until(lambda: {stage.state(name).coming for name in ("text", "shout")} == {"installing"})
+            assert "a mistake" not in stage.state("text").problem + stage.state("shout").problem
+            # Taken back: what was true of it is true again.
+            await stage.edited("shout", "broken")
+            assert "a mistake" in stage.state("shout").problem
+            assert stage.state("shout").coming == ""
+            installed.set()
+            await stage.until_told("text is ready with its newest change")
+            assert stage.state("text").coming == ""
+
+    asyncio.run(scenario())
+
+
+def test_runner_whose_environment_has_to_be_made_keeps_no_other_from_starting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = asyncio.Event()
+    ensure = stage.our_python.ensure
+
+    async def slowly(runner: RunnerFolder, report: Any) -> Path:
+        if runner.name == "large":
+            await made.wait()
+        return await ensure(runner, report)
+
+    monkeypatch.setattr(stage.our_python, "ensure", slowly)
+    monkeypatch.setattr(
+        stage.our_python, "is_complete", lambda runner: runner.name != "large" or made.is_set(), raising=False
+    )
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60), stage.running("large", "text"):
+            assert [process.plan.name for process in stage.runners.processes] == ["text"]
+            assert stage.runners.coming == ["large"]
+            assert stage.runners.broken == {}
+            assert stage.state("large").coming == "installing"
+            made.set()
+            await stage.until_told("large is ready after")
+            assert {process.plan.name for process in stage.runners.processes} == {"large", "text"}
+            large = next(process for process in stage.runners.processes if process.plan.name == "large")
+            assert large.plan.url == stage.layout.url(stage.layout.settings.runner_ports_start)
+
+    asyncio.run(scenario())
+
+
 def test_runner_that_writes_modules_into_its_folder_settles_and_is_told_so(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.running("text"):
@@ -340,6 +424,7 @@ def test_broken_folder_that_goes_is_forgotten(stage: Stage) -> None:
             await stage.until(lambda: "shout" in stage.runners.broken, 30)
             shutil.rmtree(stage.folder / "shout")
             await stage.until_told("tried again")
+            await stage.until_quiet()
             await stage.runners.follow()
             assert stage.runners.state() == {}
 

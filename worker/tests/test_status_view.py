@@ -82,6 +82,39 @@ def test_why_tasks_wait_and_runners_do_not_run_is_said_plainly() -> None:
     assert "dead letters" not in text
 
 
+def test_version_on_its_way_is_shown_instead_of_the_old_refusal() -> None:
+    runners = {
+        "text": RunnerState(processes=[ProcessState(url=READY, pid=11, since=1.0)], coming="checking"),
+        "large": RunnerState(coming="installing"),
+    }
+    found = report(STATE.model_copy(update={"runners": runners}), _status(), 0, False)
+    assert [line.state for line in found.runners[:2]] == ["ready", "installing"]
+    assert "text: its newest version is being checked, what ran before goes on" in _text(found)
+    assert "large: " not in _text(found)
+
+
+def test_what_others_registered_is_neither_markup_nor_obeyed_by_a_terminal() -> None:
+    strange = _runner("guest[/nonsense]", "http://10.0.0.9:8100\x1b[31m", "ocr\x1b]0;title\x07")
+    status = _status(_algorithm("[/red]", 1)).model_copy(update={"runners": [strange]})
+    text = _text(report(STATE, status, 0, False))
+    assert "guest[/nonsense]" in text
+    assert "[/red]: 1 waits" in text
+    assert "\x1b]" not in text
+    assert "8100\x1b" not in text
+
+
+def test_status_is_readable_at_80_columns() -> None:
+    names = ["upper", "lower", "language_detection", "sentiment", "count_words_in_a_text"]
+    status = _status(*[_algorithm(name, 2, runners=1) for name in names])
+    status = status.model_copy(update={"runners": [_runner("text", READY, *names)]})
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(shown(report(STATE, status, 0, False)))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for whole in ("waiting  running", "succeeded  failed  cancelled", "not registered", "127.0.0.1:8101"):
+        assert any(whole in line for line in lines), whole
+
+
 def test_open_dead_letters_are_counted_as_far_as_they_were() -> None:
     assert "3 open dead letters; look at them with: producer dead list" in _text(report(STATE, _status(), 3, False))
     assert "600+ open dead letters" in _text(report(STATE, _status(), 600, True))

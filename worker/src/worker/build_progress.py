@@ -26,9 +26,9 @@ class BuildProgress:
         self._users = 0
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[name]:<12}"),
+            TextColumn("{task.fields[name]:<12}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=output.console,
             transient=True,
             disable=not output.is_terminal,

@@ -95,7 +95,10 @@ def up(
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
-        output.say(f"everything is started; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
+        coming = (
+            f"; what is still being installed follows: {', '.join(environment.coming)}" if environment.coming else ""
+        )
+        output.say(f"everything is started{coming}; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
         await asyncio.Event().wait()
 
     _run_environment(settings, _names(only), output, body)

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
+from producer.printable import one_line
 from runnerlib.contract import AlgorithmDescription, Catalogue, TaskState, TaskView
 from worker.errors import StartFailed
 from worker.gateway_client import GatewayClient
@@ -18,8 +20,12 @@ from worker.up import Environment
 
 #: How often a start in progress is looked at.
 _LOOK_SECONDS = 0.1
+#: What is ready waits so long for runners that are not, and is then shown first.
+_PATIENCE_SECONDS = 15.0
 #: Longer values are shortened in the table.
 _PAYLOAD_CHARACTERS, _RESULT_CHARACTERS = 44, 67
+#: A message of an error may be long.
+_CELL = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +61,60 @@ class Demo:
         self._task_seconds = task_seconds
 
     async def run(self) -> bool:
-        """Shows the table. True when every runner came up and every task became what it should."""
+        """Shows the table, and another one for runners that take longer. True when every runner came up and every task
+        became what it should.
+        """
         layout = self._environment.layout
+        outcomes: list[Outcome] = []
+        shown: set[str] = set()
         async with GatewayClient(layout.gateway_url, layout.discovery_url) as client:
-            missing = await self._wait_for_runners(client)
-            catalogue = await client.catalogue()
-            descriptions = [self._view(catalogue, name) for name in self._algorithms(catalogue)]
-            outcomes = await self._send_samples(client, descriptions)
-        self._show(outcomes)
+            while True:
+                missing, late = await self._wait_for_runners(client, shown)
+                catalogue = await client.catalogue()
+                names = [name for name in self._algorithms(catalogue) if name not in shown]
+                shown.update(names)
+                fresh = await self._send_samples(client, [self._view(catalogue, name) for name in names])
+                outcomes += fresh
+                if fresh or not outcomes:
+                    self._show(fresh)
+                if not late:
+                    break
+                self._output.say(f"not ready yet, and shown when it is: {', '.join(late)}")
         self._explain(outcomes, missing)
         self._show_addresses()
         return bool(outcomes) and not missing and all(outcome.is_as_expected for outcome in outcomes)
 
-    async def _wait_for_runners(self, client: GatewayClient) -> list[str]:
-        """Until each runner is registered and known to the gateway. Returns those that will not be.
+    async def _wait_for_runners(self, client: GatewayClient, shown: Collection[str]) -> tuple[list[str], list[str]]:
+        """Until each runner is registered and known to the gateway, or some are that were not `shown` and the others
+        let wait. Returns those that will not be, and those that may.
 
         A runner registers once everything of it has loaded or failed to: with what works.
         """
-        deadline = time.monotonic() + self._environment.layout.settings.load_seconds
+        load_seconds = self._environment.layout.settings.load_seconds
+        began_at = changed_at = time.monotonic()
+        before: set[str] = set()
         while True:
             catalogue = await client.catalogue()
             here = {(runner.host, runner.boot) for runner in catalogue.runners.values()}
             hopeless = [r.plan.name for r in self._environment.runners if r.has_given_up]
             absent = [r.plan.name for r in self._environment.runners if (r.plan.url, r.boot) not in here]
-            if set(absent) <= set(hopeless) and set(self._algorithms(catalogue)) <= await _known_to(client):
-                return [*self._environment.broken, *hopeless]
-            if time.monotonic() > deadline:
+            coming = self._environment.coming
+            offered = set(self._algorithms(catalogue))
+            is_known = offered <= await _known_to(client)
+            now = time.monotonic()
+            if coming:
+                began_at = now
+            if offered != before:
+                before, changed_at = offered, now
+            late = [*coming, *(name for name in absent if name not in hopeless)]
+            if is_known and not late:
+                return [*self._environment.broken, *hopeless], []
+            if is_known and offered - set(shown) and now - changed_at > _PATIENCE_SECONDS:
+                return [], late
+            if now - began_at > load_seconds:
                 if not here:
                     raise StartFailed("no runner has registered; the lines above say why")
-                return [*self._environment.broken, *absent]
+                return [*self._environment.broken, *absent], []
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _algorithms(self, catalogue: Catalogue) -> list[str]:
@@ -105,7 +136,8 @@ class Demo:
                 self._output.say(f"{description.name} has no example; give its docstring a doctest to see it here")
             samples += [Sample(description.name, payload, payload) for payload in payloads]
             samples += [sample for sample in self._more if sample.algorithm == description.name]
-        self._output.say(f"sending {len(samples)} tasks through the queue")
+        if samples:
+            self._output.say(f"sending {len(samples)} tasks through the queue")
         return list(await asyncio.gather(*(self._send(client, sample) for sample in samples)))
 
     async def _send(self, client: GatewayClient, sample: Sample) -> Outcome:
@@ -137,7 +169,8 @@ class Demo:
                 f"{outcome.milliseconds:.0f}",
                 runner,
             )
-            table.add_row(*cells, style=None if outcome.succeeded else "red")
+            # What authors and runners wrote is no markup.
+            table.add_row(*(Text(one_line(cell, _CELL)) for cell in cells), style=None if outcome.succeeded else "red")
         self._output.show(table)
 
     def _explain(self, outcomes: Sequence[Outcome], missing: Sequence[str]) -> None:

@@ -38,6 +38,9 @@ class Interpreters(Protocol):
     def path(self, runner: RunnerFolder) -> Path:
         """Equal for equal requirements."""
 
+    def is_complete(self, runner: RunnerFolder) -> bool:
+        """Whether :meth:`ensure` has nothing to do."""
+
     def remove_older(self, name: str, pythons: list[Path]) -> None:
         """Keeps only what these Pythons belong to."""
 
@@ -72,6 +75,9 @@ class EditionMaker:
     @property
     def is_installing(self) -> bool:
         return self._making is not None and not self._making[1].done()
+
+    def has_environment(self, folder: RunnerFolder) -> bool:
+        return self._tools.interpreters.is_complete(folder)
 
     async def stop(self) -> None:
         if self._making is not None:

@@ -31,6 +31,9 @@ class LiveRunner:
         self._trouble = ""
         #: why its newest change is not taken
         self._refusal = ""
+        #: how far the version on its way is, and whether something was told of it
+        self._doing = ""
+        self._has_news = False
         #: why some of its changes do not count
         self._restless = ""
         self._tools = tools
@@ -48,8 +51,12 @@ class LiveRunner:
 
     @property
     def problem(self) -> str:
-        """Why it does not run, or why its newest change is not taken; empty when all is well."""
-        return "\n".join(filter(None, (self._trouble, self._refusal, self._restless)))
+        """Why it does not run, or why its newest change is not taken; empty when all is well, or may become well."""
+        refusal, trouble = self._refusal, self._trouble
+        if self._coming is not None and not self._has_news:
+            # Of the version before the one that comes.
+            refusal, trouble = "", trouble if self._serving is not None else ""
+        return "\n".join(filter(None, (trouble, refusal, self._restless)))
 
     @property
     def processes(self) -> list[ManagedProcess]:
@@ -62,13 +69,18 @@ class LiveRunner:
         return [process for edition in self._editions for process in edition.processes]
 
     @property
+    def is_coming(self) -> bool:
+        """Nothing of it runs yet, and it may come by itself."""
+        return self._serving is None and self._coming not in (None, self._refused)
+
+    @property
     def is_gone(self) -> bool:
         """Nothing of it runs, and nothing is being done about it."""
         return not self._editions and self._step is None
 
     def state(self) -> RunnerState:
         processes = [state for edition in self._editions for state in edition.state()]
-        return RunnerState(processes=processes, problem=self.problem)
+        return RunnerState(processes=processes, problem=self.problem, coming=self._doing)
 
     @property
     def _editions(self) -> list[Edition]:
@@ -78,9 +90,15 @@ class LiveRunner:
     # what is asked of it
 
     async def prepare(self, folder: RunnerFolder, digests: Mapping[str, str]) -> Path | None:
-        """Before the first start: its Python. None, with a `problem`, when its environment cannot be made."""
+        """Before the first start: its Python. None when its environment cannot be made, which is then its `problem`,
+        and when it has to be made first, which is begun: it starts by itself, and keeps the others from nothing.
+        """
         version = self._look(digests)
         try:
+            if not self._maker.has_environment(folder):
+                self._begin(self._bring(folder, version, self._tools.layout.runner_port(folder)))
+                self._coming = version
+                return None
             return await self._maker.python(folder)
         except WorkerError as error:
             self._refused = version
@@ -151,12 +169,13 @@ class LiveRunner:
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._give_up_step()
+        self._has_news = False
         self._step = asyncio.create_task(work)
         self._step.add_done_callback(self._step_ended)
 
     def _give_up_step(self) -> None:
         step, self._step = self._step, None
-        self._coming, self._leaving = None, False
+        self._coming, self._leaving, self._doing = None, False, ""
         if step is not None:
             step.cancel()
 
@@ -166,20 +185,25 @@ class LiveRunner:
             if error is not None:
                 # Else the next look, in a few seconds, would begin it again.
                 self._refused = self._coming
-            self._step, self._coming, self._leaving = None, None, False
+            self._step, self._coming, self._leaving, self._doing = None, None, False, ""
         if error is not None:
             self._say(f"failed unexpectedly, {type(error).__name__}: {error}; its next change is tried again")
         self._tools.changed()
 
-    async def _bring(self, folder: RunnerFolder, version: str) -> None:
+    async def _bring(self, folder: RunnerFolder, version: str, first_port: int | None = None) -> None:
         edition = None
-        self._say("is new; it is checked" if self._serving is None else "has changed; the new version is checked")
+        if first_port is None:
+            self._say("is new; it is checked" if self._serving is None else "has changed; the new version is checked")
         try:
+            self._do("installing")
             python = await self._maker.python(folder)
-            edition = await self._maker.edition(folder, python)
+            self._do("checking")
+            edition = await self._maker.edition(folder, python, first_port)
+            first_port = None
             if self._serving is not None and self._serving.version == edition.version:
                 return
             await check_adapter(edition.processes[0].plan)
+            self._do("starting")
             edition.start()
             if self._serving is not None:
                 self._starting = edition
@@ -189,8 +213,14 @@ class LiveRunner:
         except WorkerError as error:
             self._refuse(version, str(error))
         finally:
+            if first_port is not None:
+                self._tools.ports.give_back(first_port)
             if edition is not None:
                 self._drain(edition)
+
+    def _do(self, what: str) -> None:
+        self._doing = what
+        self._tools.changed()
 
     async def _lacking(self) -> set[str]:
         """The parts that cannot work now, of a runner that is listed with others that do."""
@@ -245,14 +275,17 @@ class LiveRunner:
 
     def _refuse(self, version: str, why: str) -> None:
         self._refused = version
+        self._has_news = True
         if self._serving is None:
             self._trouble = why
-            self._say(f"is not started; mend this, and it is tried again:\n{_indented(why)}")
+            again = "it is tried again" if self._tools.layout.settings.reload else "start the environment again"
+            self._say(f"is not started; mend this, and {again}:\n{_indented(why)}")
         else:
             self._refusal = f"its newest change is not taken, what ran before goes on:\n{_indented(why)}"
             self._say(self._refusal)
 
     def _tell_not_loaded(self, reason: str) -> None:
+        self._has_news = True
         self._refusal = f"its newest change cannot load yet, what ran before goes on:\n{_indented(reason)}"
         self._say(self._refusal)
         self._tools.changed()

@@ -160,11 +160,9 @@ class Output:
             self.line(_OWN_NAME, line)
 
     def show(self, table: RenderableType) -> None:
-        """A table or more; on a pipe as wide as it needs."""
-        if self.is_terminal:
-            self.console.print(table)
-        else:
-            Console(file=self.console.file, width=_PIPE_COLUMNS, highlight=False).print(table)
+        """A table or more; on a pipe as wide as it needs, on a terminal no wider than that."""
+        width = self.console.width if self.is_terminal else _PIPE_COLUMNS
+        Console(file=self.console.file, width=width, highlight=False).print(table)
 
     def drain(self) -> None:
         """At the end: gives a slow reader a moment."""

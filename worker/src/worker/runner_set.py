@@ -33,13 +33,24 @@ class RunnerSet:
     @property
     def broken(self) -> dict[str, str]:
         """Runners of which nothing runs → why."""
-        return {name: runner.problem for name, runner in self._runners.items() if not runner.every_process}
+        return {
+            name: runner.problem
+            for name, runner in self._runners.items()
+            if not runner.processes and runner.problem and not runner.is_coming
+        }
+
+    @property
+    def coming(self) -> list[str]:
+        """Runners of which nothing runs yet: their environments are being made, or they are being checked."""
+        return [name for name, runner in self._runners.items() if runner.is_coming]
 
     def state(self) -> dict[str, RunnerState]:
         return {name: runner.state() for name, runner in sorted(self._runners.items())}
 
     async def prepare(self, folders: list[RunnerFolder]) -> dict[str, Path]:
-        """Makes the virtual environments that are not there; runner → its Python, without those left out."""
+        """Runner → its Python, without those left out, and without those whose environments are made meanwhile."""
+        for folder in folders:
+            self._tools.ports.reserve(self._tools.layout.runner_port(folder))
         pythons = await asyncio.gather(*(self._prepare(folder) for folder in folders))
         return {folder.name: python for folder, python in zip(folders, pythons, strict=True) if python is not None}
 
@@ -50,11 +61,9 @@ class RunnerSet:
     async def start(self, folders: list[RunnerFolder], pythons: Mapping[str, Path]) -> None:
         """Starts those that have a Python, each first process at the port of its place."""
         ready = [folder for folder in folders if folder.name in pythons]
-        ports = {folder.name: self._tools.layout.runner_port(folder) for folder in ready}
-        for port in ports.values():
-            self._tools.ports.reserve(port)
         for folder in ready:
-            await self._runners[folder.name].start(folder, pythons[folder.name], ports[folder.name])
+            port = self._tools.layout.runner_port(folder)
+            await self._runners[folder.name].start(folder, pythons[folder.name], port)
 
     async def follow(self) -> None:
         """Looks at the folder, and begins what is due. A folder of runners that is away itself changes nothing."""

@@ -28,6 +28,8 @@ class RunnerState(BaseModel):
 
     processes: list[ProcessState] = []
     problem: str = ""
+    #: how far its newest version is: "installing", "checking", "starting"; empty when none is on its way
+    coming: str = ""
 
 
 class EnvironmentState(BaseModel):

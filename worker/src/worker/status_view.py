@@ -4,14 +4,21 @@ import time
 from typing import Any
 
 from pydantic import BaseModel, Field
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
+from producer.printable import one_line, printable
 from runnerlib.contract import Catalogue
 from worker.state_file import EnvironmentState, ProcessState
 
+_DOING = {"installing": "being installed", "checking": "being checked", "starting": "starting"}
+#: Of the names and addresses that others registered.
+_MOST_CHARACTERS = 1000
+#: One space right of each cell.
+_PADDING = (0, 1, 0, 0)
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -19,12 +26,18 @@ class RunnerLine(BaseModel):
     """One process of a runner, or a runner without one."""
 
     name: str
-    state: str = Field(description="ready, partly ready, starting, draining, not registered, elsewhere, or not running")
+    state: str = Field(
+        description="ready, partly ready, starting, draining, not registered, elsewhere, not running, or what is done "
+        "before it can run: installing, checking"
+    )
     host: str = ""
     pid: int | None = None
     ready_since: float | None = Field(default=None, description="Seconds since 1970.")
     algorithms: list[str] = []
     problem: str = ""
+    coming: str = Field(
+        default="", description="How far its newest version is, which takes over then: installing, checking, starting."
+    )
 
 
 class StatusReport(BaseModel):
@@ -63,7 +76,7 @@ def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> lis
     lines = []
     for name, runner in state.runners.items():
         if not runner.processes:
-            lines.append(RunnerLine(name=name, state="not running", problem=runner.problem))
+            lines.append(RunnerLine(name=name, state=runner.coming or "not running", problem=runner.problem))
         for number, process in enumerate(runner.processes):
             known = by_host.pop(process.url, None)
             lines.append(
@@ -75,6 +88,7 @@ def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> lis
                     ready_since=process.since,
                     algorithms=known.algorithms if known is not None else [],
                     problem="" if number else runner.problem,
+                    coming="" if number else runner.coming,
                 )
             )
     others = [
@@ -94,36 +108,50 @@ def _state(process: ProcessState, is_registered: bool) -> str:
 
 
 def shown(report: StatusReport) -> RenderableType:
-    """Both tables, the sentences below them."""
-    sentences = [Text(text) for text in _sentences(report)]
-    return Group(_runner_table(report), _task_table(report.status), *sentences)
+    """Both tables, the sentences below them. Readable at 80 columns."""
+    sentences = [Text(printable(text)) for text in _sentences(report)]
+    return Group(_runner_table(report), "", _task_table(report.status), *sentences)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def _runner_table(report: StatusReport) -> Table:
-    table = Table(
-        "runner",
-        "state",
-        "since",
-        "address",
-        "algorithms",
-        title=f"gateway {report.gateway}/docs",
-        title_justify="left",
-    )
+    table = _table("runner", "state", "since", "address", "algorithms", title=f"gateway {report.gateway}/docs")
+    # What is short is never folded, what is long takes the room that is left.
+    for column in table.columns[1:3]:
+        column.no_wrap = True
     now = time.time()
     for line in report.runners:
         since = "-" if line.ready_since is None else spent(now - line.ready_since)
         style = None if line.state in ("ready", "elsewhere", "draining") else "red"
-        table.add_row(line.name, line.state, since, line.host or "-", ", ".join(line.algorithms), style=style)
+        address = line.host.removeprefix("http://") or "-"
+        cells = (line.name, line.state, since, address, ", ".join(line.algorithms))
+        table.add_row(*(Text(one_line(cell, _MOST_CHARACTERS)) for cell in cells), style=style)
     return table
 
 
 def _task_table(status: Status) -> Table:
     """Tasks of every algorithm by state."""
-    table = Table("algorithm", "runners", "waiting", "running", "oldest waits", "succeeded", "failed", "cancelled")
+    table = _table("algorithm", "runners", "waiting", "running", "oldest\nwaits", "succeeded", "failed", "cancelled")
     for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
     for algorithm in status.algorithms:
-        table.add_row(algorithm.name, str(algorithm.runners), *_counts(algorithm.tasks))
+        name = Text(one_line(algorithm.name, _MOST_CHARACTERS))
+        table.add_row(name, str(algorithm.runners), *_counts(algorithm.tasks))
     table.add_section()
     table.add_row("all", str(len(status.runners)), *_counts(status.tasks))
     return table
@@ -132,6 +160,11 @@ def _task_table(status: Status) -> Table:
 def _sentences(report: StatusReport) -> list[str]:
     """What a table cannot say."""
     found = [f"{line.name}: {line.problem}" for line in report.runners if line.problem]
+    found += [
+        f"{line.name}: its newest version is {_DOING[line.coming]}, what ran before goes on"
+        for line in report.runners
+        if line.coming in _DOING
+    ]
     found += [_why_waiting(one) for one in report.status.algorithms if one.tasks.waiting and not one.runners]
     if report.open_dead_letters:
         count = f"{report.open_dead_letters}{'+' if report.more_dead_letters else ''}"
@@ -151,7 +184,7 @@ def _why_waiting(algorithm: AlgorithmStatus) -> str:
 
 def _counts(tasks: TaskCounts) -> list[str]:
     oldest = tasks.oldest_waiting_seconds
-    waits = "-" if oldest is None else f"{oldest:.1f} s"
+    waits = "-" if oldest is None else spent(oldest)
     return [str(n) for n in (tasks.waiting, tasks.running, waits, tasks.succeeded, tasks.failed, tasks.cancelled)]
 
 

@@ -31,8 +31,8 @@ _LOOK_SECONDS = 0.5
 class Environment:
     """``async with Environment(...)``: everything is started on entering and stopped on leaving.
 
-    A runner whose virtual environment cannot be made is left out (`broken`); the others go on. With the setting
-    `reload` the runners follow their folders until the end.
+    A runner whose virtual environment cannot be made is left out (`broken`); the others go on, and wait for none. With
+    the setting `reload` the runners follow their folders until the end.
     """
 
     def __init__(
@@ -72,6 +72,11 @@ class Environment:
     def broken(self) -> dict[str, str]:
         """Runners of which nothing runs → why."""
         return self._runners.broken
+
+    @property
+    def coming(self) -> list[str]:
+        """Runners of which nothing runs yet, since they are still being installed or checked."""
+        return self._runners.coming
 
     async def __aenter__(self) -> "Environment":
         try:

@@ -1,0 +1,54 @@
+"""The health check of a container: ``python -IS probe.py [PORT]``. Only sockets are imported: it runs all the time.
+
+It ends with 0 when the runner is ready, with 1 when something of it cannot work. While it loads, however long that
+takes, it waits: a large model is not unhealthy, and what cannot load is known at once.
+"""
+
+import socket
+import sys
+import time
+
+_PORT = 8000
+#: A process that does not answer for this long hangs.
+_ANSWER_SECONDS = 8.0
+#: Docker ends it a little later; then the next look goes on waiting.
+_MOST_SECONDS = 290.0
+_PAUSE_SECONDS = 1.0
+_MOST_BYTES = 65536
+#: What a part says that has not loaded yet, as JSON.
+_LOADING = (b'"loading"', b'"starting"')
+
+
+def main(port: int, *, most_seconds: float = _MOST_SECONDS, pause_seconds: float = _PAUSE_SECONDS) -> int:
+    """The exit code."""
+    deadline = time.monotonic() + most_seconds
+    while True:
+        try:
+            answer = _ask(port)
+        except ConnectionRefusedError:
+            # It is still imported; were it dead, its container would have ended.
+            pass
+        except OSError:
+            return 1
+        else:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            if b" 200 " in head[:20]:
+                return 0
+            if not any(word in body for word in _LOADING):
+                return 1
+        if time.monotonic() > deadline:
+            return 1
+        time.sleep(pause_seconds)
+
+
+def _ask(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS) as connection:
+        connection.sendall(b"GET /healthz/ready HTTP/1.0\r\n\r\n")
+        answer = b""
+        while len(answer) < _MOST_BYTES and (more := connection.recv(_MOST_BYTES)):
+            answer += more
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else _PORT))
