@@ -164,3 +164,17 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningG
     running = RunningGateway(request.param, tmp_path).start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def start_gateway() -> Iterator[Callable[[Path], RunningGateway]]:
+    """Starts a gateway whose file is in this folder; all are stopped with the test."""
+    started: list[RunningGateway] = []
+
+    def start(folder: Path) -> RunningGateway:
+        started.append(RunningGateway("sqlite", folder).start())
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()

@@ -210,7 +210,10 @@ def test_id_of_nothing_is_told(gateway: Any) -> None:
 
 
 def test_other_methods_are_refused(gateway: Any) -> None:
-    for path, allowed in (("/dead", "GET"), ("/dead/7", "GET"), ("/dead/replay", "POST"), ("/dead/7/discard", "POST")):
+    for path, allowed in (
+        *(("/dead", "GET, HEAD"), ("/dead/7", "GET, HEAD")),
+        *(("/dead/replay", "POST"), ("/dead/7/discard", "POST")),
+    ):
         answer = requests.delete(f"{gateway.url}{path}", timeout=5)
         assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
     assert gateway.get("/dead/replay").status_code == 405

@@ -254,8 +254,8 @@ def test_message_over_the_limit_is_413(gateway: Any, in_chunks: bool) -> None:
 def test_other_methods_and_paths_are_problems(gateway: Any) -> None:
     answer = requests.put(f"{gateway.url}/tasks", timeout=5)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
-    assert answer.headers["Allow"] == "GET, POST"
-    assert requests.put(f"{gateway.url}/tasks/x", timeout=5).headers["Allow"] == "GET, DELETE"
+    assert answer.headers["Allow"] == "GET, HEAD, POST"
+    assert requests.put(f"{gateway.url}/tasks/x", timeout=5).headers["Allow"] == "GET, HEAD, DELETE"
     assert gateway.get("/nothing").json()["code"] == "not_found"
 
 

@@ -1,6 +1,9 @@
 """A queue or a store that is away: 503 and Retry-After, never a 202."""
 
-from collections.abc import Iterator, Sequence
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +35,7 @@ def broken(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def check(answer: requests.Response, code: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, code)
     assert int(answer.headers["Retry-After"]) >= 1
-    assert "disk" not in answer.text
+    assert "disk" in answer.json()["detail"] and "Traceback" not in answer.text
 
 
 def test_nothing_is_accepted_without_durability(broken: Any) -> None:
@@ -61,3 +64,43 @@ def test_document_needs_neither(broken: Any) -> None:
 
 def test_bad_messages_are_still_told_from_a_broken_queue(broken: Any) -> None:
     assert broken.post("upper", {}).status_code == 422
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a disk of its own can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_full_disk_is_told_by_the_answer_and_by_readiness_until_there_is_room(
+    small_disk: Path, start_gateway: Callable[[Path], Any]
+) -> None:
+    gateway = start_gateway(small_disk)
+    (small_disk / "other").write_bytes(b"x" * 1_000_000)
+
+    def ready() -> tuple[int, dict[str, str]]:
+        answer = gateway.get("/healthz/ready")
+        return answer.status_code, answer.json()["reasons"]
+
+    accepted = 0
+    while (answer := gateway.post("anything", "x" * 50_000, id=f"t{accepted}")).status_code == 202:
+        accepted += 1
+        assert accepted < 100, "the disk is never full"
+    check(answer, "queue_unavailable")
+    reason = "the disk with the database is full; free some space, nothing is lost meanwhile"
+    assert reason in answer.json()["detail"]
+    assert ready() == (503, {"store": reason})
+    assert gateway.get("/tasks/t0").json()["state"] == "queued"
+    with pytest.raises(StoreUnavailable, match="the disk with the database is full"):
+        gateway.run(gateway.store.check_writing())
+    (small_disk / "other").unlink()
+    deadline = time.monotonic() + 20
+    while ready()[0] != 200:
+        assert time.monotonic() < deadline, "it is never ready again"
+        time.sleep(0.05)
+    assert gateway.post("anything", "x" * 50_000, id=f"t{accepted}").status_code == 202

@@ -14,6 +14,11 @@ from runnerlib.contract.strict_json import StrictJsonError
     [
         (b"", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xfe1\x00", "UTF-16"),
+        ('{"a": 1}'.encode("utf-16-le"), "UTF-16"),
+        (b"  \n", "it is empty"),
+        (b"\xef\xbb\xbf", "it is empty"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf1", "not JSON"),
         (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
         (b'[{"b": {"a": 1, "a": 1}}]', "duplicate key 'a'"),
         (b"NaN", "NaN is not JSON"),
@@ -35,6 +40,12 @@ from runnerlib.contract.strict_json import StrictJsonError
 def test_text_that_two_parsers_would_read_differently_is_refused_in_words(text: bytes, says: str) -> None:
     with pytest.raises(StrictJsonError, match=says.replace("(", r"\(")):
         strict_json.loads(text)
+
+
+def test_byte_order_mark_at_the_beginning_is_no_part_of_the_text() -> None:
+    assert strict_json.loads(b'\xef\xbb\xbf{"text": "bom"}') == {"text": "bom"}
+    assert strict_json.loads('\ufeff{"text": "bom"}') == {"text": "bom"}
+    assert strict_json.loads('"\ufeff"') == "\ufeff"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import re
 from typing import Any
 
@@ -191,3 +192,70 @@ def test_a_sender_who_sends_on_gets_the_refusal_and_not_a_broken_connection(app:
 
 def test_a_body_within_the_limit_passes(client: TestClient) -> None:
     assert client.post("/body", json={"text": "abc"}).json() == {"text": "abc", "count": 1}
+
+
+@pytest.mark.parametrize("path", ["/healthz/live", "/healthz/ready", "/metrics", "/docs", "/openapi.json", "/busy"])
+def test_head_is_answered_as_get_without_the_body(client: TestClient, path: str) -> None:
+    wanted, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (wanted.status_code, b"")
+    told = {name: value for name, value in wanted.headers.items() if name != "content-length" or path != "/metrics"}
+    assert told.items() <= head.headers.items()
+
+
+def test_head_is_told_among_the_methods_that_a_path_knows(client: TestClient) -> None:
+    assert client.options("/healthz/live").headers["allow"] == "GET, HEAD"
+    refused = client.head("/body")
+    assert (refused.status_code, refused.headers["allow"], refused.content) == (405, "POST", b"")
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Content-Encoding": "gzip"}, "Content-Encoding 'gzip'"),
+        ({"Content-Encoding": "br, gzip"}, "Content-Encoding 'br, gzip'"),
+        ({"Transfer-Encoding": "gzip, chunked"}, "Transfer-Encoding 'gzip, chunked'"),
+        ({"Content-Type": "application/json; charset=utf-16"}, "charset 'utf-16'"),
+        ({"Content-Type": 'application/json;charset="ISO-8859-1"'}, "charset 'ISO-8859-1'"),
+    ],
+)
+def test_body_that_is_not_plain_utf_8_is_refused_by_its_headers(
+    client: TestClient, headers: dict[str, str], words: str
+) -> None:
+    body = gzip.compress(b'{"text": "a"}')
+    answer = client.post("/body", content=body, headers={"Content-Type": "application/json", **headers})
+    assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+    assert words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Encoding": "identity"},
+        {"Content-Type": "application/json; charset=UTF-8"},
+        {"Content-Type": "application/json; charset"},
+        {"TE": "trailers"},
+        {"Expect": "100-continue"},
+    ],
+)
+def test_headers_that_change_nothing_of_the_body_are_passed_over(client: TestClient, headers: dict[str, str]) -> None:
+    answer = client.post("/body", content=b'{"text": "a"}', headers={"Content-Type": "application/json", **headers})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"text": "a"}'.encode("utf-16"), "UTF-16"),
+        ('{"text": "a"}'.encode("utf-16-be"), "UTF-16"),
+        ('{"text": "a"}'.encode("utf-32-le"), "UTF-32"),
+    ],
+)
+def test_body_in_another_encoding_is_told_from_bad_json(client: TestClient, body: bytes, words: str) -> None:
+    answer = client.post("/body", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, problem(answer)["code"]) == (400, "malformed")
+    assert words in answer.json()["detail"]
+
+
+def test_byte_order_mark_is_no_part_of_a_body(client: TestClient) -> None:
+    body = b'\xef\xbb\xbf{"text": "bom"}'
+    assert client.post("/body", content=body, headers={"Content-Type": "application/json"}).json()["text"] == "bom"

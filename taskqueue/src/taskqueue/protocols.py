@@ -119,9 +119,9 @@ class TaskStore(Protocol):
         """One row."""
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
-        """The row, as soon as it is terminal or when the time is over; None when the id is unknown.
+        """The row, as soon as it is terminal or when the time is over; None when the id is unknown by then.
 
-        Where tasks can be sent past the store (a broker), it waits for an unknown id too.
+        It waits for an unknown id, too: its task may be on its way.
         """
 
     async def record(self, records: Sequence[Record]) -> list[bool]:
@@ -164,6 +164,9 @@ class TaskStore(Protocol):
 
     async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
         """Notes that nothing more will become of them. They stay readable until retention drops them."""
+
+    async def check_writing(self) -> None:
+        """Writes something that changes nothing. Raises StoreUnavailable where nothing can be written: a full disk."""
 
     async def purge(self, finished_before: float, limit: int) -> int:
         """Drops up to `limit` rows that ended before that time, and dead letters that were replayed or discarded

@@ -295,6 +295,28 @@ def test_waiter_gets_the_unfinished_row_when_its_time_is_over(run, open_store, m
     run(scenario())
 
 
+def test_waiter_for_an_id_that_nobody_knows_yet_gets_its_task(run, open_store, make_delivery):
+    async def scenario():
+        async with open_store() as store:
+            assert await store.wait_finished("a", 0.0) is None
+            waiter = asyncio.create_task(store.wait_finished("a", 20.0))
+            await asyncio.wait([waiter], timeout=0.1)
+            assert not waiter.done()
+            await store.record([Succeeded(make_delivery("a"), b"1")])
+            assert (await waiter).result == b"1"
+
+    run(scenario())
+
+
+def test_store_that_can_write_says_so(run, open_store, make_delivery):
+    async def scenario():
+        async with open_store() as store:
+            await store.check_writing()
+            assert await store.counts() == []
+
+    run(scenario())
+
+
 def test_cancel_wakes_waiters(run, open_store, make_delivery):
     async def scenario():
         async with open_store() as store:

@@ -1,6 +1,6 @@
 """The gateway's HTTP application, made from its parts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
@@ -25,14 +25,24 @@ _ABOUT = "Send tasks, ask for their results, cancel them, and see what algorithm
 
 
 def create_gateway_app(
-    routers: Iterable[APIRouter], known: Known, max_message_bytes: int, health: Health, registry: CollectorRegistry
+    routers: Iterable[APIRouter],
+    known: Known,
+    max_message_bytes: int,
+    health: Health,
+    registry: CollectorRegistry,
+    unavailable: Callable[[Exception], None],
 ) -> ServiceApp:
-    """All of the gateway's calls on one application."""
+    """All of the gateway's calls on one application. `unavailable` is told what kept the queue or the store away."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        unavailable(error)
+        return await _unavailable(request, error)
+
     app = create_app("Plug & Play Workers: gateway", health=health, registry=registry, description=_ABOUT)
     for router in routers:
         app.include_router(router)
     app.document = Document(app.openapi, known).current
-    app.add_exception_handler(TaskQueueError, _unavailable)
+    app.add_exception_handler(TaskQueueError, refuse)
     app.add_exception_handler(ClientDisconnect, _sender_gone)
     app.add_middleware(BodyLimits, message_bytes=max_message_bytes)
     return app
@@ -55,7 +65,7 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     code = ProblemCode.STORE_UNAVAILABLE if isinstance(error, StoreUnavailable) else ProblemCode.QUEUE_UNAVAILABLE
     path, reason = request.url.path, str(error)
     log.warning("a request met an unavailable queue or store", path=path, code=code.value, reason=reason)
-    detail = "The queue or the store cannot be reached now; send the same again, with the same id, a little later."
+    detail = f"Nothing can be taken or told now: {reason}. Send the same again, with the same id, a little later."
     return problem_response(code.status, code.value, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

@@ -5,11 +5,9 @@ from contextlib import AsyncExitStack
 from producer.gateway.build import build
 from producer.gateway.doors import Doors
 from producer.gateway.settings import GatewaySettings
-from producer.gateway.store_watch import watch_store
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
-from runnerlib.service.lifecycle import background
 from runnerlib.service.metrics import new_registry
 from taskqueue.opening import STORE, opened, opened_when_there
 from taskqueue.rabbitmq.queue import open_rabbitmq
@@ -35,6 +33,5 @@ class GatewayService:
         doors = Doors(health, registry)
         self.server = await stack.enter_async_context(HttpServer(doors, settings.host, settings.port))
         store = await opened_when_there(behind, lambda: open_postgres(settings.database_url), health.set)
-        background(behind, watch_store(store, health), "store watch")
         watch = await behind.enter_async_context(CatalogueWatch(settings.discovery))
         doors.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))

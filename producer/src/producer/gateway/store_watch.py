@@ -1,4 +1,5 @@
-"""Tells readiness whether the store answers, so that senders are led to gateways whose store does."""
+"""Tells readiness whether the store answers and takes what is written, so that senders are led to gateways whose store
+does."""
 
 import asyncio
 
@@ -15,20 +16,39 @@ LOOK_SECONDS = 2.0
 _ANY_ID = "-"
 
 
-async def watch_store(store: TaskStore, health: Health) -> None:
-    """Looks for ever; changes nothing but the part `store` of `health`."""
-    is_there = True
-    while True:
-        try:
-            await store.get(_ANY_ID)
-        except StoreUnavailable as error:
-            health.set(STORE, False, str(error))
-            if is_there:
-                log.warning("the store does not answer; tasks are refused until it does", reason=str(error))
-            is_there = False
-        else:
-            health.set(STORE, True)
-            if not is_there:
-                log.info("the store answers again")
-            is_there = True
-        await asyncio.sleep(LOOK_SECONDS)
+class StoreWatch:
+    """Changes nothing but the part `store` of `health`, and that only when the store goes away or comes back."""
+
+    def __init__(self, store: TaskStore, health: Health) -> None:
+        self._store = store
+        self._health = health
+        self._is_away = False
+        self._refused_write = False
+
+    def refused(self, reason: str) -> None:
+        """A request met a store that cannot serve. A full disk can still be read, so from now on writes are tried."""
+        self._refused_write = True
+        self._away(reason)
+
+    async def watch(self) -> None:
+        """Looks for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await (self._store.check_writing() if self._refused_write else self._store.get(_ANY_ID))
+            except StoreUnavailable as error:
+                self._away(str(error))
+            else:
+                self._back()
+
+    def _away(self, reason: str) -> None:
+        self._health.set(STORE, False, reason)
+        if not self._is_away:
+            log.warning("the store cannot serve; tasks are refused until it can", reason=reason)
+        self._is_away = True
+
+    def _back(self) -> None:
+        if self._is_away:
+            self._health.set(STORE, True)
+            log.info("the store can serve again")
+        self._is_away = self._refused_write = False

@@ -2,9 +2,11 @@
 
 Refused: duplicate keys, integers beyond 64 bit, NaN and infinities (also ``1e400``), nesting deeper than
 :data:`MAX_DEPTH`, lone surrogates, and anything that is not UTF-8. What passes reads the same in every language
-and is stored faithfully by every database.
+and is stored faithfully by every database. A byte order mark at the beginning is no part of the text: editors write
+it, and readers may leave it out (RFC 8259, 8.1).
 """
 
+import codecs
 import json
 import math
 from typing import Any, NoReturn
@@ -14,6 +16,7 @@ MAX_DEPTH = 64
 #: Signed and unsigned 64-bit integers both pass; beyond them parsers silently turn integers into floats.
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1
+_BYTE_ORDER_MARK = "\ufeff"
 #: More digits than this cannot be a 64-bit integer; checked before the (quadratic) conversion.
 _MAX_INTEGER_DIGITS = 20
 
@@ -24,10 +27,7 @@ class StrictJsonError(ValueError):
 
 def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parses one JSON document. Raises StrictJsonError."""
-    try:
-        text = data if isinstance(data, str) else data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StrictJsonError(f"not UTF-8: byte {error.start} cannot be decoded") from None
+    text = (data if isinstance(data, str) else _decoded(data)).removeprefix(_BYTE_ORDER_MARK)
     try:
         value = _DECODER.decode(text)
     except StrictJsonError:
@@ -35,6 +35,8 @@ def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     except RecursionError:
         raise StrictJsonError(f"nested deeper than {max_depth} levels") from None
     except json.JSONDecodeError as error:
+        if not text.strip():
+            raise StrictJsonError("not JSON: it is empty") from None
         raise StrictJsonError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     if text.count("[") + text.count("{") > max_depth and _depth_exceeds(value, max_depth):
         raise StrictJsonError(f"nested deeper than {max_depth} levels")
@@ -56,6 +58,15 @@ def dumps(value: Any) -> bytes:
 def canonical(value: Any) -> bytes:
     """Like :func:`dumps` with sorted keys: equal values give equal bytes."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\0" in (data[0:4:2], data[1:4:2]):
+        raise StrictJsonError("not UTF-8, it looks like UTF-16 or UTF-32; send it as UTF-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StrictJsonError(f"not UTF-8: byte {error.start} cannot be decoded") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Refuses a request body that is too large, before it is in memory."""
+"""Refuses a request body that is too large, or that nobody here can read, before it is in memory."""
 
 import asyncio
 import contextlib
+from email.message import Message as Header
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.problem_errors import ProblemError, problem_response
@@ -11,6 +13,43 @@ from runnerlib.service.problem_errors import ProblemError, problem_response
 #: the connection ends, many clients report the broken connection and not the answer.
 READ_ON_SECONDS = 5.0
 READ_ON_BYTES = 64 * 1024 * 1024
+#: Longest piece of a header that is looked at, and that is repeated.
+_MOST_TYPE = 500
+_MOST_SHOWN = 80
+
+
+#: Without a body there is nothing to read.
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+#: JSON is UTF-8 (RFC 8259, 8.1), of which ASCII is a part.
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+
+
+class PlainBody:
+    """ASGI middleware: 415 for a compressed body, and for one in another encoding than UTF-8."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = None
+        if scope["type"] == "http" and scope["method"] not in _WITHOUT_BODY:
+            fault = _unreadable(Headers(scope=scope))
+        answer = self._app if fault is None else problem_response(415, "unsupported_media_type", fault)
+        await answer(scope, receive, send)
+
+
+def _unreadable(headers: Headers) -> str | None:
+    """Why the body that these headers announce cannot be read."""
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        coding = headers.get(name, plain).strip().lower() or plain
+        if coding != plain:
+            return f"The body has the {name} {coding[:_MOST_SHOWN]!r}; send it as it is, uncompressed."
+    kind = Header()
+    kind["Content-Type"] = headers.get("content-type", "")[:_MOST_TYPE]
+    charset = str(kind.get_param("charset") or "utf-8")
+    if charset.strip().lower() not in _CHARSETS:
+        return f"The body has the charset {charset[:_MOST_SHOWN]!r}; send it as UTF-8."
+    return None
 
 
 class BodyLimit:

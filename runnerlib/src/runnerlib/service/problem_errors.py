@@ -122,13 +122,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Of every route at this path; the framework names those of the first one only."""
+    """Of every route at this path; the framework names those of the first one only. HEAD is answered where GET is."""
     routes = request.app.router.routes
-    return [
-        method
-        for method in _METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+
+    def is_known(method: str) -> bool:
+        known = "GET" if method == "HEAD" else method
+        return any(route.matches({**request.scope, "method": known})[0] is Match.FULL for route in routes)
+
+    return [method for method in _METHODS if is_known(method)]
 
 
 async def _invalid_request(_request: Request, error: Exception) -> Response:

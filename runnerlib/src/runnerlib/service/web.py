@@ -9,9 +9,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
-from runnerlib.service.body_limit import BodyLimit
+from runnerlib.service.body_limit import BodyLimit, PlainBody
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.problem_errors import ProblemError, add_problem_handlers, problem_response
@@ -84,11 +85,32 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         responses=_DEFAULT_RESPONSES,
     )
+    app.add_middleware(PlainBody)
+    app.add_middleware(HeadAsGet)
     add_problem_handlers(app)
     app.include_router(_health_routes(health))
     app.include_router(_metrics_route(registry if registry is not None else new_registry()))
     _add_docs(app)
     return app
+
+
+class HeadAsGet:
+    """ASGI middleware: answers HEAD as GET, without the body (RFC 9110, 9.1), for whoever watches by it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def head_only(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, head_only)
 
 
 def _health_routes(health: Health) -> APIRouter:

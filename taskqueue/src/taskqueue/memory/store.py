@@ -49,7 +49,7 @@ class MemoryStore:
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
         with self._tables.waiters.waiting(task_id) as ended:
             row = await self.get(task_id)
-            if row is None or row.state.is_terminal:
+            if timeout_seconds <= 0 or (row is not None and row.state.is_terminal):
                 return row
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_seconds):
@@ -132,6 +132,9 @@ class MemoryStore:
 
     async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
         return [dead_letters.discard(self._tables, dead_id) for dead_id in dead_ids]
+
+    async def check_writing(self) -> None:
+        pass
 
     async def purge(self, finished_before: float, limit: int) -> int:
         ended = [e.row for e in self._tables.entries.values() if e.row.finished_at is not None]

@@ -12,8 +12,9 @@ READ_ONLY = "25006"
 #: PostgreSQL's codes for a transaction that was undone because of others, and may simply be tried again.
 UNDONE = frozenset({"40001", "40P01"})
 
+DISK_FULL = "the disk with the database is full; free some space, nothing is lost meanwhile"
 _SENTENCES = (
-    ("database or disk is full", "the disk with the database is full; free some space, nothing is lost meanwhile"),
+    ("database or disk is full", DISK_FULL),
     ("database is locked", "the database is locked by another process; stop whatever else has the file open"),
     ("attempt to write a readonly", "the database cannot be written; check the owner and mode of its file and folder"),
     ("unable to open", "the database file cannot be opened; check that its folder exists and can be written"),

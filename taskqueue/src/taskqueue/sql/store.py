@@ -1,14 +1,18 @@
 """The task store on SQLite: writes through the one writer, reads in short transactions beside it."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
+from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
 from taskqueue.clock import Clock
+from taskqueue.errors import StoreUnavailable
 from taskqueue.outstanding import Outstanding
 from taskqueue.sql import queries, statements
 from taskqueue.sql.access import Access
+from taskqueue.sql.failures import DISK_FULL
 from taskqueue.sql.listed import Listed
 from taskqueue.sql.readers import Readers
 from taskqueue.sql.recording import Moment, place_runs, write_records
@@ -25,6 +29,9 @@ from taskqueue.tasks import (
     TaskRow,
 )
 from taskqueue.waiters import Waiters
+
+#: Room on the disk that the store needs to be called well: that of one message.
+ROOM_BYTES = DEFAULT_MESSAGE_BYTES
 
 
 class SqlStore(Listed):
@@ -61,14 +68,19 @@ class SqlStore(Listed):
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
         with self._waiters.waiting(task_id) as ended:
             row = await self.get(task_id)
-            if row is None or row.state.is_terminal:
+            if timeout_seconds <= 0 or (row is not None and row.state.is_terminal):
                 return row
             try:
                 async with asyncio.timeout(timeout_seconds):
                     await ended.wait()
             except TimeoutError:
-                return row if timeout_seconds <= 0 else await self.get(task_id)
+                pass  # the row as it is now
         return await self.get(task_id)
+
+    async def check_writing(self) -> None:
+        """Also asks for room: on a full disk a little may still be written where a task cannot."""
+        await super().check_writing()
+        await self._access.read(_require_room)
 
     async def record(self, records: Sequence[Record]) -> list[bool]:
         if not records:
@@ -117,3 +129,9 @@ class SqlStore(Listed):
 
     def _moment(self) -> Moment:
         return Moment(wall=self._clock.wall(), steady=self._clock.steady())
+
+
+def _require_room(connection: Connection) -> None:
+    for _, name, file in connection.exec_driver_sql("PRAGMA database_list"):
+        if name == "main" and file and shutil.disk_usage(file).free < ROOM_BYTES:
+            raise StoreUnavailable(DISK_FULL)
