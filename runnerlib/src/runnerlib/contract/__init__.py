@@ -23,15 +23,20 @@ from runnerlib.contract.names import (
 from runnerlib.contract.problems import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.contract.registry import (
     AlgorithmDescription,
+    AlgorithmName,
     AlgorithmView,
     Catalogue,
     Example,
     Limits,
     PlainRegistration,
+    Registered,
     RunnerLevel,
+    RunnerName,
     RunnerRegistration,
     RunnerView,
+    clash_sentence,
     schema_digest,
+    unregistrable,
 )
 from runnerlib.contract.runner_api import BatchEntry, BatchItem, EntryState, Progress, RunError
 from runnerlib.contract.strict_json import StrictJsonError
@@ -54,6 +59,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "TASK_ID_PATTERN",
     "AlgorithmDescription",
+    "AlgorithmName",
     "AlgorithmView",
     "BatchEntry",
     "BatchItem",
@@ -72,8 +78,10 @@ __all__ = [
     "PlainRegistration",
     "Problem",
     "Progress",
+    "Registered",
     "RunError",
     "RunnerLevel",
+    "RunnerName",
     "RunnerRegistration",
     "RunnerView",
     "SkippedDeadLetter",
@@ -83,6 +91,7 @@ __all__ = [
     "TaskState",
     "TaskSummaryView",
     "TaskView",
+    "clash_sentence",
     "is_algorithm",
     "is_task_id",
     "near_names",
@@ -90,4 +99,5 @@ __all__ = [
     "parse_envelope",
     "schema_digest",
     "task_digest",
+    "unregistrable",
 ]
