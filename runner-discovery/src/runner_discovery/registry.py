@@ -182,6 +182,9 @@ class Registry:
         self._settle(released)
         return released
 
+    def owns_something(self, name: str) -> bool:
+        return bool(self._owners.owned(name))
+
     # -- time
 
     def next_expiry(self) -> float | None:

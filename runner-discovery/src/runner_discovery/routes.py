@@ -35,6 +35,7 @@ class Released(BaseModel):
     """What no longer belongs to a runner."""
 
     algorithms: list[str]
+    live: bool = Field(description="Whether a live runner of the name still has algorithms of its own.")
 
 
 def _live(request: Request) -> LiveRegistry:
@@ -113,7 +114,7 @@ async def release_owner(live: Live, runner: Annotated[str, Query(max_length=310,
     """What it owned belongs to who offers it, or registers it next; but what a live runner of the name has stays."""
     released = live.registry.release(runner)
     live.announce()
-    return Released(algorithms=released)
+    return Released(algorithms=released, live=live.registry.owns_something(runner))
 
 
 @router.get("/runners", tags=["runners"], summary="Live runners")

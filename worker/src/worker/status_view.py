@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
-from runnerlib.contract import Catalogue
+from runnerlib.contract import Catalogue, clash_sentence
 from worker.state_file import EnvironmentState, ProcessState
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -73,15 +73,33 @@ def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> lis
                     host=process.url,
                     pid=process.pid,
                     ready_since=process.since,
-                    algorithms=known.algorithms if known is not None else [],
-                    problem="" if number else runner.problem,
+                    algorithms=_own(known),
+                    problem=_problem(name, "" if number else runner.problem, known),
                 )
             )
     others = [
-        RunnerLine(name=one.name, state="elsewhere", host=one.host, algorithms=one.algorithms)
+        RunnerLine(
+            name=one.name,
+            state="elsewhere",
+            host=one.host,
+            algorithms=_own(one),
+            problem=_problem(one.name, "", one),
+        )
         for one in by_host.values()
     ]
     return lines + others
+
+
+def _own(runner: RunnerStatus | None) -> list[str]:
+    """What it gets tasks of."""
+    return [] if runner is None else [name for name in runner.algorithms if name not in runner.clashes]
+
+
+def _problem(name: str, known: str, runner: RunnerStatus | None) -> str:
+    """What is known to `worker`, and what the runner gets no tasks of, unless that says so already."""
+    clashes = {} if runner is None else runner.clashes
+    sentences = [clash_sentence(algorithm, owner, name) for algorithm, owner in clashes.items()]
+    return "\n".join(filter(None, [known, *(each for each in sentences if each not in known)]))
 
 
 def _state(process: ProcessState, is_registered: bool) -> str:
