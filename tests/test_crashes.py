@@ -102,7 +102,7 @@ def test_stopping_everything_twice_while_a_long_task_runs_counts_no_attempt(
 def test_two_processes_of_one_runner_share_the_load(environment: Any, execution_log: Path) -> None:
     environment.start()
     for name in ("steady-1", "steady-2"):
-        environment.wait_offered(environment.runner("steady", name).start())
+        environment.wait_offered(environment.runner("steady", name, NAME="steady").start())
     ids = [environment.submit("nap", {"seconds": 0.05, "log": str(execution_log)}) for _ in range(60)]
     for task_id in ids:
         assert environment.finished(task_id)["state"] == "succeeded"

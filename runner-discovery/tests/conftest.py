@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,18 @@ def discovery(tmp_path: Path) -> Iterator[Callable[..., DiscoveryProcess]]:
 def registration() -> Callable[..., dict[str, Any]]:
     """The body of ``PUT /runners/{id}``: ``registration("b1", upper=1)`` is boot b1 with version 1 of upper."""
 
-    def make(boot: str = "b1", host: str = "http://127.0.0.1:9001", **versions: int) -> dict[str, Any]:
+    def make(
+        boot: str = "b1",
+        host: str = "http://127.0.0.1:9001",
+        name: str = "text",
+        keeps: Sequence[str] = (),
+        **versions: int,
+    ) -> dict[str, Any]:
         algorithms = [
             {"name": name, "input_schema": {"title": f"v{version}"}, "output_schema": {}}
             for name, version in versions.items()
         ]
-        return {"name": "text", "host": host, "boot": boot, "algorithms": algorithms}
+        return {"name": name, "host": host, "boot": boot, "algorithms": algorithms, "keeps": list(keeps)}
 
     return make
 

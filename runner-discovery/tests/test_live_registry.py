@@ -198,6 +198,6 @@ def test_a_conflict_is_told_once(
                 put(live, "old", upper=1)
 
     asyncio.run(scenario())
-    told = [line for line in "".join(capsys.readouterr()).splitlines() if "different schemas" in line]
+    told = [line for line in "".join(capsys.readouterr()).splitlines() if "other schemas" in line]
     assert len(told) == 1
     assert "new0" in told[0] and "old" in told[0]

@@ -54,8 +54,9 @@ class Fleet:
         return {} if catalogue is None else catalogue.algorithms
 
     def limits(self, algorithm: str) -> Limits:
+        """Within the contract's bounds, whatever a registry says."""
         view = self.algorithms().get(algorithm)
-        return Limits() if view is None else view.description.limits
+        return Limits() if view is None else view.description.limits.bounded()
 
     def runner(self, runner_id: str) -> RunnerView | None:
         catalogue = self._source.catalogue

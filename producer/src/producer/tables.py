@@ -98,7 +98,9 @@ def fields(schema: dict[str, Any] | None) -> str:
 
 def runners(algorithm: dict[str, Any]) -> str:
     text = str(len(algorithm["runners"])) if algorithm["runners"] else "none now"
-    return f"{text} (+{len(algorithm['conflicts'])} outdated)" if algorithm["conflicts"] else text
+    also = [f"+{len(algorithm['conflicts'])} outdated"] if algorithm["conflicts"] else []
+    also += [f"+{len(algorithm['clashing'])} of another name"] if algorithm.get("clashing") else []
+    return f"{text} ({', '.join(also)})" if also else text
 
 
 def dead_letter(letter: DeadLetterDetail) -> Iterator[RenderableType]:

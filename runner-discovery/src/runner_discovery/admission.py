@@ -1,14 +1,12 @@
-"""What a registration must be like to be taken in. Pure."""
+"""The one place where registrations, which anybody may send, are read and bounded. Pure."""
 
-import json
 import re
 
-from runner_discovery.errors import BadRegistration, TooLarge
-from runnerlib.contract import RunnerRegistration
+from runner_discovery.errors import BadRegistration, RegistryError, TooLarge
+from runner_discovery.records import Offer, offers
+from runnerlib.contract import RunnerRegistration, unregistrable
+from runnerlib.contract.registry import PLAIN_PREFIX
 
-MAX_SCHEMA_BYTES = 64 * 1024
-#: Ids of plain registrations begin with it; a runner that registers itself cannot take one.
-PLAIN_PREFIX = "plain:"
 #: A plain runner tells no boot id.
 PLAIN_BOOT = "plain"
 
@@ -23,18 +21,25 @@ def check_runner_id(runner_id: str) -> None:
         )
 
 
-def check_registration(registration: RunnerRegistration) -> None:
-    """Raises RegistryError when an algorithm is listed twice or a schema is too large."""
+def admitted(registration: RunnerRegistration) -> dict[str, Offer]:
+    """What a registration offers. Raises RegistryError with a sentence for the runner's author.
+
+    Takes tens of milliseconds for a large one.
+    """
     names = [description.name for description in registration.algorithms]
     if len(set(names)) != len(names):
         raise BadRegistration("an algorithm is listed twice; name each one once")
-    for description in registration.algorithms:
-        for schema in (description.input_schema, description.output_schema):
-            if schema is not None and len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
-                raise TooLarge(
-                    f"a schema of {description.name!r} has more than {MAX_SCHEMA_BYTES} bytes; "
-                    "shorten it, e.g. by fewer enum values or shorter descriptions"
-                )
+    refused = unregistrable(registration.algorithms)
+    if refused:
+        raise _refusal(refused)
+    return offers(registration.algorithms)
+
+
+def _refusal(refused: dict[str, str]) -> RegistryError:
+    name, reason = next(iter(refused.items()))
+    more = f" (and {len(refused) - 1} more algorithms)" if len(refused) > 1 else ""
+    kind = TooLarge if " bytes, at most " in reason else BadRegistration
+    return kind(f"{name!r} cannot be registered: {reason}{more}")
 
 
 def plain_runner_id(host: str) -> str:

@@ -3,17 +3,36 @@
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from runner_discovery.errors import OtherBoot, RegistryError, UnknownRunner
+from runner_discovery.errors import (
+    BootMissing,
+    OtherBoot,
+    OtherOwner,
+    RegistryError,
+    RegistryFull,
+    TooLarge,
+    UnknownAlgorithm,
+    UnknownRunner,
+)
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.metrics import add_metrics
 from runner_discovery.routes import router
+from runnerlib.contract.registry import MAX_DESCRIPTIONS_BYTES
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.web import BodyLimit, create_app, problem_response
 
-MAX_BODY_BYTES = 1024 * 1024
+#: A registration, and what is around its descriptions.
+MAX_BODY_BYTES = MAX_DESCRIPTIONS_BYTES + 64 * 1024
 
-_STATUS: dict[type[RegistryError], int] = {UnknownRunner: 404, OtherBoot: 409}
+_STATUS: dict[type[RegistryError], int] = {
+    UnknownRunner: 404,
+    UnknownAlgorithm: 404,
+    OtherBoot: 409,
+    OtherOwner: 409,
+    BootMissing: 400,
+    TooLarge: 413,
+    RegistryFull: 507,
+}
 
 
 def create_discovery_app(live: LiveRegistry, health: Health) -> FastAPI:

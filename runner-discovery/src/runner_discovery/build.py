@@ -13,13 +13,18 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
+_SECONDS_A_DAY = 86_400.0
+
 
 def build(settings: Settings) -> Callable[[AsyncExitStack], Awaitable[None]]:
     """What :func:`runnerlib.service.lifecycle.run_service` starts."""
 
     async def enter(stack: AsyncExitStack) -> None:
         file = SnapshotFile(settings.snapshot_path)
-        live = await stack.enter_async_context(LiveRegistry(file, lease_seconds=settings.lease_seconds))
+        keep_seconds = settings.retention_days * _SECONDS_A_DAY
+        live = await stack.enter_async_context(
+            LiveRegistry(file, lease_seconds=settings.lease_seconds, keep_seconds=keep_seconds)
+        )
         app = create_discovery_app(live, Health())
         server = await stack.enter_async_context(
             HttpServer(app, settings.host, settings.port, setting="RUNNER_DISCOVERY_PORT")

@@ -1,4 +1,4 @@
-"""Why a registration is refused; each text is a sentence that says what to do."""
+"""Why a request is refused; each text is a sentence that says what to do."""
 
 
 class RegistryError(Exception):
@@ -8,19 +8,19 @@ class RegistryError(Exception):
 
 
 class BadRegistration(RegistryError):
-    """The registration contradicts itself or names something impossible."""
+    """The registration contradicts itself, names something impossible, or is beyond a bound."""
 
     code = "invalid_registration"
 
 
 class TooLarge(RegistryError):
-    """A schema is beyond the limit."""
+    """A description is beyond its bounds."""
 
     code = "schema_too_large"
 
 
 class RegistryFull(RegistryError):
-    """More runners or algorithms than one registry holds."""
+    """More runners, algorithms or descriptions than one registry holds."""
 
     code = "registry_full"
 
@@ -29,6 +29,24 @@ class UnknownRunner(RegistryError):
     """No such runner is registered now."""
 
     code = "unknown_runner"
+
+
+class UnknownAlgorithm(RegistryError):
+    """No such algorithm was ever registered."""
+
+    code = "unknown_algorithm"
+
+
+class OtherOwner(RegistryError):
+    """The algorithm belongs to a runner that registers itself."""
+
+    code = "other_owner"
+
+
+class BootMissing(RegistryError):
+    """Who takes a runner off the list must say which process of it."""
+
+    code = "boot_missing"
 
 
 class OtherBoot(RegistryError):

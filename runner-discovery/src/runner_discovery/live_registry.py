@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from runner_discovery.registry import Registry
+from runner_discovery.records import Conflict
+from runner_discovery.registry import KEEP_SECONDS, Registry
 from runner_discovery.snapshot_file import SnapshotFile
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
@@ -22,6 +23,17 @@ SNAPSHOT_RETRY_SECONDS = 5.0
 WAKE_SECONDS = 0.1
 #: A timer that comes later than this shows that the process stood still and could not hear renewals.
 STALL_SECONDS = 2.0
+#: Between two writes of the snapshot, this many times as long as the last one took.
+SNAPSHOT_REST = 10
+#: Algorithms that one line of the log names.
+_MOST_TOLD = 10
+_OUTDATED = (
+    "a runner offers algorithms with other schemas than the newest of its replicas; "
+    "it gets no new work of them until it is updated"
+)
+_CLASH = (
+    "a runner offers algorithms that belong to another runner, which registered them first; it gets no work of them"
+)
 
 
 class LiveRegistry(Component):
@@ -31,9 +43,18 @@ class LiveRegistry(Component):
     """
 
     def __init__(
-        self, file: SnapshotFile, *, lease_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        file: SnapshotFile,
+        *,
+        lease_seconds: float,
+        keep_seconds: float = KEEP_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.registry = Registry(epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds)
+        self.registry = Registry(
+            epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds, keep_seconds=keep_seconds
+        )
+        #: registrations are measured one after the other, in a thread
+        self.measuring = asyncio.Lock()
         self._file = file
         self._clock = clock
         self._changed = asyncio.Event()
@@ -44,7 +65,6 @@ class LiveRegistry(Component):
         self._woken = 0
         self._woken_at = -WAKE_SECONDS
         self._wake_timer: asyncio.TimerHandle | None = None
-        self._told: set[tuple[str, str]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -56,7 +76,10 @@ class LiveRegistry(Component):
                 "set SNAPSHOT_PATH to a file that this user may read and write"
             ) from None
         if snapshot.runners or snapshot.algorithms:
-            self.registry.restore(snapshot)
+            left_out = self.registry.restore(snapshot)
+            if left_out:
+                what = [each[:300] for each in left_out[:_MOST_TOLD]]
+                log.warning("left out of what was remembered", count=len(left_out), what=what)
             log.info("remembered", runners=len(snapshot.runners), algorithms=len(snapshot.algorithms))
         self._tell_conflicts()
         self._announced = self._woken = self.registry.index
@@ -140,17 +163,19 @@ class LiveRegistry(Component):
         changed.set()
 
     def _tell_conflicts(self) -> None:
-        conflicts = self.registry.conflicts()
-        for conflict in conflicts:
-            if (conflict.algorithm, conflict.outdated) not in self._told:
-                log.warning(
-                    "two runners offer an algorithm with different schemas; the newer one is current, "
-                    "the other gets no new work until it is updated",
-                    algorithm=conflict.algorithm,
-                    current=conflict.current,
-                    outdated=conflict.outdated,
-                )
-        self._told = {(conflict.algorithm, conflict.outdated) for conflict in conflicts}
+        """One line for each runner and kind: a runner may offer hundreds of algorithms."""
+        told: dict[tuple[str, bool], list[Conflict]] = {}
+        new, self.registry.new_conflicts = self.registry.new_conflicts, []
+        for conflict in new:
+            told.setdefault((conflict.outdated, conflict.is_clash), []).append(conflict)
+        for (runner, is_clash), conflicts in told.items():
+            log.warning(
+                _CLASH if is_clash else _OUTDATED,
+                runner=runner,
+                algorithms=sorted({each.algorithm for each in conflicts})[:_MOST_TOLD],
+                **{"owners" if is_clash else "current": sorted({each.current for each in conflicts})[:_MOST_TOLD]},
+                count=len(conflicts),
+            )
 
     # -- memory
 
@@ -158,11 +183,15 @@ class LiveRegistry(Component):
         while True:
             await self._dirty.wait()
             await asyncio.sleep(SNAPSHOT_DELAY_SECONDS)
-            if not await self._write():
-                await asyncio.sleep(SNAPSHOT_RETRY_SECONDS)
+            started_at = time.monotonic()
+            written = await self._write()
+            # A large one is not written again and again while runners come and go.
+            rest = SNAPSHOT_REST * (time.monotonic() - started_at)
+            await asyncio.sleep(rest if written else max(rest, SNAPSHOT_RETRY_SECONDS))
 
     async def _write_last(self) -> None:
-        if self._dirty.is_set():
+        """Also when only the time changed for which owners have been away."""
+        if self._dirty.is_set() or self.registry.has_owners_away:
             await self._write()
 
     async def _write(self) -> bool:

@@ -1,45 +1,89 @@
-"""Plain data of the registry: what is saved, and what is told."""
+"""Plain data of the registry: what is kept, what is saved, and what is told."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
-from runnerlib.contract import AlgorithmDescription, RunnerRegistration, RunnerView
+from runnerlib.contract import AlgorithmDescription, RunnerRegistration, RunnerView, schema_digest
 
 #: Changes when a newer snapshot could not be read by an older version.
 SNAPSHOT_VERSION = 1
+#: What a runner or an offer has in the catalogue besides its texts, roughly.
+_OVERHEAD_BYTES = 128
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An algorithm as a runner describes it. Replicas share one, so that equal descriptions are kept once."""
+
+    description: AlgorithmDescription
+    #: of its schemas
+    digest: str
+    #: the description as JSON
+    json: bytes
+
+
+def offers(descriptions: Iterable[AlgorithmDescription]) -> dict[str, Offer]:
+    return {each.name: Offer(each, schema_digest(each), each.model_dump_json().encode()) for each in descriptions}
+
+
+@dataclass(slots=True)
 class RunnerRecord:
     """A live runner. `expires_at` is None for a plain one: it has no lease."""
 
     id: str
-    registration: RunnerRegistration
+    #: the registration without its algorithms
+    head: RunnerRegistration
     #: host as the runner wrote it; the original pattern's clients get back what they sent
     shown_host: str
     expires_at: float | None
-    #: algorithm → digest of its schemas
-    digests: dict[str, str] = field(default_factory=dict)
+    offers: dict[str, Offer]
     #: algorithm → number of the registration that first brought this (boot, schema); the highest is current
     orders: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def owner_name(self) -> str:
+        """Under which its algorithms belong to it. A plain registration has no name of its own."""
+        return self.id if self.expires_at is None else self.head.name
 
-@dataclass(frozen=True)
-class KnownAlgorithm:
-    """An algorithm that was registered once, as it was described last."""
+    @property
+    def bytes(self) -> int:
+        """What it takes in the catalogue, without descriptions."""
+        names = sum(len(name) + len(self.id) + _OVERHEAD_BYTES for name in self.offers)
+        return len(self.id) + len(self.head.name) + len(self.head.host) + _OVERHEAD_BYTES + names
 
-    description: AlgorithmDescription
-    digest: str
+    @property
+    def digests(self) -> dict[str, str]:
+        return {name: offer.digest for name, offer in self.offers.items()}
+
+    def has(self, algorithm: str) -> bool:
+        """Whether it offers the algorithm, or would if that worked."""
+        return algorithm in self.offers or algorithm in self.head.keeps
+
+    def says_the_same(self, head: RunnerRegistration, offers: Mapping[str, Offer]) -> bool:
+        return (
+            self.head == head
+            and list(self.offers) == list(offers)
+            and all(self.offers[name].json == offer.json for name, offer in offers.items())
+        )
+
+    def view(self) -> RunnerView:
+        head = self.head
+        return RunnerView(
+            id=self.id, name=head.name, host=head.host, boot=head.boot, level=head.level, algorithms=list(self.offers)
+        )
 
 
 @dataclass(frozen=True, order=True)
 class Conflict:
-    """Two live runners offer one algorithm with different schemas; `outdated` gets no new work."""
+    """A live runner gets no work of an algorithm that it offers: its schema is outdated, or it is not the owner's."""
 
     algorithm: str
+    #: the runner that gets the work; or, for a clash, the owner's name
     current: str
     outdated: str
+    is_clash: bool = False
 
 
 class RunnerStatus(RunnerView):
@@ -66,3 +110,9 @@ class Snapshot(BaseModel):
     algorithms: list[AlgorithmDescription] = []
     runners: list[SavedRunner] = []
     left: dict[str, str] = {}
+    #: algorithm → name of the runner that it belongs to
+    owners: dict[str, str] = {}
+    #: owner → seconds since its last runner was gone, as far as a registry was running
+    away_seconds: dict[str, float] = {}
+    #: algorithm → how long it has been offered; what was offered for the shortest time makes room first
+    offered_seconds: dict[str, float] = {}

@@ -1,11 +1,21 @@
-"""Who serves what: leases, conflicts, remembered algorithms. Pure; time comes from the clock it is given."""
+"""Who serves what: leases, owners, conflicts, remembered algorithms. Pure; time comes from the clock it is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from runner_discovery.admission import PLAIN_BOOT, check_registration, check_runner_id, plain_runner_id
-from runner_discovery.errors import OtherBoot, RegistryFull, UnknownRunner
-from runner_discovery.records import Conflict, KnownAlgorithm, RunnerRecord, RunnerStatus, SavedRunner, Snapshot
-from runner_discovery.views import algorithm_view, view_fields
+from runner_discovery.admission import PLAIN_BOOT, admitted, check_runner_id, plain_runner_id
+from runner_discovery.catalogue import catalogue_json
+from runner_discovery.changes import Changes
+from runner_discovery.errors import (
+    BootMissing,
+    OtherBoot,
+    OtherOwner,
+    RegistryError,
+    UnknownAlgorithm,
+    UnknownRunner,
+)
+from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Holdings
+from runner_discovery.ownership import Owners
+from runner_discovery.records import Conflict, Offer, RunnerRecord, RunnerStatus, SavedRunner, Snapshot, offers
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -13,14 +23,16 @@ from runnerlib.contract import (
     PlainRegistration,
     RunnerLevel,
     RunnerRegistration,
-    RunnerView,
-    schema_digest,
+    unregistrable,
 )
+from runnerlib.contract.registry import PLAIN_PREFIX
 
-MAX_RUNNERS = 1000
-MAX_ALGORITHMS = 5000
+#: Runners whose lease ran out are remembered, so that they are not taken for newer ones when they come back.
+MAX_LAPSED = 200
 #: Runners that left in order are remembered for their tasks' sake; the latest are enough.
 MAX_LEFT = 500
+#: An owner whose last runner is gone for so long loses its algorithms to who offers them.
+KEEP_SECONDS = 7 * 86_400.0
 
 
 class Registry:
@@ -32,8 +44,10 @@ class Registry:
         epoch: str,
         clock: Callable[[], float],
         lease_seconds: float,
+        keep_seconds: float = KEEP_SECONDS,
         max_runners: int = MAX_RUNNERS,
         max_algorithms: int = MAX_ALGORITHMS,
+        max_bytes: int = MAX_BYTES,
         max_left: int = MAX_LEFT,
     ) -> None:
         self.epoch = epoch
@@ -41,92 +55,162 @@ class Registry:
         self.lease_seconds = lease_seconds
         self._clock = clock
         self._started_at = clock()
-        self._max_runners = max_runners
-        self._max_algorithms = max_algorithms
         self._max_left = max_left
         self._sequence = 0
-        self._runners: dict[str, RunnerRecord] = {}
+        self._holdings = Holdings(clock, max_runners, max_algorithms, max_bytes)
         #: runners whose lease ran out; when the same boot comes back it is not taken for a newer one
-        self._lapsed: dict[str, RunnerRecord] = {}
+        self._lapsed: dict[str, tuple[str, dict[str, str], dict[str, int]]] = {}
         #: runner → boot of its process that left in order last, unless that came back
         self._left: dict[str, str] = {}
-        self._known: dict[str, KnownAlgorithm] = {}
+        self._owners = Owners(clock, keep_seconds)
         self._views: dict[str, AlgorithmView] = {}
+        self._changes = Changes()
+        self._conflicts: dict[str, list[Conflict]] = {}
+        #: forgotten algorithms and changed plain runners that the next change tells with it
+        self._forgotten: list[str] = []
+        self._dropped: list[str] = []
+        #: those that nobody has been told yet
+        self.new_conflicts: list[Conflict] = []
 
     # -- what runners do
 
-    def register(self, runner_id: str, registration: RunnerRegistration) -> bool:
-        """Registers a runner or renews its lease; tells whether the catalogue changed. Raises RegistryError."""
+    def register(
+        self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer] | None = None
+    ) -> bool:
+        """Registers a runner or renews its lease; tells whether the catalogue changed. Raises RegistryError.
+
+        `offered` is what `admitted` made of the registration, when that was called before.
+        """
         check_runner_id(runner_id)
+        offered = admitted(registration) if offered is None else dict(offered)
+        head = registration.model_copy(update={"algorithms": []})
         expires_at = self._clock() + self.lease_seconds
-        known = self._runners.get(runner_id)
-        if known is not None and known.registration == registration:
+        known = self._holdings.runners.get(runner_id)
+        if known is not None and known.says_the_same(head, offered):
             known.expires_at = expires_at
-            return False
-        self._check(runner_id, registration)
-        self._admit(RunnerRecord(runner_id, registration, registration.host, expires_at))
-        self._drop_plain(registration.host, {description.name for description in registration.algorithms})
-        self._changed()
+            return self._settle(self.clashes(runner_id))
+        record = RunnerRecord(runner_id, head, registration.host, expires_at, offered)
+        self._make_room_for(record)
+        affected = self._put(record)
+        affected |= self._drop_plain(head.host, offered.keys(), record.owner_name)
+        self._settle(affected, changed=[runner_id])
         return True
 
     def register_plain(self, registration: PlainRegistration, shown_host: str | None = None) -> bool:
-        """The original pattern's registration: no lease, the last host of an algorithm wins. Raises RegistryError."""
+        """The original pattern's registration: no lease, the last host of an algorithm wins. Raises RegistryError.
+
+        It replaces a plain one only: OtherOwner when the algorithm belongs to a runner that registers itself.
+        """
         name, host = registration.algorithm, registration.host
-        if any(record.registration.host == host and name in record.digests for record in self._leased()):
+        if any(r.expires_at is not None and r.head.host == host for r in self._holdings.offering(name)):
             return False
+        self._settle([name])
+        owner = self._owners.get(name)
+        if owner is not None and not self._is_plain(owner):
+            raise OtherOwner(
+                f"{name!r} belongs to runner {owner!r}, and a registration without a name takes it from none; "
+                "register under another algorithm, or with PUT /runners/{id} under that name"
+            )
         runner_id = plain_runner_id(host)
         shown = shown_host or host
-        known = self._runners.get(runner_id)
-        if known is not None and name in known.digests and known.shown_host == shown:
+        known = self._holdings.runners.get(runner_id)
+        if known is not None and name in known.offers and known.shown_host == shown:
             return False
-        names = sorted({name, *(known.digests if known else ())})
-        whole = RunnerRegistration(
-            name=host.partition("://")[2][:100],
-            host=host,
-            boot=PLAIN_BOOT,
-            level=RunnerLevel.PLAIN,
-            algorithms=[AlgorithmDescription(name=each) for each in names],
+        names = sorted({name, *(known.offers if known else ())})
+        head = RunnerRegistration(
+            name=host.partition("://")[2][:100], host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[]
         )
-        self._check(runner_id, whole)
-        self._admit(RunnerRecord(runner_id, whole, shown, None))
-        self._drop_plain(None, {name}, keep=runner_id)
-        self._changed()
+        described = head.model_copy(update={"algorithms": [AlgorithmDescription(name=each) for each in names]})
+        record = RunnerRecord(runner_id, head, shown, None, admitted(described))
+        self._make_room_for(record)
+        affected = self._put(record) | self._drop_plain(None, {name}, runner_id, keep=runner_id)
+        self._owners.give(name, runner_id)
+        self._settle(affected, changed=[runner_id])
         return True
 
     def remove(self, runner_id: str, boot: str | None = None) -> None:
-        """Forgets a live runner, if `boot` is None or its own. Its algorithms stay known. Raises RegistryError."""
-        record = self._runners.get(runner_id)
+        """Forgets a live runner whose boot id this is; a plain one needs none. Raises RegistryError.
+
+        Its algorithms stay known and its own, but for a plain one's: that has no other way to give them up.
+        """
+        record = self._holdings.runners.get(runner_id)
         if record is None:
             raise UnknownRunner(f"no runner {runner_id[:250]!r} is registered; GET /runners lists those that are")
-        if boot is not None and boot != record.registration.boot:
+        if boot is None and record.expires_at is not None:
+            raise BootMissing(
+                "say which process leaves: DELETE /runners/{id}?boot=… with the boot id of its registration; "
+                "a newer process of the runner may have registered meanwhile"
+            )
+        if boot is not None and boot != record.head.boot:
             raise OtherBoot(f"runner {runner_id!r} has been started anew since; its newer registration stays")
-        del self._runners[runner_id]
-        self._has_left(runner_id, record.registration.boot)
-        self._changed()
+        affected = self._take(record)
+        if record.expires_at is None:
+            for name in self._owners.owned(record.id):
+                self._owners.give(name, None)
+        else:
+            self._has_left(runner_id, record.head.boot)
+        self._settle(affected, changed=[runner_id])
+
+    # -- owners
+
+    def clashes(self, runner_id: str) -> dict[str, str]:
+        """Algorithm → its owner, for those that the runner offers and another name owns."""
+        record = self._holdings.runners.get(runner_id)
+        if record is None:
+            return {}
+        owners = {name: self._owners.get(name) for name in record.offers}
+        return {name: owner for name, owner in owners.items() if owner is not None and owner != record.owner_name}
+
+    def take_over(self, algorithm: str, name: str) -> None:
+        """From now on the algorithm belongs to runner `name`, which must offer it now. Raises RegistryError."""
+        if algorithm not in self._holdings.known:
+            raise UnknownAlgorithm(f"no runner ever registered {algorithm[:80]!r}; GET /catalogue lists what there is")
+        if not self._owners.offers(name, algorithm):
+            offering = sorted({record.owner_name for record in self._holdings.offering(algorithm)})
+            raise UnknownRunner(
+                f"no live runner named {name[:100]!r} offers {algorithm!r}; "
+                + (f"those who do are {', '.join(map(repr, offering[:10]))}" if offering else "start it first")
+            )
+        self._owners.give(algorithm, name)
+        self._settle([algorithm])
+
+    def release(self, name: str) -> list[str]:
+        """Runner `name` is no more: what no live runner of that name has is given up, and returned."""
+        released = sorted(each for each in self._owners.owned(name) if not self._owners.has_live(name, each))
+        for algorithm in released:
+            self._owners.give(algorithm, None)
+        self._settle(released)
+        return released
+
+    def owns_something(self, name: str) -> bool:
+        return bool(self._owners.owned(name))
 
     # -- time
 
     def next_expiry(self) -> float | None:
         """When, on the clock, the first lease runs out; None without leases."""
-        return min((r.expires_at for r in self._runners.values() if r.expires_at is not None), default=None)
+        return min((r.expires_at for r in self._holdings.runners.values() if r.expires_at is not None), default=None)
 
     def expire(self) -> list[str]:
         """Removes the runners whose lease has run out; returns their ids."""
         now = self._clock()
-        gone = [r.id for r in self._runners.values() if r.expires_at is not None and r.expires_at <= now]
-        for runner_id in gone:
-            self._lapsed[runner_id] = self._runners.pop(runner_id)
-        while len(self._lapsed) > self._max_runners:
+        gone = [r for r in self._holdings.runners.values() if r.expires_at is not None and r.expires_at <= now]
+        affected: set[str] = set()
+        for record in gone:
+            affected |= self._take(record)
+            self._lapsed[record.id] = (record.head.boot, record.digests, record.orders)
+        while len(self._lapsed) > MAX_LAPSED:
             del self._lapsed[next(iter(self._lapsed))]
         if gone:
-            self._changed()
-        return gone
+            self._settle(affected, changed=[record.id for record in gone])
+        return [record.id for record in gone]
 
     def renew_all(self) -> None:
         """Gives every runner a fresh lease: after a time in which this process could not hear renewals."""
         expires_at = self._clock() + self.lease_seconds
-        for record in self._leased():
-            record.expires_at = expires_at
+        for record in self._holdings.runners.values():
+            if record.expires_at is not None:
+                record.expires_at = expires_at
 
     # -- what others see
 
@@ -135,20 +219,34 @@ class Registry:
         return self._clock() - self._started_at
 
     def catalogue(self) -> Catalogue:
-        return Catalogue(
+        return Catalogue.model_validate_json(self.catalogue_json())
+
+    def catalogue_json(self, since: int | None = None) -> bytes:
+        """The catalogue, or what changed in it after index `since`, if all of that is remembered."""
+        delta = None if since is None else self._changes.since(since, self.index, self._holdings.description_bytes)
+        head = Catalogue(
             epoch=self.epoch,
-            index=self.index,
+            index=self.index if delta is None else delta.index,
             uptime_seconds=self.uptime_seconds,
             lease_seconds=self.lease_seconds,
-            runners={record.id: RunnerView(**view_fields(record)) for record in self._runners.values()},
-            algorithms=dict(self._views),
-            left=dict(self._left),
+            runners={},
+            algorithms={},
+            left=self._left,
+            since=None if delta is None else since,
+            more=delta is not None and delta.index < self.index,
         )
+        if delta is None:
+            return catalogue_json(head, self._holdings.runners, self._views, self._holdings.known)
+        head.gone_runners = [each for each in delta.runners if each not in self._holdings.runners]
+        head.gone_algorithms = [each for each in delta.algorithms if each not in self._holdings.known]
+        runners = {each: self._holdings.runners[each] for each in delta.runners if each in self._holdings.runners}
+        views = {each: self._views[each] for each in delta.algorithms if each in self._holdings.known}
+        return catalogue_json(head, runners, views, self._holdings.known)
 
     def hosts(self) -> dict[str, str]:
         """Algorithm → host of one live runner with the current schema, the newest one."""
         return {
-            name: self._runners[view.runners[0]].shown_host
+            name: self._holdings.runners[view.runners[0]].shown_host
             for name, view in sorted(self._views.items())
             if view.runners
         }
@@ -157,64 +255,99 @@ class Registry:
         now = self._clock()
         return [
             RunnerStatus(
-                **view_fields(record),
+                **record.view().model_dump(),
                 lease_left_seconds=None if record.expires_at is None else max(0.0, record.expires_at - now),
             )
-            for record in self._runners.values()
+            for record in self._holdings.runners.values()
         ]
 
     def conflicts(self) -> list[Conflict]:
-        """One for each live runner whose schema of an algorithm is not the current one."""
-        return [
-            Conflict(name, view.runners[0], outdated)
-            for name, view in sorted(self._views.items())
-            for outdated in view.outdated
-        ]
+        """One for each live runner that gets no work of an algorithm which it offers."""
+        return sorted(conflict for conflicts in self._conflicts.values() for conflict in conflicts)
+
+    def conflict_counts(self) -> tuple[int, int]:
+        """Of runners with outdated schemas, and of clashes, over all algorithms."""
+        clashes = sum(each.is_clash for conflicts in self._conflicts.values() for each in conflicts)
+        return sum(map(len, self._conflicts.values())) - clashes, clashes
+
+    @property
+    def has_owners_away(self) -> bool:
+        return bool(self._owners.saved()[1])
+
+    @property
+    def total_bytes(self) -> int:
+        return self._holdings.total_bytes
 
     @property
     def runner_count(self) -> int:
-        return len(self._runners)
+        return len(self._holdings.runners)
 
     @property
     def algorithm_count(self) -> int:
-        return len(self._known)
+        return len(self._holdings.known)
 
     # -- memory
 
     def snapshot(self) -> Snapshot:
+        owners, away_seconds = self._owners.saved()
         return Snapshot(
             sequence=self._sequence,
-            algorithms=[known.description for known in self._known.values()],
+            algorithms=[known.description for known in self._holdings.known.values()],
             runners=[
                 SavedRunner(
                     id=record.id,
                     shown_host=record.shown_host,
                     has_lease=record.expires_at is not None,
-                    registration=record.registration,
+                    registration=record.head.model_copy(
+                        update={"algorithms": [offer.description for offer in record.offers.values()]}
+                    ),
                     orders=record.orders,
                 )
-                for record in self._runners.values()
+                for record in self._holdings.runners.values()
             ],
             left=dict(self._left),
+            owners=owners,
+            away_seconds=away_seconds,
+            offered_seconds={name: self._holdings.offered_seconds(name) for name in self._holdings.known},
         )
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Takes up what an earlier process knew; its runners get one fresh lease to renew in."""
+    def restore(self, snapshot: Snapshot) -> list[str]:
+        """Takes up what an earlier process knew; its runners get one fresh lease to renew in.
+
+        Returns what was left out because it is beyond today's bounds, in words.
+        """
         expires_at = self._clock() + self.lease_seconds
+        left_out: list[str] = []
         self._sequence = snapshot.sequence
-        self._left = dict(snapshot.left)
-        for description in snapshot.algorithms:
-            self._known[description.name] = KnownAlgorithm(description, schema_digest(description))
+        self._left = dict(list(snapshot.left.items())[-self._max_left :])
+        self._owners.restore(snapshot.owners, snapshot.away_seconds)
+        names: set[str] = set()
         for saved in snapshot.runners:
-            record = RunnerRecord(
-                saved.id, saved.registration, saved.shown_host, expires_at if saved.has_lease else None
-            )
-            record.digests = {each.name: schema_digest(each) for each in saved.registration.algorithms}
-            record.orders = {name: saved.orders.get(name, 0) for name in record.digests}
-            self._runners[record.id] = record
-        self._changed()
+            try:
+                offered = admitted(saved.registration)
+                head = saved.registration.model_copy(update={"algorithms": []})
+                record = RunnerRecord(
+                    saved.id, head, saved.shown_host, expires_at if saved.has_lease else None, offered
+                )
+                self._make_room_for(record)
+            except RegistryError as error:
+                left_out.append(f"runner {saved.id}: {error}")
+                continue
+            names |= self._put(record, {name: saved.orders.get(name, 0) for name in offered})
+        refused = unregistrable(snapshot.algorithms, together=False)
+        left_out += [f"algorithm {name}: {reason}" for name, reason in refused.items()]
+        known = [offer for name, offer in offers(snapshot.algorithms).items() if name not in refused]
+        seconds = snapshot.offered_seconds
+        for offer in sorted(known, key=lambda each: -seconds.get(each.description.name, 0.0)):
+            if not self._holdings.remember(offer, seconds.get(offer.description.name, 0.0)):
+                left_out.append(f"algorithm {offer.description.name}: nobody offers it, and there is no room for it")
+        self._settle({*names, *self._holdings.known}, changed=list(self._holdings.runners))
+        return left_out
 
     # -- inside
+
+    def _is_plain(self, owner: str) -> bool:
+        return owner.startswith(PLAIN_PREFIX)
 
     def _has_left(self, runner_id: str, boot: str) -> None:
         self._left.pop(runner_id, None)
@@ -222,76 +355,101 @@ class Registry:
         while len(self._left) > self._max_left:
             del self._left[next(iter(self._left))]
 
-    def _leased(self) -> list[RunnerRecord]:
-        return [record for record in self._runners.values() if record.expires_at is not None]
-
-    def _check(self, runner_id: str, registration: RunnerRegistration) -> None:
-        if runner_id not in self._runners and len(self._runners) >= self._max_runners:
-            raise RegistryFull(f"{self._max_runners} runners are registered already; stop some, or run a registry more")
-        check_registration(registration)
-        names = {description.name for description in registration.algorithms}
-        self._make_room(names - self._known.keys())
-
-    def _make_room(self, new_names: set[str]) -> None:
-        """Forgets algorithms that nobody offers, oldest first, when there are too many."""
-        surplus = len(self._known) + len(new_names) - self._max_algorithms
-        if surplus <= 0:
-            return
-        idle = [name for name, view in self._views.items() if not view.runners]
-        if len(idle) < surplus:
-            raise RegistryFull(f"{self._max_algorithms} algorithms are registered already; remove runners first")
-        for name in idle[:surplus]:
-            del self._known[name]
-
-    def _admit(self, record: RunnerRecord) -> None:
-        if self._left.get(record.id) == record.registration.boot:
+    def _put(self, record: RunnerRecord, orders: Mapping[str, int] | None = None) -> set[str]:
+        """Returns the algorithms that this concerns."""
+        if self._left.get(record.id) == record.head.boot:
             del self._left[record.id]
-        before = self._runners.get(record.id) or self._lapsed.pop(record.id, None)
-        same_boot = before is not None and before.registration.boot == record.registration.boot
-        record.registration = self._shared(record.registration)
-        for description in record.registration.algorithms:
-            name, digest = description.name, schema_digest(description)
-            record.digests[name] = digest
-            if before is not None and same_boot and before.digests.get(name) == digest:
-                record.orders[name] = before.orders[name]
+        before = self._holdings.runners.get(record.id)
+        boot, digests, known_orders = self._lapsed.pop(record.id, ("", {}, {}))
+        affected: set[str] = set()
+        if before is not None:
+            boot, digests, known_orders = before.head.boot, before.digests, before.orders
+            affected = self._take(before)
+        for name, offer in record.offers.items():
+            if orders is not None:
+                record.orders[name] = orders[name]
+            elif boot == record.head.boot and digests.get(name) == offer.digest:
+                record.orders[name] = known_orders[name]
             else:
                 self._sequence += 1
                 record.orders[name] = self._sequence
-        self._runners[record.id] = record
+        self._holdings.put(record)
+        self._owners.came(record)
+        return affected | record.offers.keys() | self._owners.owned(record.owner_name)
 
-    def _shared(self, registration: RunnerRegistration) -> RunnerRegistration:
-        """Replicas describe the same things: equal descriptions are kept in memory once."""
-        shared = []
-        for description in registration.algorithms:
-            known = self._known.get(description.name)
-            shared.append(known.description if known and known.description == description else description)
-        return registration.model_copy(update={"algorithms": shared})
+    def _take(self, record: RunnerRecord) -> set[str]:
+        """Returns the algorithms that this concerns."""
+        affected = {*record.offers, *self._owners.owned(record.owner_name)}
+        self._holdings.take(record)
+        self._owners.went(record)
+        return affected
 
-    def _drop_plain(self, host: str | None, names: set[str], keep: str = "") -> None:
-        """Takes `names` from plain registrations (of `host`, or of all) that another registration replaces."""
-        for record in [r for r in self._runners.values() if r.expires_at is None and r.id != keep]:
-            taken = names & record.digests.keys()
-            if not taken or host not in (None, record.registration.host):
-                continue
-            rest = [each for each in record.registration.algorithms if each.name not in taken]
-            if not rest:
-                del self._runners[record.id]
-                continue
-            record.registration = record.registration.model_copy(update={"algorithms": rest})
-            for name in taken:
-                del record.digests[name], record.orders[name]
+    def _make_room_for(self, record: RunnerRecord) -> None:
+        """Raises RegistryFull."""
+        for name in self._holdings.make_room_for(record):
+            self._owners.give(name, None)
+            self._views.pop(name, None)
+            self._forgotten.append(name)
 
-    def _changed(self) -> None:
+    def _drop_plain(self, host: str | None, names: Collection[str], taker: str, keep: str = "") -> set[str]:
+        """Takes `names` from plain registrations (of `host`, or of all) that the one of owner `taker` replaces."""
+        plain = {
+            record.id: record
+            for name in names
+            for record in self._holdings.offering(name)
+            if record.expires_at is None and record.id != keep and host in (None, record.head.host)
+        }
+        affected: set[str] = set()
+        for record in plain.values():
+            affected |= self._take(record)
+            for name in names & record.offers.keys():
+                del record.offers[name], record.orders[name]
+                if self._owners.get(name) == record.id:
+                    self._owners.give(name, taker)
+            if record.offers:
+                affected |= self._put(record, record.orders)
+            self._dropped.append(record.id)
+        return affected
+
+    def _settle(self, names: Iterable[str], changed: Iterable[str] = ()) -> bool:
+        """After a change of these runners, and of who offers or owns these algorithms; tells whether there was any."""
+        runners = [*changed, *self._dropped]
+        algorithms = [*self._forgotten, *(name for name in names if self._refresh(name))]
+        self._dropped, self._forgotten = [], []
+        if not runners and not algorithms:
+            return False
         self.index += 1
-        offers: dict[str, list[RunnerRecord]] = {}
-        for record in self._runners.values():
-            for name in record.digests:
-                offers.setdefault(name, []).append(record)
-        for name, records in offers.items():
-            records.sort(key=lambda record: -record.orders[name])
-            self._known[name] = self._described(name, records[0])
-        self._views = {name: algorithm_view(name, known, offers.get(name, [])) for name, known in self._known.items()}
+        self._changes.note(self.index, runners, algorithms)
+        return True
 
-    def _described(self, name: str, record: RunnerRecord) -> KnownAlgorithm:
-        description = next(each for each in record.registration.algorithms if each.name == name)
-        return KnownAlgorithm(description, record.digests[name])
+    def _refresh(self, name: str) -> bool:
+        """Works out anew whose an algorithm is and who gets its work; tells whether that changed."""
+        records = sorted(self._holdings.offering(name), key=lambda record: -record.orders[name])
+        owner = self._owners.settle(name, records[-1] if records else None)
+        theirs = [record for record in records if record.owner_name == owner]
+        if theirs or name not in self._holdings.known:
+            if not records:
+                self._owners.give(name, None)
+                return False
+            self._holdings.describe(name, (theirs or records)[0].offers[name])
+        known = self._holdings.known[name]
+        view = AlgorithmView(
+            description=known.description,
+            schema_digest=known.digest,
+            runners=[record.id for record in theirs if record.offers[name].digest == known.digest],
+            outdated=[record.id for record in theirs if record.offers[name].digest != known.digest],
+            owner=owner,
+            clashing=[record.id for record in records if record.owner_name != owner],
+        )
+        before = self._views.get(name)
+        self._views[name] = view
+        self._note_conflicts(name, view)
+        return before is None or before.description is not view.description or before != view
+
+    def _note_conflicts(self, name: str, view: AlgorithmView) -> None:
+        conflicts = [Conflict(name, view.runners[0], each) for each in view.outdated]
+        conflicts += [Conflict(name, str(view.owner), each, is_clash=True) for each in view.clashing]
+        known = {(each.outdated, each.is_clash) for each in self._conflicts.pop(name, ())}
+        self.new_conflicts += [each for each in conflicts if (each.outdated, each.is_clash) not in known]
+        if conflicts:
+            self._conflicts[name] = conflicts

@@ -1,14 +1,22 @@
 """The registry over HTTP."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from runner_discovery.admission import admitted
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.records import RunnerStatus
-from runnerlib.contract import Catalogue, PlainRegistration, RunnerRegistration
+from runnerlib.contract import (
+    AlgorithmName,
+    Catalogue,
+    PlainRegistration,
+    Registered,
+    RunnerRegistration,
+)
 from runnerlib.service.strict_route import StrictRoute
 
 #: A blocking query never waits longer.
@@ -17,12 +25,17 @@ MAX_WAIT_SECONDS = 60.0
 router = APIRouter(route_class=StrictRoute)
 
 
-class Registered(BaseModel):
-    """The answer to a registration: renew it three times within `lease_seconds`."""
+class Owner(BaseModel):
+    """Who gets an algorithm: the name of a live runner that offers it; `plain:host:port` for a plain registration."""
 
-    epoch: str = Field(description="Changes when the registry is started anew.")
-    index: int = Field(description="Number of the catalogue's last change.")
-    lease_seconds: float
+    runner: str = Field(max_length=310)
+
+
+class Released(BaseModel):
+    """What no longer belongs to a runner."""
+
+    algorithms: list[str]
+    live: bool = Field(description="Whether a live runner of the name still has algorithms of its own.")
 
 
 def _live(request: Request) -> LiveRegistry:
@@ -38,7 +51,10 @@ RunnerId = Annotated[str, Path(max_length=250, description="name-host-port")]
 @router.post("/", include_in_schema=False)
 @router.post("/algorithms", tags=["original"], summary="Register an algorithm at a host")
 async def register_algorithm(registration: PlainRegistration, request: Request, live: Live) -> dict[str, str]:
-    """For runners that know nothing more: no lease, no schema; the last host of an algorithm wins."""
+    """For runners that know nothing more: no lease, no schema; of plain registrations the last one wins.
+
+    An algorithm that belongs to a runner which registers itself is refused (409 `other_owner`).
+    """
     # Clients of this call expect to find the host exactly as they wrote it.
     shown = str((await request.json())["host"])
     live.registry.register_plain(registration, shown)
@@ -54,22 +70,51 @@ async def list_algorithms(live: Live) -> dict[str, str]:
 
 @router.put("/runners/{runner_id}", tags=["runners"], summary="Register a runner, or renew its lease")
 async def register_runner(runner_id: RunnerId, registration: RunnerRegistration, live: Live) -> Registered:
-    """Send it at start and again every third of `lease_seconds`. Another boot id replaces the former process."""
-    live.registry.register(runner_id, registration)
-    live.announce()
+    """Send it at start and again every third of `lease_seconds`. Another boot id replaces the former process.
+
+    An algorithm belongs to the first runner name that registers it. The answer's `clashes` are those that belong to
+    another name: this runner gets no tasks of them, and its author should be told.
+    """
+    # Measuring large descriptions takes a while; renewals of others are answered meanwhile.
+    async with live.measuring:
+        offered = await asyncio.to_thread(admitted, registration)
     registry = live.registry
-    return Registered(epoch=registry.epoch, index=registry.index, lease_seconds=registry.lease_seconds)
+    registry.register(runner_id, registration, offered)
+    live.announce()
+    return Registered(
+        epoch=registry.epoch,
+        index=registry.index,
+        lease_seconds=registry.lease_seconds,
+        clashes=registry.clashes(runner_id),
+    )
 
 
 @router.delete("/runners/{runner_id}", status_code=204, tags=["runners"], summary="Leave")
 async def remove_runner(
     runner_id: RunnerId,
     live: Live,
-    boot: Annotated[str | None, Query(max_length=64, description="Only if this is the registered boot id.")] = None,
+    boot: Annotated[
+        str | None, Query(max_length=64, description="Boot id of the process that leaves; a plain runner has none.")
+    ] = None,
 ) -> None:
-    """Its algorithms stay known: tasks for them wait."""
+    """Its algorithms stay known and its own: tasks for them wait. A newer process of the runner stays registered."""
     live.registry.remove(runner_id, boot)
     live.announce()
+
+
+@router.put("/owners/{algorithm}", status_code=204, tags=["owners"], summary="Give an algorithm to another runner")
+async def take_over(algorithm: Annotated[AlgorithmName, Path()], owner: Owner, live: Live) -> None:
+    """At once: the former owner gets no more tasks of it, and what it runs goes on."""
+    live.registry.take_over(algorithm, owner.runner)
+    live.announce()
+
+
+@router.delete("/owners", tags=["owners"], summary="A runner is no more")
+async def release_owner(live: Live, runner: Annotated[str, Query(max_length=310, description="Its name.")]) -> Released:
+    """What it owned belongs to who offers it, or registers it next; but what a live runner of the name has stays."""
+    released = live.registry.release(runner)
+    live.announce()
+    return Released(algorithms=released, live=live.registry.owns_something(runner))
 
 
 @router.get("/runners", tags=["runners"], summary="Live runners")
@@ -88,9 +133,11 @@ async def catalogue(
     index: Annotated[int | None, Query(description="The index you know.")] = None,
     epoch: Annotated[str | None, Query(max_length=64, description="The epoch you know.")] = None,
     wait: Annotated[float, Query(ge=0, description=f"Seconds to wait for a change, at most {MAX_WAIT_SECONDS}.")] = 0,
+    changes: Annotated[bool, Query(description="Only what changed after `index`, when that is still known.")] = False,
 ) -> Response:
     """Answers at once unless (`epoch`, `index`) is the present state; then after the next change or `wait` seconds."""
     if index is not None:
         await live.wait_beyond(epoch, index, min(wait, MAX_WAIT_SECONDS))
+    since = index if changes and epoch == live.registry.epoch else None
     # Written directly: the framework would check it anew, at ten times the cost for a large catalogue.
-    return Response(live.registry.catalogue().model_dump_json(), media_type="application/json")
+    return Response(live.registry.catalogue_json(since), media_type="application/json")

@@ -20,6 +20,9 @@ class Settings(ServiceSettings):
     lease_seconds: float = Field(
         default=30, ge=1, le=3600, description="A runner that has not renewed for this long is gone."
     )
+    retention_days: float = Field(
+        default=7, gt=0, description="How long a runner that is away goes on owning its algorithms."
+    )
     snapshot_path: Path = Field(
         default=Path(".plugplay/discovery.json"), description="File that keeps what is registered over a restart."
     )

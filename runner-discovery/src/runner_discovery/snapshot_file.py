@@ -12,6 +12,9 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
+#: Several times what a registry writes: reading more could take all memory, at each start again.
+MAX_SNAPSHOT_BYTES = 128 * 1024 * 1024
+
 
 class SnapshotFile:
     """Reads and writes snapshots; a crash while writing leaves the file as it was."""
@@ -22,6 +25,8 @@ class SnapshotFile:
     def read(self) -> Snapshot:
         """The last snapshot. One that cannot be read is moved aside, and an empty one returned."""
         try:
+            if (size := self.path.stat().st_size) > MAX_SNAPSHOT_BYTES:
+                return self._set_aside(f"{size} bytes, at most {MAX_SNAPSHOT_BYTES} are read")
             snapshot = Snapshot.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
             return Snapshot()

@@ -9,8 +9,10 @@ from typing import Any
 
 import requests
 
-from runnerlib.contract import RunnerRegistration
+from runnerlib.contract import RunnerRegistration, clash_sentence, unregistrable
+from runnerlib.contract.registry import MAX_ALGORITHMS_OF_RUNNER
 from runnerlib.offer import Offer
+from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
@@ -20,8 +22,17 @@ RENEW_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
 TIMEOUT_SECONDS = (2.0, 5.0)
+#: What belongs to another runner may be given up there: asked as often, so that it works soon after.
+CLASH_SECONDS = 2.0
 #: A stop is held up no longer than this.
 LEAVE_SECONDS = 1.0
+#: Parts of the runner's readiness: being on the list at all, and each algorithm.
+_PART = "registration"
+_PART_OF = "registration of "
+#: Until the first answer; a reader of the readiness knows the word from worker processes.
+_LOADING = "loading"
+#: Statuses that say that this registration will not do, however often it is sent. Others are passing trouble.
+_REFUSALS = (400, 403, 404, 405, 409, 411, 413, 415, 422, 507)
 
 
 def runner_id(name: str, address: str) -> str:
@@ -30,19 +41,31 @@ def runner_id(name: str, address: str) -> str:
 
 
 class Registration:
-    """Registers the algorithms that work, renews, and takes the runner off the list when none does, or when stopped."""
+    """Registers the algorithms that work, renews, and takes the runner off the list when none does, or when stopped.
 
-    def __init__(self, discovery: str, registration: RunnerRegistration) -> None:
+    `health` says why discovery refuses the runner, and for each algorithm why it gets no tasks. A discovery that
+    does not answer makes nobody unready.
+    """
+
+    def __init__(self, discovery: str, registration: RunnerRegistration, health: Health) -> None:
         address = registration.host.partition("://")[2]
         self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
         self._registration = registration
+        self._health = health
         self._offer = Offer()
         self._working: Collection[str] = ()
         self._told: frozenset[str] = frozenset()
+        self._clashes: dict[str, str] = {}
         self._changed = threading.Event()
         self._leaving = False
         self._registered = False
         self._failures = 0
+        self._refused = unregistrable(registration.algorithms)
+        for name, reason in self._refused.items():
+            log.error("an algorithm cannot be registered and gets no tasks", algorithm=name, reason=reason)
+            health.set(f"{_PART_OF}{name}", False, f"it cannot be registered and gets no tasks: {reason}")
+        if len(self._refused) < len(registration.algorithms):
+            health.set(_PART, False, _LOADING)
         self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
 
     def offer(self, working: Collection[str]) -> None:
@@ -66,14 +89,20 @@ class Registration:
             session.headers["Content-Type"] = "application/json"
             while not self._leaving:
                 self._changed.clear()
-                self._changed.wait(self._step(session))
+                try:
+                    seconds = self._step(session)
+                except Exception as error:  # whatever it is, the runner must not fall silent: it is tried on
+                    log.exception("registering failed; trying on", url=self._url)
+                    self._health.set(_PART, False, f"registering failed, {type(error).__name__}: {_short(error)}")
+                    seconds = MAX_BACKOFF_SECONDS
+                self._changed.wait(seconds)
             if self._registered:
                 self._leave(session)
 
     def _step(self, session: requests.Session) -> float:
         """Does what is due; the seconds until the next look."""
         now = time.monotonic()
-        names = self._offer.at(now, self._working)
+        names = self._offer.at(now, self._working).difference(self._refused)
         if names:
             due = self._register(session, names)
             left = self._offer.unchanged_seconds(now)
@@ -85,43 +114,83 @@ class Registration:
     def _register(self, session: requests.Session, names: frozenset[str]) -> float:
         """Offers these, or renews; the seconds until that is due again."""
         offered = [one for one in self._registration.algorithms if one.name in names]
-        body = self._registration.model_copy(update={"algorithms": offered}).model_dump_json().encode()
+        kept = [one.name for one in self._registration.algorithms if one.name not in names][:MAX_ALGORITHMS_OF_RUNNER]
+        update = {"algorithms": offered, "keeps": kept}
+        body = self._registration.model_copy(update=update).model_dump_json().encode()
         answer = self._call(session, "PUT", body)
-        if isinstance(answer, requests.Response):
+        if isinstance(answer, requests.Response) and answer.ok:
             if not self._registered or names != self._told:
                 log.info("registered", url=self._url, algorithms=[one.name for one in offered])
             self._registered, self._told, self._failures = True, names, 0
-            return _renew_seconds(answer)
+            self._health.set(_PART, True)
+            content = _content(answer)
+            self._tell_clashes(content)
+            return min(_renew_seconds(content), CLASH_SECONDS if self._clashes else RENEW_SECONDS)
         self._failures += 1
         most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))
+        reason = answer if isinstance(answer, str) else self._refusal(answer)
         if self._failures in (1, 5) or self._failures % 20 == 0:
-            log.warning("cannot register; trying on", url=self._url, reason=answer, failures=self._failures)
+            log.warning("cannot register; trying on", url=self._url, reason=reason, failures=self._failures)
         # Jitter, so that a whole environment does not come back in one instant.
         return random.uniform(most / 2, most)  # noqa: S311 - no secret
 
+    def _refusal(self, answer: requests.Response) -> str:
+        """Why discovery did not take the registration. Not ready is who is refused for what it is or says."""
+        reason = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
+        is_verdict = answer.status_code in _REFUSALS
+        if is_verdict:
+            self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {reason}")
+        elif self._health.reasons.get(_PART) == _LOADING:
+            self._health.set(_PART, True)
+        return reason
+
+    def _tell_clashes(self, content: dict[str, Any]) -> None:
+        told = content.get("clashes")
+        clashes = {str(name): str(owner) for name, owner in told.items()} if isinstance(told, dict) else {}
+        for name in self._clashes.keys() - clashes.keys():
+            log.info("an algorithm is this runner's now", algorithm=name)
+            self._health.set(f"{_PART_OF}{name}", True)
+        for name, owner in clashes.items():
+            if self._clashes.get(name) != owner:
+                reason = clash_sentence(name, owner, self._registration.name)
+                log.error("an algorithm belongs to another runner", algorithm=name, owner=owner, reason=reason)
+                self._health.set(f"{_PART_OF}{name}", False, reason)
+        self._clashes = clashes
+
     def _leave(self, session: requests.Session) -> None:
         answer = self._call(session, "DELETE", None)
-        log.info("taken off the list", url=self._url, reason=answer if isinstance(answer, str) else "")
+        refused = (
+            answer if isinstance(answer, str) else "" if answer.ok else f"{answer.status_code}: {answer.text[:500]}"
+        )
+        log.info("taken off the list", url=self._url, reason=refused)
         self._registered = False
 
     def _call(self, session: requests.Session, method: str, body: bytes | None) -> requests.Response | str:
-        """The answer when it was accepted, else why not."""
+        """The answer, else why there was none."""
+        # Who leaves says which process does: another may have registered meanwhile.
+        query = None if body is not None else {"boot": self._registration.boot}
         try:
-            answer = session.request(method, self._url, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+            return session.request(
+                method, self._url, params=query, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False
+            )
         except requests.RequestException as error:
+            if self._health.reasons.get(_PART) == _LOADING:
+                self._health.set(_PART, True)
             return f"{type(error).__name__}: {_short(error)}"
-        if answer.ok:
-            return answer
-        return f"{answer.status_code}: {answer.text[:500]}"
 
 
-def _renew_seconds(answer: requests.Response) -> float:
-    """Discovery tells how long its lease is; another registry may tell nothing."""
+def _content(answer: requests.Response) -> dict[str, Any]:
+    """Empty when it is no JSON object: another registry may say what it likes."""
     try:
         content = answer.json()
     except ValueError:
-        return RENEW_SECONDS
-    lease = content.get("lease_seconds") if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _renew_seconds(content: dict[str, Any]) -> float:
+    """Discovery tells how long its lease is; another registry may tell nothing."""
+    lease = content.get("lease_seconds")
     if isinstance(lease, bool) or not isinstance(lease, int | float) or not lease > 0:
         return RENEW_SECONDS
     return min(RENEW_SECONDS, lease / 3)

@@ -8,6 +8,7 @@ import time
 from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from runnerlib.adapter.errors import AdapterError
 from runnerlib.adapter.loading import load_adapter
@@ -23,7 +24,7 @@ from runnerlib.registration import Registration
 from runnerlib.run_table import RunTable
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
-from runnerlib.service.lifecycle import background, run_service
+from runnerlib.service.lifecycle import StartupError, background, run_service
 from runnerlib.service.logs import configure_logging, get_logger
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import load_settings
@@ -90,7 +91,7 @@ class Runner:
         await stack.enter_async_context(drain)
         log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
-            self._registration = Registration(settings.discovery, self._described())
+            self._registration = Registration(settings.discovery, self._described(), self._health)
             self._ready_changed()
             self._registration.start()
 
@@ -101,9 +102,15 @@ class Runner:
             await asyncio.sleep(HEARD_SECONDS)
 
     def _described(self) -> RunnerRegistration:
-        return RunnerRegistration(
-            name=self.name, host=self._address(), boot=self.boot, algorithms=self._adapter.describe()
-        )
+        """Raises StartupError for a name or address that nobody can register under."""
+        try:
+            head = RunnerRegistration(name=self.name, host=self._address(), boot=self.boot, algorithms=[])
+        except ValidationError as error:
+            field, said = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+            variable = {"name": "RUNNER_NAME", "host": "ADVERTISE_HOST"}.get(str(field), str(field))
+            raise StartupError(f"discovery takes no such {field}: {said}; set {variable}") from None
+        # All of them, also more than one runner can register: which of them cannot, the registration says.
+        return head.model_copy(update={"algorithms": self._adapter.describe()})
 
     def _address(self) -> str:
         """What others can reach this runner by."""

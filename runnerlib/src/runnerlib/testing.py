@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from runnerlib.adapter.errors import AdapterError, did_you_mean, listed
 from runnerlib.adapter.loading import load_adapter
-from runnerlib.adapter.model import Adapter
+from runnerlib.adapter.model import Adapter, registration_problems
 from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
@@ -141,9 +141,7 @@ def assert_adapter_contract(path: str | Path) -> None:
         adapter = load(path)
     except AdapterError as error:
         raise AssertionError("\n".join(error.problems)) from error
-    for described in adapter.describe():
-        described.model_dump_json()
-    failures = []
+    failures = registration_problems(adapter)
     try:
         with Session(adapter) as session:
             for name in adapter.algorithms:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from runnerlib.registration import RENEW_SECONDS, _renew_seconds
+from runnerlib.registration import RENEW_SECONDS, _content, _renew_seconds
 
 PLAIN = "def run_upper(text: str) -> str:\n    return text.upper()\n"
 
@@ -80,7 +80,7 @@ def test_a_lease_that_is_short_is_renewed_before_it_is_over(
 def test_a_registry_that_tells_no_lease_is_renewed_like_ours(body: bytes) -> None:
     answer = requests.Response()
     answer._content = body
-    assert _renew_seconds(answer) == RENEW_SECONDS
+    assert _renew_seconds(_content(answer)) == RENEW_SECONDS
 
 
 def test_a_runner_tries_on_while_discovery_refuses(

@@ -61,7 +61,7 @@ def test_the_catalogue_is_known_and_changes_arrive_at_once() -> None:
             discovery.say(catalogue(index=2))
             assert await asyncio.wait_for(waiting, 5) == 2
             assert time.monotonic() - began < 1
-            assert discovery.queries[:2] == [{}, {"index": "1", "epoch": "e1", "wait": "30.0"}]
+            assert discovery.queries[:2] == [{}, {"index": "1", "epoch": "e1", "wait": "30.0", "changes": "true"}]
 
     asyncio.run(scenario())
 

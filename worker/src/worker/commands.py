@@ -1,4 +1,4 @@
-"""``worker up | demo | status | schemas | new runner | test-runners | conformance``."""
+"""``worker up | demo | status | schemas | take-over | new runner | test-runners | conformance``."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
 from worker.demo import Demo
+from worker.discovery_view import take_over
 from worker.environments import EnvironmentBuilder
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
 from worker.gateway_client import GatewayClient
@@ -184,6 +185,18 @@ def schemas(data: DataOption = None) -> None:
             typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
 
     _run(look())
+
+
+@app.command("take-over")
+def take_over_algorithm(
+    algorithm: Annotated[str, typer.Argument(help="An algorithm that more than one runner offers.")],
+    runner: Annotated[str, typer.Argument(help="Name of the runner that gets it from now on.")],
+    data: DataOption = None,
+) -> None:
+    """Give an algorithm to another runner that offers it; the one that owned it gets no more tasks of it."""
+    settings = read_settings(data_folder=data)
+    _run(take_over(read_state(settings.data_folder).discovery, algorithm, runner))
+    typer.echo(f"{algorithm} belongs to {runner}")
 
 
 @app.command("test-runners")

@@ -45,6 +45,10 @@ class Interpreters(Protocol):
         """Keeps only what these Pythons belong to."""
 
 
+async def _tell_nobody(_name: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class RunnerTools:
     """What all runners of an environment share."""
@@ -59,6 +63,8 @@ class RunnerTools:
     #: called when the state of a runner has changed
     changed: Callable[[], None]
     serials: "itertools.count[int]" = field(default_factory=itertools.count)
+    #: called with the name of a runner that is no more, once it has left
+    give_up: Callable[[str], Awaitable[None]] = _tell_nobody
 
 
 class EditionMaker:

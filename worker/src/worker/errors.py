@@ -43,3 +43,7 @@ class BadScale(WorkerError):
 
 class BadName(WorkerError):
     """A new runner cannot have this name."""
+
+
+class TakeOverRefused(WorkerError):
+    """Discovery did not give the algorithm to that runner; the message is its own."""

@@ -238,6 +238,8 @@ class LiveRunner:
             self._tools.changed()
             await asyncio.shield(drain)
         self._say("has left")
+        # Whoever has its functions now, e.g. in a folder of another name, may have its algorithms.
+        await self._tools.give_up(self.name)
 
     # what becomes of editions
 
@@ -306,7 +308,7 @@ class LiveRunner:
             self._tools.changed()
             started_at = loop.time()
             try:
-                await process.wait_ready(self._tools.layout.settings.load_seconds, tell=self._set_trouble)
+                await process.wait_ready(self._tools.layout.settings.load_seconds, tell=self._tell_trouble)
             except StartFailed as error:
                 last_lines = [] if process.reasons else process.last_lines
                 self._set_trouble("\n".join([str(error), *last_lines]))
@@ -316,6 +318,10 @@ class LiveRunner:
                 self._tools.output.say(
                     f"{name} is ready after {loop.time() - started_at:.1f} s: {process.plan.url}/docs"
                 )
+
+    def _tell_trouble(self, trouble: str) -> None:
+        self._set_trouble(trouble)
+        self._say(trouble)
 
     def _set_trouble(self, trouble: str) -> None:
         self._trouble = trouble

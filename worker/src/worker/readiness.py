@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 #: A runner's worker process that has not loaded yet says only this; anything else is why it cannot.
 _LOADING = "loading"
-_PROCESSES_OF = "worker processes of "
+#: Both are about one algorithm; readers want to know which.
+_OF_ALGORITHM = ("worker processes of ", "registration of ")
 
 
 def reasons_in(answer: str) -> dict[str, str]:
@@ -17,7 +18,13 @@ def reasons_in(answer: str) -> dict[str, str]:
         reasons = json.loads(answer)["reasons"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {str(part).removeprefix(_PROCESSES_OF): str(reason) for part, reason in reasons if reason != _LOADING}
+    return {_algorithm(str(part)): str(reason) for part, reason in reasons if reason != _LOADING}
+
+
+def _algorithm(part: str) -> str:
+    for prefix in _OF_ALGORITHM:
+        part = part.removeprefix(prefix)
+    return part
 
 
 def explained(reasons: Mapping[str, str], owner: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from producer.printable import one_line, printable
-from runnerlib.contract import Catalogue
+from runnerlib.contract import Catalogue, clash_sentence
 from worker.state_file import EnvironmentState, ProcessState
 
 _DOING = {"installing": "being installed", "checking": "being checked", "starting": "starting"}
@@ -86,16 +86,34 @@ def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> lis
                     host=process.url,
                     pid=process.pid,
                     ready_since=process.since,
-                    algorithms=known.algorithms if known is not None else [],
-                    problem="" if number else runner.problem,
+                    algorithms=_own(known),
+                    problem=_problem(name, "" if number else runner.problem, known),
                     coming="" if number else runner.coming,
                 )
             )
     others = [
-        RunnerLine(name=one.name, state="elsewhere", host=one.host, algorithms=one.algorithms)
+        RunnerLine(
+            name=one.name,
+            state="elsewhere",
+            host=one.host,
+            algorithms=_own(one),
+            problem=_problem(one.name, "", one),
+        )
         for one in by_host.values()
     ]
     return lines + others
+
+
+def _own(runner: RunnerStatus | None) -> list[str]:
+    """What it gets tasks of."""
+    return [] if runner is None else [name for name in runner.algorithms if name not in runner.clashes]
+
+
+def _problem(name: str, known: str, runner: RunnerStatus | None) -> str:
+    """What is known to `worker`, and what the runner gets no tasks of, unless that says so already."""
+    clashes = {} if runner is None else runner.clashes
+    sentences = [clash_sentence(algorithm, owner, name) for algorithm, owner in clashes.items()]
+    return "\n".join(filter(None, [known, *(each for each in sentences if each not in known)]))
 
 
 def _state(process: ProcessState, is_registered: bool) -> str:
@@ -121,7 +139,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=_PADDING,
     )
     for column in table.columns:
         column.overflow = "fold"

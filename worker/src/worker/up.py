@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 
 from worker.build_progress import BuildProgress
-from worker.discovery_view import is_registered
+from worker.discovery_view import give_up, is_registered
 from worker.edition_maker import Interpreters, RunnerTools
 from worker.errors import PortTaken, StartFailed
 from worker.output import Output
@@ -57,6 +57,7 @@ class Environment:
             BuildProgress(output),
             partial(registered, layout.discovery_url),
             self._write_state,
+            give_up=partial(give_up, layout.discovery_url),
         )
         self._runners = RunnerSet(selection, tools)
         self._tasks: list[asyncio.Task[None]] = []

@@ -1,6 +1,6 @@
 """What the environment offers and how it is doing: ``GET /algorithms`` and ``GET /status``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -41,6 +41,10 @@ class AlgorithmInfo(BaseModel):
     limits: Limits
     runners: list[RunnerInfo] = Field(description="Who offers it now; empty: tasks wait.")
     conflicts: list[RunnerInfo] = Field(description="Runners with another schema: they get no new work.")
+    owner: str | None = Field(default=None, description="Name of the runner that it belongs to.")
+    clashing: list[RunnerInfo] = Field(
+        default_factory=list, description="Runners of another name that offer it: they get no work of it."
+    )
     tasks: TaskCounts
 
 
@@ -54,6 +58,10 @@ class AlgorithmList(BaseModel):
 class RunnerStatus(RunnerInfo):
     level: RunnerLevel
     algorithms: list[str]
+    clashes: dict[str, str] = Field(
+        default_factory=dict,
+        description="Algorithm of it → the runner that owns that: this one gets no work of it.",
+    )
 
 
 class AlgorithmStatus(BaseModel):
@@ -88,7 +96,7 @@ def status(catalogue: Catalogue | None, complete: bool, counts: Iterable[Counts]
     known = catalogue.algorithms if catalogue is not None else {}
     runners = catalogue.runners.values() if catalogue is not None else ()
     return Status(
-        runners=[_runner_status(runner) for runner in sorted(runners, key=lambda runner: runner.id)],
+        runners=[_runner_status(runner, known) for runner in sorted(runners, key=lambda runner: runner.id)],
         algorithms=[
             _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()))
             for name in sorted({*known, *tasks} - {""})
@@ -116,6 +124,8 @@ def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts
         limits=about.limits,
         runners=_runner_infos(view.runners, catalogue),
         conflicts=_runner_infos(view.outdated, catalogue),
+        owner=view.owner,
+        clashing=_runner_infos(view.clashing, catalogue),
         tasks=tasks,
     )
 
@@ -128,7 +138,8 @@ def _runner_info(runner: RunnerView) -> RunnerInfo:
     return RunnerInfo(id=runner.id, name=runner.name, host=runner.host, docs=_docs(runner))
 
 
-def _runner_status(runner: RunnerView) -> RunnerStatus:
+def _runner_status(runner: RunnerView, known: Mapping[str, AlgorithmView]) -> RunnerStatus:
+    views = {name: known[name] for name in runner.algorithms if name in known}
     return RunnerStatus(
         id=runner.id,
         name=runner.name,
@@ -136,6 +147,7 @@ def _runner_status(runner: RunnerView) -> RunnerStatus:
         docs=_docs(runner),
         level=runner.level,
         algorithms=sorted(runner.algorithms),
+        clashes={name: str(view.owner) for name, view in sorted(views.items()) if runner.id in view.clashing},
     )
 
 

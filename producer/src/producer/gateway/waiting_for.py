@@ -57,6 +57,11 @@ def _away(algorithm: AlgorithmView, until: str) -> str:
             f"all runners that offer {name!r} now have another schema than the newest of it; "
             f"it waits for one with the newest{until}"
         )
+    if algorithm.clashing:
+        return (
+            f"{name!r} belongs to runner {algorithm.owner!r}, which is away; it waits for it{until}, though another "
+            f"runner offers it, too: that gets it by: worker take-over {name} RUNNER"
+        )
     return _nobody(name, until)
 
 

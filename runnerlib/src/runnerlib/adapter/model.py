@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from runnerlib.adapter.results import encode
-from runnerlib.contract import AlgorithmDescription, Example, Limits
+from runnerlib.contract import AlgorithmDescription, Example, Limits, unregistrable
 
 #: How many calls an ``async def`` handler has at the same time when OPTIONS does not say.
 ASYNC_SLOTS = 32
@@ -241,3 +241,11 @@ class Adapter:
 
     def describe(self) -> list[AlgorithmDescription]:
         return [algorithm.describe() for algorithm in self.algorithms.values()]
+
+
+def registration_problems(adapter: Adapter) -> list[str]:
+    """A sentence for each algorithm that discovery would not take."""
+    return [
+        f"{adapter.algorithms[name].function_name}(): it cannot be registered and would get no tasks: {reason}"
+        for name, reason in unregistrable(adapter.describe()).items()
+    ]

@@ -12,6 +12,7 @@ from runnerlib.adapter.errors import did_you_mean, listed
 from runnerlib.adapter.failures import dotted_name
 from runnerlib.adapter.model import Options
 from runnerlib.contract import is_algorithm
+from runnerlib.contract.registry import MAX_BATCH, MAX_RESULT_BYTES, MAX_RETRIES, MAX_SLOTS, MAX_TIMEOUT_SECONDS
 
 #: Environment variables that override: ``OPTION_<ALGORITHM>_<KEY>``.
 OVERRIDE_PREFIX = "OPTION_"
@@ -36,13 +37,17 @@ class _Key:
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
         raise _Bad("a positive number of seconds")
+    if value > MAX_TIMEOUT_SECONDS:
+        raise _Bad(f"a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f} (7 days)")
     return float(value)
 
 
-def _whole(least: int) -> Callable[[Any], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise _Bad(f"a whole number, {least} or more")
+        if most is not None and value > most:
+            raise _Bad(f"a whole number, {most} at most")
         return value
 
     return check
@@ -75,15 +80,15 @@ def _float(text: str) -> Any:
 
 _KEYS: Mapping[str, _Key] = {
     "timeout_seconds": _Key(_seconds, _float),
-    "retries": _Key(_whole(0), _int),
+    "retries": _Key(_whole(0, MAX_RETRIES), _int),
     "retry_on": _Key(_keep, _names),
     "invalid_payload_on": _Key(_keep, _names),
-    "batch": _Key(_whole(1), _int),
-    "slots": _Key(_whole(1), _int, may_be_none=True),
+    "batch": _Key(_whole(1, MAX_BATCH), _int),
+    "slots": _Key(_whole(1, MAX_SLOTS), _int, may_be_none=True),
     "process": _Key(_process, _keep, may_be_none=True),
     "max_tasks_per_process": _Key(_whole(1), _int, may_be_none=True),
     "max_rss_mb": _Key(_whole(1), _int, may_be_none=True),
-    "result_bytes": _Key(_whole(1), _int),
+    "result_bytes": _Key(_whole(1, MAX_RESULT_BYTES), _int),
 }
 assert set(_KEYS) == {field.name for field in fields(Options)}
 

@@ -6,14 +6,17 @@ from pathlib import Path
 from runnerlib.adapter.errors import shown
 from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
-from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.adapter.model import Adapter, Algorithm, registration_problems
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
 
 def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) -> int:
-    """Prints one line for each algorithm. Raises AdapterError for mistakes; 1 when an example fails."""
+    """Prints one line for each algorithm. Raises AdapterError for mistakes.
+
+    1 when an example fails, or when an algorithm cannot be registered.
+    """
     adapter = load_adapter(path, option_overrides())
     count = len(adapter.algorithms)
     print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
@@ -21,7 +24,11 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
         print(f"  {_line(algorithm)}")
     for note in (*adapter.notes, *(note for algorithm in adapter.algorithms.values() for note in algorithm.notes)):
         print(f"note: {note}")
-    return _self_test(adapter, device, fetch_rules) if self_test else 0
+    problems = registration_problems(adapter)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    failed = _self_test(adapter, device, fetch_rules) if self_test else 0
+    return 1 if problems else failed
 
 
 def _line(algorithm: Algorithm) -> str:

@@ -30,15 +30,20 @@ from runnerlib.contract.names import (
 from runnerlib.contract.problems import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.contract.registry import (
     AlgorithmDescription,
+    AlgorithmName,
     AlgorithmView,
     Catalogue,
     Example,
     Limits,
     PlainRegistration,
+    Registered,
     RunnerLevel,
+    RunnerName,
     RunnerRegistration,
     RunnerView,
+    clash_sentence,
     schema_digest,
+    unregistrable,
 )
 from runnerlib.contract.runner_api import BatchEntry, BatchItem, EntryState, Progress, RunError
 from runnerlib.contract.strict_json import StrictJsonError
@@ -61,6 +66,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "TASK_ID_PATTERN",
     "AlgorithmDescription",
+    "AlgorithmName",
     "AlgorithmView",
     "BatchEntry",
     "BatchItem",
@@ -79,8 +85,10 @@ __all__ = [
     "PlainRegistration",
     "Problem",
     "Progress",
+    "Registered",
     "RunError",
     "RunnerLevel",
+    "RunnerName",
     "RunnerRegistration",
     "RunnerView",
     "SkippedDeadLetter",
@@ -91,6 +99,7 @@ __all__ = [
     "TaskSummaryView",
     "TaskView",
     "UnknownField",
+    "clash_sentence",
     "is_algorithm",
     "is_task_id",
     "near_names",
@@ -99,4 +108,5 @@ __all__ = [
     "schema_digest",
     "task_digest",
     "unknown_fields",
+    "unregistrable",
 ]

@@ -22,6 +22,8 @@ SURE_FOR_SECONDS = 60.0
 BEYOND_LEASE_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
+#: Between two parts of many changes, so that reading them holds up nobody.
+MORE_SECONDS = 0.05
 #: Beyond this an answer is not a catalogue.
 MAX_CATALOGUE_BYTES = 64 * 1024 * 1024
 
@@ -65,7 +67,7 @@ class CatalogueWatch(Component):
         than one lease and have answered lately.
         """
         age = self.last_answer_age_seconds
-        if self._catalogue is None or age is None or age > SURE_FOR_SECONDS:
+        if self._catalogue is None or self._catalogue.more or age is None or age > SURE_FOR_SECONDS:
             return False
         return self._catalogue.uptime_seconds > self._catalogue.lease_seconds
 
@@ -78,7 +80,10 @@ class CatalogueWatch(Component):
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         while True:
             try:
-                self._accept(await self._ask(session))
+                catalogue = await self._ask(session)
+                self._accept(catalogue)
+                if catalogue.more:
+                    await asyncio.sleep(MORE_SECONDS)
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError, BadAnswer) as error:
                 await self._pause(error)
 
@@ -86,7 +91,7 @@ class CatalogueWatch(Component):
         query: dict[str, str | int | float] = {}
         if self._catalogue is not None and self._failures == 0:
             wait = self._seconds_to_wait(self._catalogue)
-            query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": wait}
+            query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": wait, "changes": "true"}
         async with session.get(self._url, params=query) as answer:
             if answer.status != 200:
                 raise BadAnswer(f"status {answer.status}")
@@ -96,9 +101,24 @@ class CatalogueWatch(Component):
                 if len(body) > MAX_CATALOGUE_BYTES:
                     raise BadAnswer(f"more than {MAX_CATALOGUE_BYTES} bytes")
         try:
-            return Catalogue.model_validate_json(bytes(body))
+            said = Catalogue.model_validate_json(bytes(body))
         except ValidationError as error:
             raise BadAnswer(f"not a catalogue: {error.error_count()} mistakes") from None
+        return self._joined(said)
+
+    def _joined(self, answer: Catalogue) -> Catalogue:
+        """What is known with what changed; a registry that tells no `since` tells everything."""
+        known = self._catalogue
+        if answer.since is None:
+            return answer
+        if known is None or (answer.epoch, answer.since) != (known.epoch, known.index):
+            raise BadAnswer("changes of a catalogue that was not asked for")
+        runners, algorithms = known.runners | answer.runners, known.algorithms | answer.algorithms
+        for name in answer.gone_runners:
+            runners.pop(name, None)
+        for name in answer.gone_algorithms:
+            algorithms.pop(name, None)
+        return answer.model_copy(update={"runners": runners, "algorithms": algorithms})
 
     def _seconds_to_wait(self, catalogue: Catalogue) -> float:
         """No longer than until a young discovery has been up for a lease: then we are sure, without a change."""
