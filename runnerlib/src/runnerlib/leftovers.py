@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,12 +22,13 @@ from runnerlib.service.logs import get_logger
 log = get_logger(__name__)
 
 _PREFIX = "plugplay-runner-"
-_LOCK = "lock"
 _PROCESSES = Path("/proc")
 #: Processes that start others while they are being ended are looked for again, this many times.
 _ROUNDS = 5
 #: multiprocessing makes such a folder once in a process, and fails when it is gone.
 _NEEDED_BY_PYTHON = "pymp-"
+#: Two changes within so long may bear the same time: kernels stamp files by their timer.
+_TIMESTAMP_NS = 20_000_000
 
 
 class TemporaryFolders:
@@ -41,11 +43,12 @@ class TemporaryFolders:
         """Without a place for temporary files worker processes have none of their own, and go on."""
         try:
             _remove_abandoned(Path(tempfile.gettempdir()))
-            root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            # Under its name once it is locked: nobody is to find it free.
-            self._lock = os.open(root / "new", os.O_CREAT | os.O_RDWR, 0o600)
+            made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+            # The lock also keeps systemd-tmpfiles from removing what is old in there.
+            self._lock = os.open(made, os.O_RDONLY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.rename(root / "new", root / _LOCK)
+            # Under its name once it is locked: nobody is to find it free.
+            root = made.rename(made.with_name(made.name.removeprefix(".")))
         except OSError as error:
             log.warning("there is no place for temporary files; set TMPDIR to a folder", error=str(error))
         else:
@@ -91,18 +94,31 @@ class OwnFolder:
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self._kept: frozenset[str] = frozenset()
+        self._unused_since = -1
 
     def keep_what_is_there(self) -> None:
         """What was made while the adapter loaded belongs to the process, not to a call."""
         self._kept = frozenset(self._names())
 
     def left(self) -> list[str]:
-        """Names of what calls have left in it."""
-        return [name for name in self._names() if name not in self._kept and not name.startswith(_NEEDED_BY_PYTHON)]
+        """Names of what calls have left in it. Asked after each call, it looks inside when something has changed."""
+        changed_at = self._changed_at()
+        if changed_at == self._unused_since:
+            return []
+        names = [name for name in self._names() if name not in self._kept and not name.startswith(_NEEDED_BY_PYTHON)]
+        if not names and time.time_ns() - changed_at > _TIMESTAMP_NS:
+            self._unused_since = changed_at
+        return names
 
     def empty(self) -> None:
         for name in self.left():
             remove(Path(self._folder or "", name))
+
+    def _changed_at(self) -> int:
+        try:
+            return -1 if self._folder is None else os.stat(self._folder).st_mtime_ns
+        except OSError:
+            return -1
 
     def _names(self) -> list[str]:
         with suppress(OSError):
@@ -167,12 +183,12 @@ def _end_if_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
 
 def _remove_abandoned(place: Path) -> None:
     for root in place.glob(f"{_PREFIX}*"):
+        # Locked: its runner lives.
         with suppress(OSError):
-            if root.is_symlink() or root.stat().st_uid != os.getuid():
-                continue
-            lock = os.open(root / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                clear_up(root)
+                if os.fstat(lock).st_uid == os.getuid():
+                    clear_up(root)
             finally:
                 os.close(lock)
