@@ -22,7 +22,7 @@ from runnerlib.service.logs import get_logger
 log = get_logger(__name__)
 
 _PREFIX = "plugplay-runner-"
-_PROCESSES = Path("/proc")
+_PROCESSES = "/proc"
 #: Processes that start others while they are being ended are looked for again, this many times.
 _ROUNDS = 5
 #: multiprocessing makes such a folder once in a process, and fails when it is gone.
@@ -160,25 +160,30 @@ def end_processes(folder: Path) -> None:
         return
     mark = re.compile(b"(?:^|\0)TMPDIR=" + re.escape(os.fsencode(folder)) + b"[/\0]")
     for _ in range(_ROUNDS):
-        ended = [_end_if_marked(int(one.name), mark) for one in _PROCESSES.iterdir() if one.name.isdecimal()]
+        ended = [_end_if_marked(int(name), mark) for name in os.listdir(_PROCESSES) if name.isdecimal()]
         if not any(ended):
             return
 
 
 def _end_if_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
-    if pid == os.getpid():
-        return False
     # Gone by now, or of another user: not ours.
     with suppress(OSError):
+        if pid == os.getpid() or not _is_marked(pid, mark):
+            return False
         # From here on the number cannot come to mean another process.
         descriptor = os.pidfd_open(pid)
         try:
-            if mark.search((_PROCESSES / str(pid) / "environ").read_bytes()):
+            if _is_marked(pid, mark):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 return True
         finally:
             os.close(descriptor)
     return False
+
+
+def _is_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
+    with open(f"{_PROCESSES}/{pid}/environ", "rb", buffering=0) as environment:
+        return mark.search(environment.read()) is not None
 
 
 def _remove_abandoned(place: Path) -> None:
