@@ -25,6 +25,8 @@ __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default="40", help="how often the owner of the task file is killed under load")
+    parser.addoption("--generated-runners", type=int, default=2, help="runners of 50 generated algorithms")
+    parser.addoption("--generated-seed", default="1", help="what the generated algorithms are made from")
     parser.addoption("--fuzz-seconds", default="200", help="how long the gateway and a runner are fuzzed")
 
 

@@ -153,6 +153,32 @@ def test_run_shows_the_authors_error_and_whether_it_would_be_retried(in_folder, 
     )
 
 
+@pytest.mark.parametrize(
+    ("currency", "told"),
+    [
+        ("XXX", "a type that reads the payload failed (permanent: it would not be retried): KeyError: 'XXX'"),
+        ("away", "a type that reads the payload failed (permanent: it would not be retried): OSError: away"),
+        ("gone", "a type that reads the payload failed (permanent: it would not be retried): SystemExit: gone"),
+        ("bad", "convert: field 'money': value error, no money, not {'currency': 'bad'}"),
+    ],
+)
+def test_run_tells_what_the_types_of_a_payload_raise(currency, told, write, capsys):
+    path = write(
+        """
+        import dataclasses
+        ERRORS = {"away": OSError("away"), "gone": SystemExit("gone"), "bad": ValueError("no money")}
+        @dataclasses.dataclass
+        class Money:
+            currency: str
+            def __post_init__(self): raise ERRORS[self.currency]
+        def run_convert(money: Money) -> float: ...
+        """
+    )
+    payload = json.dumps({"money": {"currency": currency}})
+    assert main(["run", "convert", payload, "--path", str(path)]) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_run_keeps_what_an_author_prints_away_from_the_result(write, capsys):
     path = write("print('imported')\ndef run_x() -> int:\n    print('called')\n    return 1")
     assert main(["run", "x", "{}", "--path", str(path)]) == 0

@@ -114,6 +114,19 @@ def batch_aliases(text: list[From], to: Class) -> list[str]:
     return [f"{one} {to} of {len(text)}" for one in text]
 
 
+class Half(BaseModel):
+    x: Any = Field(default_factory=lambda: raise_half())
+
+
+def raise_half() -> None:
+    raise ValueError("half a \\ud83d\\x00")
+
+
+def run_half(half: Half = Half(x=1), *, task: Any) -> str:
+    task.progress(0.5, "half a \\ud83d\\x00")
+    return "whole"
+
+
 def run_default(d: list[int] = [1]) -> list[int]:
     d.append(2)
     return d
@@ -251,6 +264,12 @@ def test_a_field_with_an_alias_is_sent_and_batched_by_it(runner: Any, item: Any)
     described = {one["name"]: one for one in runner.get("/schemas").json()}
     assert list(described["aliases"]["input_schema"]["properties"]) == ["from", "class"]
     assert '"from"' in runner.get("/openapi.json").text
+
+
+def test_what_is_said_in_half_characters_reaches_the_caller(runner: Any, item: Any) -> None:
+    assert runner.run("half", {}).json() == {"result": "whole"}
+    answer = runner.run("half", {"half": {}})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "payload: Value error, half a \\ud83d\\x00")
 
 
 def test_a_default_is_the_same_for_each_task(runner: Any, item: Any) -> None:

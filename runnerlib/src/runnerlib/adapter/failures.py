@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from runnerlib.adapter.model import Options
-from runnerlib.adapter.payloads import InvalidPayload, ValidatorFailed
+from runnerlib.adapter.payloads import InvalidPayload, ValidatorFailed, clean
 from runnerlib.adapter.results import BadResult
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.fetching.errors import FetchRefused
@@ -79,7 +79,7 @@ def traceback_of(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, trimmed))
     except BaseException:  # the same author's __str__
         text = "".join(traceback.format_tb(trimmed)) + type(error).__name__
-    data = _clean(text).encode()
+    data = clean(text).encode()
     if len(data) <= MAX_TRACEBACK_BYTES:
         return data.decode()
     return "…\n" + data[-MAX_TRACEBACK_BYTES + 8 :].decode(errors="ignore")
@@ -102,12 +102,7 @@ def _skip_ours(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _cut(text: str) -> str:
-    data = _clean(text).encode()
+    data = clean(text).encode()
     if len(data) <= MAX_MESSAGE_BYTES:
         return data.decode()
     return data[: MAX_MESSAGE_BYTES - 4].decode(errors="ignore") + "…"
-
-
-def _clean(text: str) -> str:
-    """Without what some databases refuse: lone surrogates and NUL."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

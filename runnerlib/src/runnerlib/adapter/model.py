@@ -19,6 +19,8 @@ from runnerlib.contract import AlgorithmDescription, Example, Limits, unregistra
 ASYNC_SLOTS = 32
 #: A default that was not written, told apart from a default of None.
 MISSING: Any = object()
+#: Equal JSON gives equal text. It never fails on what JSON gave: infinities and lone surrogates are written, too.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Algorithm:
         if not self._shares or not isinstance(payload, dict):
             return b""
         shared = {name: value for name, value in payload.items() if name not in self._batched_fields}
-        return json.dumps(shared, sort_keys=True, separators=(",", ":")).encode() if shared else b""
+        return _canonical(shared).encode() if shared else b""
 
     def describe(self) -> AlgorithmDescription:
         """What is registered, and what ``schemas`` prints."""

@@ -50,20 +50,25 @@ def read_arguments(algorithm: Algorithm, payload: bytes) -> dict[str, Any]:
         raise ValidatorFailed(type(error).__name__) from error
 
 
+def clean(text: str) -> str:
+    """Without what JSON and some databases refuse: lone surrogates and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
 def _entries(error: ValueError | AssertionError) -> list[dict[str, Any]]:
     if not isinstance(error, ValidationError):
         # Raised where pydantic does not look for it, e.g. in a default_factory; told as if it had.
         is_assertion = isinstance(error, AssertionError)
         kind, said = ("assertion_error", "Assertion failed") if is_assertion else ("value_error", "Value error")
-        return [{"loc": [], "msg": f"{said}, {error}"[:_MAX_MESSAGE], "type": kind}]
+        return [{"loc": [], "msg": clean(f"{said}, {error}"[:_MAX_MESSAGE]), "type": kind}]
     return [
-        {"loc": [_place(part) for part in one["loc"]], "msg": one["msg"][:_MAX_MESSAGE], "type": one["type"]}
+        {
+            "loc": [clean(part[:_MAX_NAME]) if isinstance(part, str) else part for part in one["loc"]],
+            "msg": clean(one["msg"][:_MAX_MESSAGE]),
+            "type": clean(one["type"][:_MAX_NAME]),
+        }
         for one in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-
-
-def _place(part: int | str) -> int | str:
-    return part[:_MAX_NAME] if isinstance(part, str) else part
 
 
 def _sentence(errors: list[dict[str, Any]], total: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, ValidationError
+from pydantic_core import ValidationError
 
 from runnerlib.adapter.errors import as_problem, did_you_mean, listed, shown
 from runnerlib.adapter.json_types import HintError, reader, resolve, spelt
@@ -142,7 +142,7 @@ def _sent(
         try:
             adapter.validate_python(parameter.default, strict=True)
             adapter.dump_python(parameter.default, mode="json", by_alias=True)
-        except (ValidationError, PydanticSerializationError) as error:
+        except ValueError as error:  # also pydantic's, for what does not fit or cannot be written
             problems.append(_bad_default(function, name, hint, parameter.default, error))
             return []
         sent = Parameter(name, hint, required=False, default=parameter.default)

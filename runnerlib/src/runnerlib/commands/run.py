@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runnerlib.adapter.errors import did_you_mean, listed
+from runnerlib.adapter.errors import did_you_mean, listed, shown
 from runnerlib.adapter.failures import classify
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
@@ -77,7 +77,7 @@ def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
     for one in error.errors(include_url=False, include_context=False):
         place = ".".join(str(part) for part in one["loc"])
         message = f"{one['msg'][:1].lower()}{one['msg'][1:]}"
-        got = "" if one["type"] == "missing" else f", not {one['input']!r:.80}"
+        got = "" if one["type"] == "missing" else f", not {shown(one['input']):.80}"
         if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
             near = did_you_mean(place, fields)
             found.append(f"{name} has no field '{place}'.{near} There are {listed(fields) or 'none'}")

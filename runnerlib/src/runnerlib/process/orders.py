@@ -11,7 +11,7 @@ from typing import Any
 
 from runnerlib.adapter.failures import classify
 from runnerlib.adapter.model import Algorithm
-from runnerlib.adapter.payloads import read_arguments
+from runnerlib.adapter.payloads import clean, read_arguments
 from runnerlib.adapter.session import Task
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import encode_raw
@@ -79,7 +79,7 @@ class LiveTask(Task):
     def _send_progress(self, fraction: float, message: str) -> None:
         if self._reports is None:
             self._reports = ProgressReports(self._channel, *self._place)
-        self._reports.report(fraction, message[:_MAX_MESSAGE_CHARACTERS])
+        self._reports.report(fraction, clean(message[:_MAX_MESSAGE_CHARACTERS]))
 
     def close(self) -> None:
         super().close()
