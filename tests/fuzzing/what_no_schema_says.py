@@ -43,5 +43,7 @@ def _is_right(path: str, status: int, problem: dict[str, Any]) -> bool:
         case 422:
             # What a payload may hold depends on the algorithm, which stands in the same message.
             any_payload = path in ("/tasks", "/tasks/batch") and problem["code"] == "invalid_payload"
-            return any_payload or any(words in detail for words in _NO_INTEGER)
+            # Nor that two places say the same.
+            two_ids = "Idempotency-Key" in detail
+            return any_payload or two_ids or any(words in detail for words in _NO_INTEGER)
     return False
