@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import RenderableType
+from rich.console import JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +25,8 @@ _MOST_FIELDS = 8
 _MOST_TEXT = 20_000
 #: Columns that sentences need, each, to be read without effort.
 _SENTENCE_WIDTH = 30
-_GAP = 1
+_GAP = 2
+_NUMBERS = ("dead id", "attempts")
 _STYLE = {
     TaskState.SUCCEEDED: "green",
     TaskState.FAILED: "red",
@@ -167,7 +168,8 @@ def _listing(
     table = _table()
     whole = len(columns) - sentences
     for place, column in enumerate(columns):
-        table.add_column(column, no_wrap=place < whole, overflow="fold")
+        justify: JustifyMethod = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=justify, no_wrap=place < whole, overflow="fold")
     for row in rows:
         table.add_row(*row)
     widths = [
@@ -176,7 +178,7 @@ def _listing(
     ]
     for place in range(whole, len(columns)):
         widths[place] = min(widths[place], _SENTENCE_WIDTH)
-    return Listing(table, entries, sum(widths) + _GAP * len(columns))
+    return Listing(table, entries, sum(widths) + _GAP * (len(columns) - 1))
 
 
 def _entry(title: Text, lines: Iterable[Text]) -> RenderableType:

@@ -1,7 +1,11 @@
 """Commands about single tasks against a real gateway."""
 
+import contextlib
 import io
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +18,6 @@ from environments import until
 
 from producer.commands.ending import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
 from producer.payload_argument import BadPayload, read_payload
-from producer.tables import fields
 from taskqueue.tasks import Cancelled, Placement
 
 
@@ -174,6 +177,8 @@ def test_algorithms_are_a_table(call: Any) -> None:
     ],
 )
 def test_fields_in_one_line(schema: dict[str, Any] | None, shown: str) -> None:
+    from producer.tables import fields
+
     assert fields(schema) == shown
 
 
@@ -302,3 +307,43 @@ def test_interrupted_wait_says_how_to_go_on(gateway: Any) -> None:
     assert told == (
         "task mine goes on; fetch its result with: producer result mine --wait; or stop it with: producer cancel mine\n"
     )
+
+
+def on_a_terminal(url: str, columns: int, *words: str) -> list[str]:
+    """What a person sees on a terminal of so many columns, line by line."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "producer", *words, "--gateway", url]
+    variables = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": str(columns)}
+    process = subprocess.Popen(command, env=variables, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        while data := terminal.read(65_536):
+            seen += data
+    assert process.wait(30) == 0, seen
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).splitlines()]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_lists_on_a_terminal_have_each_id_whole_on_one_line(gateway: Any, columns: int) -> None:
+    ids = [f"{number:032x}" for number in range(2)]
+    for task_id in ids:
+        gateway.post("anything", 1, id=task_id)
+    gateway.fail("anything", "no [b]colours[/b] below 3 and " + "a long reason " * 10)
+    lists = {command: on_a_terminal(gateway.url, columns, *command.split()) for command in ("list", "dead list")}
+    for task_id in ids:
+        assert any(task_id in line.split() for line in lists["list"])
+    assert any(ids[0] in line.split() for line in lists["dead list"])
+    for lines in lists.values():
+        assert max(map(len, lines)) <= columns
+        words = "anything", "handler_error"
+        assert all(any(word in re.split(r"[ :]", line) for line in lines) for word in words), lines
+
+
+def test_what_a_runner_says_is_neither_obeyed_nor_markup(gateway: Any, call: Any) -> None:
+    upper = gateway.watch.catalogue.algorithms["upper"].description
+    upper.summary = "[/nonsense] [red]x[/red] \x1b]0;title\x07\x9b2J\u202e\u2028"
+    told = call("algorithms").stdout
+    assert "[/nonsense] [red]x[/red]" in " ".join(told.split())
+    assert told.replace("\n", "").isprintable()
+    assert call("algorithms", "--json").stdout.replace("\n", "").isprintable()
