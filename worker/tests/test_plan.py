@@ -26,7 +26,7 @@ def test_each_process_has_its_own_port_and_a_setting_for_it() -> None:
 
 def test_runner_is_started_in_its_folder_by_its_own_python() -> None:
     plan = _layout().runner(TEXT, Path("/venv/bin/python"))
-    assert plan.command == ("/venv/bin/python", "-m", "runnerlib")
+    assert plan.command == ("/venv/bin/python", "-P", "-m", "runnerlib")
     assert plan.folder == TEXT.path
     assert plan.url == "http://127.0.0.1:8102"
     assert plan.environment["PORT"] == "8102"
@@ -38,6 +38,16 @@ def test_variables_of_one_runner_reach_that_one_alone() -> None:
     other = layout.runner(replace(TEXT, name="nlp"), Path("/venv/bin/python"))
     for plan in (other, layout.discovery(), layout.core()):
         assert "FETCH_ALLOW_PRIVATE" not in plan.environment
+
+
+def test_a_runner_s_own_variables_win_over_inherited_ones_and_not_over_what_makes_it_a_part_of_the_environment() -> (
+    None
+):
+    own = {"HOME": "/own", "DEVICE": "cuda:1", "LOG_LEVEL": "DEBUG", "PORT": "1", "DISCOVERY_URL": "http://elsewhere"}
+    plan = _layout().runner(TEXT, Path("/venv/bin/python"), variables=own)
+    shown = {name: plan.environment[name] for name in own}
+    assert shown == own | {"PORT": "8102", "DISCOVERY_URL": "http://127.0.0.1:8010"}
+    assert "DEVICE" not in _layout().core().environment
 
 
 def test_children_end_with_the_worker_and_carry_its_mark() -> None:

@@ -1,8 +1,12 @@
 """Every mistake an author can make is one sentence with names and advice."""
 
 import sys
+from pathlib import Path
 
 import pytest
+
+from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.importing import import_adapter
 
 # source → the sentence (or its telling beginning)
 MISTAKES = {
@@ -348,3 +352,16 @@ def load_problems():
         return caught.value.problems
 
     return problems
+
+
+def test_a_required_package_that_this_python_lacks_is_not_to_be_added_again(tmp_path: Path) -> None:
+    (tmp_path / "runner_adapter.py").write_text("import no_such_package_xyz")
+    (tmp_path / "requirements.txt").write_text(
+        "# what for\n-r base.txt\npydantic\nno-such-package-xyz[all]==1.0  # pinned\nold-one; python_version < '3'\n"
+    )
+    with pytest.raises(AdapterError) as error:
+        import_adapter(tmp_path / "runner_adapter.py")
+    assert str(error.value).endswith(
+        "; no-such-package-xyz is in requirements.txt but not installed in this Python; "
+        f"use the runner's own: worker check {tmp_path.name}"
+    )

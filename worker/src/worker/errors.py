@@ -43,3 +43,7 @@ class BadScale(WorkerError):
 
 class BadName(WorkerError):
     """A new runner cannot have this name."""
+
+
+class BadVariables(WorkerError):
+    """A runner's file of variables cannot be used."""
