@@ -124,11 +124,10 @@ def _required_names(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    # What begins otherwise is an option, a path or an address.
-    lines = [
-        re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:[\[<>=!~;@#\s]|$)", line.strip()) for line in text.splitlines()
-    ]
-    return [match[1] for match in lines if match]
+    # What begins otherwise is an option, a path or an address; what has a marker may not be meant for this Python.
+    lines = [line.partition("#")[0].strip() for line in text.splitlines() if ";" not in line]
+    matches = [re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:[\[<>=!~@\s]|$)", line) for line in lines]
+    return [match[1] for match in matches if match]
 
 
 def _is_installed(name: str) -> bool:
