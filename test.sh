@@ -4,6 +4,23 @@
 # Other words go to pytest.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+
+usage() {
+    cat <<'END'
+usage: ./test.sh [--quick] [--images] [--containers] [PYTEST-WORD...]
+
+Sets everything up and runs the checks and tests of the project. Your own runners are not looked at: worker check NAME,
+worker test-runners --only NAME.
+
+  --quick       leave out the tests that take minutes
+  --images      also those of the image runner (1 GB of torch; Tesseract)
+  --containers  also those that build and run the images (a Docker engine)
+END
+}
+
+for word in "$@"; do
+    case $word in -h | --help) usage && exit ;; esac
+done
 bash "$here/.ci/set-up" dev
 cd "$here"
 bin="$here/.venv/bin"
@@ -33,9 +50,16 @@ run_tests() {
     fi
 }
 
+# Runners that users have put beside ours are theirs.
+our_runners=(text nlp meme-classifier)
+ours=("${our_runners[@]/#/runners/}")
+for entry in */ *.py; do
+    [ "$entry" = runners/ ] || ours+=("$entry")
+done
+
 step "ruff"
-"$bin/ruff" check .
-"$bin/ruff" format --check .
+"$bin/ruff" check "${ours[@]}"
+"$bin/ruff" format --check "${ours[@]}"
 step "mypy"
 "$bin/mypy"
 step "import-linter"
@@ -46,7 +70,7 @@ step "tests"
 run_tests --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')"
 step "tests of the runners"
 SCALE="meme-classifier=$images,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" \
-    "$bin/python" -P -m worker test-runners
+    "$bin/python" -P -m worker test-runners "${our_runners[@]/#/--only=}"
 if [ "$images" = 1 ]; then
     step "tests with images"
     IMAGE_TESTS=1 run_tests tests/images

@@ -358,6 +358,40 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(
     assert [path.name for path in place.runners.iterdir()] == ["good"]
 
 
+def test_commands_in_a_runner_s_own_python(place: Place) -> None:
+    (place.runners / "good" / ".env").write_text("DEVICE=cuda:7\n")
+    (place.runners / "good" / ".env").chmod(0o600)
+    called = place.run("run", "good", "double", '{"number": 4}')
+    assert (called.returncode, called.stdout.strip()) == (0, "8"), called.stderr
+    checked = place.run("check", "good", "--self-test")
+    assert (checked.returncode, "example of double: passed" in checked.stdout) == (0, True), checked.stderr
+    code = "import os, sys; print(sys.prefix, os.getcwd(), os.environ['DEVICE']); sys.exit(7)"
+    python = place.run("python", "good", "--", "-c", code)
+    assert python.returncode == 7
+    prefix, folder, device = python.stdout.split()
+    assert Path(prefix).resolve().is_relative_to((place.data / "venvs").resolve())
+    assert (Path(folder), device) == ((place.runners / "good").resolve(), "cuda:7")
+    (place.runners / "mistaken").mkdir()
+    (place.runners / "mistaken" / "runner_adapter.py").write_text(MISTAKEN)
+    refused = place.run("check", "mistaken")
+    assert (refused.returncode, "parameter 'number' has no type hint" in refused.stderr) == (1, True)
+
+
+def test_several_only_and_the_version_and_the_help(place: Place) -> None:
+    refused = place.run("up", "--only", "good", "--only", "goood")
+    assert refused.returncode == 1
+    assert "no runner called 'goood'; there are: good" in refused.stderr
+    refused = place.run("up", "--only", "goood", "--only", "good")
+    assert "no runner called 'goood'; there are: good" in refused.stderr
+    assert place.run("--version").stdout.startswith("worker 0.")
+    assert "`" not in place.run("--help").stdout
+
+
+def test_new_runner_is_told_to_be_used_where_the_gateway_is(place: Place) -> None:
+    made = place.run("new", "runner", "shout")
+    assert f"GATEWAY_URL={place.gateway} producer send shout" in made.stdout
+
+
 @pytest.fixture
 def on_servers(place: Place, broker: Any, database_url: str, free_port: Callable[[], int]) -> Place:
     """The same, with a broker and a database in its environment."""

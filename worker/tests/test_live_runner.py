@@ -166,6 +166,26 @@ def test_change_of_an_included_file_is_a_change_of_the_runner(stage: Stage) -> N
     asyncio.run(scenario())
 
 
+def test_changed_variables_start_their_runner_anew_and_open_ones_are_refused(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.running("nlp", "text"):
+            nlp = stage.runners.processes[0].pid
+            file = stage.folder / "text" / ".env"
+            file.write_text("TOKEN=hush")
+            file.chmod(0o644)
+            await stage.runners.follow()
+            await stage.until(lambda: "chmod 600" in stage.state("text").problem, 30)
+            file.chmod(0o600)
+            await stage.runners.follow()
+            await stage.until_told("text is ready with its newest change")
+            await stage.until_quiet()
+            assert [process.plan.environment.get("TOKEN") for process in stage.runners.processes] == [None, "hush"]
+            assert stage.runners.processes[0].pid == nlp
+        assert "hush" not in stage.terminal.getvalue()
+
+    asyncio.run(scenario())
+
+
 def test_copy_that_runs_finds_linked_packages_and_what_lies_beside_and_above_its_folder(stage: Stage) -> None:
     for name in ("common", "linked"):
         (stage.folder.parent / name).mkdir(parents=True)

@@ -96,7 +96,8 @@ def test_new_runner_joins_the_containers_as_a_service_of_its_own(tmp_path: Path)
     # What others have to do for it would start them anew; what they share would be taken from them.
     for key in ("depends_on", "container_name"):
         assert key not in service
-    for key in like.keys() - {"build", "depends_on", "environment"}:
+    assert service["env_file"] == [{"path": "runners/to-upper2/.env", "required": False}]
+    for key in like.keys() - {"build", "depends_on", "environment", "env_file"}:
         assert service[key] == like[key], key
     assert service["environment"] == {name: like["environment"][name] for name in ("DISCOVERY_URL", "GRACE_SECONDS")}
 

@@ -40,6 +40,16 @@ def test_variables_of_one_runner_reach_that_one_alone() -> None:
         assert "FETCH_ALLOW_PRIVATE" not in plan.environment
 
 
+def test_a_runner_s_own_variables_win_over_inherited_ones_and_not_over_what_makes_it_a_part_of_the_environment() -> (
+    None
+):
+    own = {"HOME": "/own", "DEVICE": "cuda:1", "LOG_LEVEL": "DEBUG", "PORT": "1", "DISCOVERY_URL": "http://elsewhere"}
+    plan = _layout().runner(TEXT, Path("/venv/bin/python"), variables=own)
+    shown = {name: plan.environment[name] for name in own}
+    assert shown == own | {"PORT": "8102", "DISCOVERY_URL": "http://127.0.0.1:8010"}
+    assert "DEVICE" not in _layout().core().environment
+
+
 def test_children_end_with_the_worker_and_carry_its_mark() -> None:
     for plan in (_layout().discovery(), _layout().core(), _layout().runner(TEXT, Path(sys.executable))):
         assert plan.environment["EXIT_WITH_PARENT"] == "true"

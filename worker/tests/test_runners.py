@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import NoRunners
-from worker.runners import RunnerFolder, find_runners, list_runners
+from worker.errors import BadVariables, NoRunners
+from worker.runners import RunnerFolder, find_runners, list_runners, variables_of
 
 
 def test_every_folder_with_an_adapter_is_a_runner(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
@@ -56,3 +56,40 @@ def test_linked_folder_has_the_name_of_its_link(tmp_path: Path, make_runner: Cal
         (runners / f"{name}2").symlink_to(release)
     assert [(r.name, r.position) for r in list_runners(runners)] == [("nlp2", 0), ("plain", 1), ("txt2", 2)]
     assert [r.name for r in find_runners(runners, ["txt2"])] == ["txt2"]
+
+
+@pytest.fixture
+def variables(make_runner: Callable[..., RunnerFolder]) -> Callable[..., RunnerFolder]:
+    """A runner with this file of variables."""
+
+    def make(text: str, mode: int = 0o600) -> RunnerFolder:
+        runner = make_runner("text")
+        (runner.path / ".env").write_text(text)
+        (runner.path / ".env").chmod(mode)
+        return runner
+
+    return make
+
+
+def test_variables_of_a_runner_are_read_as_they_stand(variables: Callable[..., RunnerFolder]) -> None:
+    runner = variables("# for us\nDEVICE=cuda:1\n\nexport TOKEN='a $HOME b'\nEMPTY=\nQUOTED=\"x y\"\n")
+    assert variables_of(runner) == {"DEVICE": "cuda:1", "TOKEN": "a $HOME b", "EMPTY": "", "QUOTED": "x y"}
+    (runner.path / ".env").unlink()
+    assert variables_of(runner) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "sentence"),
+    [
+        ("TOKEN=hush", 0o644, r"others can read it \(mode 644\); do: chmod 600 .*text/\.env$"),
+        ("TOKEN=hush", 0o620, "others can read it"),
+        ("A=1\n\nhush hush\n", 0o600, r"text/\.env, line 3: it is not NAME=value$"),
+        ("A=1\nhush\n", 0o600, r"text/\.env, line 2: it is not NAME=value$"),
+    ],
+)
+def test_variables_that_others_can_read_or_that_cannot_be_read_are_refused_in_a_sentence(
+    variables: Callable[..., RunnerFolder], text: str, mode: int, sentence: str
+) -> None:
+    with pytest.raises(BadVariables, match=sentence) as error:
+        variables_of(variables(text, mode))
+    assert "hush" not in str(error.value)

@@ -1,8 +1,12 @@
 """Every mistake an author can make is one sentence with names and advice."""
 
 import sys
+from pathlib import Path
 
 import pytest
+
+from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.importing import import_adapter
 
 # source → the sentence (or its telling beginning)
 MISTAKES = {
@@ -436,3 +440,16 @@ def test_a_syntax_error_of_a_file_beside_the_adapter_is_shown_too(problems_of):
     (problem,) = problems_of("import beside\ndef run_x(): ...\n", beside="def f(:\n    pass\n")
     assert problem.splitlines()[0].startswith("beside.py, line 1: ")
     assert problem.splitlines()[1:] == ["    def f(:", "          ^"]
+
+
+def test_a_required_package_that_this_python_lacks_is_not_to_be_added_again(tmp_path: Path) -> None:
+    (tmp_path / "runner_adapter.py").write_text("import no_such_package_xyz")
+    (tmp_path / "requirements.txt").write_text(
+        "# what for\n-r base.txt\npydantic\nno-such-package-xyz[all]==1.0  # pinned\nold-one; python_version < '3'\n"
+    )
+    with pytest.raises(AdapterError) as error:
+        import_adapter(tmp_path / "runner_adapter.py")
+    assert str(error.value).endswith(
+        "; no-such-package-xyz is in requirements.txt but not installed in this Python; "
+        f"use the runner's own: worker check {tmp_path.name}"
+    )

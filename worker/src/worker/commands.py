@@ -1,4 +1,4 @@
-"""``worker up | demo | status | schemas | take-over | new runner | test-runners | conformance``."""
+"""The whole environment on one machine: worker up starts it, worker demo shows it, worker new runner adds to it."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,9 +26,10 @@ from worker.new_runner import make_runner, next_steps
 from worker.output import Output, standard_output
 from worker.pictures import allowing_loopback, has_pictures, pictures_served
 from worker.plan import Layout
+from worker.runner_commands import own_python, replace_process
 from worker.runner_tests import test_runners
 from worker.runnerlib_source import find_runnerlib
-from worker.runners import list_runners
+from worker.runners import RunnerFolder, list_runners, variables_of
 from worker.samples import Sample
 from worker.selection import leaving_out, select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
@@ -36,7 +38,7 @@ from worker.status_command import show_again_and_again, show_once
 from worker.status_view import schemas_of
 from worker.up import Environment
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")
 
 RunnersOption = Annotated[
@@ -56,7 +58,9 @@ DatabaseOption = Annotated[
         "--database-url", metavar="URL", help="PostgreSQL, postgresql://USER:PASSWORD@HOST/DATABASE. [DATABASE_URL]"
     ),
 ]
-OnlyOption = Annotated[str | None, typer.Option("--only", metavar="NAMES", help="Only these runners: text,nlp")]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", metavar="NAMES", help="Only these runners: text,nlp; may be repeated.")
+]
 ScaleOption = Annotated[
     list[str] | None,
     typer.Option("--scale", metavar="NAME=N", help="Processes of runners: nlp=2,text=3; 0 starts none. [SCALE]"),
@@ -69,6 +73,21 @@ ReloadOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"worker {metadata.version('plugplay-worker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The whole environment on one machine."""
 
 
 @app.command()
@@ -210,6 +229,52 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
 
 app.command()(conformance)
 
+#: What is not ours goes to the command.
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The runner's folder in the folder of runners.")]
+
+
+@app.command(context_settings=_PASS_ON)
+def check(context: typer.Context, name: NameArgument, runners: RunnersOption = None, data: DataOption = None) -> None:
+    """Say what of a runner is untyped, unserialisable or misspelt, in its own Python; --self-test loads it, too."""
+    _in_runner(name, runners, data, "-P", "-m", "runnerlib", "check", *context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def run(
+    context: typer.Context,
+    name: NameArgument,
+    algorithm: Annotated[str, typer.Argument(help="One of its algorithms.")],
+    payload: Annotated[str, typer.Argument(metavar="JSON", help="""As '{"text": "abc"}'; - reads standard input.""")],
+    runners: RunnersOption = None,
+    data: DataOption = None,
+) -> None:
+    """Call one algorithm of a runner in its own Python, without an environment around it."""
+    _in_runner(name, runners, data, "-P", "-m", "runnerlib", "run", algorithm, payload, *context.args)
+
+
+@app.command()
+def shell(name: NameArgument, runners: RunnersOption = None, data: DataOption = None) -> None:
+    """Open a Python prompt with a runner's functions, provided names filled in."""
+    _in_runner(name, runners, data, "-P", "-m", "runnerlib", "shell")
+
+
+@app.command(context_settings=_PASS_ON)
+def python(context: typer.Context, name: NameArgument, runners: RunnersOption = None, data: DataOption = None) -> None:
+    """Run a runner's own Python in its folder: worker python NAME -- -m pip list"""
+    _in_runner(name, runners, data, *context.args)
+
+
+def _in_runner(name: str, runners: Path | None, data: Path | None, *arguments: str) -> None:
+    settings = read_settings(runners_folder=runners, data_folder=data)
+
+    async def prepared() -> tuple[RunnerFolder, Path, dict[str, str]]:
+        runner, python = await own_python(settings, name, Output(sys.stderr))
+        return runner, python, variables_of(runner)
+
+    replace_process(*_run(prepared()), arguments)
+
+
 new = typer.Typer(help="Make something new.", no_args_is_help=True)
 app.add_typer(new, name="new")
 
@@ -230,13 +295,11 @@ def new_runner(
     except OSError as error:
         typer.echo(f"the runner could not be made: {error}", err=True)
         raise typer.Exit(1) from None
-    typer.echo(next_steps(folder, name, is_followed=_is_followed(folder.parent, settings)))
-
-
-def _is_followed(runners: Path, settings: WorkerSettings) -> bool:
+    is_followed, gateway = False, Layout(settings, Path(), "json", {}).gateway_url
     with contextlib.suppress(NotRunning):
-        return read_state(settings.data_folder).follows == runners
-    return False
+        state = read_state(settings.data_folder)
+        is_followed, gateway = state.follows == folder.parent, state.gateway
+    typer.echo(next_steps(folder, name, is_followed=is_followed, gateway=gateway))
 
 
 def _run_environment(
@@ -294,5 +357,5 @@ def _output(settings: WorkerSettings, *, for_people: bool = False) -> Output:
     return Output(standard_output(as_json=as_json), as_json=as_json)
 
 
-def _names(only: str | None) -> list[str]:
-    return [name.strip() for name in (only or "").split(",") if name.strip()]
+def _names(only: Sequence[str] | None) -> list[str]:
+    return [name.strip() for word in only or () for name in word.split(",") if name.strip()]

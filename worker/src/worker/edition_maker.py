@@ -19,7 +19,7 @@ from worker.port_pool import PortPool
 from worker.processes import ManagedProcess
 from worker.readiness import explained
 from worker.runner_code import code_digests, copy_code, place_among_neighbours, version_of
-from worker.runners import RunnerFolder
+from worker.runners import RunnerFolder, variables_of
 
 #: A new version that dies more often than that before it is ready is given up.
 _MOST_RESTARTS = 2
@@ -114,15 +114,16 @@ class EditionMaker:
         return python
 
     async def edition(self, folder: RunnerFolder, python: Path, first_port: int | None = None) -> Edition:
-        """Not started yet. Raises PortTaken; AdapterRefused when its files cannot be read."""
+        """Not started yet. Raises PortTaken, BadVariables; AdapterRefused when its files cannot be read."""
         tools = self._tools
+        variables = await asyncio.to_thread(variables_of, folder)
         copy, place, version = await self._copied(folder)
         ports = [
             first_port if first_port is not None and number == 0 else tools.ports.take()
             for number in range(self._count)
         ]
         plans = [
-            tools.layout.runner(folder, python, port, place, self._label(folder.name, number))
+            tools.layout.runner(folder, python, port, place, self._label(folder.name, number), variables)
             for number, port in enumerate(ports)
         ]
         return Edition(version, python, copy, [ManagedProcess(plan, tools.output) for plan in plans], ports)

@@ -47,3 +47,7 @@ class BadName(WorkerError):
 
 class TakeOverRefused(WorkerError):
     """Discovery did not give the algorithm to that runner; the message is its own."""
+
+
+class BadVariables(WorkerError):
+    """A runner's file of variables cannot be used."""

@@ -16,6 +16,8 @@ _FILES = (ADAPTER_FILE, REQUIREMENTS_FILE, f"test_{ADAPTER_FILE}", "Dockerfile",
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _HANDLER = re.compile(r"(?:run|batch)_(.+)")
 _FOLDER_MODE = 0o755
+#: What `producer` asks when nothing else is said.
+_USUAL_GATEWAY = "http://127.0.0.1:8000"
 
 
 def algorithm_of(name: str) -> str:
@@ -74,9 +76,13 @@ def _algorithms(adapter: Path) -> set[str]:
     return {match[1] for name in names if (match := _HANDLER.fullmatch(name))}
 
 
-def next_steps(target: Path, name: str, *, is_followed: bool) -> str:
-    """What to do now, for somebody who has never done it. `is_followed`: an environment that runs takes it up."""
+def next_steps(target: Path, name: str, *, is_followed: bool, gateway: str = _USUAL_GATEWAY) -> str:
+    """What to do now, for somebody who has never done it.
+
+    `is_followed`: an environment that runs takes it up; `gateway`: where that takes tasks, or will.
+    """
     algorithm = algorithm_of(name)
+    where = "" if gateway == _USUAL_GATEWAY else f"GATEWAY_URL={gateway} "
     try:
         shown = target.relative_to(Path.cwd())
     except ValueError:
@@ -92,8 +98,9 @@ Next:
   1. edit two lines of {shown / ADAPTER_FILE}:
          return text          what it does
          'hi'                 what the example above it gives then
-  2. producer send {algorithm} '{{"text": "hi"}}' --wait
+  2. {where}producer send {algorithm} '{{"text": "hi"}}' --wait
 
+Its mistakes: worker check {name}      One call: worker run {name} {algorithm} '{{"text": "hi"}}'
 Its tests: worker test-runners --only {name}
 In a container: docker compose -f docker-compose.yml -f runners/{name}/compose.yml up -d --build --wait {name}-runner
 What else an adapter can do: docs/writing-a-runner.md"""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.ports import PortUse
 from worker.processes import ProcessPlan
@@ -111,16 +112,25 @@ class Layout:
         return self._service(CORE, "worker.core", self.settings.gateway_port, {"DATA_FOLDER": str(self.data)})
 
     def runner(
-        self, runner: RunnerFolder, python: Path, port: int | None = None, code: Path | None = None, label: str = ""
+        self,
+        runner: RunnerFolder,
+        python: Path,
+        port: int | None = None,
+        code: Path | None = None,
+        label: str = "",
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> ProcessPlan:
-        """One process of a runner; `code` is where its files lie, when that is not its folder."""
+        """One process of a runner; `code` is where its files lie, when that is not its folder.
+
+        Its own `variables` win over inherited ones, and not over what makes it a part of this environment.
+        """
         port = self.runner_port(runner) if port is None else port
         return ProcessPlan(
             name=label or runner.name,
             # -P: what an author calls like a module of the standard library must not be taken for it
             command=(str(python), "-P", "-m", "runnerlib"),
             url=self.url(port),
-            environment=self._environment(port)
+            environment=self._environment(port, variables)
             | {
                 # All its names: one that we inherited must not win.
                 **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
@@ -155,15 +165,15 @@ class Layout:
     def _stop_seconds(self) -> float:
         return self.settings.grace_seconds + _BEYOND_GRACE_SECONDS
 
-    def _environment(self, port: int) -> dict[str, str]:
+    def _environment(self, port: int, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
         secrets = _SECRETS if self.has_broker else ()
-        return {name: value for name, value in self.inherited.items() if name not in secrets} | {
+        inherited = {name: value for name, value in self.inherited.items() if name not in secrets}
+        logs = {"LOG_LEVEL": self.settings.log_level, "LOG_FORMAT": self.log_format}
+        return {**inherited, **logs, **variables} | {
             MARK: str(self.data),
             "HOST": self.settings.host,
             "PORT": str(port),
             "DISCOVERY_URL": self.discovery_url,
-            "LOG_LEVEL": self.settings.log_level,
-            "LOG_FORMAT": self.log_format,
             "GRACE_SECONDS": str(self.settings.grace_seconds),
             "EXIT_WITH_PARENT": "true",
             "PYTHONUNBUFFERED": "1",

@@ -4,6 +4,7 @@ An environment that follows edits runs every version from a copy, as a container
 anew (after a kill, a timeout, so many tasks) then loads what the others of its runner run, and not what is being typed.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -43,8 +44,10 @@ def code_digests(folder: Path, copy: Path | None = None) -> dict[str, str]:
     """
     place = copy or folder
     found = {str(file): digest_of(place / file) for file in code_files(place)}
-    if (folder / ENVIRONMENT_FILE).exists():
-        found[ENVIRONMENT_FILE] = digest_of(folder / ENVIRONMENT_FILE)
+    variables = folder / ENVIRONMENT_FILE
+    with contextlib.suppress(OSError):
+        # Who may read it decides whether it is used.
+        found[ENVIRONMENT_FILE] = f"{variables.stat().st_mode:o} {digest_of(variables)}"
     for name, digest in read_requirements(folder, inherited_environment()).followed():
         if name != str(folder / REQUIREMENTS_FILE):
             found[f"{REQUIRED}{os.path.relpath(name, folder)}"] = digest

@@ -1,11 +1,15 @@
 """Which runners there are: every folder with a ``runner_adapter.py``."""
 
+import io
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from dotenv.parser import parse_stream
+
 from runnerlib.contract import near_names
-from worker.errors import NoRunners
+from worker.errors import BadVariables, NoRunners
 
 ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -70,3 +74,30 @@ def check_names(folder: Path, found: Collection[RunnerFolder], asked_for: Collec
                 )
             near = near_names(name, names) or names
             raise NoRunners(f"{folder} holds no runner called {name!r}; there are: {', '.join(near)}")
+
+
+def variables_of(runner: RunnerFolder) -> dict[str, str]:
+    """What its file of variables sets, as Compose reads such a file but for `$`, which means itself.
+
+    Raises BadVariables when others may read the file, or when it cannot be read; never tells what is in it.
+    """
+    file = runner.path / ENVIRONMENT_FILE
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise BadVariables(f"{file} cannot be read: {why}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadVariables(f"{file} may hold secrets, and others can read it (mode {mode:o}); do: chmod 600 {file}")
+    found = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            written = binding.original.string
+            line = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+            raise BadVariables(f"{file}, line {line}: it is not NAME=value")
+        if binding.key is not None and binding.value is not None:
+            found[binding.key] = binding.value
+    return found

@@ -2,10 +2,12 @@
 
 import ast
 import importlib.util
+import re
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -108,7 +110,7 @@ def _failed(file: Path, error: BaseException) -> str:
     if isinstance(error, ImportError | AttributeError) and (hidden := hidden_files(file)):
         return f"{sentence}; {' and '.join(hidden)}"
     if isinstance(error, ModuleNotFoundError):
-        return f"{sentence}; add the package to requirements.txt and install it"
+        return f"{sentence}; {_how_to_get_it(file.parent)}"
     if isinstance(error, SystemExit):
         return f"{sentence}; an adapter must not exit while it is imported"
     return sentence
@@ -124,3 +126,34 @@ def _shown(error: SyntaxError) -> str:
     start = max(0, (error.offset or 1) - 1 - indent)
     width = max(1, min((end or 0) - (error.offset or 0), len(line) - indent - start))
     return f"\n    {line.lstrip()}\n    {' ' * start}{'^' * width}"
+
+
+def _how_to_get_it(folder: Path) -> str:
+    """A module that is missing is one that nobody asked for, or this Python is not the runner's own."""
+    missing = [name for name in _required_names(folder / "requirements.txt") if not _is_installed(name)]
+    if not missing:
+        return "add the package to requirements.txt and install it"
+    are = "is" if len(missing) == 1 else "are"
+    return (
+        f"{', '.join(missing)} {are} in requirements.txt but not installed in this Python; "
+        f"use the runner's own: worker check {folder.name}"
+    )
+
+
+def _required_names(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # What begins otherwise is an option, a path or an address; what has a marker may not be meant for this Python.
+    lines = [line.partition("#")[0].strip() for line in text.splitlines() if ";" not in line]
+    matches = [re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:[\[<>=!~@\s]|$)", line) for line in lines]
+    return [match[1] for match in matches if match]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
