@@ -404,3 +404,32 @@ def test_task_that_a_plain_runner_has_is_seen_to_run_and_cannot_be_attached_to(
             assert len(placed) == 1
 
     go(scenario())
+
+
+def test_message_that_joins_while_its_retry_is_committed_goes_on_too(broker_world, make_runner, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            record, lookup, looked_up = world.store.record, world.store.lookup, []
+            twin = ("t1", {"do": "fail_until", "attempt": 2})
+
+            async def looking(ids):
+                rows = await lookup(ids)
+                looked_up.append(ids)
+                return rows
+
+            async def recording(records):
+                if len(looked_up) == 1:
+                    await broker.deliver(twin, reply_to="answers", delivery_count=1)
+                    await wait_until(lambda: len(looked_up) == 2)
+                return await record(records)
+
+            world.store.record, world.store.lookup = recording, looking
+            await world.start(make_runner())
+            await broker.deliver(twin, **ASKED)
+            await wait_until(lambda: len(broker.replies) == 2)
+            assert sorted(told(broker), key=str) == [
+                ("answers", "c", "succeeded", 2),
+                ("answers", None, "succeeded", 2),
+            ]
+
+    go(scenario())
