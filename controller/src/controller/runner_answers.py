@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -47,8 +47,7 @@ _PRINTABLE_ASCII = re.compile(r"[!-~]+")
 _STATES = {state.value: state for state in EntryState}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a runner says of one run. `result` is compact JSON; None: it names none."""
 
     state: EntryState

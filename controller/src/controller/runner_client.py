@@ -1,8 +1,8 @@
 """Calls to runners. The only module that knows the HTTP library; its errors become ours here, once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -31,8 +31,11 @@ CANCEL_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 4.0
 #: Larger answers are read in a thread, so that calls to other runners go on meanwhile.
 LARGE_ANSWER_BYTES = 256 * 1024
+#: What all answers that are being received or read may have together.
+MAX_BODIES_BYTES = 256 * 1024 * 1024
 #: What ``POST /batch`` may answer about the tasks of a call themselves; any other refusal says nothing of them.
 _BATCH_VERDICTS = frozenset({400, 404, 409, 413, 422})
+_DROPPED = "its answer was dropped: too many large ones came at once"
 _JSON = "application/json"
 
 Value = TypeVar("Value")
@@ -53,7 +56,51 @@ class _Response:
     status: int
     boot: str | None
     retry_after: str | None
-    body: bytes
+
+
+class _Body:
+    """What has come of one answer's body."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.is_dropped = False
+
+    def whole(self) -> bytes:
+        parts = self.parts  # before the look: a thread may be reading while this is dropped
+        if self.is_dropped:
+            raise LostAfterSending(_DROPPED)
+        return b"".join(parts)
+
+
+class _Bodies:
+    """The bodies that are being received or read, bounded together: the largest is dropped, to be asked for again."""
+
+    def __init__(self) -> None:
+        self._open: set[_Body] = set()
+        self._size = 0
+
+    @contextmanager
+    def receive(self) -> Iterator[_Body]:
+        body = _Body()
+        self._open.add(body)
+        try:
+            yield body
+        finally:
+            self._open.discard(body)
+            self._size -= body.size
+
+    def add(self, body: _Body, part: bytes) -> None:
+        body.parts.append(part)
+        body.size += len(part)
+        self._size += len(part)
+        while self._size > MAX_BODIES_BYTES:
+            largest = max(self._open, key=lambda each: each.size)
+            self._size -= largest.size
+            largest.is_dropped = True
+            largest.parts, largest.size = [], 0
+        if body.is_dropped:
+            raise LostAfterSending(_DROPPED)
 
 
 class RunnerClient:
@@ -64,6 +111,7 @@ class RunnerClient:
         self._stack = AsyncExitStack()
         #: one large answer is taken apart at a time: as objects it may need twenty times its size
         self._large = asyncio.Semaphore(1)
+        self._bodies = _Bodies()
         self._kept: aiohttp.ClientSession
         self._single: aiohttp.ClientSession
 
@@ -84,35 +132,39 @@ class RunnerClient:
         self, host: str, algorithm: str, items: Sequence[Item], *, wait_seconds: float, result_bytes: int
     ) -> Answer:
         """``POST /batch/{algorithm}``; answers when all items have ended, at the latest after `wait_seconds`."""
-        response = await self._post(
-            self._kept,
-            f"{host}/batch/{algorithm}",
-            orjson.dumps([_batch_item(item) for item in items]),
-            headers={"Prefer": f"wait={wait_seconds:g}"},
-            timeout_seconds=wait_seconds + self._answer_margin_seconds,
-            most_bytes=most_bytes(len(items), result_bytes),
-        )
-        if response.status != 200:
-            raise _error(response, _BATCH_VERDICTS)
         asked = {(item.id, item.attempt) for item in items}
-        return await self._read(response, lambda: read_entries(response.body, asked, response.boot))
+        with self._bodies.receive() as body:
+            response = await self._post(
+                self._kept,
+                f"{host}/batch/{algorithm}",
+                orjson.dumps([_batch_item(item) for item in items]),
+                headers={"Prefer": f"wait={wait_seconds:g}"},
+                timeout_seconds=wait_seconds + self._answer_margin_seconds,
+                most_bytes=most_bytes(len(items), result_bytes),
+                into=body,
+            )
+            if response.status != 200:
+                raise _error(response, body.whole(), _BATCH_VERDICTS)
+            return await self._read(body, lambda: read_entries(body.whole(), asked, response.boot))
 
     async def run(self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int) -> Answer:
         """``POST /run/{algorithm}`` of a plain runner, as an answer with one entry."""
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
             headers[HEADER_TASK_DEADLINE] = f"{item.deadline_seconds:.3f}"
-        response = await self._post(
-            self._single,
-            f"{host}/run/{algorithm}",
-            item.payload or b"null",
-            headers=headers,
-            timeout_seconds=timeout_seconds,
-            most_bytes=most_bytes(1, result_bytes),
-        )
-        if response.status != 200:
-            raise _error(response, range(400, 600))
-        entry = await self._read(response, lambda: read_result(response.body, response.boot))
+        with self._bodies.receive() as body:
+            response = await self._post(
+                self._single,
+                f"{host}/run/{algorithm}",
+                item.payload or b"null",
+                headers=headers,
+                timeout_seconds=timeout_seconds,
+                most_bytes=most_bytes(1, result_bytes),
+                into=body,
+            )
+            if response.status != 200:
+                raise _error(response, body.whole(), range(400, 600))
+            entry = await self._read(body, lambda: read_result(body.whole(), response.boot))
         return Answer({(item.id, item.attempt): entry}, response.boot)
 
     async def cancel(self, host: str, task_id: str) -> None:
@@ -122,8 +174,8 @@ class RunnerClient:
         async with _translated(), self._kept.delete(url, timeout=timeout, allow_redirects=False) as answer:
             await answer.content.read(MAX_PROBLEM_BYTES)
 
-    async def _read(self, response: _Response, read: Callable[[], Value]) -> Value:
-        if len(response.body) <= LARGE_ANSWER_BYTES:
+    async def _read(self, body: _Body, read: Callable[[], Value]) -> Value:
+        if body.size <= LARGE_ANSWER_BYTES:
             return read()
         async with self._large:
             return await asyncio.to_thread(read)
@@ -137,6 +189,7 @@ class RunnerClient:
         headers: dict[str, str],
         timeout_seconds: float,
         most_bytes: int,
+        into: _Body,
     ) -> _Response:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         headers = {"Content-Type": _JSON, "Accept-Encoding": "identity", **headers}
@@ -146,8 +199,18 @@ class RunnerClient:
         ):
             boot = read_boot(answer.headers.get(HEADER_BOOT))
             limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
-            content = await _read(answer, limit, boot)
-            return _Response(answer.status, boot, answer.headers.get("Retry-After"), content)
+            await self._receive(answer, into, limit, boot)
+            return _Response(answer.status, boot, answer.headers.get("Retry-After"))
+
+    async def _receive(self, answer: aiohttp.ClientResponse, into: _Body, most_bytes: int, boot: str | None) -> None:
+        if (answer.content_length or 0) > most_bytes:
+            message = f"the runner's answer has {answer.content_length} bytes, the limit is {most_bytes}"
+            raise BadAnswer(message, boot=boot, is_deliberate=True)
+        async for part in answer.content.iter_any():
+            if into.size + len(part) > most_bytes:
+                message = f"the runner's answer has more than {most_bytes} bytes"
+                raise BadAnswer(message, boot=boot, is_deliberate=True)
+            self._bodies.add(into, part)
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -170,21 +233,6 @@ async def _translated() -> AsyncIterator[None]:
         raise LostAfterSending(f"the connection to the runner was lost: {_short(error)}") from None
 
 
-async def _read(answer: aiohttp.ClientResponse, most_bytes: int, boot: str | None) -> bytes:
-    if (answer.content_length or 0) > most_bytes:
-        message = f"the runner's answer has {answer.content_length} bytes, the limit is {most_bytes}"
-        raise BadAnswer(message, boot=boot, is_deliberate=True)
-    parts: list[bytes] = []
-    size = 0
-    async for part in answer.content.iter_any():
-        size += len(part)
-        if size > most_bytes:
-            message = f"the runner's answer has more than {most_bytes} bytes"
-            raise BadAnswer(message, boot=boot, is_deliberate=True)
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _batch_item(item: Item) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": item.id, "attempt": item.attempt}
     if item.deadline_seconds is not None:
@@ -194,7 +242,7 @@ def _batch_item(item: Item) -> dict[str, Any]:
     return fields
 
 
-def _error(response: _Response, verdicts: Container[int]) -> RunnerError:
+def _error(response: _Response, body: bytes, verdicts: Container[int]) -> RunnerError:
     """What an answer without outcomes means. `verdicts`: statuses that can be meant for the tasks of the call."""
     status, boot = response.status, response.boot
     if status == 429:
@@ -203,7 +251,7 @@ def _error(response: _Response, verdicts: Container[int]) -> RunnerError:
         return Draining("the runner takes nothing new", boot=boot)
     if status in (502, 504):
         return LostAfterSending(f"a gateway before the runner answered {status}", boot=boot)
-    problem = read_problem(status, response.body)
+    problem = read_problem(status, body)
     if status not in verdicts:
         return BadAnswer(f"the runner answered {status}: {problem.detail[:300]}", boot=boot)
     return Refused(problem, boot=boot)

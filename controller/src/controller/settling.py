@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from controller.answering import Answering, Told, asks, senders
 from controller.inflight import InFlight, Run, deliveries_of
@@ -77,8 +78,11 @@ class Settler:
             run.is_decided = True
         try:
             final = await self._without_cancelled(final)
-            await self._publish_retries(final)
+            published = await self._publish_retries(final, ())
             told = await self._record(final)
+            # Messages of the same task may have joined meanwhile, whose senders want an answer, too.
+            while (more := await self._publish_retries(final, published)) != published:
+                published = more
         except BaseException:
             for run in runs:
                 run.is_decided = False
@@ -135,7 +139,8 @@ class Settler:
             for run, decision in outcomes
         ]
 
-    async def _publish_retries(self, outcomes: Sequence[Outcome]) -> None:
+    async def _publish_retries(self, outcomes: Sequence[Outcome], published: Collection[Any]) -> Collection[Any]:
+        """Returns the receipts of all that is published now; those in `published` are so already."""
         again: list[tuple[Delivery, float]] = []
         for run, decision in outcomes:
             if isinstance(decision, Retry):
@@ -143,10 +148,12 @@ class Settler:
                 again += [(each, decision.after_seconds) for each in senders(run.deliveries)]
             elif isinstance(decision, Follow):
                 again.append((replace(run.delivery, attempt=run.delivery.attempt - 1), FOLLOW_SECONDS))
+        again = [(each, seconds) for each, seconds in again if each.receipt not in published]
         if not again:
-            return
+            return published
         deliveries, delays = [each for each, _ in again], [seconds for _, seconds in again]
         await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays), alone=True)
+        return [*published, *(each.receipt for each in deliveries)]
 
     async def _record(self, outcomes: Sequence[Outcome]) -> list[Told]:
         """Returns what decides on the answers: each run's outcome, or the row where another one was first."""

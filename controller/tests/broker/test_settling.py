@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from runnerlib.contract import FailureCode, Limits, TaskState
 from taskqueue.errors import QueueUnavailable, StoreUnavailable
@@ -404,3 +405,30 @@ def test_task_that_a_plain_runner_has_is_seen_to_run_and_cannot_be_attached_to(
             assert len(placed) == 1
 
     go(scenario())
+
+
+def test_message_that_joins_while_its_retry_is_committed_goes_on_too(broker_world, make_runner, go, wait_until):
+    def has_joined():
+        return any("handed out again" in line["event"] for line in lines)
+
+    async def scenario():
+        async with broker_world() as (world, broker):
+            record, twin = world.store.record, ("t1", {"do": "fail_until", "attempt": 2})
+
+            async def recording(records):
+                if not has_joined():
+                    await broker.deliver(twin, reply_to="answers", delivery_count=1)
+                    await wait_until(has_joined)
+                return await record(records)
+
+            world.store.record = recording
+            await world.start(make_runner())
+            await broker.deliver(twin, **ASKED)
+            await wait_until(lambda: len(broker.replies) == 2)
+            assert sorted(told(broker), key=str) == [
+                ("answers", "c", "succeeded", 2),
+                ("answers", None, "succeeded", 2),
+            ]
+
+    with capture_logs() as lines:
+        go(scenario())

@@ -28,8 +28,9 @@ class StrictJsonError(ValueError):
 def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parses one JSON document. Raises StrictJsonError."""
     text = (data if isinstance(data, str) else _decoded(data)).removeprefix(_BYTE_ORDER_MARK)
+    decoder = _DECODER if isinstance(data, str) or _may_overflow(data) else _DECODER_OF_SMALL_NUMBERS
     try:
-        value = _DECODER.decode(text)
+        value = decoder.decode(text)
     except StrictJsonError:
         raise
     except RecursionError:
@@ -99,7 +100,19 @@ def _constant(name: str) -> NoReturn:
     raise StrictJsonError(f"{name} is not JSON; send null or a string")
 
 
+def _may_overflow(data: bytes) -> bool:
+    """Whether a number may be too large: by far the quickest look, which spares most texts a call for each number."""
+    digits = data.translate(_ZEROS)
+    return _LONG_INTEGER in digits or any(each in digits for each in _LARGE_EXPONENTS)
+
+
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_DECODER_OF_SMALL_NUMBERS = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+#: Every digit looks like a zero.
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+#: Fewer digits always fit in 64 bits, and are no infinity without an exponent of three.
+_LONG_INTEGER = b"0" * 19
+_LARGE_EXPONENTS = (b"e000", b"E000", b"e+000", b"E+000")
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:
