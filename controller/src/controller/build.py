@@ -59,16 +59,17 @@ async def build(
         in_flight=in_flight,
         calls=Tools(client, fleet, settler, policy, metrics),
     )
+    lanes = LaneSet(fleet, watch, lane_tools, health)
     upkeep = Upkeep(
         sweeper,
         store,
         gate,
         fleet,
         settler,
+        held_up=lanes.held_up,
         unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
         retention_seconds=settings.retention_days * _SECONDS_A_DAY,
     )
-    lanes = LaneSet(fleet, watch, lane_tools, health)
     health.set(STORE, True)
     doorkeeper = None
     if door is not None:

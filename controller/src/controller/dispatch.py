@@ -111,14 +111,21 @@ class Conversation:
         return self._again
 
     async def _converse(self) -> None:
-        now = self._started_at = self._tools.clock()
-        for run in self._open.values():
-            run.sent_to(self._runner, self._boot, now)
+        self._started_at = self._tools.clock()
         ask_first = self._attach
+        if ask_first:
+            self._connected()
         while self._open:
             answer = await (self._ask() if ask_first else self._send())
             await self._take_in(answer)
             ask_first = True
+
+    def _connected(self) -> None:
+        """From now on the runner may have the runs."""
+        now = self._tools.clock()
+        for run in self._open.values():
+            if run.sent_at is None:
+                run.sent_to(self._runner, self._boot, now)
 
     async def _leave_out(self) -> None:
         """Settles what must not start any more, and what could not be started anywhere."""
@@ -161,7 +168,7 @@ class Conversation:
                 why = fleet.is_gone(self._runner.id, self._boot, clock() - silent_since)
                 if why is not None:
                     raise RunnerLost(why) from None
-                fleet.quarantine(self._runner)
+                fleet.quarantine(self._runner, str(error))
                 await asyncio.sleep(pause)
                 pause = min(LAST_PAUSE_SECONDS, pause * 2)
 
@@ -172,8 +179,9 @@ class Conversation:
             [self._tools.item(run, with_payload=with_payload) for run in self._open.values()],
             wait_seconds=wait_seconds,
             result_bytes=self._limits.result_bytes,
+            on_connected=self._connected,
         )
-        self._tools.fleet.answered(self._runner.id)
+        self._tools.fleet.taken(self._algorithm, self._runner.id)
         return answer
 
     async def _run_plain(self) -> Answer:
@@ -186,12 +194,13 @@ class Conversation:
                 self._tools.item(run, with_payload=True),
                 timeout_seconds=self._limits.timeout_seconds + PLAIN_MARGIN_SECONDS,
                 result_bytes=self._limits.result_bytes,
+                on_connected=self._connected,
             )
         except TimedOut as error:
             return Answer({run.key: timeout_entry(run, str(error))}, None)
         except LostAfterSending as error:
             raise RunnerLost(str(error)) from None
-        self._tools.fleet.answered(self._runner.id)
+        self._tools.fleet.taken(self._algorithm, self._runner.id)
         return answer
 
     def _wait_seconds(self) -> float:
@@ -230,7 +239,7 @@ class Conversation:
                 return self._lost(run, f"runner {self._runner.id} was started anew")
             if not self._may_have_missed:
                 # it gave the run back, so it is about to stop
-                self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
+                self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS, "it handed tasks back")
         return self._tools.decide(run, entry, self._limits, lone=True)
 
     def _lost(self, run: Run, why: str) -> Decision:
@@ -239,8 +248,10 @@ class Conversation:
     def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision]:
         """The call was not taken. Only a refusal that speaks of a single task is that task's own."""
         fleet, runner = self._tools.fleet, self._runner
+        if not isinstance(error, NotSent):
+            fleet.answered(runner.id)
         if isinstance(error, NotSent):
-            seconds = fleet.quarantine(runner)
+            seconds = fleet.quarantine(runner, str(error))
             self._tools.metrics.quarantines.labels(runner.id).inc()
             log.warning("runner cannot be reached", runner=runner.id, quarantine_seconds=seconds, reason=str(error))
         elif isinstance(error, BadAnswer) or (isinstance(error, Refused) and error.problem.status != 404):
@@ -251,7 +262,7 @@ class Conversation:
             return lambda run: Fail(FailureCode.BAD_RESULT, str(error))
         else:
             seconds = error.retry_after_seconds if isinstance(error, Busy) else REST_SECONDS
-            fleet.rest(self._algorithm, runner.id, seconds)
+            fleet.rest(self._algorithm, runner.id, seconds, str(error))
         return lambda run: Again(str(error), expected=isinstance(error, Busy))
 
     async def _settle_all(self, decision: Callable[[Run], Decision]) -> None:

@@ -63,6 +63,10 @@ class LaneSet:
             self._tasks[algorithm] = asyncio.create_task(lane.run(), name=f"lane {algorithm}")
             log.info("lane opened", algorithm=algorithm)
 
+    def held_up(self) -> dict[str, str]:
+        """Algorithms whose tasks wait though runners offer them, and why."""
+        return {name: why for name, lane in self._lanes.items() if (why := lane.held_up) is not None}
+
     def _report_health(self) -> None:
         if self._source.catalogue is not None:
             self._health.set(CATALOGUE, True)

@@ -1,6 +1,6 @@
 """Calls to runners. The only module that knows the HTTP library; its errors become ours here, once."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -86,9 +86,19 @@ class RunnerClient:
         await self._stack.aclose()
 
     async def batch(
-        self, host: str, algorithm: str, items: Sequence[Item], *, wait_seconds: float, result_bytes: int
+        self,
+        host: str,
+        algorithm: str,
+        items: Sequence[Item],
+        *,
+        wait_seconds: float,
+        result_bytes: int,
+        on_connected: Callable[[], None] | None = None,
     ) -> Answer:
-        """``POST /batch/{algorithm}``; answers when all items have ended, at the latest after `wait_seconds`."""
+        """``POST /batch/{algorithm}``; answers when all items have ended, at the latest after `wait_seconds`.
+
+        `on_connected` is called before anything is sent, once there is a connection.
+        """
         response = await self._post(
             self._kept,
             f"{host}/batch/{algorithm}",
@@ -96,6 +106,7 @@ class RunnerClient:
             headers={"Prefer": f"wait={wait_seconds:g}"},
             timeout_seconds=wait_seconds + ANSWER_MARGIN_SECONDS,
             most_bytes=len(items) * (result_bytes + ENTRY_BYTES),
+            on_connected=on_connected,
         )
         if response.status != 200:
             raise _error(response)
@@ -107,7 +118,16 @@ class RunnerClient:
             ) from None
         return Answer({(entry.id, entry.attempt): entry for entry in entries}, response.boot)
 
-    async def run(self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int) -> Answer:
+    async def run(
+        self,
+        host: str,
+        algorithm: str,
+        item: Item,
+        *,
+        timeout_seconds: float,
+        result_bytes: int,
+        on_connected: Callable[[], None] | None = None,
+    ) -> Answer:
         """``POST /run/{algorithm}`` of a plain runner, as an answer with one entry."""
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
@@ -119,6 +139,7 @@ class RunnerClient:
             headers=headers,
             timeout_seconds=timeout_seconds,
             most_bytes=result_bytes + ENTRY_BYTES,
+            on_connected=on_connected,
         )
         if response.status != 200:
             raise _error(response)
@@ -147,12 +168,20 @@ class RunnerClient:
         headers: dict[str, str],
         timeout_seconds: float,
         most_bytes: int,
+        on_connected: Callable[[], None] | None,
     ) -> _Response:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         headers = {"Content-Type": _JSON, "Accept-Encoding": "identity", **headers}
         async with (
             _translated(),
-            session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as answer,
+            session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                trace_request_ctx=on_connected,
+            ) as answer,
         ):
             boot = answer.headers.get(HEADER_BOOT)
             limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
@@ -162,8 +191,25 @@ class RunnerClient:
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=[_telling_connections()],
     )
+
+
+def _telling_connections() -> aiohttp.TraceConfig:
+    """Calls what a request brought as its context when the request has a connection, a new one or a kept one."""
+
+    async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(connected)
+    return trace
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from controller.admission import unknown_algorithm
 from controller.fleet import Fleet
@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 SWEEP_EVERY_SECONDS = 1.0
 SWEEP_LIMIT = 500
+#: What was noted of waiting tasks is written again after this long, and other controllers' old notes are dropped.
+NOTE_AGAIN_SECONDS = 20.0
 PURGE_EVERY_SECONDS = 3600.0
 PURGE_LIMIT = 1000
 #: No task has waited since before that: with it a sweep finds expired ones alone.
@@ -35,6 +37,7 @@ class Upkeep:
         fleet: Fleet,
         settler: Settler,
         *,
+        held_up: Callable[[], Mapping[str, str]],
         unknown_grace_seconds: float,
         retention_seconds: float,
         clock: Callable[[], float] = time.time,
@@ -44,6 +47,9 @@ class Upkeep:
         self._gate = gate
         self._fleet = fleet
         self._settler = settler
+        self._held_up = held_up
+        self._noted: dict[str, str] = {}
+        self._noted_at = float("-inf")
         self._unknown_grace_seconds = unknown_grace_seconds
         self._retention_seconds = retention_seconds
         self._clock = clock
@@ -55,6 +61,7 @@ class Upkeep:
             try:
                 while await self.sweep() == SWEEP_LIMIT:
                     pass
+                await self.note()
             except TaskQueueError as error:
                 log.warning("sweeping waits for the queue", reason=str(error))
             except Exception:
@@ -86,6 +93,14 @@ class Upkeep:
         if deliveries:
             await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
         return len(deliveries)
+
+    async def note(self) -> None:
+        """Writes down why tasks wait that runners could take, so that gateways can tell it."""
+        now, held_up = self._clock(), dict(self._held_up())
+        if not self._gate.is_open or (held_up == self._noted and abs(now - self._noted_at) < NOTE_AGAIN_SECONDS):
+            return
+        await self._store.note_waiting(held_up, [name for name in self._noted if name not in held_up])
+        self._noted, self._noted_at = held_up, now
 
     async def purge(self) -> int:
         count = await self._store.purge(self._clock() - self._retention_seconds, PURGE_LIMIT)

@@ -80,6 +80,11 @@ class PullFeed:
         self._wake.set()
         return taken
 
+    @property
+    def trouble(self) -> str:
+        """A table is there or everything is away; the feed has no trouble of its own."""
+        return ""
+
     def waiting(self) -> int:
         return len(self._buffer)
 

@@ -92,7 +92,8 @@ class Reply:
 class Placement:
     """Which runner process has a run; written once the task has run for a second.
 
-    With an empty boot id it takes the placement back: nobody has the run any more.
+    With an empty boot id nobody can attach to the run. With an empty runner, too, nobody has it any more: the task
+    waits again.
     """
 
     id: str
@@ -126,6 +127,8 @@ class TaskRow:
     replays: int = 0
     reply_to: str | None = None
     correlation_id: str | None = None
+    #: why it waits though runners offer its algorithm, as a controller has noted
+    held_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +322,7 @@ class TaskSummary:
     cancel_requested: bool = False
     progress: Progress | None = None
     replays: int = 0
+    held_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

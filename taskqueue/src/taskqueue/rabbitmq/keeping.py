@@ -45,6 +45,11 @@ class Keeper:
         if awaited:
             report(self._part, False, f"{name} is not consumed yet")
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing has been consumed for some seconds; empty when something is."""
+        return self._reason if self._reported else ""
+
     async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
         time = asyncio.get_running_loop().time
         self._lost("not connected yet")

@@ -1,7 +1,7 @@
 """The task store on SQLite: writes through the one writer, reads in short transactions beside it."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -111,6 +111,10 @@ class SqlStore(Listed):
             return set()
 
         return await self._access.read(lambda connection: queries.marked(connection, ids))
+
+    async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
+        now = self._clock.wall()
+        await self._access.write(lambda connection: queries.note_waiting(connection, reasons, over, now), durable=False)
 
     async def counts(self) -> list[Counts]:
         return await self._access.read(queries.counts)
