@@ -10,7 +10,7 @@ from controller.dispatch import Tools
 from controller.doorkeeper import Doorkeeper
 from controller.fleet import CatalogueSource, Fleet
 from controller.inflight import InFlight
-from controller.intake import Intake
+from controller.intake import Intake, UnknownFieldWarnings
 from controller.lane_set import LaneSet
 from controller.lanes import LaneTools
 from controller.metrics import ControllerMetrics
@@ -23,6 +23,7 @@ from controller.tending import Tending
 from controller.turned_away import TurnedAway
 from controller.upkeep import Upkeep
 from runnerlib.service.health import Health
+from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
 
 _SECONDS_A_DAY = 86_400.0
@@ -48,16 +49,16 @@ async def build(
     """
     metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
     metrics.count_in_flight(lambda: len(in_flight))
-    gate = StoreGate(health)
+    gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
     settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
     client = await stack.enter_async_context(RunnerClient())
     policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
     lane_tools = LaneTools(
         queue=queue,
         gate=gate,
-        intake=Intake(store, gate, settler, in_flight),
+        intake=Intake(store, gate, settler, in_flight, wall, unknown_fields),
         in_flight=in_flight,
-        calls=Tools(client, fleet, settler, policy, metrics),
+        calls=Tools(client, fleet, settler, policy, metrics, wall),
     )
     lanes = LaneSet(fleet, watch, lane_tools, health)
     upkeep = Upkeep(
@@ -69,6 +70,7 @@ async def build(
         held_up=lanes.held_up,
         unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
         retention_seconds=settings.retention_days * _SECONDS_A_DAY,
+        clock=wall,
     )
     health.set(STORE, True)
     doorkeeper = None
@@ -82,6 +84,8 @@ async def build(
             metrics,
             unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
             max_message_bytes=settings.max_message_bytes,
+            clock=wall,
+            unknown_fields=unknown_fields,
         )
     controller = Controller(lanes, Tending(store, in_flight, client), upkeep, settings.grace_seconds, doorkeeper)
     return await stack.enter_async_context(controller)

@@ -1,7 +1,6 @@
 """What is done from time to time: tasks that nobody will take are failed, old finished ones are dropped."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 
 from controller.admission import unknown_algorithm
@@ -12,6 +11,7 @@ from controller.retry import Fail
 from controller.settling import Settler
 from controller.store_gate import StoreGate
 from runnerlib.service.logs import get_logger
+from taskqueue.clock import GuardedWall
 from taskqueue.errors import TaskQueueError
 from taskqueue.protocols import Sweeper, TaskStore
 from taskqueue.tasks import Delivery
@@ -24,6 +24,9 @@ SWEEP_LIMIT = 500
 NOTE_AGAIN_SECONDS = 20.0
 PURGE_EVERY_SECONDS = 3600.0
 PURGE_LIMIT = 1000
+#: A wall clock that jumped is believed after this long: what it makes expire, and what it makes old.
+SWEEP_AFTER_JUMP_SECONDS = 600.0
+PURGE_AFTER_JUMP_SECONDS = 86_400.0
 #: No task has waited since before that: with it a sweep finds expired ones alone.
 _LONG_AGO = 0.0
 
@@ -40,7 +43,7 @@ class Upkeep:
         held_up: Callable[[], Mapping[str, str]],
         unknown_grace_seconds: float,
         retention_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clock: GuardedWall | None = None,
     ) -> None:
         self._sweeper = sweeper
         self._store = store
@@ -52,7 +55,7 @@ class Upkeep:
         self._noted_at = float("-inf")
         self._unknown_grace_seconds = unknown_grace_seconds
         self._retention_seconds = retention_seconds
-        self._clock = clock
+        self._clock = clock or GuardedWall()
 
     async def sweep_for_ever(self) -> None:
         """What could not be settled comes again when its lease is over."""
@@ -81,7 +84,7 @@ class Upkeep:
 
     async def sweep(self) -> int:
         """Fails tasks that expired while they waited, and those whose algorithm surely nobody knows."""
-        if not self._gate.is_open:
+        if not self._gate.is_open or not self._clock.is_sure(SWEEP_AFTER_JUMP_SECONDS):
             return 0
         now = self._clock()
         known = self._fleet.algorithms()
@@ -103,6 +106,9 @@ class Upkeep:
         self._noted, self._noted_at = held_up, now
 
     async def purge(self) -> int:
+        if not self._clock.is_sure(PURGE_AFTER_JUMP_SECONDS):
+            log.warning("the wall clock was set; old finished tasks are kept for a day, so that it can be set right")
+            return 0
         count = await self._store.purge(self._clock() - self._retention_seconds, PURGE_LIMIT)
         if count:
             log.info("old finished tasks dropped", count=count)

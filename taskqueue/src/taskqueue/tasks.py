@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
 
 Item = TypeVar("Item")
 
@@ -56,6 +56,8 @@ class Delivery:
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
+    #: of the sender's message; they mean nothing
+    unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
