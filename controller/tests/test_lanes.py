@@ -1,5 +1,6 @@
 """How tasks flow: who waits for whom, what one lane's trouble means for others, what was handed out before."""
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -91,6 +92,34 @@ def test_task_that_a_busy_runner_never_takes_waits_says_why_and_expires(worlds, 
             runner.on_batch = lambda items: None
             assert (await world.ended("t1")).state is TaskState.SUCCEEDED
             assert runner.executions == [("t1", 1)]
+
+    go(scenario())
+
+
+def test_lane_is_closed_when_its_algorithm_has_no_runner_for_long_and_opened_again(
+    worlds, make_runner, go, wait_until, monkeypatch
+):
+    monkeypatch.setattr("controller.lane_set.CLOSE_AFTER_SECONDS", 0.2, raising=False)
+
+    def lanes():
+        return sum(task.get_name().startswith("lane ") for task in asyncio.all_tasks())
+
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner(algorithms=["echo", *(f"name_{n}" for n in range(50))])
+            await world.start(runner)
+            await wait_until(lambda: lanes() == 51)
+            await world.send(("t1", {"do": "hold"}))
+            await wait_until(lambda: runner.started("t1"))
+            world.tell_none()
+            await wait_until(lambda: lanes() == 1)
+            runner.let_go("t1")
+            await world.ended("t1")
+            await wait_until(lambda: lanes() == 0)
+            assert world.health.is_ready
+            await world.send(("t2", {"value": 2}))
+            world.tell()
+            assert (await world.ended("t2")).state is TaskState.SUCCEEDED
 
     go(scenario())
 

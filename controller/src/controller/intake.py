@@ -38,7 +38,7 @@ class UnknownFieldWarnings:
                 continue
             self._told_at[each.name] = now
             log.warning(
-                "a field of a message means nothing; the task runs without it, and others like it are not told for a minute",
+                "a field of a message means nothing and the task runs without it; others are not told for a minute",
                 task_id=task_id,
                 why=each.sentence,
             )

@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 #: A lane looks around at least this often, whatever it was told: a net, not the path.
 LOOK_AROUND_SECONDS = 5.0
+#: ... and when it has nothing to do, by and by as seldom as this: there may be thousands of lanes.
+LONGEST_LOOK_AROUND_SECONDS = 60.0
 #: ... and so often at the tasks that wait here for a runner: they may expire or be cancelled meanwhile.
 LOOK_AT_READY_SECONDS = 1.0
 #: How long a lane rests after something went wrong in it.
@@ -59,10 +61,16 @@ class Lane:
         self._stopping = False
         self._prefetch = -1
         self._left_out_at = tools.calls.clock()
+        self._look_around = LOOK_AROUND_SECONDS
 
     def wake(self) -> None:
         """Something changed: runners, a call's end, the store."""
         self._wake.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no task, neither here nor at a runner."""
+        return not (self._ready or self._calls)
 
     @property
     def held_up(self) -> str | None:
@@ -180,10 +188,14 @@ class Lane:
             events.append(asyncio.ensure_future(self._tools.gate.wait_open()))
         waits = events if self._taking is None else [*events, self._taking]
         seconds = self._fleet.next_free_in_seconds(self.algorithm)
-        longest = LOOK_AT_READY_SECONDS if self._ready else LOOK_AROUND_SECONDS
+        longest = LOOK_AT_READY_SECONDS if self._ready else self._look_around
         timeout = longest if seconds is None else min(seconds + 0.001, longest)
         try:
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            quiet = not done and self.is_idle and self._tools.gate.is_open
+            self._look_around = (
+                min(LONGEST_LOOK_AROUND_SECONDS, self._look_around * 2) if quiet else LOOK_AROUND_SECONDS
+            )
         finally:
             for event in events:
                 event.cancel()
