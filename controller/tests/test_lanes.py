@@ -1,9 +1,16 @@
 """How tasks flow: who waits for whom, what one lane's trouble means for others, what was handed out before."""
 
+import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from aiohttp import web
+
 from runnerlib.contract import FailureCode, Limits, TaskState
+from taskqueue.rabbitmq.queue import open_rabbitmq
+from taskqueue.recorded import RecordedQueue
+from taskqueue.sql.postgres import open_postgres
 
 
 def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go):
@@ -17,6 +24,102 @@ def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go)
             assert (await world.row("t1")).state is TaskState.QUEUED
             world.tell()
             assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+
+    go(scenario())
+
+
+def test_tasks_of_a_runner_that_nobody_can_reach_wait_and_say_why(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            await wait_for_a_runner_that_cannot_be_reached(world, make_runner)
+
+    go(scenario())
+
+
+def test_tasks_of_a_runner_that_nobody_can_reach_wait_and_say_why_on_a_broker(
+    worlds, broker, database_url, make_runner, go
+):
+    async def scenario():
+        async with AsyncExitStack() as stack:
+            queue = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=(0.2,)))
+            store = await stack.enter_async_context(open_postgres(database_url))
+            recorded = RecordedQueue(queue, store)
+            world = await stack.enter_async_context(worlds(parts=(recorded, store, store, queue.front_door)))
+            await wait_for_a_runner_that_cannot_be_reached(world, make_runner)
+
+    go(scenario())
+
+
+async def wait_for_a_runner_that_cannot_be_reached(world, make_runner):
+    """At an address that is none; then it can be."""
+    runner = make_runner()
+    await runner.start()
+    nowhere = runner.view.model_copy(update={"host": "http://nat-runner.invalid:18190", "boot": "elsewhere"})
+    world.source.publish([nowhere], {})
+    await world.start_controller()
+    await world.send(*((f"t{n}", {"value": n}) for n in range(3)))
+    await world.send(("late", {"value": 0}), expires_at=time.time() + 4)
+    row = await world.until_row("t2", lambda row: row.held_up is not None)
+    assert (row.state, row.runner, row.placement) == (TaskState.QUEUED, None, None)
+    assert "no runner that offers 'echo' can be reached" in row.held_up
+    assert "runner r1 at http://nat-runner.invalid:18190" in row.held_up
+    await world.store.cancel("t1")
+    assert (await world.row("t1")).state is TaskState.CANCELLED
+    assert (await world.ended("late", 25)).error_code is FailureCode.EXPIRED
+    assert (await world.row("t0")).state is TaskState.QUEUED
+    world.runners.append(runner)
+    world.tell()
+    assert (await world.ended("t0")).state is TaskState.SUCCEEDED
+    assert (await world.ended("t2")).held_up is None
+    assert sorted(runner.executions) == [("t0", 1), ("t2", 1)]
+
+
+def test_task_that_a_busy_runner_never_takes_waits_says_why_and_expires(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            runner.on_batch = lambda items: web.Response(status=429, headers={"Retry-After": "0.2"})
+            await world.start(runner)
+            await world.send(("t1", {"value": 1}), ("t2", {"value": 1}))
+            await world.send(("late", {"value": 1}), expires_at=time.time() + 3)
+            row = await world.until_row("t1", lambda row: row.held_up is not None)
+            assert (row.state, row.runner) == (TaskState.QUEUED, None)
+            assert "takes tasks now: runner r1" in row.held_up
+            assert "no free slot" in row.held_up
+            await world.store.cancel("t2")
+            assert (await world.row("t2")).state is TaskState.CANCELLED
+            assert (await world.ended("late")).error_code is FailureCode.EXPIRED
+            runner.on_batch = lambda items: None
+            assert (await world.ended("t1")).state is TaskState.SUCCEEDED
+            assert runner.executions == [("t1", 1)]
+
+    go(scenario())
+
+
+def test_lane_is_closed_when_its_algorithm_has_no_runner_for_long_and_opened_again(
+    worlds, make_runner, go, wait_until, monkeypatch
+):
+    monkeypatch.setattr("controller.lane_set.CLOSE_AFTER_SECONDS", 0.2, raising=False)
+
+    def lanes():
+        return sum(task.get_name().startswith("lane ") for task in asyncio.all_tasks())
+
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner(algorithms=["echo", *(f"name_{n}" for n in range(50))])
+            await world.start(runner)
+            await wait_until(lambda: lanes() == 51)
+            await world.send(("t1", {"do": "hold"}))
+            await wait_until(lambda: runner.started("t1"))
+            world.tell_none()
+            await wait_until(lambda: lanes() == 1)
+            runner.let_go("t1")
+            await world.ended("t1")
+            await wait_until(lambda: lanes() == 0)
+            assert world.health.is_ready
+            await world.send(("t2", {"value": 2}))
+            world.tell()
+            assert (await world.ended("t2")).state is TaskState.SUCCEEDED
 
     go(scenario())
 

@@ -1,6 +1,8 @@
 """Opening a file: who may, where, and what is made."""
 
+import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -110,6 +112,53 @@ def test_damaged_file_is_refused_with_a_sentence_and_the_lock_is_free_again(run,
                     pass
 
     run(scenario())
+
+
+@pytest.mark.parametrize("lost", ["emptied", "removed"])
+def test_file_that_lost_its_tasks_is_refused_with_a_sentence(run, tmp_path, lost):
+    path = tmp_path / "tasks.db"
+
+    async def opened():
+        async with open_embedded(path):
+            pass
+
+    run(opened())
+    if lost == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        (tmp_path / "tasks.db-wal").write_bytes(b"tasks that are not in the file yet")
+    for _ in range(2):
+        with pytest.raises(UnsuitableFile, match=r"start with no tasks|to start"):
+            run(opened())
+    for each in tmp_path.iterdir():
+        each.unlink()
+    run(opened())
+
+
+def test_empty_file_that_was_never_in_use_becomes_a_new_one(run, tmp_path):
+    (tmp_path / "tasks.db").touch()
+
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (_, store):
+            assert await store.counts() == []
+
+    run(scenario())
+
+
+def test_database_of_another_program_is_refused_and_left_as_it_is(run, tmp_path):
+    path = tmp_path / "tasks.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE notes (text)")
+
+    async def scenario():
+        async with open_embedded(path):
+            pass
+
+    with pytest.raises(UnsuitableFile, match="another program"):
+        run(scenario())
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
 
 
 def test_folder_that_cannot_be_made_is_refused_with_a_sentence(run, tmp_path):

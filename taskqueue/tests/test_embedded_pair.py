@@ -58,6 +58,7 @@ def test_queued_task_is_cancelled_at_once_and_a_running_one_marked(run, open_pai
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
             taken = await take_all(feed, 1)
+            await store.place([(taken[0], Placement("a", 1, "text-1", "b0"))])
             assert await store.cancel("b") is CancelAnswer.CANCELLED
             assert await store.cancel("a") is CancelAnswer.REQUESTED
             await queue.release(taken)
@@ -77,10 +78,58 @@ def test_states_follow_the_task(run, open_pair, make_task, take_all):
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
             taken = await take_all(feed, 1)
+            assert (await store.get("a")).state is TaskState.QUEUED
+            await store.place([(taken[0], Placement("a", 1, "plain-1", ""))])
             assert (await store.get("a")).state is TaskState.RUNNING
             await feed.set_prefetch(0)
             await queue.release(taken)
             assert (await store.get("a")).state is TaskState.QUEUED
+
+    run(scenario())
+
+
+def test_task_that_is_handed_out_and_not_sent_anywhere_is_cancelled_at_once(run, open_pair, make_task, take_all):
+    async def scenario():
+        async with open_pair() as (queue, store):
+            await queue.publish([make_task("a")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(1)
+            taken = await take_all(feed, 1)
+            assert await store.cancel("a") is CancelAnswer.CANCELLED
+            assert await store.cancel_requested(["a"]) == {"a"}
+            assert await store.record([Succeeded(taken[0], b"1")]) == [False]
+            await queue.ack(taken)
+            assert (await store.get("a")).state is TaskState.CANCELLED
+
+    run(scenario())
+
+
+def test_task_that_is_handed_out_is_not_swept_and_one_that_is_given_back_is(run, open_pair, make_task, take_all):
+    async def scenario():
+        async with open_pair() as (queue, _):
+            await queue.publish([make_task("a", expires_at=1.0)])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(1)
+            taken = await take_all(feed, 1)
+            assert await queue.sweep(["upper"], 0.0, 10) == []
+            await feed.set_prefetch(0)
+            await queue.release(taken)
+            assert [each.id for each in await queue.sweep(["upper"], 0.0, 10)] == ["a"]
+
+    run(scenario())
+
+
+def test_run_that_was_handed_back_waits_again_and_nobody_is_said_to_have_it(run, open_pair, make_task, take_all):
+    async def scenario():
+        async with open_pair() as (queue, store):
+            await queue.publish([make_task("a")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(1)
+            taken = await take_all(feed, 1)
+            await store.place([(taken[0], Placement("a", 1, "text-1", "b0"))])
+            await store.place([(taken[0], Placement("a", 1, "", ""))])
+            row = await store.get("a")
+            assert (row.state, row.runner, row.placement) == (TaskState.QUEUED, None, None)
 
     run(scenario())
 
@@ -177,7 +226,7 @@ def test_late_reason_of_a_retry_that_already_runs_again_is_kept(run, open_pair, 
             assert await store.record([Retrying(first[0], FailureCode.TIMEOUT, "slow", time.time())]) == [True]
             await queue.ack(first)
             row = await store.get("a")
-            assert (row.state, row.attempt, len(row.history)) == (TaskState.RUNNING, 2, 1)
+            assert (row.state, row.attempt, len(row.history)) == (TaskState.RETRYING, 2, 1)
             assert await store.record([Succeeded(second[0], b"1")]) == [True]
             await queue.ack(second)
 

@@ -12,6 +12,7 @@ from runnerlib.contract import (
     FailureCode,
     StrictJsonError,
     TaskState,
+    UnknownField,
     is_algorithm,
     is_task_id,
     near_names,
@@ -49,6 +50,7 @@ class Forward:
 
     arrival: Arrival
     task: NewTask
+    unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Park:
 
     arrival: Arrival
     task: NewTask
+    unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,14 @@ Verdict = Forward | Park | Refuse
 def judge(arrival: Arrival, rules: Rules, new_id: Callable[[], str] = new_task_id) -> Verdict:
     """The same message gets the same verdict from every controller that knows the same algorithms."""
     try:
-        task = _read(arrival, rules, new_id)
+        task, unknown = _read(arrival, rules, new_id)
     except EnvelopeError as error:
         return refuse_unread(arrival, error.code, str(error), new_id)
     refusal = _refusal(arrival, task, rules)
     if refusal is not None:
         return Refuse(arrival, _delivery(arrival, task), refusal.code, refusal.message)
-    return Forward(arrival, task) if task.algorithm in rules.known else Park(arrival, task)
+    kind = Forward if task.algorithm in rules.known else Park
+    return kind(arrival, task, unknown)
 
 
 def refuse_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Callable[[], str] = new_task_id) -> Refuse:
@@ -127,7 +131,7 @@ def unknown_algorithm(algorithm: str, known: Iterable[str]) -> Fail:
     return Fail(FailureCode.UNKNOWN_ALGORITHM, f"no runner has registered {algorithm!r}{hint}")
 
 
-def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> NewTask:
+def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> tuple[NewTask, tuple[UnknownField, ...]]:
     envelope = parse_envelope(arrival.body, max_bytes=rules.max_message_bytes)
     if arrival.reply_to and _reply_to(arrival) is None:
         raise EnvelopeError(
@@ -139,7 +143,7 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> NewTask:
         raise EnvelopeError(
             FailureCode.MALFORMED, f"'correlation_id' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8)"
         )
-    return NewTask(
+    task = NewTask(
         id=_task_id(envelope, arrival, new_id),
         algorithm=envelope.algorithm,
         payload=envelope.payload,
@@ -148,6 +152,7 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> NewTask:
         reply_to=arrival.reply_to,
         correlation_id=arrival.correlation_id,
     )
+    return task, envelope.unknown
 
 
 def _task_id(envelope: Envelope, arrival: Arrival, new_id: Callable[[], str]) -> str:

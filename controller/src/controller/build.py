@@ -10,7 +10,7 @@ from controller.dispatch import Tools
 from controller.doorkeeper import Doorkeeper
 from controller.fleet import CatalogueSource, Fleet
 from controller.inflight import InFlight
-from controller.intake import Intake
+from controller.intake import Intake, UnknownFieldWarnings
 from controller.lane_set import LaneSet
 from controller.lanes import LaneTools
 from controller.metrics import ControllerMetrics
@@ -23,6 +23,7 @@ from controller.tending import Tending
 from controller.turned_away import TurnedAway
 from controller.upkeep import Upkeep
 from runnerlib.service.health import Health
+from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
 
 _SECONDS_A_DAY = 86_400.0
@@ -48,27 +49,29 @@ async def build(
     """
     metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
     metrics.count_in_flight(lambda: len(in_flight))
-    gate = StoreGate(health)
+    gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
     settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
     client = await stack.enter_async_context(RunnerClient(settings.runner_margin_seconds))
     policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
     lane_tools = LaneTools(
         queue=queue,
         gate=gate,
-        intake=Intake(store, gate, settler, in_flight),
+        intake=Intake(store, gate, settler, in_flight, wall, unknown_fields),
         in_flight=in_flight,
-        calls=Tools(client, fleet, settler, policy, metrics, settings.runner_margin_seconds),
+        calls=Tools(client, fleet, settler, policy, metrics, settings.runner_margin_seconds, wall),
     )
+    lanes = LaneSet(fleet, watch, lane_tools, health)
     upkeep = Upkeep(
         sweeper,
         store,
         gate,
         fleet,
         settler,
+        held_up=lanes.held_up,
         unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
         retention_seconds=settings.retention_days * _SECONDS_A_DAY,
+        clock=wall,
     )
-    lanes = LaneSet(fleet, watch, lane_tools, health)
     health.set(STORE, True)
     doorkeeper = None
     if door is not None:
@@ -81,6 +84,8 @@ async def build(
             metrics,
             unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
             max_message_bytes=settings.max_message_bytes,
+            clock=wall,
+            unknown_fields=unknown_fields,
         )
     tending = Tending(store, in_flight, client, settler, margin_seconds=settings.runner_margin_seconds)
     controller = Controller(lanes, tending, upkeep, settings.grace_seconds, doorkeeper)

@@ -157,12 +157,12 @@ class Conversation:
         return self._again
 
     async def _converse(self) -> None:
-        now = self._started_at = self._tools.clock()
+        self._started_at = self._tools.clock()
         # decided meanwhile: the store's cancel does not wait for a slot
         self._open = {key: run for key, run in self._open.items() if not run.is_decided}
-        for run in self._open.values():
-            run.sent_to(self._runner, self._boot, now)
         ask_first = self._attach
+        if ask_first:
+            self._connected()
         pause = FIRST_PAUSE_SECONDS
         while self._open:
             before = len(self._open)
@@ -183,6 +183,13 @@ class Conversation:
             log.warning("answer cannot be read; asking once more", runner=self._runner.id, reason=str(error))
             self._may_have_missed = True
             return await self._ask()
+
+    def _connected(self) -> None:
+        """From now on the runner may have the runs."""
+        now = self._tools.clock()
+        for run in self._open.values():
+            if run.sent_at is None:
+                run.sent_to(self._runner, self._boot, now)
 
     async def _leave_out(self) -> None:
         """Settles what must not start any more, and what could not be started anywhere."""
@@ -229,7 +236,7 @@ class Conversation:
                     raise RunnerLost(f"{why}: {error}") from None
                 if all(run.is_decided for run in self._open.values()):
                     return self._nothing_new()
-                fleet.quarantine(self._runner)
+                fleet.quarantine(self._runner, str(error))
                 await asyncio.sleep(pause)
                 pause = min(LAST_PAUSE_SECONDS, pause * 2)
 
@@ -246,8 +253,9 @@ class Conversation:
             [self._tools.item(run, with_payload=with_payload) for run in self._open.values()],
             wait_seconds=wait_seconds,
             result_bytes=self._limits.result_bytes,
+            on_connected=self._connected,
         )
-        self._tools.fleet.answered(self._runner.id)
+        self._tools.fleet.taken(self._algorithm, self._runner.id)
         return answer
 
     async def _run_plain(self) -> Answer:
@@ -260,12 +268,13 @@ class Conversation:
                 self._tools.item(run, with_payload=True),
                 timeout_seconds=self._limits.timeout_seconds + PLAIN_MARGIN_SECONDS,
                 result_bytes=self._limits.result_bytes,
+                on_connected=self._connected,
             )
         except TimedOut as error:
             return Answer({run.key: timeout_entry(str(error))}, None)
         except LostAfterSending as error:
             raise RunnerLost(str(error)) from None
-        self._tools.fleet.answered(self._runner.id)
+        self._tools.fleet.taken(self._algorithm, self._runner.id)
         return answer
 
     def _wait_seconds(self) -> float:
@@ -336,7 +345,7 @@ class Conversation:
         else:
             run.given_back_by = (self._runner.id, self._boot)
         # it is about to stop, or hard to reach
-        self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS)
+        self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS, "it handed tasks back")
         return Again("the runner does not have it")
 
     def _lost(self, run: Run, why: str) -> Decision:
@@ -351,16 +360,18 @@ class Conversation:
             run.doubts += 1
             others = any(each.id != self._runner.id for each in self._tools.fleet.known(self._algorithm))
             seconds = ELSEWHERE_SECONDS if others else REST_SECONDS
-            self._tools.fleet.rest(self._algorithm, self._runner.id, seconds)
+            self._tools.fleet.rest(self._algorithm, self._runner.id, seconds, decision.why)
         return decision
 
     def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision | Claim]:
         """The call was not taken. Only a refusal that speaks of a single task is that task's own."""
         fleet, runner = self._tools.fleet, self._runner
+        if not isinstance(error, NotSent):
+            fleet.answered(runner.id)
         if isinstance(error, BadAnswer):
             return lambda run: self._unreadable(run, error)
         if isinstance(error, NotSent):
-            seconds = fleet.quarantine(runner)
+            seconds = fleet.quarantine(runner, str(error))
             self._tools.metrics.quarantines.labels(runner.id).inc()
             log.warning("runner cannot be reached", runner=runner.id, quarantine_seconds=seconds, reason=str(error))
         elif isinstance(error, Refused) and error.problem.status != 404:
@@ -369,7 +380,7 @@ class Conversation:
             return lambda run: self._tools.decide(run, refusal_entry(error), self._limits, lone=True)
         else:
             seconds = error.retry_after_seconds if isinstance(error, Busy) else REST_SECONDS
-            fleet.rest(self._algorithm, runner.id, seconds)
+            fleet.rest(self._algorithm, runner.id, seconds, str(error))
         return lambda run: Again(str(error), expected=isinstance(error, Busy))
 
     async def _settle_all(self, decision: Callable[[Run], Decision | Claim]) -> None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 from controller.admission import Forward, Park, Refuse, Rules, judge, refuse_unread
 from controller.fleet import Fleet
+from controller.intake import UnknownFieldWarnings
 from controller.metrics import ControllerMetrics
 from controller.settling import Settler
 from controller.turned_away import TurnedAway
@@ -48,6 +49,7 @@ class Doorkeeper(Component):
         unknown_grace_seconds: float,
         max_message_bytes: int,
         clock: Callable[[], float] = time.time,
+        unknown_fields: UnknownFieldWarnings | None = None,
     ) -> None:
         self._door = door
         self._settler = settler
@@ -58,6 +60,7 @@ class Doorkeeper(Component):
         self._unknown_grace_seconds = unknown_grace_seconds
         self._max_message_bytes = max_message_bytes
         self._clock = clock
+        self._unknown_fields = unknown_fields or UnknownFieldWarnings()
         self._stopping = asyncio.Event()
         self._at_hand: list[Arrival] = []
 
@@ -111,6 +114,9 @@ class Doorkeeper(Component):
         refused = [each for each in verdicts if isinstance(each, Refuse)]
         for each in refused:
             log.info("message refused", task_id=each.delivery.id, code=each.code.value, why=each.message)
+        for verdict in verdicts:
+            if isinstance(verdict, Forward | Park) and verdict.arrival.first_seen_at is None:
+                self._unknown_fields.tell(verdict.task.id, verdict.unknown_fields)
         surplus = [each for each in refused if not self._turned_away.accept(each)]
         await self._send(self._door.forward, [each for each in verdicts if isinstance(each, Forward)])
         await self._send(self._door.park, [*(each for each in verdicts if isinstance(each, Park)), *surplus])

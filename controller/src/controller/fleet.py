@@ -10,6 +10,8 @@ from runnerlib.contract import AlgorithmView, Catalogue, Limits, RunnerView
 
 FIRST_QUARANTINE_SECONDS = 1.0
 LAST_QUARANTINE_SECONDS = 10.0
+#: Runners that one sentence names.
+MOST_REASONS = 3
 #: A runner is silent for good after this long, when no catalogue says how long its lease is.
 DEFAULT_LEASE_SECONDS = 30.0
 
@@ -26,11 +28,24 @@ class CatalogueSource(Protocol):
     async def wait_changed(self, since: int) -> int: ...
 
 
+#: A runner that has refused everything for so long is a reason why tasks wait.
+HELD_UP_AFTER_SECONDS = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Quarantine:
     boot: str
     seconds: float
     until: float
+    since: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    until: float
+    since: float
+    why: str
 
 
 class Fleet:
@@ -42,7 +57,7 @@ class Fleet:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._quarantines: dict[str, _Quarantine] = {}
         #: (algorithm, runner) → until when it is given nothing of this algorithm
-        self._rests: dict[tuple[str, str], float] = {}
+        self._rests: dict[tuple[str, str], _Rest] = {}
 
     @property
     def is_sure(self) -> bool:
@@ -108,30 +123,65 @@ class Fleet:
 
         return ended
 
-    def quarantine(self, runner: RunnerView) -> float:
+    def quarantine(self, runner: RunnerView, why: str = "") -> float:
         """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""
         before = self._quarantines.get(runner.id)
-        now = self._clock()
+        now = since = self._clock()
         if before is not None and before.boot == runner.boot:
             if before.until > now:
                 return before.seconds
-            seconds = min(LAST_QUARANTINE_SECONDS, before.seconds * 2)
+            seconds, since = min(LAST_QUARANTINE_SECONDS, before.seconds * 2), before.since
         else:
             seconds = FIRST_QUARANTINE_SECONDS
-        self._quarantines[runner.id] = _Quarantine(runner.boot, seconds, now + seconds)
+        self._quarantines[runner.id] = _Quarantine(runner.boot, seconds, now + seconds, since, why)
         return seconds
+
+    def is_unreachable(self, algorithm: str) -> bool:
+        """Whether no runner of the algorithm could be reached when it was last tried."""
+        known = self.known(algorithm)
+        return bool(known) and all(self._quarantine_of(runner) is not None for runner in known)
 
     def answered(self, runner_id: str) -> None:
         """It was reached: its next quarantine is a first one again."""
         if self._quarantines:
             self._quarantines.pop(runner_id, None)
 
-    def rest(self, algorithm: str, runner_id: str, seconds: float) -> None:
+    def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
         """It is busy or draining: none of this algorithm's tasks for so long."""
         now = self._clock()
-        for key in [key for key, until in self._rests.items() if until <= now]:
+        for key in [key for key, rest in self._rests.items() if rest.until + HELD_UP_AFTER_SECONDS <= now]:
             del self._rests[key]
-        self._rests[algorithm, runner_id] = now + seconds
+        before = self._rests.get((algorithm, runner_id))
+        self._rests[algorithm, runner_id] = _Rest(now + seconds, now if before is None else before.since, why)
+
+    def taken(self, algorithm: str, runner_id: str) -> None:
+        """It took tasks of this algorithm: it is neither out of reach nor busy."""
+        self.answered(runner_id)
+        rest = self._rests.get((algorithm, runner_id))
+        # One that is not over stays: what answers now was sent before.
+        if rest is not None and rest.until <= self._clock():
+            del self._rests[algorithm, runner_id]
+
+    def held_up(self, algorithm: str) -> str | None:
+        """Why no runner has taken tasks of the algorithm for some time; None when one may."""
+        if not self._quarantines and not self._rests:
+            return None
+        now, reasons = self._clock(), []
+        for runner in self.known(algorithm):
+            quarantine, rest = self._quarantine_of(runner), self._rests.get((algorithm, runner.id))
+            if quarantine is not None:
+                since, why = quarantine.since, quarantine.why
+            elif rest is not None and now < rest.until + HELD_UP_AFTER_SECONDS:
+                since, why = rest.since, rest.why
+            else:
+                return None
+            if now - since < HELD_UP_AFTER_SECONDS:
+                return None
+            reasons.append(f"runner {runner.id} at {runner.host}: {why}")
+        if not reasons:
+            return None
+        cannot = "can be reached" if self.is_unreachable(algorithm) else "takes tasks now"
+        return f"no runner that offers {algorithm!r} {cannot}: {'; '.join(reasons[:MOST_REASONS])}"
 
     def is_gone(self, runner_id: str, boot: str | None, silent_seconds: float) -> str | None:
         """Why a silent runner's process must be taken for dead, in words; None while it may come back."""
@@ -152,8 +202,10 @@ class Fleet:
         return catalogue is not None and boot is not None and catalogue.left.get(runner_id) == boot
 
     def _free_at(self, algorithm: str, runner: RunnerView) -> float:
-        rest = self._rests.get((algorithm, runner.id), 0.0)
+        rest, quarantine = self._rests.get((algorithm, runner.id)), self._quarantine_of(runner)
+        until = 0.0 if rest is None else rest.until
+        return until if quarantine is None else max(until, quarantine.until)
+
+    def _quarantine_of(self, runner: RunnerView) -> _Quarantine | None:
         quarantine = self._quarantines.get(runner.id)
-        if quarantine is None or quarantine.boot != runner.boot:
-            return rest
-        return max(rest, quarantine.until)
+        return quarantine if quarantine is not None and quarantine.boot == runner.boot else None

@@ -25,7 +25,7 @@ class Run:
     #: who has it; None while it waits for a runner
     runner: RunnerView | None = None
     boot: str | None = None
-    #: when it was sent to its runner (monotonic)
+    #: when its runner was connected to, to be sent it (monotonic); None before
     sent_at: float | None = None
     #: as last written to the store
     placement: Placement | None = None
@@ -59,13 +59,14 @@ class Run:
         """What the store should know of where it runs; None: nothing.
 
         Without a boot id nobody can attach to it: a plain runner has it, and it must not look as if it waited (it could
-        expire); or it was placed, and handed back since, which takes the placement back.
+        expire). Without a runner it was placed, and handed back since: it waits again. One that is still to be attached
+        to stays as the store has it.
         """
         if self.runner is not None and self.sent_at is not None:
             boot = (self.boot or self.runner.boot) if self.runner.level is RunnerLevel.FULL else ""
             return Placement(self.id, self.delivery.attempt, self.runner.id, boot)
-        if self.placement is not None and self.placement.boot:
-            return Placement(self.id, self.delivery.attempt, self.placement.runner, "")
+        if self.boot is None and self.placement is not None and self.placement.runner:
+            return Placement(self.id, self.delivery.attempt, "", "")
         return None
 
     def sent_to(self, runner: RunnerView, boot: str | None, now: float) -> None:

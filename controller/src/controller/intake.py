@@ -9,11 +9,39 @@ from controller.pickup import ALONE_AFTER_DELIVERIES, AskAll, Attach, Join, Star
 from controller.retry import Decision
 from controller.settling import Settler
 from controller.store_gate import StoreGate
+from runnerlib.contract import UnknownField
 from runnerlib.service.logs import get_logger
 from taskqueue.protocols import TaskStore
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
 log = get_logger(__name__)
+
+
+#: What is told of unknown fields: each name once in so long, and so many names.
+TELL_AGAIN_SECONDS = 60.0
+MOST_NAMES_TOLD = 20
+
+
+class UnknownFieldWarnings:
+    """Says which fields of senders' messages mean nothing: a broker's sender cannot be refused them, and believes they
+    count. A stream of such messages does not flood the log."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at: dict[str, float] = {}
+
+    def tell(self, task_id: str, fields: Sequence[UnknownField]) -> None:
+        for each in fields:
+            now = self._clock()
+            self._told_at = {name: at for name, at in self._told_at.items() if now - at < TELL_AGAIN_SECONDS}
+            if each.name in self._told_at or len(self._told_at) >= MOST_NAMES_TOLD:
+                continue
+            self._told_at[each.name] = now
+            log.warning(
+                "a field of a message means nothing and the task runs without it; others are not told for a minute",
+                task_id=task_id,
+                why=each.sentence,
+            )
 
 
 @dataclass(slots=True)
@@ -36,12 +64,14 @@ class Intake:
         settler: Settler,
         in_flight: InFlight,
         clock: Callable[[], float] = time.time,
+        unknown_fields: UnknownFieldWarnings | None = None,
     ) -> None:
         self._store = store
         self._gate = gate
         self._settler = settler
         self._in_flight = in_flight
         self._clock = clock
+        self._unknown_fields = unknown_fields or UnknownFieldWarnings()
 
     async def sort(self, deliveries: Sequence[Delivery]) -> Sorted:
         """Registers the runs, and settles those on which nothing is to be done."""
@@ -81,6 +111,7 @@ class Intake:
         )
         match step:
             case Start():
+                self._unknown_fields.tell(delivery.id, delivery.unknown_fields)
                 result.start.append(run)
             case AskAll():
                 result.ask.append(run)

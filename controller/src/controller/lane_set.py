@@ -14,6 +14,8 @@ log = get_logger(__name__)
 #: Parts of this process's readiness.
 CATALOGUE, LANES = "catalogue", "lanes"
 LOOK_EVERY_SECONDS = 1.0
+#: A lane whose algorithm has had no runner for so long, and that does nothing, is closed: names cost nothing for ever.
+CLOSE_AFTER_SECONDS = 60.0
 #: How often a stop looks whether the calls in flight have ended.
 DRAIN_POLL_SECONDS = 0.05
 
@@ -34,6 +36,12 @@ class LaneSet:
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: lanes that are closed while the controller goes on
+        self._closing: set[asyncio.Task[None]] = set()
+        #: algorithm → since when it has no runner
+        self._without: dict[str, float] = {}
+        #: algorithm → its runners and limits, as its lane was last told
+        self._told: dict[str, object] = {}
         health.set(CATALOGUE, False, "discovery has not answered yet")
         health.set(LANES, False, "starting")
 
@@ -42,6 +50,7 @@ class LaneSet:
         changes = 0
         while True:
             self._open_lanes()
+            self._close_lanes()
             self._report_health()
             try:
                 # not wait_for: before Python 3.12 it can swallow a cancellation
@@ -52,8 +61,36 @@ class LaneSet:
             except Exception:
                 log.exception("following the catalogue failed; the lanes go on with what is known")
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
-            for lane in self._lanes.values():
+            self._wake_lanes()
+
+    def _wake_lanes(self) -> None:
+        """Those whose runners or limits have changed."""
+        algorithms = self._fleet.algorithms()
+        for name, lane in self._lanes.items():
+            runners = [(runner.id, runner.boot, runner.host) for runner in self._fleet.known(name)]
+            told = (runners, algorithms[name].description.limits if name in algorithms else None)
+            if told != self._told.get(name):
+                self._told[name] = told
                 lane.wake()
+
+    def _close_lanes(self) -> None:
+        now, algorithms = self._clock(), self._fleet.algorithms()
+        for name in list(self._lanes):
+            view = algorithms.get(name)
+            if view is not None and view.runners:
+                self._without.pop(name, None)
+            elif now - self._without.setdefault(name, now) >= CLOSE_AFTER_SECONDS and self._lanes[name].is_idle:
+                self._close(name)
+
+    def _close(self, name: str) -> None:
+        """The lane gives back what it has; it is opened anew when the algorithm has a runner again."""
+        self._lanes.pop(name).stop()
+        for remembered in (self._without, self._told):
+            remembered.pop(name, None)
+        task = self._tasks.pop(name)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        log.info("lane closed: no runner offers its algorithm", algorithm=name)
 
     def _open_lanes(self) -> None:
         for algorithm, view in self._fleet.algorithms().items():
@@ -62,6 +99,10 @@ class LaneSet:
             lane = self._lanes[algorithm] = Lane(algorithm, self._tools)
             self._tasks[algorithm] = asyncio.create_task(lane.run(), name=f"lane {algorithm}")
             log.info("lane opened", algorithm=algorithm)
+
+    def held_up(self) -> dict[str, str]:
+        """Algorithms whose tasks wait though runners offer them, and why."""
+        return {name: why for name, lane in self._lanes.items() if (why := lane.held_up) is not None}
 
     def _report_health(self) -> None:
         if self._source.catalogue is not None:
@@ -76,7 +117,7 @@ class LaneSet:
         self._health.set(LANES, False, "stopping")
         for lane in self._lanes.values():
             lane.stop()
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._closing]
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.1, grace_seconds))
         await self._drain(deadline, grace_seconds)

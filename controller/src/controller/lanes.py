@@ -10,6 +10,7 @@ from controller import batching
 from controller.dispatch import Conversation, Tools
 from controller.inflight import InFlight, Run
 from controller.intake import Intake, Sorted
+from controller.pickup import before_start
 from controller.reattach import attach, find
 from controller.store_gate import StoreGate
 from runnerlib.contract import RunnerLevel, RunnerView
@@ -22,6 +23,10 @@ log = get_logger(__name__)
 
 #: A lane looks around at least this often, whatever it was told: a net, not the path.
 LOOK_AROUND_SECONDS = 5.0
+#: ... and when it has nothing to do, by and by as seldom as this: there may be thousands of lanes.
+LONGEST_LOOK_AROUND_SECONDS = 60.0
+#: ... and so often at the tasks that wait here for a runner: they may expire or be cancelled meanwhile.
+LOOK_AT_READY_SECONDS = 1.0
 #: How long a lane rests after something went wrong in it.
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 
@@ -44,6 +49,7 @@ class Lane:
         self.algorithm = algorithm
         #: why it does not work at the moment; empty when it does
         self.trouble = ""
+        self._feed: Feed | None = None
         self._tools = tools
         self._fleet = tools.calls.fleet
         self._pace = batching.Pace()
@@ -54,10 +60,25 @@ class Lane:
         self._wake = asyncio.Event()
         self._stopping = False
         self._prefetch = -1
+        self._left_out_at = tools.calls.clock()
+        self._look_around = LOOK_AROUND_SECONDS
 
     def wake(self) -> None:
         """Something changed: runners, a call's end, the store."""
         self._wake.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no task, neither here nor at a runner."""
+        return not (self._ready or self._calls)
+
+    @property
+    def held_up(self) -> str | None:
+        """Why its tasks wait though runners offer the algorithm; None when they do not."""
+        trouble = self.trouble or ("" if self._feed is None else self._feed.trouble)
+        if trouble:
+            return f"the controller cannot take tasks of {self.algorithm!r}: {trouble}"
+        return self._fleet.held_up(self.algorithm)
 
     @property
     def runs(self) -> list[Run]:
@@ -95,12 +116,13 @@ class Lane:
         await self._release([run for run in runs if run in self._tools.in_flight], "the controller stops")
 
     async def _flow(self) -> None:
-        feed = await self._tools.queue.feed(self.algorithm)
+        feed = self._feed = await self._tools.queue.feed(self.algorithm)
         self._prefetch = -1
         try:
             while not self._stopping:
                 await self._turn(feed)
         finally:
+            self._feed = None
             await self._end_flow(feed)
 
     async def _end_flow(self, feed: Feed) -> None:
@@ -118,17 +140,46 @@ class Lane:
     async def _turn(self, feed: Feed) -> None:
         self._wake.clear()
         await self._set_prefetch(feed)
-        if self._ready and not self._fleet.known(self.algorithm):
-            waiting = list(self._ready)
-            self._ready.clear()
-            await self._release(waiting, "no runner offers the algorithm any more")
+        await self._hand_back()
         self._launch()
+        if self._ready:
+            await self._leave_out()
         self._take(feed)
         await self._pause()
         self.trouble = ""
         if self._taking is not None and self._taking.done():
             taking, self._taking = self._taking, None
             await self._admit(taking.result())
+
+    async def _hand_back(self) -> None:
+        """What no runner will take soon waits in the queue, where another controller may take it."""
+        if not self._ready:
+            return
+        if not self._fleet.known(self.algorithm):
+            why = "no runner offers the algorithm any more"
+        elif self._fleet.is_unreachable(self.algorithm) and not self._fleet.loads(self.algorithm):
+            why = "no runner of the algorithm can be reached"
+        else:
+            return
+        waiting = list(self._ready)
+        self._ready.clear()
+        await self._release(waiting, why)
+
+    async def _leave_out(self) -> None:
+        """Settles what waits here for busy runners and must not start any more."""
+        calls = self._tools.calls
+        if calls.clock() - self._left_out_at < LOOK_AT_READY_SECONDS:
+            return
+        self._left_out_at, now = calls.clock(), calls.wall()
+        over = [
+            (run, reason)
+            for run in self._ready
+            if (reason := before_start(run.delivery, cancelled=run.cancel_requested, now=now)) is not None
+        ]
+        if over:
+            left_out = {run.key for run, _ in over}
+            self._ready = deque(run for run in self._ready if run.key not in left_out)
+            await calls.settler.settle(over)
 
     async def _pause(self) -> None:
         """Until tasks are here, or something changed."""
@@ -137,9 +188,14 @@ class Lane:
             events.append(asyncio.ensure_future(self._tools.gate.wait_open()))
         waits = events if self._taking is None else [*events, self._taking]
         seconds = self._fleet.next_free_in_seconds(self.algorithm)
-        timeout = LOOK_AROUND_SECONDS if seconds is None else min(seconds + 0.001, LOOK_AROUND_SECONDS)
+        longest = LOOK_AT_READY_SECONDS if self._ready else self._look_around
+        timeout = longest if seconds is None else min(seconds + 0.001, longest)
         try:
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            quiet = not done and self.is_idle and self._tools.gate.is_open
+            self._look_around = (
+                min(LONGEST_LOOK_AROUND_SECONDS, self._look_around * 2) if quiet else LOOK_AROUND_SECONDS
+            )
         finally:
             for event in events:
                 event.cancel()
@@ -154,6 +210,9 @@ class Lane:
             # As many again, whose outcomes are being committed.
             calls_at_once *= 2
         count = batching.prefetch(self._pace.cap(limits), calls_at_once, len(runners), stranded)
+        if self._fleet.is_unreachable(self.algorithm):
+            # One task at a time finds out whether a runner can be reached again; none while nobody is tried.
+            count = 1 if self._fleet.loads(self.algorithm) else 0
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
@@ -167,6 +226,8 @@ class Lane:
         if self._taking is not None or not self._tools.gate.is_open or self._stopping:
             return
         most = self._room().calls * self._pace.cap(self._fleet.limits(self.algorithm))
+        if self._fleet.is_unreachable(self.algorithm):
+            most = min(1, most)
         most = min(batching.MOST_OUT, most) - len(self._ready)
         if most > 0:
             self._taking = asyncio.create_task(feed.take(most), name=f"take {self.algorithm}")

@@ -129,9 +129,19 @@ class RunnerClient:
         await self._stack.aclose()
 
     async def batch(
-        self, host: str, algorithm: str, items: Sequence[Item], *, wait_seconds: float, result_bytes: int
+        self,
+        host: str,
+        algorithm: str,
+        items: Sequence[Item],
+        *,
+        wait_seconds: float,
+        result_bytes: int,
+        on_connected: Callable[[], None] | None = None,
     ) -> Answer:
-        """``POST /batch/{algorithm}``; answers when all items have ended, at the latest after `wait_seconds`."""
+        """``POST /batch/{algorithm}``; answers when all items have ended, at the latest after `wait_seconds`.
+
+        `on_connected` is called before anything is sent, once there is a connection.
+        """
         asked = {(item.id, item.attempt) for item in items}
         with self._bodies.receive() as body:
             response = await self._post(
@@ -142,12 +152,22 @@ class RunnerClient:
                 timeout_seconds=wait_seconds + self._answer_margin_seconds,
                 most_bytes=most_bytes(len(items), result_bytes),
                 into=body,
+                on_connected=on_connected,
             )
             if response.status != 200:
                 raise _error(response, body.whole(), _BATCH_VERDICTS)
             return await self._read(body, lambda: read_entries(body.whole(), asked, response.boot))
 
-    async def run(self, host: str, algorithm: str, item: Item, *, timeout_seconds: float, result_bytes: int) -> Answer:
+    async def run(
+        self,
+        host: str,
+        algorithm: str,
+        item: Item,
+        *,
+        timeout_seconds: float,
+        result_bytes: int,
+        on_connected: Callable[[], None] | None = None,
+    ) -> Answer:
         """``POST /run/{algorithm}`` of a plain runner, as an answer with one entry."""
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
@@ -161,6 +181,7 @@ class RunnerClient:
                 timeout_seconds=timeout_seconds,
                 most_bytes=most_bytes(1, result_bytes),
                 into=body,
+                on_connected=on_connected,
             )
             if response.status != 200:
                 raise _error(response, body.whole(), range(400, 600))
@@ -190,12 +211,20 @@ class RunnerClient:
         timeout_seconds: float,
         most_bytes: int,
         into: _Body,
+        on_connected: Callable[[], None] | None,
     ) -> _Response:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         headers = {"Content-Type": _JSON, "Accept-Encoding": "identity", **headers}
         async with (
             _translated(),
-            session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as answer,
+            session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                trace_request_ctx=on_connected,
+            ) as answer,
         ):
             boot = read_boot(answer.headers.get(HEADER_BOOT))
             limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
@@ -215,8 +244,25 @@ class RunnerClient:
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=[_telling_connections()],
     )
+
+
+def _telling_connections() -> aiohttp.TraceConfig:
+    """Calls what a request brought as its context when the request has a connection, a new one or a kept one."""
+
+    async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(connected)
+    return trace
 
 
 @asynccontextmanager

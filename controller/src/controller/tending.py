@@ -63,7 +63,7 @@ class Tending:
         now = self._clock()
         moved: list[Run] = []
         for run in self._in_flight:
-            if run.sent_at is None or (now - run.sent_at < PLACE_AFTER_SECONDS and run.progress is None):
+            if run.sent_at is not None and now - run.sent_at < PLACE_AFTER_SECONDS and run.progress is None:
                 continue
             place = run.current_placement
             if place is not None and place != run.placement:

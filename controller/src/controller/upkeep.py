@@ -1,8 +1,7 @@
 """What is done from time to time: tasks that nobody will take are failed, old finished ones are dropped."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from controller.admission import unknown_algorithm
 from controller.fleet import Fleet
@@ -12,6 +11,7 @@ from controller.retry import Fail
 from controller.settling import Settler
 from controller.store_gate import StoreGate
 from runnerlib.service.logs import get_logger
+from taskqueue.clock import GuardedWall
 from taskqueue.errors import TaskQueueError
 from taskqueue.protocols import Sweeper, TaskStore
 from taskqueue.tasks import Delivery
@@ -20,8 +20,13 @@ log = get_logger(__name__)
 
 SWEEP_EVERY_SECONDS = 1.0
 SWEEP_LIMIT = 500
+#: What was noted of waiting tasks is written again after this long, and other controllers' old notes are dropped.
+NOTE_AGAIN_SECONDS = 20.0
 PURGE_EVERY_SECONDS = 3600.0
 PURGE_LIMIT = 1000
+#: A wall clock that jumped is believed after this long: what it makes expire, and what it makes old.
+SWEEP_AFTER_JUMP_SECONDS = 600.0
+PURGE_AFTER_JUMP_SECONDS = 86_400.0
 #: No task has waited since before that: with it a sweep finds expired ones alone.
 _LONG_AGO = 0.0
 
@@ -35,18 +40,22 @@ class Upkeep:
         fleet: Fleet,
         settler: Settler,
         *,
+        held_up: Callable[[], Mapping[str, str]],
         unknown_grace_seconds: float,
         retention_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clock: GuardedWall | None = None,
     ) -> None:
         self._sweeper = sweeper
         self._store = store
         self._gate = gate
         self._fleet = fleet
         self._settler = settler
+        self._held_up = held_up
+        self._noted: dict[str, str] = {}
+        self._noted_at = float("-inf")
         self._unknown_grace_seconds = unknown_grace_seconds
         self._retention_seconds = retention_seconds
-        self._clock = clock
+        self._clock = clock or GuardedWall()
 
     async def sweep_for_ever(self) -> None:
         """What could not be settled comes again when its lease is over."""
@@ -55,6 +64,7 @@ class Upkeep:
             try:
                 while await self.sweep() == SWEEP_LIMIT:
                     pass
+                await self.note()
             except TaskQueueError as error:
                 log.warning("sweeping waits for the queue", reason=str(error))
             except Exception:
@@ -74,7 +84,7 @@ class Upkeep:
 
     async def sweep(self) -> int:
         """Fails tasks that expired while they waited, and those whose algorithm surely nobody knows."""
-        if not self._gate.is_open:
+        if not self._gate.is_open or not self._clock.is_sure(SWEEP_AFTER_JUMP_SECONDS):
             return 0
         now = self._clock()
         known = self._fleet.algorithms()
@@ -87,7 +97,18 @@ class Upkeep:
             await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
         return len(deliveries)
 
+    async def note(self) -> None:
+        """Writes down why tasks wait that runners could take, so that gateways can tell it."""
+        now, held_up = self._clock(), dict(self._held_up())
+        if not self._gate.is_open or (held_up == self._noted and abs(now - self._noted_at) < NOTE_AGAIN_SECONDS):
+            return
+        await self._store.note_waiting(held_up, [name for name in self._noted if name not in held_up])
+        self._noted, self._noted_at = held_up, now
+
     async def purge(self) -> int:
+        if not self._clock.is_sure(PURGE_AFTER_JUMP_SECONDS):
+            log.warning("the wall clock was set; old finished tasks are kept for a day, so that it can be set right")
+            return 0
         count = await self._store.purge(self._clock() - self._retention_seconds, PURGE_LIMIT)
         if count:
             log.info("old finished tasks dropped", count=count)

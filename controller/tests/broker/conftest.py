@@ -98,6 +98,8 @@ class ScriptedBroker:
 
 
 class ScriptedFeed:
+    trouble = ""
+
     def __init__(self, broker: ScriptedBroker, algorithm: str, changed: asyncio.Condition) -> None:
         self._waiting = broker.waiting.setdefault(algorithm, deque())
         self._changed = changed

@@ -61,6 +61,26 @@ def test_refused_message_becomes_a_failed_task_with_a_dead_letter_and_an_answer(
     go(scenario())
 
 
+def test_fields_that_mean_nothing_are_told_once_in_the_log_and_the_tasks_run(broker_world, make_runner, go, capsys):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            await world.start(make_runner())
+            for n in range(20):
+                broker.door.bring(
+                    {"algorithm": "echo", "payload": {"value": n}, "id": f"t{n}", "expire_seconds": 5, "run_at": "noon"}
+                )
+            for n in range(20):
+                assert (await world.ended_soon(f"t{n}")).state is TaskState.SUCCEEDED
+
+    go(scenario())
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "means nothing" in line]
+    assert len(lines) == 2
+    assert "t0" in lines[0]
+    assert "'expire_seconds'; did you mean 'expires_seconds'?" in lines[0]
+    assert "unknown field 'run_at'" in lines[1]
+
+
 def test_metrics_have_no_labels_from_strangers(broker_world, go, wait_until):
     async def scenario():
         async with broker_world() as (world, broker):

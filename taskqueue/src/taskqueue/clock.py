@@ -1,7 +1,13 @@
 """Two clocks: the wall for what people and other machines read, a steady one for leases and delays."""
 
+import logging
 import time
 from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+#: A wall clock that moves by so much against a steady one was set, and not just corrected.
+JUMP_SECONDS = 600.0
 
 
 class Clock:
@@ -22,3 +28,45 @@ class Clock:
     def to_steady(self, wall_time: float) -> float:
         """The same distance from now, on the steady clock."""
         return self.steady() + (wall_time - self.wall())
+
+
+def since_boot() -> float:
+    """Seconds that nobody sets, those in which the machine slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class GuardedWall:
+    """The wall clock for decisions that lose something: what expires, what is old.
+
+    When it jumps forth it is not believed for a while: a clock that was set by mistake is set back soon, and what
+    was dropped meanwhile is gone.
+    """
+
+    def __init__(
+        self,
+        believe_after_seconds: float = 600.0,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = since_boot,
+    ) -> None:
+        self._believe_after_seconds = believe_after_seconds
+        self._wall = wall
+        self._steady = steady
+        self._offset = wall() - steady()
+        self._jump = 0.0
+        self._jumped_at = float("-inf")
+
+    def __call__(self) -> float:
+        """Seconds since the epoch, without a jump that is not believed yet."""
+        wall, steady = self._wall(), self._steady()
+        jump = wall - steady - self._offset
+        if abs(jump - self._jump) > JUMP_SECONDS:
+            _log.warning("the wall clock was set by %.0f s; nothing expires or is dropped for that reason yet", jump)
+            self._jump, self._jumped_at = jump, steady
+        if self._jump > 0 and steady - self._jumped_at < self._believe_after_seconds:
+            return wall - jump
+        return wall
+
+    def is_sure(self, for_seconds: float) -> bool:
+        """Whether it has not jumped for so long."""
+        self()
+        return self._steady() - self._jumped_at >= for_seconds

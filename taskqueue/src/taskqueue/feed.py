@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 #: A dry feed looks again after this long, whatever it has been told: a net, not the path.
 LOOK_AGAIN_SECONDS = 10.0
+#: ... and when it has found nothing for long: thousands of idle algorithms must not keep the database busy.
+LONGEST_LOOK_AGAIN_SECONDS = 600.0
 #: Tasks claimed in one go, whatever the prefetch: others want to write meanwhile.
 MOST_AT_ONCE = 1000
 #: How long a feed waits after the queue could not be reached.
@@ -58,6 +60,7 @@ class PullFeed:
         self._news = False
         #: on the loop's clock; 0 unless the last claim found less than it asked for
         self._claim_again_at = 0.0
+        self._look_again = LOOK_AGAIN_SECONDS
         self._time = asyncio.get_running_loop().time
         self._giving_back = asyncio.Lock()
         self._closed = False
@@ -80,6 +83,11 @@ class PullFeed:
         self._wake.set()
         return taken
 
+    @property
+    def trouble(self) -> str:
+        """A table is there or everything is away; the feed has no trouble of its own."""
+        return ""
+
     def waiting(self) -> int:
         return len(self._buffer)
 
@@ -96,6 +104,7 @@ class PullFeed:
     def arrived(self) -> None:
         """Told by the queue: there may be something to claim."""
         self._news = True
+        self._look_again = LOOK_AGAIN_SECONDS
         self._wake.set()
 
     def settled(self, count: int) -> None:
@@ -134,10 +143,10 @@ class PullFeed:
         self._claim_again_at = 0.0
         if len(claimed.deliveries) < room:
             pause = claimed.next_in_seconds
-            self._claim_again_at = self._time() + (
-                LOOK_AGAIN_SECONDS if pause is None else min(pause, LOOK_AGAIN_SECONDS)
-            )
+            self._claim_again_at = self._time() + (self._look_again if pause is None else min(pause, self._look_again))
+            self._look_again = min(LONGEST_LOOK_AGAIN_SECONDS, self._look_again * 2)
         if claimed.deliveries:
+            self._look_again = LOOK_AGAIN_SECONDS
             self._buffer.extend(claimed.deliveries)
             self._here.set()
             await self._give_back_surplus()

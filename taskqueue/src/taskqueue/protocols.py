@@ -3,7 +3,7 @@
 A queue is a table (memory, SQLite), whose waiting tasks can be swept, or a broker, with a front door for strangers.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from taskqueue.tasks import (
@@ -40,6 +40,10 @@ class Feed(Protocol):
         Raises QueueClosed once the feed or the queue is closed, also when it was waiting. Cancelling it loses nothing.
         """
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing flows for some time now; empty when it does."""
+
     def waiting(self) -> int:
         """Tasks that are here, fetched but not taken."""
 
@@ -48,7 +52,10 @@ class Feed(Protocol):
 
 
 class TaskQueue(Protocol):
-    """Tasks between their sender and a controller. At-least-once: what is not settled is handed out again."""
+    """Tasks between their sender and a controller. At-least-once: what is not settled is handed out again.
+
+    A task that is handed out is still `queued` or `retrying`: it runs once `TaskStore.place` says so.
+    """
 
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         """Returns only when every task is durable. Raises QueueUnavailable; then nothing is known of any of them."""
@@ -133,7 +140,7 @@ class TaskStore(Protocol):
         """
 
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
-        """Marks runs as running, with their runner and boot id, or takes that back.
+        """Marks runs as running, with their runner and boot id, or takes that back: `queued` again.
 
         Same fence. A row that does not exist yet is made from the delivery.
         """
@@ -146,6 +153,12 @@ class TaskStore(Protocol):
 
     async def cancel_requested(self, ids: Collection[str]) -> set[str]:
         """Which of these carry a cancel mark or are cancelled already: a run of such a task is to be stopped."""
+
+    async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
+        """Notes by algorithm why tasks wait that runners could take; rows that wait show it as `held_up`.
+
+        The notes of the algorithms in `over` are dropped, and whatever nobody has noted again for a minute.
+        """
 
     async def counts(self) -> list[Counts]:
         """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""

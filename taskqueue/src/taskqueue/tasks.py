@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
 
 Item = TypeVar("Item")
 
@@ -56,6 +56,8 @@ class Delivery:
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
+    #: of the sender's message; they mean nothing
+    unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Reply:
 class Placement:
     """Which runner process has a run; written once the task has run for a second.
 
-    With an empty boot id it takes the placement back: nobody has the run any more.
+    With an empty boot id nobody can attach to the run. With an empty runner, too, nobody has it any more: the task
+    waits again.
     """
 
     id: str
@@ -126,6 +129,8 @@ class TaskRow:
     replays: int = 0
     reply_to: str | None = None
     correlation_id: str | None = None
+    #: why it waits though runners offer its algorithm, as a controller has noted
+    held_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +324,7 @@ class TaskSummary:
     cancel_requested: bool = False
     progress: Progress | None = None
     replays: int = 0
+    held_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

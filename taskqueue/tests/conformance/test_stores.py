@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runnerlib.contract import FailureCode, HistoryEntry, TaskState, strict_json
-from taskqueue.tasks import CancelAnswer, Cancelled, Failed, Placement, Retrying, Succeeded
+from taskqueue.tasks import CancelAnswer, Cancelled, Failed, Placement, Retrying, Succeeded, TaskFilter
 
 
 def retrying(delivery, seconds=60.0, **more):
@@ -158,6 +158,24 @@ def test_history_grows_by_itself_when_a_record_brings_none(run, open_store, make
                 (1, FailureCode.HANDLER_ERROR, "text-1"),
                 (2, FailureCode.TIMEOUT, None),
             ]
+
+    run(scenario())
+
+
+def test_why_tasks_wait_is_shown_for_those_that_do(run, open_store, make_delivery):
+    async def scenario():
+        async with open_store() as store:
+            await store.record([retrying(make_delivery("a")), Succeeded(make_delivery("b"), b"1")])
+            await store.note_waiting({"upper": "no runner can be reached", "other": "busy"}, [])
+            rows = await store.lookup(["a", "b"])
+            assert {name: row.held_up for name, row in rows.items()} == {"a": "no runner can be reached", "b": None}
+            assert (await store.get("a")).held_up == "no runner can be reached"
+            page = await store.list_tasks(TaskFilter())
+            assert {each.id: each.held_up for each in page} == {"a": "no runner can be reached", "b": None}
+            await store.note_waiting({"upper": "none takes tasks"}, ["other"])
+            assert (await store.get("a")).held_up == "none takes tasks"
+            await store.note_waiting({}, ["upper"])
+            assert (await store.get("a")).held_up is None
 
     run(scenario())
 

@@ -1,11 +1,13 @@
 """The queue on RabbitMQ as a whole."""
 
 import asyncio
+import os
 
 import pika
 import pytest
 
 from taskqueue.errors import QueueClosed, QueueUnavailable, UnsuitableAddress
+from taskqueue.rabbitmq import wire
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.tasks import Reply
 
@@ -137,5 +139,38 @@ def test_a_wrong_url_is_a_sentence(run):
         with pytest.raises(UnsuitableAddress, match="amqp://"):
             async with open_rabbitmq("http://nowhere", retry_steps_seconds=(1,)):
                 pass
+
+    run(scenario())
+
+
+def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
+    run, broker, open_rabbit, make_task, take_all, monkeypatch
+):
+    parameters = wire._parameters
+
+    def few_channels(*given):
+        found = parameters(*given)
+        found.channel_max = 30
+        return found
+
+    monkeypatch.setattr(wire, "_parameters", few_channels)
+    names = [f"name_{number}" for number in range(int(os.environ.get("ALGORITHM_NAMES", "60")))]
+
+    async def scenario():
+        async with open_rabbit(broker.url) as queue:
+            feeds = {name: await queue.feed(name) for name in names}
+            for feed in feeds.values():
+                await feed.set_prefetch(1)
+            honest = feeds[names[-1]] = await queue.feed("honest")
+            await honest.set_prefetch(1)
+            taking = asyncio.create_task(take_all(honest, 1, seconds=25))
+            while not taking.done():
+                # what is sent before the queue is there goes to the front door
+                await queue.publish([make_task("a", "honest")])
+                await asyncio.wait([taking], timeout=0.5)
+            assert [each.id for each in taking.result()] == ["a"]
+            for feed in feeds.values():
+                await feed.close()
+            assert honest.trouble == ""
 
     run(scenario())

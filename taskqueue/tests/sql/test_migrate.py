@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "{number}"
-down_revision = "0002"
+down_revision = "0003"
 
 def upgrade():
     op.add_column("tasks", sa.Column("colour", sa.Text))
@@ -47,7 +47,7 @@ def connection(tmp_path):
 def newer_code(tmp_path, monkeypatch):
     """Puts one more revision into the program."""
 
-    def add(more: str = "pass", number: str = "0003") -> None:
+    def add(more: str = "pass", number: str = "0004") -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "versions" / f"{number}_colour.py").write_text(NEXT_REVISION.format(number=number, more=more))
@@ -85,14 +85,14 @@ def test_migrated_database_is_what_the_tables_say(connection):
     migrations.migrate(connection)
     with connection.begin():
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    assert migrations.current_revision(connection) == "0002"
+    assert migrations.current_revision(connection) == "0003"
 
 
 def test_migrating_twice_changes_nothing(connection):
     migrations.migrate(connection)
     assert not migrations.needs_upgrade(connection)
     migrations.migrate(connection)
-    assert migrations.current_revision(connection) == "0002"
+    assert migrations.current_revision(connection) == "0003"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_ta
         async with open_embedded(path) as (_, store):
             assert (await store.get("a")).payload == make_task("a").payload
         assert "colour" in columns(path)
-        copy = tmp_path / "tasks.db.before-0002"
+        copy = tmp_path / "tasks.db.before-0003"
         assert "colour" not in columns(copy)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         with sqlite3.connect(copy) as driver:
@@ -171,7 +171,7 @@ def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, 
                 pass
         assert "colour" not in columns(path)
         with sqlite3.connect(path) as driver:
-            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
         driver.close()
 
     run(scenario())
@@ -212,7 +212,7 @@ def test_database_of_the_first_revision_is_upgraded_with_its_tasks_and_dead_lett
             (line,) = await store.dead_letters()
             (revived,) = await store.revive([line.dead_id])
             assert (revived.answer, revived.task.attempt) == (DeadAnswer.REPLAYED, 3)
-        assert ask("SELECT version_num FROM alembic_version") == [("0002",)]
+        assert ask("SELECT version_num FROM alembic_version") == [("0003",)]
 
     run(scenario())
 

@@ -24,6 +24,8 @@ class Waiting(Protocol):
     def updated_at(self) -> float: ...
     @property
     def expires_at(self) -> float | None: ...
+    @property
+    def held_up(self) -> str | None: ...
 
 
 def waiting_for(task: Waiting, known: Known, unknown_grace_seconds: float) -> str | None:
@@ -41,6 +43,8 @@ def waiting_for(task: Waiting, known: Known, unknown_grace_seconds: float) -> st
         return _unknown(task, catalogue, unknown_grace_seconds) if known.is_sure else _nobody(name, until)
     if not algorithm.runners:
         return _away(algorithm, until)
+    if task.held_up is not None:
+        return f"{task.held_up}; it waits{until}"
     if task.state is TaskState.RETRYING:
         return f"attempt {task.attempt} comes after a pause: attempt {task.attempt - 1} failed"
     return None

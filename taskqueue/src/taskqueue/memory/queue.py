@@ -52,8 +52,8 @@ class MemoryQueue:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         for entry in self._held(deliveries):
-            state = entry.row.state if entry.row.placement else TaskState.QUEUED
-            self._tables.change(entry, state=state)
+            taken_back = entry.row.state is TaskState.RUNNING and entry.row.placement is None
+            self._tables.change(entry, state=TaskState.QUEUED if taken_back else entry.row.state)
             entry.available_at, entry.token = 0.0, None
             entry.delivery_count -= 1
         self._tables.outstanding.settle(deliveries)
@@ -110,7 +110,6 @@ class MemoryQueue:
     def _claim(self, entry: Entry) -> Delivery:
         entry.token = secrets.randbits(62)
         entry.delivery_count += 1
-        self._tables.change(entry, state=TaskState.RUNNING)
         row = entry.row
         return Delivery(
             id=row.id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,11 +40,11 @@ class MemoryStore:
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
         entries = self._tables.entries
-        return {task_id: entries[task_id].row for task_id in ids if task_id in entries}
+        return {task_id: self._tables.shown(entries[task_id]) for task_id in ids if task_id in entries}
 
     async def get(self, task_id: str) -> TaskRow | None:
         entry = self._tables.entries.get(task_id)
-        return None if entry is None else entry.row
+        return None if entry is None else self._tables.shown(entry)
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
         with self._tables.waiters.waiting(task_id) as ended:
@@ -70,10 +70,10 @@ class MemoryStore:
             if entry is not None:
                 self._tables.change(
                     entry,
-                    state=TaskState.RUNNING,
+                    state=TaskState.RUNNING if placement.runner else TaskState.QUEUED,
                     attempt=placement.attempt,
                     placement=placement if placement.boot else None,
-                    runner=placement.runner,
+                    runner=placement.runner or None,
                 )
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
@@ -100,6 +100,11 @@ class MemoryStore:
         rows = await self.lookup(list(ids))
         return {i for i, row in rows.items() if row.cancel_requested or row.state is TaskState.CANCELLED}
 
+    async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
+        for name in over:
+            self._tables.notes.pop(name, None)
+        self._tables.notes |= reasons
+
     async def counts(self) -> list[Counts]:
         by_algorithm: dict[str, dict[TaskState, int]] = {}
         oldest: dict[str, float] = {}
@@ -115,7 +120,9 @@ class MemoryStore:
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         newest_first = sorted(self._tables.entries.values(), key=lambda entry: -entry.seq)
         below = [entry for entry in newest_first if before is None or entry.seq < before]
-        found = [summaries.summary(entry) for entry in below if summaries.fits(entry, wanted)]
+        found = [
+            summaries.summary(entry, self._tables.shown(entry)) for entry in below if summaries.fits(entry, wanted)
+        ]
         return Page(tuple(found[:limit]), found[limit - 1].seq if len(found) > limit else None)
 
     async def dead_letters(

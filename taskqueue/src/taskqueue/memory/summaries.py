@@ -2,7 +2,7 @@
 
 from taskqueue.memory.tables import Entry
 from taskqueue.shortening import shortened
-from taskqueue.tasks import TaskFilter, TaskSummary
+from taskqueue.tasks import TaskFilter, TaskRow, TaskSummary
 
 
 def fits(entry: Entry, wanted: TaskFilter) -> bool:
@@ -17,8 +17,8 @@ def fits(entry: Entry, wanted: TaskFilter) -> bool:
     )
 
 
-def summary(entry: Entry) -> TaskSummary:
-    row = entry.row
+def summary(entry: Entry, row: TaskRow) -> TaskSummary:
+    """`row` is the entry's, as it is shown."""
     return TaskSummary(
         seq=entry.seq,
         id=row.id,
@@ -35,4 +35,5 @@ def summary(entry: Entry) -> TaskSummary:
         cancel_requested=row.cancel_requested,
         progress=row.progress,
         replays=row.replays,
+        held_up=row.held_up,
     )

@@ -48,6 +48,13 @@ class Tables:
     outstanding: Outstanding = field(default_factory=Outstanding)
     waiters: Waiters = field(default_factory=Waiters)
     feeds: set[PullFeed] = field(default_factory=set)
+    #: by algorithm: why its tasks wait
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def shown(self, entry: Entry) -> TaskRow:
+        """The row as whoever asks for it sees it."""
+        note = self.notes.get(entry.row.algorithm) if entry.row.state in WAITING else None
+        return replace(entry.row, held_up=note) if note else entry.row
 
     def arrived(self, algorithms: Collection[str]) -> None:
         for feed in self.feeds:

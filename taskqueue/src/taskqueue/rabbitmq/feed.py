@@ -81,6 +81,10 @@ class BrokerFeed:
             await self._here.wait()
         return [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
 
+    @property
+    def trouble(self) -> str:
+        return self._keeper.trouble
+
     def waiting(self) -> int:
         return len(self._buffer)
 

@@ -9,6 +9,8 @@ from taskqueue.rabbitmq.channel import QueueState
 
 #: How long nothing may come before it looks.
 QUIET_SECONDS = 5.0
+#: ... and at most, when all was well the times before.
+LONGEST_QUIET_SECONDS = 40.0
 #: The second look, before it is sure.
 SECOND_LOOK_SECONDS = 1.0
 
@@ -19,9 +21,11 @@ class IdleWatch:
     def __init__(self) -> None:
         self._look_at = 0.0
         self._suspect = False
+        self._quiet = QUIET_SECONDS
 
     def stirred(self, now: float) -> None:
         """A message came, or was settled, or the consumer is a new one."""
+        self._quiet = QUIET_SECONDS
         self._look_at = now + QUIET_SECONDS
         self._suspect = False
 
@@ -39,4 +43,6 @@ class IdleWatch:
                 f"{state.consumers})"
             )
         self._suspect = odd
-        self._look_at = now + (SECOND_LOOK_SECONDS if odd else QUIET_SECONDS)
+        # A thousand idle algorithms must not ask the broker all the time.
+        self._quiet = min(LONGEST_QUIET_SECONDS, self._quiet * 2)
+        self._look_at = now + (SECOND_LOOK_SECONDS if odd else self._quiet)

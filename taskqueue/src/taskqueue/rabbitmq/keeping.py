@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.link import Link, Report
+from taskqueue.rabbitmq.link import Link, Links, Report
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Keeper:
     `awaited`: nothing is ready before it flows for the first time. Otherwise it is given some seconds.
     """
 
-    def __init__(self, link: Link, name: str, report: Report, *, awaited: bool = False) -> None:
+    def __init__(self, link: Link | Links, name: str, report: Report, *, awaited: bool = False) -> None:
         self._link = link
         self._name = name
         self._report = report
@@ -44,6 +44,11 @@ class Keeper:
         self._reported = awaited
         if awaited:
             report(self._part, False, f"{name} is not consumed yet")
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing has been consumed for some seconds; empty when something is."""
+        return self._reason if self._reported else ""
 
     async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
         time = asyncio.get_running_loop().time

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
@@ -26,6 +27,8 @@ _SILENT_HEARTBEATS = 1.5
 #: must not blame the broker.
 _LOOKS_PER_HEARTBEAT = 4
 _CLOSE_SECONDS = 2.0
+#: Channels of a connection that are kept for what is opened for a moment, to declare something.
+RESERVED_CHANNELS = 8
 
 Report = Callable[[str, bool, str], None]
 
@@ -83,6 +86,11 @@ class Link:
     def trouble(self) -> str:
         """Why nothing can be published now; empty when all is well."""
         return self.blocked if self.connected.is_set() else unreachable(self._address, self._reason)
+
+    @property
+    def free_channels(self) -> int | None:
+        """Channels that can still be opened; None while there is no connection."""
+        return None if self._wire is None else self._wire.free_channels
 
     async def channel(self, timeout_seconds: float = 10.0) -> Channel:
         """Opens a channel; waits for a connection first. Raises QueueUnavailable when the time is over."""
@@ -219,6 +227,39 @@ class Link:
     def _tell(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+class Links:
+    """Connections for any number of channels: a further one is made when the others have no free channel left."""
+
+    def __init__(self, first: Link, further: Callable[[int], Link]) -> None:
+        """`first` is entered and closed by the caller; `further(number)` makes the second and later ones."""
+        self._links = [first]
+        self._further = further
+        #: link → channels that are being opened on it
+        self._opening: Counter[Link] = Counter()
+
+    async def channel(self, timeout_seconds: float = 10.0) -> Channel:
+        """See `Link.channel`."""
+        link = next(filter(self._has_room, self._links), None)
+        if link is None:
+            link = self._further(len(self._links) + 1)
+            self._links.append(link)
+            _log.info("a further connection to the broker is made: the others have no free channel")
+            await link.__aenter__()
+        self._opening[link] += 1
+        try:
+            return await link.channel(timeout_seconds)
+        finally:
+            self._opening[link] -= 1
+
+    async def close(self) -> None:
+        """Closes the further ones."""
+        await asyncio.gather(*(link.close() for link in self._links[1:]))
+
+    def _has_room(self, link: Link) -> bool:
+        free = link.free_channels
+        return free is None or free - self._opening[link] > RESERVED_CHANNELS
 
 
 async def _opened_channel(wire: Wire) -> Channel:

@@ -116,6 +116,7 @@ def read_delivery(
         correlation_id=correlation_id,
         headers=_shown_headers(message),
         body=message.body,
+        unknown_fields=envelope.unknown,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from taskqueue.errors import QueueClosed
@@ -14,7 +14,7 @@ from taskqueue.rabbitmq.door import Door
 from taskqueue.rabbitmq.feed import BrokerFeed
 from taskqueue.rabbitmq.giving_back import GivingBack
 from taskqueue.rabbitmq.keeping import Keeper, part_of
-from taskqueue.rabbitmq.link import Link, Report, no_report
+from taskqueue.rabbitmq.link import Link, Links, Report, no_report
 from taskqueue.rabbitmq.messages import new_message, reply_message, retry_message
 from taskqueue.rabbitmq.names import FRONT_DOOR, algorithm_queue
 from taskqueue.rabbitmq.publisher import Publisher
@@ -36,9 +36,17 @@ class RabbitQueue:
     """
 
     def __init__(
-        self, consuming: Link, publishing: Link, *, steps_seconds: Sequence[float], report: Report = no_report
+        self,
+        consuming: Link,
+        publishing: Link,
+        *,
+        steps_seconds: Sequence[float],
+        further: Callable[[int], Link],
+        report: Report = no_report,
     ) -> None:
+        """`further(number)` makes another connection to consume by, when the first has no free channel."""
         self._consuming = consuming
+        self._links = Links(consuming, further)
         self._steps = sorted(steps_seconds)
         self._report = report
         self._publisher = Publisher(publishing, self._prepare)
@@ -63,7 +71,7 @@ class RabbitQueue:
         self._feeds = [feed for feed in self._feeds if not feed.is_over]
         feed = BrokerFeed(
             algorithm,
-            keeper=Keeper(self._consuming, algorithm_queue(algorithm), self._report),
+            keeper=Keeper(self._links, algorithm_queue(algorithm), self._report),
             declared=self._declared,
             releases=self._releases,
             release=self._giving_back.release,
@@ -114,6 +122,7 @@ class RabbitQueue:
         await asyncio.gather(*(part.close() for part in parts))
         await asyncio.gather(*(part.abandon() for part in parts))
         await self._publisher.close()
+        await self._links.close()
 
     async def _connect(self) -> None:
         """A process that only publishes has no connection to consume by."""
@@ -152,6 +161,10 @@ async def open_rabbitmq(
         publishing = await stack.enter_async_context(Link(address, "publisher", report=report, part="queue"))
         consuming = Link(address, "consumer", report=report, part="queue consumer")
         stack.push_async_callback(consuming.close)
-        queue = RabbitQueue(consuming, publishing, steps_seconds=retry_steps_seconds, report=report)
+
+        def further(number: int) -> Link:
+            return Link(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
+
+        queue = RabbitQueue(consuming, publishing, steps_seconds=retry_steps_seconds, further=further, report=report)
         stack.push_async_callback(queue.close)
         yield queue

@@ -9,6 +9,7 @@ from typing import Any
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import MAX_CHANNELS
 from pika.exceptions import AMQPHeartbeatTimeout, ConnectionWrongStateError
 
 from taskqueue.rabbitmq.address import BrokerAddress
@@ -45,6 +46,12 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         )
         self.add_on_connection_blocked_callback(lambda _, frame: on_blocked(_text(frame.method.reason) or "no reason"))
         self.add_on_connection_unblocked_callback(lambda _, frame: on_blocked(""))
+
+    @property
+    def free_channels(self) -> int:
+        """Channels that can still be opened; the broker says how many a connection may have."""
+        most: int = self.params.channel_max or MAX_CHANNELS
+        return most - len(self._channels)
 
     def abort(self, reason: str) -> None:
         """Drops the connection without asking the broker; `gone` follows soon. Harmless when it is over already."""

@@ -61,6 +61,15 @@ def needs_upgrade(connection: Connection) -> bool:
     return current is not None and current != script.get_current_head()
 
 
+def is_foreign(connection: Connection) -> bool:
+    """Whether a SQLite file has tables, and none of them says which revision of ours it is at."""
+    if current_revision(connection) is not None:
+        return False
+    with connection.begin():
+        names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars()
+        return any(not name.startswith(("sqlite_", "alembic_")) for name in names)
+
+
 def back_up(path: Path, revision: str | None) -> Path:
     """A copy beside the file, made before it is upgraded; an older copy of the same revision stays."""
     copy = path.with_name(f"{path.name}.before-{revision}")

@@ -108,19 +108,20 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id
 """
 
-#: Runs that have a runner; with an empty boot id, that have it no more.
+#: Runs that have a runner; with an empty boot id nobody can attach to them, without a runner they wait again.
 PLACE = """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
                    expires_at, placed_attempt, placed_runner, placed_boot, runner, reply_to, correlation_id)
-SELECT id, algorithm, payload, digest, 'running', attempt, %(now)s, %(now)s, %(now)s, expires_at,
+SELECT id, algorithm, payload, digest, CASE WHEN runner <> '' THEN 'running' ELSE 'queued' END, attempt,
+       %(now)s, %(now)s, %(now)s, expires_at,
        CASE WHEN boot <> '' THEN attempt END, CASE WHEN boot <> '' THEN runner END, nullif(boot, ''),
-       runner, reply_to, correlation_id
+       nullif(runner, ''), reply_to, correlation_id
 FROM unnest(%(id)s::text[], %(algorithm)s::text[], %(payload)s::bytea[], %(digest)s::text[], %(attempt)s::int[],
             %(expires_at)s::float8[], %(runner)s::text[], %(boot)s::text[], %(reply_to)s::text[],
             %(correlation_id)s::text[])
   AS new (id, algorithm, payload, digest, attempt, expires_at, runner, boot, reply_to, correlation_id)
 ON CONFLICT (id) DO UPDATE SET
-    state = 'running', attempt = excluded.attempt, available_at = excluded.available_at,
+    state = excluded.state, attempt = excluded.attempt, available_at = excluded.available_at,
     placed_attempt = excluded.placed_attempt, placed_runner = excluded.placed_runner,
     placed_boot = excluded.placed_boot, runner = excluded.runner, updated_at = excluded.updated_at
 WHERE tasks.finished_at IS NULL AND tasks.digest = excluded.digest AND tasks.attempt <= excluded.attempt

@@ -1,7 +1,7 @@
 """The task store on PostgreSQL, shared by any number of controllers and gateways."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -132,6 +132,10 @@ class PostgresStore(Listed):
         if not ids:
             return set()
         return await self._access.read(lambda connection: postgres_queries.marked(connection, ids))
+
+    async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
+        now = self._clock.wall()
+        await self._access.write(lambda connection: queries.note_waiting(connection, reasons, over, now), durable=False)
 
     async def counts(self) -> list[Counts]:
         return await self._access.read(queries.counts)

@@ -1,6 +1,6 @@
 """What both SQL stores ask and write alike, each inside a transaction or on a reading connection."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table, delete, select
@@ -8,8 +8,11 @@ from sqlalchemy import Column, Connection, Table, delete, select
 from runnerlib.contract import TaskState
 from taskqueue.sql import statements
 from taskqueue.sql.rows import clean, task_row
-from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
 from taskqueue.tasks import CancelAnswer, Counts, TaskRow
+
+#: A note that its controller has not written again for so long is out of date.
+_NOTES_SECONDS = 60.0
 
 
 def get(connection: Connection, task_id: str) -> TaskRow | None:
@@ -49,6 +52,15 @@ def write_progress(connection: Connection, updates: Sequence[tuple[str, int, flo
         for task_id, attempt, fraction, message in sorted(updates)
     ]
     connection.execute(statements.PROGRESS, values)
+
+
+def note_waiting(connection: Connection, reasons: Mapping[str, str], over: Collection[str], now: float) -> None:
+    for name in over:
+        connection.execute(delete(waiting_notes).where(waiting_notes.c.algorithm == name))
+    connection.execute(delete(waiting_notes).where(waiting_notes.c.noted_at < now - _NOTES_SECONDS))
+    if reasons:
+        rows = [{"algorithm": name, "note": clean(note), "noted_at": now} for name, note in sorted(reasons.items())]
+        connection.execute(statements.NOTE[connection.dialect.name], rows)
 
 
 def execute(connection: Connection, statement: Any, values: Any) -> int:

@@ -17,8 +17,8 @@ _at_once = tasks.c.available_at == NOW_CLAIMABLE
 _due = (tasks.c.available_at > NOW_CLAIMABLE) & (tasks.c.available_at <= bindparam("the_now"))
 _most: BindParameter[int] = bindparam("the_most")
 
+#: The state stays as it is: a task runs once a runner has it, which `place` writes.
 _CLAIMED = {
-    "state": TaskState.RUNNING.value,
     "available_at": bindparam("new_available_at"),
     "receipt": bindparam("new_receipt"),
     "delivery_count": tasks.c.delivery_count + 1,
@@ -63,7 +63,10 @@ RELEASE = (
     update(tasks)
     .where(_held)
     .values(
-        state=case((tasks.c.placed_attempt.is_not(None), tasks.c.state), else_=TaskState.QUEUED.value),
+        state=case(
+            (tasks.c.placed_attempt.is_(None) & (tasks.c.state == TaskState.RUNNING.value), TaskState.QUEUED.value),
+            else_=tasks.c.state,
+        ),
         available_at=NOW_CLAIMABLE,
         receipt=null(),
         delivery_count=tasks.c.delivery_count - 1,
@@ -83,10 +86,14 @@ DROP = (
     )
 )
 
+_has_receipt = tasks.c.receipt.is_not(None)
 #: What a new owner does first: nobody holds anything.
 VOID_LEASES = (
     update(tasks)
-    .where((tasks.c.state == TaskState.RUNNING.value) & tasks.c.available_at.is_not(None))
+    .where(
+        tasks.c.available_at.is_not(None)
+        & ((tasks.c.state == TaskState.RUNNING.value) | (tasks.c.available_at > NOW_CLAIMABLE) & _has_receipt)
+    )
     .values(available_at=NOW_CLAIMABLE, receipt=null())
 )
 #: ... and no delay lasts longer than the longest there can be, whatever the clock said when it was written.
@@ -109,20 +116,23 @@ FILL_TOMBSTONE = (
     )
 )
 
-#: `the_abandoned_too`: also what is `running` and held by nobody, since a dead owner left it so.
+#: Waits for its first or next attempt, and nobody has been handed it who may have sent it to a runner.
+_untouched = (tasks.c.state != TaskState.RUNNING.value) & (tasks.c.delivery_count == 0)
+
+#: `the_abandoned_too`: also what a dead owner was handed and may have sent, and nobody has taken up since.
 EXPIRED = (
     select(tasks.c.seq)
     .where(
         (tasks.c.expires_at <= bindparam("the_wall"))
         & tasks.c.available_at.is_not(None)
-        & ((tasks.c.state != TaskState.RUNNING.value) | (bindparam("the_abandoned_too", type_=Boolean) & _at_once))
+        & (_untouched | (bindparam("the_abandoned_too", type_=Boolean) & _at_once))
     )
     .order_by(tasks.c.expires_at)
     .limit(_most)
 )
 #: Looks at the oldest few only: when these came too lately, so did all behind them.
 _head = (
-    select(tasks.c.seq, WAITS_SINCE.label("waits_since"), tasks.c.state, tasks.c.available_at)
+    select(tasks.c.seq, WAITS_SINCE.label("waits_since"), _untouched.label("untouched"), tasks.c.available_at)
     .where(_of_algorithm & tasks.c.available_at.is_not(None))
     .order_by(tasks.c.available_at, tasks.c.seq)
     .limit(_most)
@@ -130,7 +140,7 @@ _head = (
 )
 UNCLAIMED = select(_head.c.seq).where(
     (_head.c.waits_since < bindparam("the_waiting_before"))
-    & ((_head.c.state != TaskState.RUNNING.value) | (_head.c.available_at <= bindparam("the_now")))
+    & (_head.c.untouched | (_head.c.available_at <= bindparam("the_now")))
 )
 #: One step of a walk over the algorithms that have waiting tasks; reads one index entry.
 NEXT_ALGORITHM = (

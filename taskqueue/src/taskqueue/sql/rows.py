@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, Unpack
 
 from pydantic import TypeAdapter
-from sqlalchemy import LargeBinary, Row, cast
+from sqlalchemy import LargeBinary, Row, case, cast, select
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
-from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
 from taskqueue.tasks import DeadLetter, Placement, TaskRow
 
+#: Looked up for tasks that wait alone.
+HELD_UP = case(
+    (
+        tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
+        select(waiting_notes.c.note).where(waiting_notes.c.algorithm == tasks.c.algorithm).scalar_subquery(),
+    )
+).label("held_up")
 #: The columns of a TaskRow, in the order `task_row` reads them.
 TASK_COLUMNS = (
     tasks.c.id,
@@ -37,6 +44,7 @@ TASK_COLUMNS = (
     tasks.c.replays,
     tasks.c.reply_to,
     tasks.c.correlation_id,
+    HELD_UP,
 )
 
 #: A row of any columns.
@@ -72,6 +80,7 @@ def task_row(row: AnyRow) -> TaskRow:
         replays,
         reply_to,
         correlation_id,
+        held_up,
     ) = row
     return TaskRow(
         id=task_id,
@@ -95,6 +104,7 @@ def task_row(row: AnyRow) -> TaskRow:
         replays=replays,
         reply_to=reply_to,
         correlation_id=correlation_id,
+        held_up=held_up,
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.rows import TASK_COLUMNS
-from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
 
 TERMINAL = tuple(state.value for state in TaskState if state.is_terminal)
 
@@ -67,18 +67,19 @@ _WHY: dict[str, Any] = {
 RETRY = update(tasks).where(_this).values(**NEXT_ATTEMPT, **_WHY)
 EXPLAIN = update(tasks).where(_this).values(**_WHY)
 
-#: No boot id: nobody has the run any more.
+#: Without a boot id nobody can attach to the run; without a runner nobody has it any more, and it waits again.
 _taken_back = bindparam("new_boot", type_=Text) == ""
+_handed_back = bindparam("new_runner", type_=Text) == ""
 PLACE = (
     update(tasks)
     .where(_fenced)
     .values(
-        state=TaskState.RUNNING.value,
+        state=case((_handed_back, TaskState.QUEUED.value), else_=TaskState.RUNNING.value),
         attempt=bindparam("the_attempt"),
         placed_attempt=case((_taken_back, null()), else_=bindparam("the_attempt")),
         placed_runner=case((_taken_back, null()), else_=bindparam("new_runner")),
         placed_boot=case((_taken_back, null()), else_=bindparam("new_boot", type_=Text)),
-        runner=bindparam("new_runner"),
+        runner=func.nullif(bindparam("new_runner", type_=Text), ""),
         updated_at=bindparam("new_now"),
     )
 )
@@ -144,6 +145,18 @@ INSERT_NEW: Mapping[str, Insert] = MappingProxyType(
     {
         "sqlite": sqlite.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
         "postgresql": postgresql.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
+    }
+)
+
+_NOTES = {name: dialect.insert(waiting_notes) for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))}
+#: By the dialect's name: notes why an algorithm's tasks wait.
+NOTE: Mapping[str, Any] = MappingProxyType(
+    {
+        name: note.on_conflict_do_update(
+            index_elements=[waiting_notes.c.algorithm],
+            set_={"note": note.excluded.note, "noted_at": note.excluded.noted_at},
+        )
+        for name, note in _NOTES.items()
     }
 )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -123,6 +123,10 @@ class SqlStore(Listed):
             return set()
 
         return await self._access.read(lambda connection: queries.marked(connection, ids))
+
+    async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
+        now = self._clock.wall()
+        await self._access.write(lambda connection: queries.note_waiting(connection, reasons, over, now), durable=False)
 
     async def counts(self) -> list[Counts]:
         return await self._access.read(queries.counts)

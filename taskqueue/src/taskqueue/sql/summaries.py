@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, and_, func
 
 from runnerlib.contract import FailureCode, Progress, TaskState
 from taskqueue.shortening import MOST_CHARACTERS, shortened
-from taskqueue.sql.rows import AnyRow, history_from
+from taskqueue.sql.rows import HELD_UP, AnyRow, history_from
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.sql.walking import Walk
 from taskqueue.tasks import DeadFilter, DeadSummary, TaskFilter, TaskSummary
@@ -29,6 +29,7 @@ TASK_SUMMARY_COLUMNS: tuple[ColumnElement[object], ...] = (
     tasks.c.progress_fraction,
     tasks.c.progress_message,
     tasks.c.replays,
+    HELD_UP,
 )
 #: The columns of a DeadSummary, in the order `dead_summary` reads them.
 DEAD_SUMMARY_COLUMNS: tuple[ColumnElement[object], ...] = (
@@ -77,7 +78,7 @@ def wanted_dead_letters(wanted: DeadFilter) -> Walk[DeadSummary]:
 
 def task_summary(row: AnyRow) -> TaskSummary:
     seq, task_id, algorithm, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
-    error_code, error_message, runner, cancel_requested, fraction, progress_message, replays = rest
+    error_code, error_message, runner, cancel_requested, fraction, progress_message, replays, held_up = rest
     return TaskSummary(
         seq=seq,
         id=task_id,
@@ -94,6 +95,7 @@ def task_summary(row: AnyRow) -> TaskSummary:
         cancel_requested=cancel_requested,
         progress=None if fraction is None else Progress(fraction=fraction, message=progress_message),
         replays=replays,
+        held_up=held_up,
     )
 
 

@@ -107,6 +107,15 @@ dead_letters = Table(
     sqlite_autoincrement=True,
 )
 
+#: Why tasks of an algorithm wait that runners could take, as a controller has found out.
+waiting_notes = Table(
+    "waiting_notes",
+    metadata,
+    Column("algorithm", String(63), primary_key=True),
+    Column("note", Text, nullable=False),
+    Column("noted_at", Double, nullable=False),
+)
+
 # Retention of those on which somebody has decided.
 _replayed = dead_letters.c.replayed_at.is_not(None)
 Index("dead_letters_replayed", dead_letters.c.replayed_at, sqlite_where=_replayed, postgresql_where=_replayed)
