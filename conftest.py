@@ -25,6 +25,7 @@ __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default="40", help="how often the owner of the task file is killed under load")
+    parser.addoption("--flood", choices=("short", "full"), default="short", help="how much is registered without end")
     parser.addoption("--fuzz-seconds", default="200", help="how long the gateway and a runner are fuzzed")
 
 

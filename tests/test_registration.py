@@ -10,14 +10,14 @@ import pytest
 import requests
 
 CASES = Path(__file__).parent / "cases" / "registration_refused"
-PREDICT = '''
+PREDICT = """
 def run_predict(text: str) -> str:
     return "{answer}"
 
 
 def run_only_{name}(text: str) -> str:
     return "{name}"
-'''
+"""
 
 
 def reasons(runner: Any) -> dict[str, str]:

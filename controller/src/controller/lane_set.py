@@ -34,6 +34,8 @@ class LaneSet:
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: algorithm → its view and its runners as they were when its lane was woken last
+        self._seen: dict[str, tuple[object, ...]] = {}
         health.set(CATALOGUE, False, "discovery has not answered yet")
         health.set(LANES, False, "starting")
 
@@ -52,8 +54,15 @@ class LaneSet:
             except Exception:
                 log.exception("following the catalogue failed; the lanes go on with what is known")
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
-            for lane in self._lanes.values():
-                lane.wake()
+            for algorithm, lane in self._lanes.items():
+                if self._has_changed(algorithm):
+                    lane.wake()
+
+    def _has_changed(self, algorithm: str) -> bool:
+        """A catalogue keeps, object for object, what has not changed: thousands of lanes sleep on."""
+        now = (self._fleet.algorithms().get(algorithm), *self._fleet.known(algorithm))
+        before, self._seen[algorithm] = self._seen.get(algorithm, ()), now
+        return len(before) != len(now) or any(old is not new for old, new in zip(before, now, strict=True))
 
     def _open_lanes(self) -> None:
         for algorithm, view in self._fleet.algorithms().items():
