@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default="40", help="how often the owner of the task file is killed under load")
     parser.addoption("--generated-runners", type=int, default=2, help="runners of 50 generated algorithms")
     parser.addoption("--generated-seed", default="1", help="what the generated algorithms are made from")
+    parser.addoption("--flood", choices=("short", "full"), default="short", help="how much is registered without end")
     parser.addoption("--fuzz-seconds", default="200", help="how long the gateway and a runner are fuzzed")
 
 

@@ -57,18 +57,19 @@ _SERVICES: tuple[tuple[str, str, type[BaseSettings]], ...] = (
 )
 
 _OPTIONS = {
-    "timeout_seconds": "Bounds one call; its process is killed, and the attempt fails as `timeout`.",
-    "retries": "How often a task is tried again after transient failures.",
+    "timeout_seconds": "Bounds one call; its process is killed, and the attempt fails as `timeout`. "
+    "At most 604800 (7 days).",
+    "retries": "How often a task is tried again after transient failures. At most 100.",
     "retry_on": "Exception classes, or their names, that are transient, too.",
     "invalid_payload_on": "Exception classes, or their names, that say the payload is at fault: the task fails as "
     "`invalid_payload`, and the sender reads the exception's text.",
-    "batch": "Most tasks in one call.",
+    "batch": "Most tasks in one call. At most 4096.",
     "slots": "Calls at the same time: processes, or for `async def` coroutines in one process. "
-    "Without it 1, for `async def` 32.",
+    "Without it 1, for `async def` 32. At most 1024.",
     "process": "Algorithms with the same name here share their processes, and so what those have loaded.",
     "max_tasks_per_process": "A fresh process after so many tasks; 1: for each task.",
     "max_rss_mb": "A fresh process once it has grown to so many MiB.",
-    "result_bytes": "A larger result fails as `bad_result`.",
+    "result_bytes": "A larger result fails as `bad_result`. At most 16 MiB.",
 }
 
 

@@ -81,6 +81,12 @@ class Live:
         assert view["state"] == "succeeded", view
         return view
 
+    def answer_of(self, algorithm: str, payload: dict[str, Any]) -> Any:
+        """Its result, or None while it does not fit the algorithm."""
+        body = {"algorithm": algorithm, "payload": payload}
+        answer = requests.post(f"{self.url}/tasks", json=body, headers={"Prefer": "wait=30"}, timeout=60)
+        return answer.json().get("result") if answer.status_code == 200 else None
+
     def ready_at(self, runner: str) -> float:
         """When its newest process became ready, in seconds since 1970."""
 
@@ -249,6 +255,40 @@ def test_removed_folder_drains_and_its_tasks_wait_for_its_return(live: Live) -> 
         view = live.ended(waiting)
         assert (view["result"], view["attempt"]) == ("B", 1)
     assert live.others("leaving") == before
+
+
+def test_second_runner_with_an_algorithm_is_told_whose_it_is_and_the_rest_of_it_works(live: Live) -> None:
+    live.write("iris", 'def run_predict(text: str) -> str:\n    return "setosa"\n')
+    assert live.answer("predict", {"text": "a"})["result"] == "setosa"
+    with live.flowing():
+        live.write(
+            "weather", 'def run_predict() -> str:\n    return "rain"\n\ndef run_wind() -> str:\n    return "west"\n'
+        )
+        assert live.answer("wind", {})["result"] == "west"
+        says = r"weather: predict is not ready: 'predict' belongs to runner 'iris'"
+        until(lambda: live.says(says), "worker up says so")
+        until(lambda: "'predict' belongs to runner 'iris'" in live.command("worker", "status").stdout, "status says so")
+        assert {live.answer("predict", {"text": "a"})["result"] for _ in range(10)} == {"setosa"}
+        done = live.command("worker", "take-over", "predict", "rain")
+        assert done.returncode == 1 and "those who do are 'iris', 'weather'" in done.stderr, done.stderr
+        done = live.command("worker", "take-over", "predict", "weather")
+        assert (done.returncode, done.stdout) == (0, "predict belongs to weather\n"), done.stderr
+        until(lambda: live.answer_of("predict", {}) == "rain", "the other one has it")
+        for runner in ("iris", "weather"):
+            shutil.rmtree(live.runners / runner)
+            until(lambda runner=runner: live.says(rf"{runner}: has left"), "it has left")
+
+
+def test_renamed_folder_keeps_its_algorithms_without_further_ado(live: Live) -> None:
+    live.write("before", "def run_named(text: str) -> str:\n    return text.upper()\n")
+    assert live.answer("named", {"text": "a"})["result"] == "A"
+    with live.flowing():
+        (live.runners / "before").rename(live.runners / "after")
+        until(lambda: live.says(r"before: has left"), "the old name has left")
+        until(lambda: live.says(r"after is ready"), "the new name is ready")
+        owner = requests.get(f"{live.url}/algorithms", timeout=10).json()["algorithms"]
+        assert [(one["owner"], len(one["runners"])) for one in owner if one["name"] == "named"] == [("after", 1)]
+        assert live.answer("named", {"text": "b"})["result"] == "B"
 
 
 def answered_within(live: Live, runner: str) -> None:

@@ -3,16 +3,7 @@ from typing import Any
 
 import pytest
 
-from runner_discovery.errors import (
-    BadRegistration,
-    BootMissing,
-    OtherBoot,
-    OtherOwner,
-    RegistryFull,
-    TooLarge,
-    UnknownAlgorithm,
-    UnknownRunner,
-)
+from runner_discovery.errors import BadRegistration, OtherBoot, RegistryError, RegistryFull, TooLarge, UnknownRunner
 from runner_discovery.records import Conflict, Snapshot
 from runner_discovery.registry import Registry
 from runnerlib.contract import PlainRegistration, RunnerRegistration
@@ -114,7 +105,7 @@ def test_leaving_needs_the_right_boot_if_one_is_given(setup: Setup) -> None:
 
 def test_a_runner_with_a_lease_leaves_with_its_boot_only_since_another_may_have_come(setup: Setup) -> None:
     setup.put("a", "b1", upper=1)
-    with pytest.raises(BootMissing, match=r"boot="):
+    with pytest.raises(RegistryError, match=r"boot="):
         setup.registry.remove("a")
     assert setup.view("upper") == (["a"], [])
     setup.post("ocr", "old:1")
@@ -233,7 +224,7 @@ def test_an_algorithm_can_be_given_to_another_runner_that_offers_it(setup: Setup
     for name in ("nobody", "plain:h:2"):
         with pytest.raises(UnknownRunner, match="those who do are 'iris', 'weather'"):
             setup.registry.take_over("predict", name)
-    with pytest.raises(UnknownAlgorithm, match="'nothing'"):
+    with pytest.raises(RegistryError, match="'nothing'"):
         setup.registry.take_over("nothing", "iris")
     setup.registry.take_over("predict", "weather")
     assert setup.view("predict") == (["b"], [])
@@ -244,10 +235,10 @@ def test_an_algorithm_can_be_given_to_another_runner_that_offers_it(setup: Setup
 
 def test_a_plain_registration_takes_nothing_from_a_named_runner_nor_the_other_way_round(setup: Setup) -> None:
     setup.put("a", name="iris", predict=1)
-    with pytest.raises(OtherOwner, match="belongs to runner 'iris'"):
+    with pytest.raises(RegistryError, match="belongs to runner 'iris'"):
         setup.post("predict", "old:1")
     setup.after(31)
-    with pytest.raises(OtherOwner):
+    with pytest.raises(RegistryError, match="belongs to"):
         setup.post("predict", "old:1")
     setup.post("ocr", "old:1")
     setup.put("b", name="weather", host="h:2", ocr=1)

@@ -17,16 +17,20 @@ export class Registration {
   #url;
   #body;
   #log;
+  #unready;
   #stop = new AbortController();
   #living = Promise.resolve();
   #failures = 0;
   #registered = false;
+  #clashes = {};
 
-  constructor({ discovery, body, log }) {
+  /** `unready` is called with why this runner gets no tasks of what it offers, or with "". */
+  constructor({ discovery, body, log, unready = () => {} }) {
     const id = `${body.name}-${new URL(body.host).host}`.replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 200);
     this.#url = `${discovery}/runners/${id}`;
     this.#body = body;
     this.#log = log;
+    this.#unready = unready;
   }
 
   start() {
@@ -58,6 +62,7 @@ export class Registration {
       if (!this.#registered) this.#log("registered", { url: this.#url });
       this.#registered = true;
       this.#failures = 0;
+      this.#tellClashes(answer.clashes ?? {});
       const lease = Number(answer.lease_seconds);
       return lease > 0 ? Math.min(RENEW_SECONDS, lease / 3) : RENEW_SECONDS;
     }
@@ -67,6 +72,19 @@ export class Registration {
     }
     const most = Math.min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** Math.min(10, this.#failures - 1));
     return most * (0.5 + Math.random() / 2); // so that a whole environment does not come back in one instant
+  }
+
+  /** An algorithm belongs to the first name that registered it; `clashes` are those of another. */
+  #tellClashes(clashes) {
+    if (JSON.stringify(clashes) === JSON.stringify(this.#clashes)) return;
+    this.#clashes = clashes;
+    const reasons = Object.entries(clashes).map(
+      ([algorithm, owner]) =>
+        `'${algorithm}' belongs to runner '${owner}', which registered it first; give one of the two another name, ` +
+        `or decide for this runner: worker take-over ${algorithm} ${this.#body.name}`,
+    );
+    for (const reason of reasons) this.#log("an algorithm belongs to another runner", { reason });
+    this.#unready(reasons.join("; "));
   }
 
   /** The answer when it was accepted, else why not, as a string. */

@@ -17,6 +17,7 @@ export class Runner {
   #log;
   #inFlight = new Map();
   #draining = false;
+  #unready = "";
 
   constructor({ algorithms, boot, maxBodyBytes, log, requestSeconds = REQUEST_SECONDS }) {
     this.#algorithms = new Map(algorithms.map((each) => [each.description.name, each]));
@@ -36,6 +37,11 @@ export class Runner {
   /** From now on nothing new starts: whoever asks is told 503. */
   drain() {
     this.#draining = true;
+  }
+
+  /** `reason` says why it cannot do all that it is for; "": it can. Runs are answered in any case. */
+  unready(reason) {
+    this.#unready = reason;
   }
 
   /** Listens no more; resolves when all that runs has been answered. */
@@ -72,6 +78,7 @@ export class Runner {
       case "/healthz/ready":
         expectMethod(request, "GET");
         if (this.#draining) throw new Problem(503, "not_ready", "this runner is stopping");
+        if (this.#unready) throw new Problem(503, "not_ready", this.#unready);
         return { ready: true, reasons: {} };
       default:
         throw new Problem(404, "not_found", `there is nothing at ${path.slice(0, 80)}; see GET /schemas`);

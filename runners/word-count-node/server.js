@@ -49,7 +49,8 @@ log("serving", { host, algorithms: algorithms.map((each) => each.description.nam
 
 // "plain": controllers send one task a call, to POST /run/{algorithm}.
 const body = { name: settings.name, host, boot, level: "plain", algorithms: algorithms.map((each) => each.description) };
-const registration = settings.discovery ? new Registration({ discovery: settings.discovery, body, log }) : null;
+const unready = (reason) => runner.unready(reason);
+const registration = settings.discovery ? new Registration({ discovery: settings.discovery, body, log, unready }) : null;
 registration?.start();
 
 let stopping = false;

@@ -135,3 +135,24 @@ def test_durations_are_as_exact_as_anybody_wants_to_know() -> None:
         "28 h",
         "3 days",
     ]
+
+
+def test_what_belongs_to_another_runner_is_said_once_and_not_among_its_algorithms() -> None:
+    clashing = _runner("lost", LOST, "ocr", "upper").model_copy(update={"clashes": {"upper": "text"}})
+    guest = _runner("guest", "http://10.0.0.9:8100", "upper").model_copy(update={"clashes": {"upper": "text"}})
+    lines = {line.name: line for line in runner_lines(STATE, [clashing, guest])}
+    assert lines["lost"].algorithms == ["ocr"]
+    for name in ("lost", "guest"):
+        assert "'upper' belongs to runner 'text'" in lines[name].problem
+        assert f"worker take-over upper {name}" in lines[name].problem
+    told = STATE.model_copy(
+        update={
+            "runners": {
+                "lost": RunnerState(
+                    processes=STATE.runners["lost"].processes, problem=f"upper is not ready: {lines['lost'].problem}"
+                )
+            }
+        }
+    )
+    (again, _) = runner_lines(told, [clashing, guest])
+    assert again.problem.count("belongs to") == 1

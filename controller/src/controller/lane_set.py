@@ -40,8 +40,8 @@ class LaneSet:
         self._closing: set[asyncio.Task[None]] = set()
         #: algorithm → since when it has no runner
         self._without: dict[str, float] = {}
-        #: algorithm → its runners and limits, as its lane was last told
-        self._told: dict[str, object] = {}
+        #: algorithm → its view and its runners as they were when its lane was woken last
+        self._seen: dict[str, tuple[object, ...]] = {}
         health.set(CATALOGUE, False, "discovery has not answered yet")
         health.set(LANES, False, "starting")
 
@@ -61,17 +61,15 @@ class LaneSet:
             except Exception:
                 log.exception("following the catalogue failed; the lanes go on with what is known")
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
-            self._wake_lanes()
+            for algorithm, lane in self._lanes.items():
+                if self._has_changed(algorithm):
+                    lane.wake()
 
-    def _wake_lanes(self) -> None:
-        """Those whose runners or limits have changed."""
-        algorithms = self._fleet.algorithms()
-        for name, lane in self._lanes.items():
-            runners = [(runner.id, runner.boot, runner.host) for runner in self._fleet.known(name)]
-            told = (runners, algorithms[name].description.limits if name in algorithms else None)
-            if told != self._told.get(name):
-                self._told[name] = told
-                lane.wake()
+    def _has_changed(self, algorithm: str) -> bool:
+        """A catalogue keeps, object for object, what has not changed: thousands of lanes sleep on."""
+        now = (self._fleet.algorithms().get(algorithm), *self._fleet.known(algorithm))
+        before, self._seen[algorithm] = self._seen.get(algorithm, ()), now
+        return len(before) != len(now) or any(old is not new for old, new in zip(before, now, strict=True))
 
     def _close_lanes(self) -> None:
         now, algorithms = self._clock(), self._fleet.algorithms()
@@ -85,7 +83,7 @@ class LaneSet:
     def _close(self, name: str) -> None:
         """The lane gives back what it has; it is opened anew when the algorithm has a runner again."""
         self._lanes.pop(name).stop()
-        for remembered in (self._without, self._told):
+        for remembered in (self._without, self._seen):
             remembered.pop(name, None)
         task = self._tasks.pop(name)
         self._closing.add(task)

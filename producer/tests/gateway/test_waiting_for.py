@@ -108,3 +108,14 @@ def test_pause_between_two_attempts_is_told_and_does_not_expire() -> None:
     retrying = Task(TaskState.RETRYING, attempt=2, expires_at=CREATED_AT + 1)
     assert why(retrying, known(["text-1"])) == "attempt 2 comes after a pause: attempt 1 failed"
     assert why(retrying, known()) == "no runner offers 'upper' now; it waits for one"
+
+
+def test_an_algorithm_whose_owner_is_away_waits_for_it_though_another_runner_offers_it() -> None:
+    environment = known()
+    assert environment.catalogue is not None
+    view = environment.catalogue.algorithms["upper"]
+    away = view.model_copy(update={"owner": "text", "clashing": ["other"]})
+    environment.catalogue.algorithms["upper"] = away
+    said = why(Task(), environment)
+    assert said is not None and "'upper' belongs to runner 'text', which is away" in said
+    assert "worker take-over upper RUNNER" in said

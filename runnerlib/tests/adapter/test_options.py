@@ -46,6 +46,26 @@ MISTAKES = {
         "OPTIONS = {'slots': 2}",
         "OPTIONS['slots'] is not an algorithm; options are per algorithm: {'<algorithm>': {'slots': ...}}",
     ),
+    "more slots than can be registered": (
+        "OPTIONS = {'upper': {'slots': 200000}}",
+        "OPTIONS['upper']['slots'] must be a whole number, 1024 at most, not 200000",
+    ),
+    "more in a batch than can be registered": (
+        "OPTIONS = {'upper': {'batch': 5000}}",
+        "OPTIONS['upper']['batch'] must be a whole number, 4096 at most, not 5000",
+    ),
+    "more retries than can be registered": (
+        "OPTIONS = {'upper': {'retries': 101}}",
+        "OPTIONS['upper']['retries'] must be a whole number, 100 at most, not 101",
+    ),
+    "more time than can be registered": (
+        "OPTIONS = {'upper': {'timeout_seconds': 1e6}}",
+        "OPTIONS['upper']['timeout_seconds'] must be a number of seconds, at most 604800 (7 days), not 1000000.0",
+    ),
+    "a larger result than can be registered": (
+        "OPTIONS = {'upper': {'result_bytes': 10**15}}",
+        "OPTIONS['upper']['result_bytes'] must be a whole number, 16777216 at most, not 1000000000000000",
+    ),
     "no dict for an algorithm": ("OPTIONS = {'upper': 3}", "OPTIONS['upper'] is a int; write a dict"),
     "unknown key": (
         "OPTIONS = {'upper': {'timeout': 3}}",

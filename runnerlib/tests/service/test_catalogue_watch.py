@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from runnerlib.contract import Catalogue
+from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.testing import check_component
@@ -138,5 +138,47 @@ def test_a_young_discovery_is_asked_again_as_soon_as_its_lease_is_over(eventuall
 def test_a_watch_without_discovery_starts_and_stops() -> None:
     async def scenario() -> None:
         await asyncio.wait_for(check_component(lambda: CatalogueWatch("http://127.0.0.1:9")), 5)
+
+    asyncio.run(scenario())
+
+
+def described(name: str, *runners: str) -> dict[str, AlgorithmView]:
+    return {name: AlgorithmView(description=AlgorithmDescription(name=name), schema_digest="d", runners=list(runners))}
+
+
+def test_changes_are_put_into_what_is_known_and_the_rest_stays_the_same_object() -> None:
+    async def scenario() -> None:
+        discovery = Discovery()
+        discovery.answer = catalogue(index=1).model_copy(
+            update={"algorithms": described("upper", "a") | described("lower", "a") | described("gone")}
+        )
+        async with HttpServer(discovery.app, "127.0.0.1", 0) as server, CatalogueWatch(url(server)) as watch:
+            changes = await asyncio.wait_for(watch.wait_changed(0), 5)
+            assert watch.catalogue is not None
+            upper = watch.catalogue.algorithms["upper"]
+            part = {"since": 1, "algorithms": described("lower", "b"), "gone_algorithms": ["gone"], "more": True}
+            discovery.say(catalogue(index=2).model_copy(update=part))
+            changes = await asyncio.wait_for(watch.wait_changed(changes), 5)
+            assert set(watch.catalogue.algorithms) == {"upper", "lower"}
+            assert watch.catalogue.algorithms["upper"] is upper
+            assert watch.catalogue.algorithms["lower"].runners == ["b"]
+            assert not watch.is_sure, "more changes are to come"
+            discovery.say(catalogue(index=3).model_copy(update={"since": 2}))
+            await asyncio.wait_for(watch.wait_changed(changes), 5)
+            assert watch.is_sure
+
+    asyncio.run(scenario())
+
+
+def test_changes_that_do_not_follow_what_is_known_lead_to_the_whole(eventually: Eventually) -> None:
+    async def scenario() -> None:
+        discovery = Discovery()
+        async with HttpServer(discovery.app, "127.0.0.1", 0) as server, CatalogueWatch(url(server)) as watch:
+            await asyncio.wait_for(watch.wait_changed(0), 5)
+            discovery.say(catalogue(index=9).model_copy(update={"since": 7, "algorithms": described("upper")}))
+            await eventually(lambda: discovery.queries[-1] == {})
+            assert watch.catalogue is not None and watch.catalogue.algorithms == {}
+            discovery.say(catalogue(index=9))
+            await eventually(lambda: watch.catalogue is not None and watch.catalogue.index == 9)
 
     asyncio.run(scenario())

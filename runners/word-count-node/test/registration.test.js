@@ -9,7 +9,7 @@ const body = { name: "words", host: "http://here:8100", boot: "b 1", level: "pla
 const quiet = () => {};
 
 /** Answers like discovery; `refusals` registrations are refused first. */
-async function discovery(lease, refusals = 0) {
+async function discovery(lease, refusals = 0, clashes = () => undefined) {
   const calls = [];
   const server = createServer(async (request, response) => {
     let text = "";
@@ -18,7 +18,7 @@ async function discovery(lease, refusals = 0) {
     server.emit("call");
     if (request.method === "DELETE") return response.writeHead(204).end();
     response.writeHead(calls.length <= refusals ? 503 : 200);
-    return response.end(JSON.stringify({ lease_seconds: lease }));
+    return response.end(JSON.stringify({ lease_seconds: lease, clashes: clashes(calls.length) }));
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -65,4 +65,16 @@ test("without discovery it neither ends nor leaves", { timeout: 20000 }, async (
   assert.match(await failed, /ECONNREFUSED/);
   await registration.stop();
   assert.deepEqual(calls, []);
+});
+
+test("an algorithm of another runner is told until it is this one's", { timeout: 20000 }, async () => {
+  const { server, called, url } = await discovery(0.3, 0, (calls) => (calls < 3 ? { word_count: "other" } : {}));
+  const told = [];
+  const registration = new Registration({ discovery: url, body, log: quiet, unready: (reason) => told.push(reason) });
+  registration.start();
+  await called(4);
+  await registration.stop();
+  assert.match(told[0], /'word_count' belongs to runner 'other'.*worker take-over word_count words/);
+  assert.deepEqual(told.slice(1), [""]);
+  server.close();
 });

@@ -1,5 +1,6 @@
 """The worker's own view of a running environment: the gateway's and discovery's HTTP interface."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, WorkerError
+from worker.readiness import reasons_in
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5
@@ -68,6 +70,14 @@ class GatewayClient:
             if cursor is None:
                 return count, False
         return count, True
+
+    async def reasons(self, runner: str) -> dict[str, str]:
+        """Why a runner is not ready, part by part; empty when it is, or does not answer."""
+        assert self._session is not None, "enter the client first"
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._session.get(f"{runner}/healthz/ready") as answer:
+                return reasons_in(await answer.text())
+        return {}
 
     async def submit(self, algorithm: str, payload: Any) -> Submitted:
         """Queues one task; returns when it is durable."""

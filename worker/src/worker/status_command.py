@@ -7,6 +7,7 @@ from rich.live import Live
 
 from worker.gateway_client import GatewayClient
 from worker.output import Output
+from worker.readiness import explained
 from worker.state_file import read_state
 from worker.status_view import StatusReport, report, shown
 
@@ -18,7 +19,12 @@ async def look(data: Path) -> StatusReport:
     state = read_state(data)
     async with GatewayClient(state.gateway, state.discovery) as client:
         status, (dead_letters, more) = await asyncio.gather(client.status(), client.open_dead_letters())
-    return report(state, status, dead_letters, more)
+        found = report(state, status, dead_letters, more)
+        for line in found.runners:
+            # It was ready once: what keeps it off the list now, only it knows.
+            if line.state == "not registered" and not line.problem:
+                line.problem = "; ".join(explained(await client.reasons(line.host)))
+    return found
 
 
 async def show_once(data: Path, output: Output, *, as_json: bool) -> None:

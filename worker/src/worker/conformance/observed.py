@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runnerlib.contract import HEADER_BOOT, AlgorithmDescription, strict_json
+from runnerlib.contract import HEADER_BOOT, AlgorithmDescription, strict_json, unregistrable
 from worker.conformance import expecting
 from worker.conformance.bench import Bench
 from worker.conformance.checks import Check
@@ -32,6 +32,8 @@ async def _schemas(bench: Bench) -> None:
         found = [AlgorithmDescription.model_validate(each) for each in described]
     except (ValidationError, TypeError) as error:
         raise Broken(f"its list cannot be read: {str(error).splitlines()[0]}") from None
+    for name, reason in unregistrable(found).items():
+        raise Broken(f"{name} cannot be registered: {reason}")
     one = next((each for each in found if each.name == bench.subject.algorithm), None)
     if one is None or one.input_schema is None:
         raise Broken(f"it has no input_schema of {bench.subject.algorithm}")
