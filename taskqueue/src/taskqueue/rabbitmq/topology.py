@@ -46,10 +46,9 @@ async def declare_topology(channel: Channel, *, steps_seconds: Sequence[float], 
 
 
 async def declare_algorithm(channel: Channel, algorithm: str) -> None:
-    """Declares one algorithm's queue.
+    """Declares one algorithm's queue. Nothing deletes it: its tasks outlive its runners.
 
-    Nothing deletes it: its tasks outlive its runners, and RabbitMQ (3.10 and 4) deletes quorum queues only
-    unconditionally, with a task that has just come.
+    RabbitMQ (3.10 and 4) deletes quorum queues only unconditionally, also with a task that has just come.
     """
     queue = algorithm_queue(algorithm)
     await _queue(channel, queue, _WITH_DEAD_LETTERS)
