@@ -1,4 +1,4 @@
-"""`worker up` whose runners use the Python of the tests, which saves the making of virtual environments.
+"""`worker up` whose runners without requirements use the Python of the tests, which saves making virtual environments.
 
 The same options and variables as `worker up`: ``python up_here.py RUNNERS DATA``.
 """
@@ -8,34 +8,34 @@ import contextlib
 import sys
 from pathlib import Path
 
-from worker.environments import Report
+from worker.environments import EnvironmentBuilder, Report
 from worker.interrupt import Interrupted, run_environment
 from worker.output import Output
 from worker.plan import Layout
+from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder
 from worker.selection import select
 from worker.settings import inherited_environment, read_settings
 from worker.up import Environment
 
 
-class ThisPython:
-    """For every runner."""
+class ThisPython(EnvironmentBuilder):
+    """For every runner that requires nothing."""
 
     async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
-        return Path(sys.executable)
+        return await super().ensure(runner, report) if runner.requirements.is_file() else Path(sys.executable)
 
     def path(self, runner: RunnerFolder) -> Path:
-        return Path(sys.prefix)
-
-    def remove_older(self, name: str, pythons: list[Path]) -> None:
-        """There are no others."""
+        return super().path(runner) if runner.requirements.is_file() else Path(sys.prefix)
 
 
 async def main(runners: str, data: str) -> None:
     settings = read_settings(runners_folder=Path(runners), data_folder=Path(data))
-    layout = Layout(settings, settings.data_folder.resolve(), "pretty", inherited_environment())
+    folder = settings.data_folder.resolve()
+    layout = Layout(settings, folder, "pretty", inherited_environment(), settings.queue_url)
     output = Output(sys.stdout)
-    environment = Environment(layout, select(settings, ()), ThisPython(), output)
+    pythons = ThisPython(folder / "venvs", find_runnerlib())
+    environment = Environment(layout, select(settings, ()), pythons, output)
 
     async def body(_: Environment) -> None:
         output.say("everything is started")
