@@ -9,7 +9,7 @@ from runnerlib.contract import (
     is_algorithm,
     is_task_id,
     near_names,
-    unregistrable,
+    registry,
 )
 from runnerlib.contract.registry import schema_digest
 
@@ -68,12 +68,12 @@ def test_a_host_has_nothing_that_a_terminal_obeys(host: str) -> None:
 
 def test_what_a_runner_has_too_much_of_is_left_out_and_the_rest_taken() -> None:
     many = [AlgorithmDescription(name=f"a{number}", description="x" * 60_000) for number in range(20)]
-    refused = unregistrable([*many[:18], AlgorithmDescription(name="small"), *many[18:]])
+    refused = registry.unregistrable([*many[:18], AlgorithmDescription(name="small"), *many[18:]])
     assert "small" not in refused and "a0" not in refused
     assert "shorten schemas and docstrings" in refused["a19"]
-    assert len(unregistrable([AlgorithmDescription(name=f"a{number}") for number in range(501)])) == 1
+    assert len(registry.unregistrable([AlgorithmDescription(name=f"a{number}") for number in range(501)])) == 1
 
 
 def test_a_lone_surrogate_in_a_docstring_is_a_sentence() -> None:
-    (reason,) = unregistrable([AlgorithmDescription(name="a", summary="half \ud83d")]).values()
+    (reason,) = registry.unregistrable([AlgorithmDescription(name="a", summary="half \ud83d")]).values()
     assert "the first line of its docstring cannot be sent" in reason
