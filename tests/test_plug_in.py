@@ -81,12 +81,6 @@ class Live:
         assert view["state"] == "succeeded", view
         return view
 
-    def answer_of(self, algorithm: str, payload: dict[str, Any]) -> Any:
-        """Its result, or None while it does not fit the algorithm."""
-        body = {"algorithm": algorithm, "payload": payload}
-        answer = requests.post(f"{self.url}/tasks", json=body, headers={"Prefer": "wait=30"}, timeout=60)
-        return answer.json().get("result") if answer.status_code == 200 else None
-
     def ready_at(self, runner: str) -> float:
         """When its newest process became ready, in seconds since 1970."""
 
@@ -258,25 +252,18 @@ def test_removed_folder_drains_and_its_tasks_wait_for_its_return(live: Live) -> 
 
 
 def test_second_runner_with_an_algorithm_is_told_whose_it_is_and_the_rest_of_it_works(live: Live) -> None:
-    live.write("iris", 'def run_predict(text: str) -> str:\n    return "setosa"\n')
-    assert live.answer("predict", {"text": "a"})["result"] == "setosa"
-    with live.flowing():
-        live.write(
-            "weather", 'def run_predict() -> str:\n    return "rain"\n\ndef run_wind() -> str:\n    return "west"\n'
-        )
-        assert live.answer("wind", {})["result"] == "west"
-        says = r"weather: predict is not ready: 'predict' belongs to runner 'iris'"
-        until(lambda: live.says(says), "worker up says so")
-        until(lambda: "'predict' belongs to runner 'iris'" in live.command("worker", "status").stdout, "status says so")
-        assert {live.answer("predict", {"text": "a"})["result"] for _ in range(10)} == {"setosa"}
-        done = live.command("worker", "take-over", "predict", "rain")
-        assert done.returncode == 1 and "those who do are 'iris', 'weather'" in done.stderr, done.stderr
-        done = live.command("worker", "take-over", "predict", "weather")
-        assert (done.returncode, done.stdout) == (0, "predict belongs to weather\n"), done.stderr
-        until(lambda: live.answer_of("predict", {}) == "rain", "the other one has it")
-        for runner in ("iris", "weather"):
-            shutil.rmtree(live.runners / runner)
-            until(lambda runner=runner: live.says(rf"{runner}: has left"), "it has left")
+    live.write("iris", 'def run_predict() -> str:\n    return "setosa"\n')
+    assert live.answer("predict", {})["result"] == "setosa"
+    live.write("weather", 'def run_predict() -> str:\n    return "rain"\n\ndef run_wind() -> str:\n    return "west"\n')
+    assert live.answer("wind", {})["result"] == "west"
+    until(lambda: live.says(r"weather: predict is not ready: 'predict' belongs to runner 'iris'"), "worker up says so")
+    assert "'predict' belongs to runner 'iris'" in live.command("worker", "status").stdout
+    assert {live.answer("predict", {})["result"] for _ in range(4)} == {"setosa"}
+    done = live.command("worker", "take-over", "predict", "weather")
+    assert (done.returncode, done.stdout) == (0, "predict belongs to weather\n"), done.stderr
+    until(lambda: live.answer("predict", {})["result"] == "rain", "the other one has it")
+    for runner in ("iris", "weather"):
+        shutil.rmtree(live.runners / runner)
 
 
 def test_renamed_folder_keeps_its_algorithms_without_further_ado(live: Live) -> None:

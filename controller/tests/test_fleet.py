@@ -3,7 +3,7 @@
 import pytest
 
 from controller.fleet import Fleet
-from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue, RunnerLevel, RunnerView
+from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue, Limits, RunnerLevel, RunnerView
 
 
 class Source:
@@ -68,6 +68,13 @@ def test_runner_with_an_outdated_schema_gets_no_new_work_but_is_asked_for_its_ru
     source.catalogue = catalogue(runner("new"), runner("old"), current=["new"])
     assert [each.id for each in fleet.known("a")] == ["new"]
     assert {each.id for each in fleet.offering("a")} == {"new", "old"}
+
+
+def test_limits_beyond_the_contract_are_not_believed(fleet, source):
+    source.catalogue = catalogue(runner("text"))
+    described = AlgorithmDescription(name="a", limits=Limits(slots=10**9, timeout_seconds=1e12))
+    source.catalogue.algorithms["a"] = source.catalogue.algorithms["a"].model_copy(update={"description": described})
+    assert (fleet.limits("a").slots, fleet.limits("a").timeout_seconds) == (1024, 604_800)
 
 
 def test_quarantine_doubles_up_to_ten_seconds(fleet, source, clock):

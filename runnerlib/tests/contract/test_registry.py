@@ -1,7 +1,16 @@
 import pytest
 from pydantic import ValidationError
 
-from runnerlib.contract import AlgorithmDescription, PlainRegistration, is_algorithm, is_task_id, near_names
+from runnerlib.contract import (
+    AlgorithmDescription,
+    Limits,
+    PlainRegistration,
+    RunnerRegistration,
+    is_algorithm,
+    is_task_id,
+    near_names,
+    registry,
+)
 from runnerlib.contract.registry import schema_digest
 
 
@@ -35,3 +44,36 @@ def test_names_have_one_spelling() -> None:
     assert is_algorithm("language_detection") and not is_algorithm("Language") and not is_algorithm("tasks-unrouted")
     assert is_task_id("a.b_c:d-1") and not is_task_id("a b") and not is_task_id("")
     assert near_names("langauge_detection", ["upper", "language_detection"]) == ["language_detection"]
+
+
+def test_limits_of_a_registry_that_checks_nothing_are_read_within_the_bounds() -> None:
+    told = Limits(slots=10**9, batch=10**6, retries=10**6, timeout_seconds=float("inf"), result_bytes=10**15)
+    bounded = told.bounded()
+    assert (bounded.slots, bounded.batch, bounded.retries) == (1024, 4096, 100)
+    assert (bounded.timeout_seconds, bounded.result_bytes) == (7 * 86_400, 16 * 2**20)
+    assert Limits().bounded() == Limits()
+
+
+@pytest.mark.parametrize("name", ["", "a\x1b[31m", "a\u202eb", "a\nb", " a", "plain:h:1", "x" * 101, "a\ud800"])
+def test_a_runners_name_is_printable(name: str) -> None:
+    with pytest.raises(ValidationError):
+        RunnerRegistration(name=name, host="h:1", boot="b", algorithms=[])
+
+
+@pytest.mark.parametrize("host", ["h\x1b[31m:1", "h:1\u202e", "h:port", "h:1:2", "[::1", "h:1\n:2"])
+def test_a_host_has_nothing_that_a_terminal_obeys(host: str) -> None:
+    with pytest.raises(ValidationError):
+        PlainRegistration(algorithm="upper", host=host)
+
+
+def test_what_a_runner_has_too_much_of_is_left_out_and_the_rest_taken() -> None:
+    many = [AlgorithmDescription(name=f"a{number}", description="x" * 60_000) for number in range(20)]
+    refused = registry.unregistrable([*many[:18], AlgorithmDescription(name="small"), *many[18:]])
+    assert "small" not in refused and "a0" not in refused
+    assert "shorten schemas and docstrings" in refused["a19"]
+    assert len(registry.unregistrable([AlgorithmDescription(name=f"a{number}") for number in range(501)])) == 1
+
+
+def test_a_lone_surrogate_in_a_docstring_is_a_sentence() -> None:
+    (reason,) = registry.unregistrable([AlgorithmDescription(name="a", summary="half \ud83d")]).values()
+    assert "the first line of its docstring cannot be sent" in reason
