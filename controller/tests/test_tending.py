@@ -55,8 +55,9 @@ def test_running_task_is_cancelled_at_its_runner(worlds, make_runner, go, wait_u
             await world.start(runner)
             await world.send(("t1", {"do": "hold"}))
             await wait_until(lambda: runner.started("t1"))
+            await world.until_row("t1", lambda row: row.state is TaskState.RUNNING)
             assert await world.store.cancel("t1") is CancelAnswer.REQUESTED
-            row = await world.ended("t1", 3)
+            row = await world.ended("t1", 5)
             assert row.state is TaskState.CANCELLED
             assert runner.deleted == ["t1"]
 
