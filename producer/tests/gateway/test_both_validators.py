@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 
 import pytest
+import requests
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -45,6 +46,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from producer.gateway.payload_check import payload_errors
 from runnerlib.adapter.json_types import HintError, arguments_adapter, reader
+from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Parameter
 from runnerlib.adapter.schemas import input_schema
 from runnerlib.contract import AlgorithmDescription, AlgorithmView, strict_json
@@ -387,3 +389,36 @@ def test_gateway_takes_what_no_schema_can_tell(hint: Any, value: Any) -> None:
     view = AlgorithmView(description=AlgorithmDescription(name="x", input_schema=schema), schema_digest="")
     assert _runner_errors(arguments, strict_json.dumps({"first": value})) == []
     assert payload_errors(view, {"first": value}, 1000) == []
+
+
+CASES = Path(__file__).parents[3] / "tests" / "cases"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("rights", {"rights": 3}),
+        ("nt", {"point": {"x": 1}}),
+        ("nt", {"point": [1]}),
+        ("item", {"item": {"source": "a"}}),
+        ("item", {"item": {"from": "a"}}),
+        ("code", {"code": "de"}),
+    ],
+)
+def test_runner_gets_through_the_gateway_what_it_takes(gateway: Any, name: str, payload: Any) -> None:
+    adapter = load_adapter(CASES / "gateway_refuses_what_runner_takes" / "runner_adapter.py")
+    algorithm = adapter.algorithms[name]
+    gateway.offer(**{name: algorithm.input_schema()})
+    answer = gateway.post(name, payload)
+    assert answer.status_code == 202, answer.text
+    algorithm.validate(gateway.take(name).payload)
+    assert gateway.post(name, {"stranger": 1}).status_code == 422
+
+
+def test_byte_order_mark_of_an_editor_is_no_part_of_a_payload(gateway: Any) -> None:
+    body = (CASES / "bom_send" / "bom.json").read_bytes()
+    assert body.startswith(b"\xef\xbb\xbf")
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{gateway.url}/algorithms/anything/tasks", data=body, headers=headers, timeout=10)
+    assert answer.status_code == 202, answer.text
+    assert gateway.take("anything").payload == b'{"text":"bom"}'

@@ -7,6 +7,7 @@ further. Only what is known to be told wholly goes without.
 """
 
 import enum
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -102,7 +103,10 @@ def _is_of_pydantic(function: Any) -> bool:
     plain = getattr(plain, "__func__", plain)
     if plain is cast(Any, BaseModel.__get_pydantic_json_schema__).__func__:
         return True
-    return str(getattr(plain, "__module__", "")).startswith("pydantic._internal.")
+    # Before 2.10, what a Field adds to its schema was in such a function, too.
+    kept = inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
+    added = (kept.get("json_schema_update"), kept.get("json_schema_extra"))
+    return str(getattr(plain, "__module__", "")).startswith("pydantic._internal.") and all(map(_is_remark, added))
 
 
 def _is_remark(extra: Any) -> bool:
