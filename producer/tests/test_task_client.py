@@ -16,7 +16,6 @@ import pytest
 from environments import Production
 
 from producer import DeadLetterFilter, TaskClient
-from producer.calls import Ask
 from producer.errors import (
     BrokerUnreachable,
     GatewayUnreachable,
@@ -28,6 +27,7 @@ from producer.errors import (
     TaskFailed,
 )
 from producer.models import FailureCode, TaskState
+from producer.steps import Ask
 from producer.transport import Transport
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from producer.calls import Ask
 from producer.client import GatewayClient
 from producer.models import TaskState
+from producer.steps import Ask
 from producer.transport import Transport
 from producer.waiting import wait_with_progress
 from taskqueue.tasks import Placement, Succeeded

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
-from producer import calls
+from producer import calls, steps
 from producer.dead_filter import DeadLetterFilter
 from producer.errors import GatewayUnreachable, Refused
 from producer.models import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
@@ -120,17 +120,17 @@ class AsyncTaskClient:
         """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
         return await self._do(calls.settle_many(calls.DISCARD_MANY, wanted))
 
-    async def _do(self, call: calls.Call[T]) -> T:
-        return await calls.perform_async(call, self._step)
+    async def _do(self, call: steps.Call[T]) -> T:
+        return await steps.perform_async(call, self._step)
 
-    async def _step(self, step: calls.Step) -> Any:
+    async def _step(self, step: steps.Step) -> Any:
         match step:
-            case calls.Ask():
+            case steps.Ask():
                 return await self._connections.ask(step)
-            case calls.Publish():
+            case steps.Publish():
                 assert self._broker is not None, "only with a broker"
                 return await asyncio.to_thread(self._broker.send, step.tasks)
-            case calls.Pause():
+            case steps.Pause():
                 await asyncio.sleep(step.seconds)
         return None
 
@@ -145,7 +145,7 @@ class _Connections:
         self._has_answered = False
         self._closed = False
 
-    async def ask(self, ask: calls.Ask) -> Any:
+    async def ask(self, ask: steps.Ask) -> Any:
         """As `producer.transport.Transport.ask`."""
         if not self._url:
             raise no_gateway()
@@ -164,7 +164,7 @@ class _Connections:
                     raise GatewayUnreachable(str(error)) from None
             await asyncio.sleep(pause)
 
-    async def _once(self, ask: calls.Ask) -> Any:
+    async def _once(self, ask: steps.Ask) -> Any:
         try:
             async with self._session().request(
                 ask.method,

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
 
-from producer import calls
+from producer import calls, steps
 from producer.dead_filter import DeadLetterFilter
 from producer.errors import Refused
 from producer.models import (
@@ -119,7 +119,7 @@ class GatewayClient:
     ) -> Iterator[TaskSummaryView]:
         """The newest tasks first, asked for as they are taken. `limit` None: to the end."""
         query = calls.tasks_query(algorithm, states, created_from, created_before)
-        return calls.perform(calls.tasks(query, limit), self._step)
+        return steps.perform(calls.tasks(query, limit), self._step)
 
     def algorithms(self) -> list[dict[str, Any]]:
         """What can be asked for, as ``GET /algorithms`` tells it."""
@@ -134,7 +134,7 @@ class GatewayClient:
         self, wanted: DeadLetterFilter | None = None, *, with_settled: bool = False, limit: int | None = 100
     ) -> Iterator[DeadLetterView]:
         """The newest dead letters first; `with_settled`: those that were replayed or discarded, too."""
-        return calls.perform(calls.dead_letters(wanted, limit, with_settled=with_settled), self._step)
+        return steps.perform(calls.dead_letters(wanted, limit, with_settled=with_settled), self._step)
 
     def dead_letter(self, dead_id: int) -> DeadLetterDetail:
         """One of them, with its history, its traceback and the message as it came."""
@@ -150,18 +150,18 @@ class GatewayClient:
 
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Replays these dead letters, or all open ones that are wanted, as the answers are taken, part by part."""
-        return calls.perform(calls.settle_many(calls.REPLAY_MANY, wanted), self._step)
+        return steps.perform(calls.settle_many(calls.REPLAY_MANY, wanted), self._step)
 
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """The same for discarding."""
-        return calls.perform(calls.settle_many(calls.DISCARD_MANY, wanted), self._step)
+        return steps.perform(calls.settle_many(calls.DISCARD_MANY, wanted), self._step)
 
-    def _do(self, call: calls.Call[T], on_found: Callable[[Any], None] = lambda _: None) -> T:
-        return calls.outcome_of(call, self._step, on_found)
+    def _do(self, call: steps.Call[T], on_found: Callable[[Any], None] = lambda _: None) -> T:
+        return steps.outcome_of(call, self._step, on_found)
 
-    def _step(self, step: calls.Step) -> Any:
-        if isinstance(step, calls.Ask):
+    def _step(self, step: steps.Step) -> Any:
+        if isinstance(step, steps.Ask):
             return self._transport.ask(step)
-        assert isinstance(step, calls.Pause), "this client knows no broker"
+        assert isinstance(step, steps.Pause), "this client knows no broker"
         time.sleep(step.seconds)
         return None

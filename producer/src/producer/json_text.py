@@ -3,6 +3,7 @@
 The gateway decides what it takes; here only what would be lost or changed on the way is refused.
 """
 
+import codecs
 import json
 import math
 from collections import Counter
@@ -13,7 +14,7 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 #: More digits than this cannot be a 64-bit integer; checked before the (quadratic) conversion.
 _MAX_INTEGER_DIGITS = 20
 #: Editors of some systems begin a file with it.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 
 class BadJson(ValueError):
@@ -22,8 +23,13 @@ class BadJson(ValueError):
 
 def loads(data: bytes) -> Any:
     """One JSON document; a byte order mark before it is passed over. Raises BadJson."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadJson("not UTF-8, it looks like UTF-16; save it as UTF-8")
+    text = data.removeprefix(BYTE_ORDER_MARK)
+    if not text.strip():
+        raise BadJson("not JSON: it is empty")
     try:
-        return _DECODER.decode(data.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+        return _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadJson(f"not UTF-8: byte {error.start} cannot be decoded") from None
     except json.JSONDecodeError as error:

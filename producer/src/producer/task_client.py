@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from producer import calls
+from producer import calls, steps
 from producer.dead_filter import DeadLetterFilter
 from producer.errors import GatewayUnreachable, NoGateway
 from producer.models import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
@@ -119,17 +119,17 @@ class TaskClient:
         """The same for these, or for all open ones that are wanted: how many, and which were skipped and why."""
         return self._do(calls.settle_many(calls.DISCARD_MANY, wanted))
 
-    def _do(self, call: calls.Call[T]) -> T:
-        return calls.outcome_of(call, self._step)
+    def _do(self, call: steps.Call[T]) -> T:
+        return steps.outcome_of(call, self._step)
 
-    def _step(self, step: calls.Step) -> Any:
+    def _step(self, step: steps.Step) -> Any:
         match step:
-            case calls.Ask():
+            case steps.Ask():
                 return self._transports.ask(step)
-            case calls.Publish():
+            case steps.Publish():
                 assert self._broker is not None, "only with a broker"
                 return self._broker.send(step.tasks)
-            case calls.Pause():
+            case steps.Pause():
                 time.sleep(step.seconds)
         return None
 
@@ -143,7 +143,7 @@ class _Transports:
         self._free: deque[Transport] = deque()
         self._closed = False
 
-    def ask(self, ask: calls.Ask) -> Any:
+    def ask(self, ask: steps.Ask) -> Any:
         if not self._url:
             raise no_gateway()
         if self._closed:

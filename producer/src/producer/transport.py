@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from producer.calls import Ask
 from producer.errors import GatewayUnreachable, Refused, refusal
+from producer.steps import Ask
 
 #: The gateway holds a request for at most a minute; this leaves it time to answer.
 READ_SECONDS = 75.0

@@ -81,6 +81,8 @@ def test_cancel(gateway: Any, call: Any) -> None:
     [
         (("upper", "{oops"), "in single quotes"),
         (("upper", "@/no/such/file"), "cannot be read"),
+        (("upper", ""), "it is empty"),
+        (("upper", '{"text": "a", "text": "b"}'), "duplicate key 'text'"),
         (("upper", '{"txt": "a"}'), "text is missing"),
         (("uper", "{}"), "did you mean 'upper'?"),
         (("upper", '{"text": "a"}', "--id", "a b"), "'id' must be"),
@@ -102,16 +104,20 @@ def test_payload_from_standard_input_and_from_a_file(gateway: Any, call: Any, tm
 
 
 def test_byte_order_mark_is_passed_over_wherever_a_payload_comes_from(gateway: Any, call: Any, tmp_path: Path) -> None:
-    file = tmp_path / "payload.json"
-    file.write_bytes(b'\xef\xbb\xbf{"text": "bom"}')
-    call("send", "upper", f"@{file}")
+    case = Path(__file__).parents[3] / "tests" / "cases" / "bom_send" / "bom.json"
+    text = case.read_text(encoding="utf-8")
+    assert text.startswith("\ufeff")
+    call("send", "upper", f"@{case}")
     assert gateway.succeed("upper", b"1").payload == b'{"text":"bom"}'
-    call("send", "upper", "-", stdin='\ufeff{"text": "bom"}')
+    call("send", "upper", "-", stdin=text)
     assert gateway.succeed("upper", b"1").payload == b'{"text":"bom"}'
-    for name, stdin, text in ((str(file), None, "bom"), ("-", '\ufeff{"text": "piped"}', "piped")):
-        done = call("send-many", name, "--algorithm", "upper", stdin=stdin)
+    for words, stdin, sent in (
+        ([str(case), "--sent", str(tmp_path)], None, "bom"),
+        (["-"], '\ufeff{"text": "piped"}', "piped"),
+    ):
+        done = call("send-many", *words, "--algorithm", "upper", stdin=stdin)
         assert done.exit_code == 0, done.stderr
-        assert json.loads(gateway.succeed("upper", b"1").payload) == {"text": text}
+        assert json.loads(gateway.succeed("upper", b"1").payload) == {"text": sent}
 
 
 def test_results_are_shown_and_obeyed_by_no_terminal(gateway: Any, call: Any) -> None:

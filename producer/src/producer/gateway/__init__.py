@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-if find_spec("taskqueue") is None or find_spec("jsonschema") is None:
+if find_spec("taskqueue") is None:
     raise ImportError(
         "producer.gateway needs more packages than the client; from a checkout: "
         "pip install ./runnerlib ./taskqueue './producer[gateway]'"
