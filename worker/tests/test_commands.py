@@ -190,6 +190,10 @@ def test_status_and_schemas_of_a_running_environment(place: Place, until: Until)
             cut = subprocess.run(["sh", "-c", line], env=place.environment, capture_output=True, text=True, timeout=60)
             assert "Traceback" not in cut.stderr
             assert said in cut.stderr
+        # Its own Python is that of the environment that runs, whichever Python asks.
+        python = json.loads((place.data / "environment.json").read_text())["runners"]["good"]["python"]
+        asked = place.run("python", "good", "--", "-c", "import sys; print(sys.executable)")
+        assert asked.stdout.strip() == python
         schemas = json.loads(place.run("schemas").stdout)
         assert schemas["double"]["input_schema"]["properties"]["number"]["type"] == "integer"
 

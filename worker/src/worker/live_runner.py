@@ -34,6 +34,8 @@ class LiveRunner:
         #: how far the version on its way is, and whether something was told of it
         self._doing = ""
         self._has_news = False
+        #: made last
+        self._python: Path | None = None
         #: why some of its changes do not count
         self._restless = ""
         self._tools = tools
@@ -80,7 +82,7 @@ class LiveRunner:
 
     def state(self) -> RunnerState:
         processes = [state for edition in self._editions for state in edition.state()]
-        return RunnerState(processes=processes, problem=self.problem, coming=self._doing)
+        return RunnerState(processes=processes, problem=self.problem, coming=self._doing, python=self._python)
 
     @property
     def _editions(self) -> list[Edition]:
@@ -107,6 +109,7 @@ class LiveRunner:
 
     async def start(self, folder: RunnerFolder, python: Path, port: int) -> None:
         """The first start, with everything else: at its own port, and without the check, whose time that saves."""
+        self._python = python
         try:
             edition = await self._maker.edition(folder, python, port)
         except WorkerError as error:
@@ -196,7 +199,7 @@ class LiveRunner:
             self._say("is new; it is checked" if self._serving is None else "has changed; the new version is checked")
         try:
             self._do("installing")
-            python = await self._maker.python(folder)
+            python = self._python = await self._maker.python(folder)
             self._do("checking")
             edition = await self._maker.edition(folder, python, first_port)
             first_port = None

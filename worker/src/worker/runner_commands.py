@@ -9,43 +9,44 @@ from typing import NoReturn
 
 from worker.build_progress import BuildProgress
 from worker.environments import EnvironmentBuilder
-from worker.errors import AlreadyRunning, EnvironmentBroken, NotRunning
+from worker.errors import EnvironmentBroken, NotRunning
 from worker.output import Output
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners
 from worker.settings import WorkerSettings, inherited_environment
-from worker.state_file import data_folder_owned, read_state
+from worker.state_file import RunnerState, data_folder_owned, read_state
 
 _LOOK_SECONDS = 0.5
 
 
 async def own_python(settings: WorkerSettings, name: str, output: Output) -> tuple[RunnerFolder, Path]:
-    """The runner and its Python. Raises NoRunners, EnvironmentBroken, AlreadyRunning."""
+    """The runner and its Python: that of the environment that runs, else one that is made when it isn't there.
+
+    Raises NoRunners, EnvironmentBroken, AlreadyRunning.
+    """
     data = settings.data_folder.resolve()
     (runner,) = find_runners(settings.runners_folder.resolve(), [name])
+    while (found := _running(data, runner)) is not None:
+        if found.python is not None and found.coming != "installing":
+            return runner, found.python
+        if not found.coming:
+            raise EnvironmentBroken(found.problem or f"{name} is not among the runners of the environment that runs")
+        await asyncio.sleep(_LOOK_SECONDS)
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
-    while not builder.is_complete(runner):
-        try:
-            with data_folder_owned(data), BuildProgress(output) as progress:
-                await builder.ensure(runner, partial(progress.step, notice=runner.notice))
-                progress.done(name)
-        except AlreadyRunning as error:
-            _check_that_it_is_made(data, runner, error)
-            await asyncio.sleep(_LOOK_SECONDS)
+    if not builder.is_complete(runner):
+        with data_folder_owned(data), BuildProgress(output) as progress:
+            await builder.ensure(runner, partial(progress.step, notice=runner.notice))
+            progress.done(name)
     return runner, builder.path(runner) / "bin" / "python"
 
 
-def _check_that_it_is_made(data: Path, runner: RunnerFolder, error: AlreadyRunning) -> None:
-    """Raises when the worker that owns the data folder is not about to make this runner's environment."""
+def _running(data: Path, runner: RunnerFolder) -> RunnerState | None:
+    """What the environment that runs knows of this runner; None when it has none of its own."""
     try:
         state = read_state(data)
     except NotRunning:
-        raise error from None
-    if state.follows != runner.path.parent:
-        raise error
-    found = state.runners.get(runner.name)
-    if found is not None and found.problem and not found.coming:
-        raise EnvironmentBroken(found.problem)
+        return None
+    return state.runners.get(runner.name) if state.follows in (None, runner.path.parent) else None
 
 
 def replace_process(

@@ -30,6 +30,8 @@ class RunnerState(BaseModel):
     problem: str = ""
     #: how far its newest version is: "installing", "checking", "starting"; empty when none is on its way
     coming: str = ""
+    #: of its newest virtual environment
+    python: Path | None = None
 
 
 class EnvironmentState(BaseModel):
