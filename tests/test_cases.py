@@ -1,6 +1,7 @@
 """Inputs that once had a wrong outcome, each given to a whole environment: `worker up` on a folder with all of them."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,12 +20,16 @@ from servers.postgresql import PostgreSQL
 from servers.processes import free_port
 from servers.rabbitmq import RabbitMQ
 
+from worker.ports import is_free
+
 pytestmark = pytest.mark.timeout(300)
 
 CASES = Path(__file__).parent / "cases"
 UP_HERE = Path(__file__).parent / "lib" / "up_here.py"
 #: A name of the standard library, and what its runner is called.
 SHADOWED = ("queue", "json", "logging", "types", "random", "email", "calendar", "platform")
+#: Processes of runners of one environment, at most.
+MOST_RUNNERS = 30
 ECHO = """
 def run_echo(text: str) -> str:
     return text
@@ -33,6 +38,14 @@ def run_echo(text: str) -> str:
 def run_text(text: str) -> str:
     return text
 """
+
+
+def _free_block() -> int:
+    """The first of as many free ports as all runners together need, where no other test takes any."""
+    while True:
+        start = random.randrange(10_000, 19_900, MOST_RUNNERS)
+        if all(is_free("127.0.0.1", port) for port in range(start, start + MOST_RUNNERS)):
+            return start
 
 
 @dataclass
@@ -65,7 +78,7 @@ class Up:
             "GATEWAY_URL": self.url,
             "DISCOVERY_PORT": str(self.discovery_port),
             "CONTROLLER_PORT": str(free_port()),
-            "RUNNER_PORTS_START": str(free_port()),
+            "RUNNER_PORTS_START": str(_free_block()),
             "QUEUE_URL": self.queue_url,
             "DATABASE_URL": self.database_url,
             "COLUMNS": "80",

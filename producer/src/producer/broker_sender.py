@@ -146,6 +146,8 @@ def _new_task(task: Outgoing, now: float) -> NewTask | Refused:
     except EnvelopeError as error:
         status = 413 if error.code is FailureCode.TOO_LARGE else 400
         return Refused(status, error.code.value, str(error))
+    if envelope.unknown:
+        return Refused(422, "invalid_request", envelope.unknown[0].sentence)
     return NewTask(
         id=task.id,
         algorithm=envelope.algorithm,

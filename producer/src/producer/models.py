@@ -142,6 +142,8 @@ class HistoryEntry:
     message: str
     runner: str | None = None
     at: datetime
+    #: whether the whole runner was lost, and not only the process of this task
+    whole_runner: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
