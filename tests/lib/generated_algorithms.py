@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from runnerlib import contract
-
 Json = Any
 Draw = Callable[[random.Random], Json]
 
@@ -335,7 +333,7 @@ DOCSTRINGS = [
     "X.\n\n    >>> run_{algorithm}('a')\n    ...\n", "X.\n\n    >>> 1 + run_{algorithm}(2)\n    9\n",
 ]  # fmt: skip
 #: In a schema, what discovery would refuse.
-UNREGISTRABLE = ["2**64", "'\\ud800'", "'x' * 70_000"] if hasattr(contract, "unregistrable") else []
+UNREGISTRABLE = ["2**64", "'\\ud800'", "'x' * 70_000"]
 
 
 @dataclass(frozen=True)

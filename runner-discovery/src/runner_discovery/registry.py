@@ -27,7 +27,7 @@ from runnerlib.contract import (
 )
 from runnerlib.contract.registry import PLAIN_PREFIX
 
-#: Runners whose lease ran out are remembered, so that they are not taken for newer ones when they come back.
+#: Runners whose lease ran out are not taken for newer ones when they come back.
 MAX_LAPSED = 200
 #: Runners that left in order are remembered for their tasks' sake; the latest are enough.
 MAX_LEFT = 500
@@ -106,7 +106,7 @@ class Registry:
             return False
         self._settle([name])
         owner = self._owners.get(name)
-        if owner is not None and not self._is_plain(owner):
+        if owner is not None and not owner.startswith(PLAIN_PREFIX):
             raise OtherOwner(
                 f"{name!r} belongs to runner {owner!r}, and a registration without a name takes it from none; "
                 "register under another algorithm, or with PUT /runners/{id} under that name"
@@ -345,9 +345,6 @@ class Registry:
         return left_out
 
     # -- inside
-
-    def _is_plain(self, owner: str) -> bool:
-        return owner.startswith(PLAIN_PREFIX)
 
     def _has_left(self, runner_id: str, boot: str) -> None:
         self._left.pop(runner_id, None)
