@@ -14,6 +14,9 @@ log = get_logger(__name__)
 #: Parts of this process's readiness.
 CATALOGUE, LANES = "catalogue", "lanes"
 LOOK_EVERY_SECONDS = 1.0
+#: So many lanes are opened at once, and after a pause the next: each begins with looks into the store.
+MOST_OPENED = 20
+OPEN_AGAIN_SECONDS = 0.05
 #: A lane whose algorithm has had no runner for so long, and that does nothing, is closed: names cost nothing for ever.
 CLOSE_AFTER_SECONDS = 60.0
 #: How often a stop looks whether the calls in flight have ended.
@@ -49,12 +52,12 @@ class LaneSet:
         """For ever: opens lanes, and wakes them when runners come or go."""
         changes = 0
         while True:
-            self._open_lanes()
+            is_all = self._open_lanes()
             self._close_lanes()
             self._report_health()
             try:
                 # not wait_for: before Python 3.12 it can swallow a cancellation
-                async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                async with asyncio.timeout(LOOK_EVERY_SECONDS if is_all else OPEN_AGAIN_SECONDS):
                     changes = await self._source.wait_changed(changes)
             except TimeoutError:
                 continue
@@ -90,13 +93,19 @@ class LaneSet:
         task.add_done_callback(self._closing.discard)
         log.info("lane closed: no runner offers its algorithm", algorithm=name)
 
-    def _open_lanes(self) -> None:
+    def _open_lanes(self) -> bool:
+        """Opens lanes of algorithms that have none and a runner; whether there are no more of them."""
+        opened = 0
         for algorithm, view in self._fleet.algorithms().items():
             if algorithm in self._lanes or not view.runners:
                 continue
+            if opened == MOST_OPENED:
+                return False
+            opened += 1
             lane = self._lanes[algorithm] = Lane(algorithm, self._tools)
             self._tasks[algorithm] = asyncio.create_task(lane.run(), name=f"lane {algorithm}")
             log.info("lane opened", algorithm=algorithm)
+        return True
 
     def held_up(self) -> dict[str, str]:
         """Algorithms whose tasks wait though runners offer them, and why."""

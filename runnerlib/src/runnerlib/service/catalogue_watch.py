@@ -20,10 +20,10 @@ WAIT_SECONDS = 30.0
 #: A discovery that has not answered for longer than this cannot make us sure of anything.
 SURE_FOR_SECONDS = 60.0
 BEYOND_LEASE_SECONDS = 0.1
+#: Changes that follow one another are taken together, so long after the one before: each costs a look at every name.
+BETWEEN_CHANGES_SECONDS = 0.2
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
-#: Between two parts of many changes, so that reading them holds up nobody.
-MORE_SECONDS = 0.05
 #: Beyond this an answer is not a catalogue.
 MAX_CATALOGUE_BYTES = 64 * 1024 * 1024
 
@@ -80,10 +80,10 @@ class CatalogueWatch(Component):
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         while True:
             try:
-                catalogue = await self._ask(session)
-                self._accept(catalogue)
-                if catalogue.more:
-                    await asyncio.sleep(MORE_SECONDS)
+                changes = self._changes
+                self._accept(await self._ask(session))
+                if self._changes > changes:
+                    await asyncio.sleep(BETWEEN_CHANGES_SECONDS)
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError, BadAnswer) as error:
                 await self._pause(error)
 
