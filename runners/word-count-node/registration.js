@@ -8,6 +8,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 const RENEW_SECONDS = 10;
 const FIRST_BACKOFF_SECONDS = 0.5;
 const MAX_BACKOFF_SECONDS = 15;
+/** What belongs to another runner may be given up there: asked as often, so that it works soon after. */
+const CLASH_SECONDS = 2;
 const CALL_SECONDS = 5;
 /** A stop is held up no longer than this; then the end of the lease takes the runner off the list. */
 const LEAVE_SECONDS = 3;
@@ -64,7 +66,8 @@ export class Registration {
       this.#failures = 0;
       this.#tellClashes(answer.clashes ?? {});
       const lease = Number(answer.lease_seconds);
-      return lease > 0 ? Math.min(RENEW_SECONDS, lease / 3) : RENEW_SECONDS;
+      const most = Object.keys(this.#clashes).length > 0 ? CLASH_SECONDS : RENEW_SECONDS;
+      return lease > 0 ? Math.min(most, lease / 3) : most;
     }
     this.#failures += 1;
     if (this.#failures === 1 || this.#failures % 20 === 0) {

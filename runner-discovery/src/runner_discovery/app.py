@@ -7,6 +7,7 @@ from runner_discovery.errors import (
     BootMissing,
     OtherBoot,
     OtherOwner,
+    Overloaded,
     RegistryError,
     RegistryFull,
     TooLarge,
@@ -32,6 +33,7 @@ _STATUS: dict[type[RegistryError], int] = {
     BootMissing: 400,
     TooLarge: 413,
     RegistryFull: 507,
+    Overloaded: 503,
 }
 
 

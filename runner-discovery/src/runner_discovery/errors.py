@@ -25,6 +25,12 @@ class RegistryFull(RegistryError):
     code = "registry_full"
 
 
+class Overloaded(RegistryError):
+    """More large registrations at once than are worth keeping in memory."""
+
+    code = "overloaded"
+
+
 class UnknownRunner(RegistryError):
     """No such runner is registered now."""
 

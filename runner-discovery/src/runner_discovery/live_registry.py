@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from runner_discovery.records import Conflict
+from runner_discovery.admission import admitted
+from runner_discovery.errors import Overloaded
+from runner_discovery.records import Conflict, Offer
 from runner_discovery.registry import KEEP_SECONDS, Registry
 from runner_discovery.snapshot_file import SnapshotFile
+from runnerlib.contract import RunnerRegistration
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.logs import get_logger
@@ -36,6 +39,12 @@ _CLASH = (
 )
 
 
+#: A registration of so many bytes is measured at once, in about a millisecond.
+SMALL_BYTES = 32 * 1024
+#: Larger ones that wait for that, at most.
+MOST_WAITING = 32
+
+
 class LiveRegistry(Component):
     """Use: ``async with LiveRegistry(SnapshotFile(path), lease_seconds=30) as live: live.registry``.
 
@@ -53,8 +62,8 @@ class LiveRegistry(Component):
         self.registry = Registry(
             epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds, keep_seconds=keep_seconds
         )
-        #: registrations are measured one after the other, in a thread
-        self.measuring = asyncio.Lock()
+        self._measuring = asyncio.Lock()
+        self._waiting = 0
         self._file = file
         self._clock = clock
         self._changed = asyncio.Event()
@@ -66,6 +75,23 @@ class LiveRegistry(Component):
         self._woken_at = -WAKE_SECONDS
         self._wake_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    async def measured(self, registration: RunnerRegistration, body_bytes: int) -> dict[str, Offer]:
+        """What a registration offers. Raises RegistryError.
+
+        Large ones are measured one after the other, in a thread, and only so many wait for it: renewals of others, most
+        of them small, are answered meanwhile.
+        """
+        if body_bytes <= SMALL_BYTES:
+            return admitted(registration)
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded(f"{MOST_WAITING} large registrations are being read already; send it again in a moment")
+        self._waiting += 1
+        try:
+            async with self._measuring:
+                return await asyncio.to_thread(admitted, registration)
+        finally:
+            self._waiting -= 1
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:

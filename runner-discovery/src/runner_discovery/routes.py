@@ -1,13 +1,11 @@
 """The registry over HTTP."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from runner_discovery.admission import admitted
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.records import RunnerStatus
 from runnerlib.contract import (
@@ -69,15 +67,15 @@ async def list_algorithms(live: Live) -> dict[str, str]:
 
 
 @router.put("/runners/{runner_id}", tags=["runners"], summary="Register a runner, or renew its lease")
-async def register_runner(runner_id: RunnerId, registration: RunnerRegistration, live: Live) -> Registered:
+async def register_runner(
+    runner_id: RunnerId, registration: RunnerRegistration, request: Request, live: Live
+) -> Registered:
     """Send it at start and again every third of `lease_seconds`. Another boot id replaces the former process.
 
     An algorithm belongs to the first runner name that registers it. The answer's `clashes` are those that belong to
     another name: this runner gets no tasks of them, and its author should be told.
     """
-    # Measuring large descriptions takes a while; renewals of others are answered meanwhile.
-    async with live.measuring:
-        offered = await asyncio.to_thread(admitted, registration)
+    offered = await live.measured(registration, len(await request.body()))
     registry = live.registry
     registry.register(runner_id, registration, offered)
     live.announce()

@@ -24,6 +24,8 @@ MAX_BACKOFF_SECONDS = 15.0
 TIMEOUT_SECONDS = (2.0, 5.0)
 #: What belongs to another runner may be given up there: asked as often, so that it works soon after.
 CLASH_SECONDS = 2.0
+#: ... by registrations of at most so many bytes: larger ones are work for discovery.
+SMALL_BYTES = 32 * 1024
 #: A stop is held up no longer than this.
 LEAVE_SECONDS = 1.0
 #: Parts of the runner's readiness: being on the list at all, and each algorithm.
@@ -125,7 +127,8 @@ class Registration:
             self._health.set(_PART, True)
             content = _content(answer)
             self._tell_clashes(content)
-            return min(_renew_seconds(content), CLASH_SECONDS if self._clashes else RENEW_SECONDS)
+            asks_soon = self._clashes and len(body) <= SMALL_BYTES
+            return min(_renew_seconds(content), CLASH_SECONDS if asks_soon else RENEW_SECONDS)
         self._failures += 1
         most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))
         reason = answer if isinstance(answer, str) else self._refusal(answer)
