@@ -244,7 +244,7 @@ def test_reader_that_goes_away_ends_nothing_and_the_next_signal_stops_in_order(
     until(lambda: _answers(place.gateway), 60)
     assert place.result(place.send("double", {"number": 5}))["result"] == 10
     worker.send_signal(number)
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert marked_processes(place.data) == []
     assert not (place.data / "environment.json").exists()
 

@@ -5,6 +5,7 @@ from collections import deque
 
 from worker.child import start_child
 from worker.errors import AdapterRefused
+from worker.plan import UNREGISTRABLE
 from worker.processes import ProcessPlan
 
 #: Importing a large library on a busy machine takes this long; an import that hangs, longer.
@@ -13,7 +14,10 @@ _TAIL_LINES = 12
 
 
 async def check_adapter(plan: ProcessPlan, *, seconds: float = CHECK_SECONDS) -> None:
-    """Checks what `plan` would serve, where it would be served. Raises AdapterRefused with the check's sentences."""
+    """Checks what `plan` would serve, where it would be served. Raises AdapterRefused with the check's sentences.
+
+    What cannot be registered is no reason: the runner serves the rest, and its readiness says what is missing.
+    """
     command = (*plan.command, "check", plan.environment["RUNNER_ADAPTER"])
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
@@ -33,5 +37,5 @@ async def check_adapter(plan: ProcessPlan, *, seconds: float = CHECK_SECONDS) ->
         ) from None
     except OSError as error:
         raise AdapterRefused(f"it could not be checked: {error}") from None
-    if code:
+    if code not in (0, UNREGISTRABLE):
         raise AdapterRefused("\n".join(tail) or f"its check ended with {code} and said nothing")

@@ -21,6 +21,8 @@ _SECRETS = ("QUEUE_URL", "DATABASE_URL", "RABBITMQ_HOST")
 MARK = "PLUGPLAY_ENVIRONMENT"
 #: `python -m runnerlib` ends with it when the adapter has a mistake; only its author can change that.
 ADAPTER_MISTAKE = 3
+#: `python -m runnerlib check` ends with it when some algorithms cannot be registered, and the others work.
+UNREGISTRABLE = 4
 #: After SIGTERM a service takes its grace and a little more before it ends in any case.
 _BEYOND_GRACE_SECONDS = 6.0
 #: Everything needs the services: they never stay away longer than this once they could start again.

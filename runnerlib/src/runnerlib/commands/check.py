@@ -11,11 +11,14 @@ from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
+#: The exit code that says so: the runner may be started, and serves its other algorithms.
+UNREGISTRABLE = 4
+
 
 def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) -> int:
     """Prints one line for each algorithm. Raises AdapterError for mistakes.
 
-    1 when an example fails, or when an algorithm cannot be registered.
+    1 when an example fails; UNREGISTRABLE when an algorithm cannot be registered, and the others work.
     """
     adapter = load_adapter(path, option_overrides())
     count = len(adapter.algorithms)
@@ -28,7 +31,7 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
     for problem in problems:
         print(problem, file=sys.stderr)
     failed = _self_test(adapter, device, fetch_rules) if self_test else 0
-    return 1 if problems else failed
+    return failed or (UNREGISTRABLE if problems else 0)
 
 
 def _line(algorithm: Algorithm) -> str:
