@@ -1,8 +1,10 @@
 """A controller over real HTTP: what becomes of tasks when runners answer as the protocol allows, and otherwise."""
 
+import asyncio
 import json
 import time
 
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from runnerlib.contract import FailureCode, Limits, TaskState
@@ -400,5 +402,29 @@ def test_plain_runner_that_is_lost_costs_an_attempt(worlds, make_runner, go):
             row = await world.ended("t1")
             assert row.attempt == 2
             assert [entry.code for entry in row.history] == [FailureCode.RUNNER_LOST]
+
+    go(scenario())
+
+
+def test_plain_runner_that_can_be_reached_again_is_not_out_of_reach_while_it_works(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(slots=2)
+            runner, ended, started = make_runner(level="plain"), asyncio.Event(), []
+
+            async def hold(request):
+                started.append(request.headers["Task-Id"])
+                await ended.wait()
+                return web.json_response({"result": 1})
+
+            runner._run = hold
+            await world.start(runner)
+            await runner.kill()
+            await world.send(("t1", {}), ("t2", {}))
+            await wait_until(lambda: world.metric("controller_runner_quarantines_total", runner="r1") >= 1)
+            await runner.start()
+            await wait_until(lambda: sorted(started) == ["t1", "t2"])
+            ended.set()
+            assert (await world.ended("t1")).state is (await world.ended("t2")).state is TaskState.SUCCEEDED
 
     go(scenario())

@@ -1,5 +1,7 @@
 """The runners as a controller sees them."""
 
+import itertools
+
 import pytest
 
 from controller.fleet import Fleet
@@ -148,3 +150,48 @@ def test_registry_that_is_not_sure_makes_nobody_gone(fleet, source):
     source.is_sure = False
     assert fleet.is_gone("x", "b1", 29) is None
     assert fleet.is_gone("x", "b1", 30) is not None
+
+
+def test_runner_that_says_again_and_again_to_ask_at_once_is_left_alone_for_longer(fleet, source, clock):
+    source.catalogue = catalogue(runner("r"))
+    pauses = []
+    for _ in range(200):
+        fleet.rest("a", "r", 0.01)
+        pauses.append(fleet.next_free_in_seconds("a"))
+        clock.now += pauses[-1]
+    assert pauses[0] == pytest.approx(0.01)
+    assert all(next >= before - 1e-9 for before, next in itertools.pairwise(pauses))
+    assert pauses[-1] == pytest.approx(1)
+    clock.now += 10
+    fleet.rest("a", "r", 0.01)
+    assert fleet.next_free_in_seconds("a") == pytest.approx(0.01)
+
+
+def test_quarantines_of_runners_that_are_gone_are_forgotten_when_the_registry_is_sure(fleet, source):
+    source.catalogue = catalogue(runner("r"))
+    source.is_sure = False
+    for n in range(10):
+        fleet.quarantine(runner(f"gone{n}"))
+    assert len(fleet._quarantines) == 10
+    source.is_sure = True
+    fleet.quarantine(runner("r"))
+    assert list(fleet._quarantines) == ["r"]
+
+
+def test_limits_that_a_runner_shares_are_one_for_each_time_and_follow_the_catalogue(fleet, source):
+    def described(timeout_seconds):
+        names = [f"a{n}" for n in range(500)]
+        one = runner("r").model_copy(update={"algorithms": names})
+        limits = Limits(timeout_seconds=timeout_seconds)
+        views = {
+            name: AlgorithmView(description=AlgorithmDescription(name=name, limits=limits), schema_digest="d")
+            for name in names
+        }
+        source.catalogue = catalogue(one).model_copy(update={"algorithms": views})
+        return one
+
+    for timeout_seconds in (7, 8):
+        one = described(timeout_seconds)
+        assert [each.timeout_seconds for each in fleet.shared_limits(one)] == [timeout_seconds]
+        assert fleet.shared_limits(one) is fleet.shared_limits(one)
+        assert fleet.limits("a0").timeout_seconds == timeout_seconds

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from controller.errors import BadAnswer, LostAfterSending
+from controller.errors import BadAnswer, Dropped, NotSent
 from controller.runner_answers import MAX_ANSWER_BYTES
-from controller.runner_client import Item, RunnerClient
+from controller.runner_client import Item, RunnerClient, _Bodies
 
 MIB = 1024 * 1024
 
@@ -61,7 +61,7 @@ def test_answers_that_are_too_large_together_lose_the_largest_alone(ask, go, mon
     monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 12 * MIB)
     done, (slow,) = go(ask([11, *[4] * 5], slowly=[0]))
     assert [len(each.entries) for each in done if not isinstance(each, Exception)]
-    assert isinstance(slow, LostAfterSending)
+    assert isinstance(slow, Dropped)
 
 
 def test_what_was_received_makes_room_again(ask, go, monkeypatch):
@@ -76,7 +76,7 @@ def test_what_was_received_makes_room_again(ask, go, monkeypatch):
 def test_answer_above_all_together_is_dropped(ask, go, monkeypatch):
     monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 4 * MIB)
     ((error,), _) = go(ask([6]))
-    assert isinstance(error, LostAfterSending)
+    assert isinstance(error, Dropped)
     assert "dropped" in str(error)
 
 
@@ -85,3 +85,29 @@ def test_answer_above_its_own_bound_is_refused(ask, go):
     ((error,), _) = go(ask([18]))
     assert isinstance(error, BadAnswer)
     assert error.is_deliberate
+
+
+def test_answer_that_cannot_be_asked_for_again_is_dropped_last(monkeypatch):
+    monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 10)
+    bodies = _Bodies()
+    with bodies.receive(is_kept=True) as plain:
+        bodies.add(plain, b"x" * 8)
+        with bodies.receive() as full, pytest.raises(Dropped):
+            bodies.add(full, b"x" * 3)
+        assert plain.whole() == b"x" * 8
+        with pytest.raises(Dropped):
+            bodies.add(plain, b"x" * 3)
+
+
+@pytest.mark.parametrize("host", ["http://a..b:80", "http://.a", f"http://{'a' * 64}:80", "http://x:99999", "ftp://x"])
+def test_host_that_is_no_address_was_sent_nothing(go, host):
+    async def scenario():
+        async with RunnerClient() as client:
+            with pytest.raises(NotSent):
+                await client.batch(host, "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+            with pytest.raises(NotSent):
+                await client.run(host, "echo", Item("t1", 1), timeout_seconds=1, result_bytes=MIB)
+            with pytest.raises(NotSent):
+                await client.cancel(host, "t1")
+
+    go(scenario())

@@ -258,11 +258,13 @@ def test_run_that_is_never_said_to_have_ended_fails_as_a_timeout(worlds, make_ru
     async def scenario():
         async with worlds() as world:
             world.limits["echo"] = Limits(timeout_seconds=0.2, retries=1, batch=1)
-            await world.start(said_of_attempt(state, 99)(make_runner()), runner_margin_seconds=1.0)
+            runner = said_of_attempt(state, 99)(make_runner())
+            await world.start(runner, runner_margin_seconds=1.0)
             await world.send(("t1", {"value": 1}))
             row = await world.ended("t1", 30)
             assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.TIMEOUT, 2)
             assert f"called it {state} for" in row.error_message
+            assert runner.deleted == ["t1", "t1"], "what is not waited for is asked to stop"
 
     go(scenario())
 
@@ -310,5 +312,83 @@ def test_runner_that_does_not_wait_with_its_answers_is_not_asked_without_a_pause
             await world.send(("t1", {}))
             await world.until_row("t1", lambda row: row.placement)
             assert len(runner.calls) < 15
+
+    go(scenario())
+
+
+def test_calls_that_are_refused_unreadably_are_a_bad_result_and_no_lost_runner(worlds, make_runner, go, monkeypatch):
+    monkeypatch.setattr("controller.dispatch.REST_SECONDS", 0.01)
+
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            runner.on_batch = lambda items: web.Response(status=500, text="boom")
+            await world.start(runner)
+            await world.send(("t1", {}))
+            row = await world.ended("t1")
+            assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.BAD_RESULT, 1)
+            assert "answered 500" in row.error_message
+
+    go(scenario())
+
+
+def test_busy_answer_of_another_process_loses_the_runs_of_the_one_before(worlds, make_runner, go, problem):
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+
+            def says(items):
+                if "payload" not in items[0]:
+                    return problem(429, "busy", headers={"Retry-After": "0.05", "Runner-Boot": "another"})
+                if items[0]["attempt"] == 1:
+                    return web.json_response([{"id": "t1", "attempt": 1, "state": "running"}])
+                return None
+
+            runner.says = says
+            await world.start(runner)
+            await world.send(("t1", {"value": 1}))
+            row = await world.ended("t1")
+            assert (row.state, row.attempt) == (TaskState.SUCCEEDED, 2)
+            assert [entry.code for entry in row.history] == [FailureCode.RUNNER_LOST]
+            assert "started anew" in row.history[0].message
+
+    go(scenario())
+
+
+def test_call_that_arrived_ends_a_row_of_lost_ones(worlds, make_runner, go, monkeypatch, wait_until):
+    monkeypatch.setattr("controller.dispatch.REST_SECONDS", 0.01)
+
+    async def scenario():
+        async with worlds() as world:
+            runner = make_runner()
+            runner.cuts = ["before"] * 4
+            await world.start(runner)
+            await world.send(("t1", {"do": "hold"}))
+            await wait_until(lambda: runner.started("t1") and not runner.calls[-1][1])
+            runner.cuts = ["before"] * 4
+            runner.hand_back()
+            runner.is_draining = False
+            await wait_until(lambda: len(runner.executions) == 2)
+            runner.let_go("t1")
+            row = await world.ended("t1")
+            assert (row.state, row.attempt, row.history) == (TaskState.SUCCEEDED, 1, ())
+
+    go(scenario())
+
+
+def test_runner_whose_answers_find_no_room_is_not_silent(worlds, make_runner, go, monkeypatch, wait_until):
+    monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 100_000)
+
+    async def scenario():
+        async with worlds() as world:
+            world.lease_seconds = 0.3
+            runner = make_runner()
+            await world.start(runner)
+            await world.send(("t1", {"value": "x" * 200_000}))
+            await wait_until(lambda: len(runner.calls) >= 6)
+            monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 1_000_000)
+            row = await world.ended("t1")
+            assert (row.state, row.attempt, row.history) == (TaskState.SUCCEEDED, 1, ())
+            assert runner.executions == [("t1", 1)]
 
     go(scenario())

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
+from controller.call_tools import Tools
 from controller.controller import Controller
-from controller.dispatch import Tools
 from controller.doorkeeper import Doorkeeper
 from controller.fleet import CatalogueSource, Fleet
 from controller.inflight import InFlight

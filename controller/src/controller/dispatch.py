@@ -1,36 +1,36 @@
 """One call: runs that travel together to one runner, until each has an outcome."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
 from controller.batching import Pace
-from controller.errors import BadAnswer, Busy, LostAfterSending, NotSent, Refused, RunnerError, RunnerLost, TimedOut
-from controller.fleet import Fleet
+from controller.call_tools import Tools
+from controller.errors import (
+    BadAnswer,
+    Busy,
+    Dropped,
+    LostAfterSending,
+    NotSent,
+    Refused,
+    RunnerError,
+    RunnerLost,
+    TimedOut,
+)
 from controller.inflight import Run
-from controller.metrics import ControllerMetrics
-from controller.pickup import before_start, settled_by
+from controller.pickup import before_start
 from controller.refusals import refusal_entry, timeout_entry
 from controller.retry import (
     Again,
-    CancelledDecision,
     Claim,
     Decision,
-    RetryPolicy,
     deadline,
-    decide,
-    disbelieved,
     overdue,
-    runner_lost,
     unreadable,
 )
 from controller.runner_answers import Answer, Entry
-from controller.runner_client import Item, RunnerClient
-from controller.settling import Settler
-from runnerlib.contract import EntryState, Limits, RunnerLevel, RunnerView
+from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
-from taskqueue.tasks import TaskRow
 
 log = get_logger(__name__)
 
@@ -50,53 +50,6 @@ ELSEWHERE_SECONDS = 10.0
 MISSES_BUDGET = 5
 #: A plain runner has no time limits of its own to report; ours is a little longer than its author's.
 PLAIN_MARGIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every call needs."""
-
-    client: RunnerClient
-    fleet: Fleet
-    settler: Settler
-    policy: RetryPolicy
-    metrics: ControllerMetrics
-    #: how much longer than agreed a runner may take
-    margin_seconds: float = 15.0
-    wall: Callable[[], float] = time.time
-    clock: Callable[[], float] = time.monotonic
-
-    def item(self, run: Run, *, with_payload: bool) -> Item:
-        delivery = run.delivery
-        left = None if delivery.expires_at is None else max(0.001, delivery.expires_at - self.wall())
-        return Item(delivery.id, delivery.attempt, left, delivery.payload if with_payload else None)
-
-    def decide(self, run: Run, entry: Entry, limits: Limits, *, lone: bool) -> Decision | Claim:
-        return decide(
-            entry,
-            run.delivery,
-            run.history,
-            limits=limits,
-            policy=self.policy,
-            now=self.wall(),
-            lone=lone,
-            cancel_requested=run.cancel_requested,
-        )
-
-    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, *, lone: bool) -> Decision:
-        """What becomes of a run whose runner process is gone. One that was stopped in order costs no attempt."""
-        if self.fleet.has_left(runner_id, boot):
-            return Again(f"{why}, stopped in order")
-        return runner_lost(why, run.delivery, run.history, policy=self.policy, now=self.wall(), lone=lone)
-
-    def judge(self, run: Run, claim: Claim, row: TaskRow | None) -> Decision:
-        """What becomes of a run of which its runner claims what only the store can know."""
-        over = None if row is None else settled_by(run.delivery, row)
-        if over is not None:
-            return over
-        if claim.cancelled and row is not None and row.cancel_requested:
-            return CancelledDecision()
-        return disbelieved(claim.why, run.delivery, run.history, doubts=run.doubts, policy=self.policy, now=self.wall())
 
 
 class Conversation:
@@ -121,15 +74,18 @@ class Conversation:
         self._attach = attach
         self._on_answered = on_answered
         #: whether "unknown" may simply mean that the runs never arrived
-        self._may_have_missed = attach
+        self._may_have_missed = False
+        #: the answer to the call that sent them, if it could not be read
+        self._garbled: BadAnswer | None = None
         self._lone = len(runs) == 1
         self._open = {run.key: run for run in runs}
         self._again: list[Run] = []
         self._limits = tools.fleet.limits(algorithm)
         self._deadline = deadline(
             self._limits,
-            [tools.fleet.limits(each) for each in runner.algorithms],
-            members=len(runs),
+            tools.fleet.shared_limits(runner),
+            # Those that are attached to may have neighbours in their call that this controller knows nothing of.
+            members=max(len(runs), self._limits.batch) if attach else len(runs),
             margin_seconds=tools.margin_seconds,
         )
         self._boot = (runs[0].boot if attach else None) or runner.boot
@@ -181,12 +137,16 @@ class Conversation:
             if error.is_deliberate or self._runner.level is RunnerLevel.PLAIN:
                 raise
             log.warning("answer cannot be read; asking once more", runner=self._runner.id, reason=str(error))
-            self._may_have_missed = True
+            if not ask_first:
+                self._garbled = error
             return await self._ask()
 
     def _connected(self) -> None:
         """From now on the runner may have the runs."""
         now = self._tools.clock()
+        if self._runner.level is RunnerLevel.PLAIN:
+            # It answers only at the end, which may be far.
+            self._tools.fleet.answered(self._runner.id)
         for run in self._open.values():
             if run.sent_at is None:
                 run.sent_to(self._runner, self._boot, now)
@@ -209,7 +169,7 @@ class Conversation:
         try:
             return await self._batch(FIRST_WAIT_SECONDS, with_payload=True)
         except LostAfterSending as error:
-            self._may_have_missed = True
+            self._may_have_missed = not isinstance(error, Dropped)
             log.warning("connection to a runner lost; asking it again", runner=self._runner.id, reason=str(error))
             return await self._ask()
 
@@ -225,20 +185,35 @@ class Conversation:
                 fleet.answered(self._runner.id)
                 raise
             except Busy as busy:
+                self._check_boot(busy)
                 await asyncio.sleep(busy.retry_after_seconds)
                 return self._nothing_new()
+            except Dropped as error:
+                # It is not silent: we had no room.
+                fleet.answered(self._runner.id)
+                silent_since = None
+                log.info("answer dropped; asking again", runner=self._runner.id, reason=str(error))
             except RunnerError as error:
-                if error.boot is not None and error.boot != self._boot:
-                    raise RunnerLost(f"runner {self._runner.id} was started anew") from None
+                self._check_boot(error)
                 silent_since = clock() if silent_since is None else silent_since
                 why = fleet.is_gone(self._runner.id, self._boot, clock() - silent_since)
                 if why is not None:
                     raise RunnerLost(f"{why}: {error}") from None
-                if all(run.is_decided for run in self._open.values()):
-                    return self._nothing_new()
-                fleet.quarantine(self._runner, str(error))
-                await asyncio.sleep(pause)
-                pause = min(LAST_PAUSE_SECONDS, pause * 2)
+                if not self._is_decided:
+                    fleet.quarantine(self._runner, str(error))
+            if self._is_decided:
+                return self._nothing_new()
+            await asyncio.sleep(pause)
+            pause = min(LAST_PAUSE_SECONDS, pause * 2)
+
+    @property
+    def _is_decided(self) -> bool:
+        return all(run.is_decided for run in self._open.values())
+
+    def _check_boot(self, error: RunnerError) -> None:
+        """Another process at the runner's address knows nothing of the runs, whatever it answers."""
+        if error.boot is not None and error.boot != self._boot:
+            raise RunnerLost(f"runner {self._runner.id} was started anew") from None
 
     def _nothing_new(self) -> Answer:
         """For a runner that says nothing about the runs: they are as they were."""
@@ -256,7 +231,16 @@ class Conversation:
             on_connected=self._connected,
         )
         self._tools.fleet.taken(self._algorithm, self._runner.id)
+        self._arrived(answer)
         return answer
+
+    def _arrived(self, answer: Answer) -> None:
+        """What the runner has did reach it: calls with it are not lost in a row any more."""
+        for key, entry in answer.entries.items():
+            run = self._open.get(key)
+            if run is not None and entry.state in (EntryState.WAITING, EntryState.RUNNING):
+                run.misses = 0
+                self._may_have_missed, self._garbled = False, None
 
     async def _run_plain(self) -> Answer:
         """A plain runner takes one task a call, and cannot be asked again: what is lost is lost."""
@@ -286,6 +270,7 @@ class Conversation:
     async def _take_in(self, answer: Answer) -> None:
         ended: list[Entry] = []
         outcomes: list[tuple[Run, Decision | Claim]] = []
+        taken: list[Run] = []
         is_anew = answer.boot is not None and answer.boot != self._boot
         for key, run in list(self._open.items()):
             if run.is_decided:
@@ -297,6 +282,7 @@ class Conversation:
                 if why is None:
                     continue
                 log.warning("run is taken from its runner", runner=self._runner.id, task_id=run.id, why=why)
+                taken.append(run)
                 entry = Entry(EntryState.CANCELLED) if run.cancel_requested else timeout_entry(why)
             elif entry is not None and entry.state in (EntryState.SUCCEEDED, EntryState.FAILED):
                 ended.append(entry)
@@ -305,9 +291,15 @@ class Conversation:
             del self._open[key]
         self._boot = answer.boot or self._boot
         self._pace.observe(ended, self._elapsed(), batched=self._limits.batched)
+        await asyncio.gather(*(self._stop(run) for run in taken))
         if not self._open and self._on_answered is not None:
             self._on_answered()
         await self._settle(outcomes)
+
+    async def _stop(self, run: Run) -> None:
+        """Asks the runner to end what is not waited for any more; one that does not listen is past help."""
+        with suppress(RunnerError):
+            await self._tools.client.cancel(self._runner.host, run.id)
 
     def _goes_on(self, run: Run, entry: Entry, boot: str | None) -> str | None:
         """Notes how far a run is. Returns why it must not go on there, if that is so."""
@@ -335,6 +327,8 @@ class Conversation:
             return self._lost(run, f"runner {self._runner.id} was started anew")
         if self._attach:
             return Again("the runner does not have it")
+        if self._garbled is not None:
+            return self._unreadable(run, self._garbled)
         if self._may_have_missed:
             run.misses += 1
             if run.misses >= MISSES_BUDGET:
@@ -368,6 +362,8 @@ class Conversation:
         fleet, runner = self._tools.fleet, self._runner
         if not isinstance(error, NotSent):
             fleet.answered(runner.id)
+            for run in self._open.values():
+                run.misses = 0
         if isinstance(error, BadAnswer):
             return lambda run: self._unreadable(run, error)
         if isinstance(error, NotSent):

@@ -23,6 +23,10 @@ class LostAfterSending(RunnerError):
     """The connection ended after the call was sent: whether it started is not known."""
 
 
+class Dropped(LostAfterSending):
+    """It answered, and we had no room for the answer: it says so again when it is asked again."""
+
+
 class TimedOut(LostAfterSending):
     """No answer within the time for it."""
 

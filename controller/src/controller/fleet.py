@@ -30,6 +30,8 @@ class CatalogueSource(Protocol):
 
 #: A runner that has refused everything for so long is a reason why tasks wait.
 HELD_UP_AFTER_SECONDS = 2.0
+#: By and by so long is left between two calls to it, if it asks for less.
+LONGEST_OWN_REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Fleet:
         self._quarantines: dict[str, _Quarantine] = {}
         #: (algorithm, runner) → until when it is given nothing of this algorithm
         self._rests: dict[tuple[str, str], _Rest] = {}
+        self._rests_looked_at = clock()
+        #: algorithm, runner → their limits, of the catalogue that they were made from
+        self._limits: dict[str, Limits] = {}
+        self._shared: dict[str, tuple[RunnerView, list[Limits]]] = {}
+        self._limits_of: Catalogue | None = None
 
     @property
     def is_sure(self) -> bool:
@@ -70,8 +77,30 @@ class Fleet:
 
     def limits(self, algorithm: str) -> Limits:
         """Within the contract's bounds, whatever a registry says."""
-        view = self.algorithms().get(algorithm)
-        return Limits() if view is None else view.description.limits.bounded()
+        self._forget_limits()
+        known = self._limits.get(algorithm)
+        if known is None:
+            view = self.algorithms().get(algorithm)
+            if view is None:
+                return Limits()
+            known = self._limits[algorithm] = view.description.limits.bounded()
+        return known
+
+    def shared_limits(self, runner: RunnerView) -> list[Limits]:
+        """The limits of all that the runner offers; one of those with the same times."""
+        self._forget_limits()
+        of, known = self._shared.get(runner.id, (None, []))
+        if of is not runner:
+            all_limits = [self.limits(each) for each in runner.algorithms]
+            known = list({(each.timeout_seconds, each.batch): each for each in all_limits}.values())
+            self._shared[runner.id] = runner, known
+        return known
+
+    def _forget_limits(self) -> None:
+        if self._limits_of is not self._source.catalogue:
+            self._limits_of = self._source.catalogue
+            self._limits.clear()
+            self._shared.clear()
 
     def runner(self, runner_id: str) -> RunnerView | None:
         catalogue = self._source.catalogue
@@ -126,6 +155,8 @@ class Fleet:
     def quarantine(self, runner: RunnerView, why: str = "") -> float:
         """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""
         before = self._quarantines.get(runner.id)
+        if before is None:
+            self._forget_gone()
         now = since = self._clock()
         if before is not None and before.boot == runner.boot:
             if before.until > now:
@@ -149,10 +180,24 @@ class Fleet:
     def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
         """It is busy or draining: none of this algorithm's tasks for so long."""
         now = self._clock()
-        for key in [key for key, rest in self._rests.items() if rest.until + HELD_UP_AFTER_SECONDS <= now]:
-            del self._rests[key]
+        self._forget_rests(now)
         before = self._rests.get((algorithm, runner_id))
-        self._rests[algorithm, runner_id] = _Rest(now + seconds, now if before is None else before.since, why)
+        since = now if before is None or _is_old(before, now) else before.since
+        # Whatever it says: one that has refused all for long is not asked a hundred times a second.
+        seconds = max(seconds, min(LONGEST_OWN_REST_SECONDS, (now - since) / 10))
+        self._rests[algorithm, runner_id] = _Rest(now + seconds, since, why)
+
+    def _forget_rests(self, now: float) -> None:
+        if now - self._rests_looked_at >= HELD_UP_AFTER_SECONDS:
+            self._rests_looked_at = now
+            self._rests = {key: rest for key, rest in self._rests.items() if not _is_old(rest, now)}
+
+    def _forget_gone(self) -> None:
+        """Runner ids come and go for ever; what a catalogue no longer has needs no quarantine."""
+        catalogue = self._source.catalogue
+        if catalogue is not None and self._source.is_sure:
+            live = catalogue.runners
+            self._quarantines = {name: each for name, each in self._quarantines.items() if name in live}
 
     def taken(self, algorithm: str, runner_id: str) -> None:
         """It took tasks of this algorithm: it is neither out of reach nor busy."""
@@ -171,7 +216,7 @@ class Fleet:
             quarantine, rest = self._quarantine_of(runner), self._rests.get((algorithm, runner.id))
             if quarantine is not None:
                 since, why = quarantine.since, quarantine.why
-            elif rest is not None and now < rest.until + HELD_UP_AFTER_SECONDS:
+            elif rest is not None and not _is_old(rest, now):
                 since, why = rest.since, rest.why
             else:
                 return None
@@ -209,3 +254,8 @@ class Fleet:
     def _quarantine_of(self, runner: RunnerView) -> _Quarantine | None:
         quarantine = self._quarantines.get(runner.id)
         return quarantine if quarantine is not None and quarantine.boot == runner.boot else None
+
+
+def _is_old(rest: _Rest, now: float) -> bool:
+    """Over for so long that the next one has nothing to do with it."""
+    return rest.until + HELD_UP_AFTER_SECONDS <= now

@@ -76,6 +76,7 @@ class Run:
     def handed_back(self) -> None:
         """Nobody has it now."""
         self.runner = self.boot = self.sent_at = self.cancel_sent_at = None
+        self.progress = self.reported = self.running_since = None
 
 
 class InFlight:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller import batching
-from controller.dispatch import Conversation, Tools
+from controller.call_tools import Tools
+from controller.dispatch import Conversation
 from controller.inflight import InFlight, Run
 from controller.intake import Intake, Sorted
 from controller.pickup import before_start
@@ -58,6 +59,8 @@ class Lane:
         self._calls: dict[asyncio.Task[None], tuple[list[Run], str | None]] = {}
         self._taking: asyncio.Task[list[Delivery]] | None = None
         self._wake = asyncio.Event()
+        #: tasks have come, and are being looked up
+        self._admitting = False
         self._stopping = False
         self._prefetch = -1
         self._left_out_at = tools.calls.clock()
@@ -70,7 +73,8 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """Whether it has no task, neither here nor at a runner."""
-        return not (self._ready or self._calls)
+        has_taken = self._admitting or (self._taking is not None and self._taking.done())
+        return not (self._ready or self._calls or has_taken)
 
     @property
     def held_up(self) -> str | None:
@@ -147,7 +151,8 @@ class Lane:
         self._take(feed)
         await self._pause()
         self.trouble = ""
-        if self._taking is not None and self._taking.done():
+        # Once it stops, what came meanwhile is given back with the rest: no call of a closed lane begins.
+        if self._taking is not None and self._taking.done() and not self._stopping:
             taking, self._taking = self._taking, None
             await self._admit(taking.result())
 
@@ -234,12 +239,15 @@ class Lane:
 
     async def _admit(self, deliveries: list[Delivery]) -> None:
         self._tools.calls.metrics.taken.labels(self.algorithm).inc(len(deliveries))
+        self._admitting = True
         try:
             result = await self._tools.intake.sort(deliveries)
         except Exception:
             runs = [self._tools.in_flight.find(delivery) or Run(delivery) for delivery in deliveries]
             await self._release(runs, "they could not be looked up")
             raise
+        finally:
+            self._admitting = False
         self._ready.extend(result.start)
         self._resume(result)
 

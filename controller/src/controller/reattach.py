@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from controller.batching import Pace
-from controller.dispatch import LAST_PAUSE_SECONDS, Conversation, Tools
+from controller.call_tools import Tools
+from controller.dispatch import LAST_PAUSE_SECONDS, Conversation
 from controller.errors import RunnerError
 from controller.inflight import Run
 from controller.runner_answers import Answer

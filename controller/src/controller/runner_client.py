@@ -10,7 +10,17 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from controller.errors import BadAnswer, Busy, Draining, LostAfterSending, NotSent, Refused, RunnerError, TimedOut
+from controller.errors import (
+    BadAnswer,
+    Busy,
+    Draining,
+    Dropped,
+    LostAfterSending,
+    NotSent,
+    Refused,
+    RunnerError,
+    TimedOut,
+)
 from controller.runner_answers import (
     MAX_PROBLEM_BYTES,
     Answer,
@@ -36,6 +46,14 @@ MAX_BODIES_BYTES = 256 * 1024 * 1024
 #: What ``POST /batch`` may answer about the tasks of a call themselves; any other refusal says nothing of them.
 _BATCH_VERDICTS = frozenset({400, 404, 409, 413, 422})
 _DROPPED = "its answer was dropped: too many large ones came at once"
+#: Nothing was sent. What is no DNS name fails in the resolver as text that cannot be encoded.
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    UnicodeError,
+)
 _JSON = "application/json"
 
 Value = TypeVar("Value")
@@ -59,9 +77,10 @@ class _Response:
 
 
 class _Body:
-    """What has come of one answer's body."""
+    """What has come of one answer's body. `is_kept`: its runner cannot be asked for it again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_kept: bool) -> None:
+        self.is_kept = is_kept
         self.parts: list[bytes] = []
         self.size = 0
         self.is_dropped = False
@@ -69,20 +88,23 @@ class _Body:
     def whole(self) -> bytes:
         parts = self.parts  # before the look: a thread may be reading while this is dropped
         if self.is_dropped:
-            raise LostAfterSending(_DROPPED)
+            raise Dropped(_DROPPED)
         return b"".join(parts)
 
 
 class _Bodies:
-    """The bodies that are being received or read, bounded together: the largest is dropped, to be asked for again."""
+    """The bodies that are being received or read, bounded together: the largest is dropped, to be asked for again.
+
+    One that cannot be asked for again is dropped only when there are no others.
+    """
 
     def __init__(self) -> None:
         self._open: set[_Body] = set()
         self._size = 0
 
     @contextmanager
-    def receive(self) -> Iterator[_Body]:
-        body = _Body()
+    def receive(self, *, is_kept: bool = False) -> Iterator[_Body]:
+        body = _Body(is_kept=is_kept)
         self._open.add(body)
         try:
             yield body
@@ -95,12 +117,12 @@ class _Bodies:
         body.size += len(part)
         self._size += len(part)
         while self._size > MAX_BODIES_BYTES:
-            largest = max(self._open, key=lambda each: each.size)
+            largest = max(self._open, key=lambda each: (each.size > 0 and not each.is_kept, each.size))
             self._size -= largest.size
             largest.is_dropped = True
             largest.parts, largest.size = [], 0
         if body.is_dropped:
-            raise LostAfterSending(_DROPPED)
+            raise Dropped(_DROPPED)
 
 
 class RunnerClient:
@@ -172,7 +194,7 @@ class RunnerClient:
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
             headers[HEADER_TASK_DEADLINE] = f"{item.deadline_seconds:.3f}"
-        with self._bodies.receive() as body:
+        with self._bodies.receive(is_kept=True) as body:
             response = await self._post(
                 self._single,
                 f"{host}/run/{algorithm}",
@@ -269,7 +291,7 @@ def _telling_connections() -> aiohttp.TraceConfig:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+    except _NOT_SENT as error:
         raise NotSent(f"cannot reach the runner: {_short(error)}") from None
     except TimeoutError:
         raise TimedOut("the runner did not answer in time") from None

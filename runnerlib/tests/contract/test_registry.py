@@ -21,13 +21,32 @@ from runnerlib.contract.registry import schema_digest
         ("http://nlp:8000/", "http://nlp:8000"),
         ("https://nlp.example", "https://nlp.example"),
         ("[::1]:8000", "http://[::1]:8000"),
+        ("host.docker.internal.:80", "http://host.docker.internal.:80"),
+        ("a" * 63 + ".b", "http://" + "a" * 63 + ".b"),
     ],
 )
 def test_a_host_may_leave_out_the_scheme(given: str, kept: str) -> None:
     assert PlainRegistration(algorithm="upper", host=given).host == kept
 
 
-@pytest.mark.parametrize("host", ["", "ftp://x", "http://", "http://a/b", "http://u:p@a", "a b", "a?x"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "ftp://x",
+        "http://",
+        "http://a/b",
+        "http://u:p@a",
+        "a b",
+        "a?x",
+        "a..b:80",
+        ".a",
+        "a..",
+        ".",
+        "a" * 64,
+        "b." + "a" * 64,
+    ],
+)
 def test_a_host_that_is_no_base_url_is_refused(host: str) -> None:
     with pytest.raises(ValidationError):
         PlainRegistration(algorithm="upper", host=host)

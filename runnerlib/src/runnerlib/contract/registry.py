@@ -37,7 +37,10 @@ MAX_LIMITS: dict[str, float] = {
 _MAX_DEPTH = strict_json.MAX_DEPTH - 2
 #: What a terminal obeys or what turns text around; tabs and line ends are harmless.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+#: A DNS name, whose labels are neither empty nor longer than 63 characters, or an address; and a port.
+_HOST = re.compile(
+    r"(?:(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?",
+)
 #: Ids of plain registrations begin with it; no runner that registers itself can have such an id or name.
 PLAIN_PREFIX = "plain:"
 
