@@ -157,7 +157,8 @@ class TaskStore(Protocol):
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
         """Notes by algorithm why tasks wait that runners could take; rows that wait show it as `held_up`.
 
-        The notes of the algorithms in `over` are dropped, and whatever nobody has noted again for a minute.
+        The notes of the algorithms in `over` are dropped. What nobody has noted again for a minute is not shown any
+        more, and is dropped with the next note.
         """
 
     async def counts(self) -> list[Counts]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runnerlib.contract import FailureCode, HistoryEntry, TaskState, strict_json
+from taskqueue import waiting_notes
 from taskqueue.tasks import CancelAnswer, Cancelled, Failed, Placement, Retrying, Succeeded, TaskFilter
 
 
@@ -176,6 +177,25 @@ def test_why_tasks_wait_is_shown_for_those_that_do(run, open_store, make_deliver
             assert (await store.get("a")).held_up == "none takes tasks"
             await store.note_waiting({}, ["upper"])
             assert (await store.get("a")).held_up is None
+
+    run(scenario())
+
+
+def test_notes_of_a_controller_that_is_gone_are_not_shown(run, open_store, make_delivery, monkeypatch):
+    async def scenario():
+        async with open_store() as store:
+            await store.record([retrying(make_delivery("a"))])
+            await store.note_waiting({"upper": "no runner can be reached"}, [])
+
+            async def shown():
+                (listed,) = await store.list_tasks(TaskFilter())
+                return {(await store.get("a")).held_up, (await store.lookup(["a"]))["a"].held_up, listed.held_up}
+
+            assert await shown() == {"no runner can be reached"}
+            with monkeypatch.context() as patch:
+                patch.setattr(waiting_notes, "NOTES_SECONDS", -10.0)
+                assert await shown() == {None}, "each read asks anew what is too old"
+            assert await shown() == {"no runner can be reached"}
 
     run(scenario())
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 
 import pika
 import pytest
 
 from taskqueue.errors import QueueClosed, QueueUnavailable, UnsuitableAddress
 from taskqueue.rabbitmq import wire
+from taskqueue.rabbitmq.address import parse_queue_url
+from taskqueue.rabbitmq.link import RESERVED_CHANNELS, Link, Links
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.tasks import Reply
 
@@ -143,17 +146,22 @@ def test_a_wrong_url_is_a_sentence(run):
     run(scenario())
 
 
-def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
-    run, broker, open_rabbit, make_task, take_all, monkeypatch
-):
+@pytest.fixture
+def few_channels(monkeypatch):
+    """A connection has 30 channels."""
     parameters = wire._parameters
 
-    def few_channels(*given):
+    def found_parameters(*given):
         found = parameters(*given)
         found.channel_max = 30
         return found
 
-    monkeypatch.setattr(wire, "_parameters", few_channels)
+    monkeypatch.setattr(wire, "_parameters", found_parameters)
+
+
+def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
+    run, broker, open_rabbit, make_task, take_all, few_channels
+):
     names = [f"name_{number}" for number in range(int(os.environ.get("ALGORITHM_NAMES", "60")))]
 
     async def scenario():
@@ -172,5 +180,45 @@ def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
             for feed in feeds.values():
                 await feed.close()
             assert honest.trouble == ""
+
+    run(scenario())
+
+
+def test_channels_that_come_back_after_a_reconnect_leave_the_reserved_ones_free(
+    run, broker, few_channels, open_proxy, eventually
+):
+    """More are asked for than the first connection has, all before any connection is back."""
+
+    async def scenario():
+        async with AsyncExitStack() as stack:
+            proxy, url = await stack.enter_async_context(open_proxy(broker.url))
+            address = parse_queue_url(url)
+            first = await stack.enter_async_context(Link(address, "first"))
+            links = Links(first, lambda number: Link(address, f"further {number}"))
+            stack.push_async_callback(links.close)
+            before = await asyncio.gather(*(links.channel(30) for _ in range(40)))
+            assert len(links._links) == 2
+            proxy.reset()
+            await eventually(lambda: not any(channel.is_open for channel in before))
+
+            channels = await asyncio.gather(*(links.channel(30) for _ in range(40)))
+            assert all(channel.is_open for channel in channels)
+            assert all(link.free_channels >= RESERVED_CHANNELS for link in links._links)
+            assert len(links._links) == 2
+
+    run(scenario())
+
+
+def test_who_waits_for_any_connection_learns_of_the_end(run):
+    async def scenario():
+        async with Link(parse_queue_url("amqp://127.0.0.1:1"), "test") as first:
+            links = Links(first, lambda _: first)
+            with pytest.raises(QueueUnavailable, match=r"127\.0\.0\.1"):
+                await links.channel(timeout_seconds=0.2)
+            waiting = asyncio.create_task(links.channel(timeout_seconds=30))
+            await asyncio.sleep(0)
+            await first.close()
+            with pytest.raises(QueueClosed):
+                await waiting
 
     run(scenario())

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from runnerlib.contract import FailureCode, TaskState
+from taskqueue.clock import Clock
 from taskqueue.sql.failures import sqlstate
 from taskqueue.sql.postgres import open_postgres
 from taskqueue.sql.postgres_writer import PostgresHooks
@@ -250,6 +251,27 @@ def test_task_that_expired_in_the_broker_is_swept_after_a_while(run, database_ur
             assert len(await store.sweep((), now + 1000, 1)) == 1
             assert await store.record([Failed(each, FailureCode.EXPIRED, "too late") for each in swept]) == [True] * 2
             assert await store.sweep((), now + 1000, 10) == []
+
+    run(scenario())
+
+
+def test_task_that_began_just_in_time_does_not_expire_before_its_run_is_placed(
+    run, database_url, make_task, make_delivery
+):
+    """For its first second a run has a row that says it waits."""
+
+    async def scenario():
+        async with open_postgres(database_url) as store:
+            begun_at = time.time()
+            # 2 s: the second after which runs are placed, and one more for whoever places them
+            await store.admit([make_task(task_id, expires_at=begun_at - 2) for task_id in ("placed", "handed-back")])
+            assert await store.sweep({"upper"}, begun_at, 10) == []
+            runs = [(make_delivery(i), Placement(i, 1, "text-1", "b0")) for i in ("placed", "handed-back")]
+            await store.place(runs)
+            await store.place([(make_delivery("handed-back"), Placement("handed-back", 1, "", ""))])
+            later = Clock(wall=lambda: begun_at + 3600)
+        async with open_postgres(database_url, clock=later) as store:
+            assert [each.id for each in await store.sweep({"upper"}, begun_at, 10)] == ["handed-back"]
 
     run(scenario())
 

@@ -30,6 +30,7 @@ from taskqueue.tasks import (
     TaskRow,
     TaskSummary,
 )
+from taskqueue.waiting_notes import believed_since
 
 
 class MemoryStore:
@@ -101,9 +102,9 @@ class MemoryStore:
         return {i for i, row in rows.items() if row.cancel_requested or row.state is TaskState.CANCELLED}
 
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
-        for name in over:
-            self._tables.notes.pop(name, None)
-        self._tables.notes |= reasons
+        now = self._tables.clock.wall()
+        kept = {n: note for n, note in self._tables.notes.items() if n not in over and note[1] >= believed_since(now)}
+        self._tables.notes = kept | {name: (reason, now) for name, reason in reasons.items()}
 
     async def counts(self) -> list[Counts]:
         by_algorithm: dict[str, dict[TaskState, int]] = {}

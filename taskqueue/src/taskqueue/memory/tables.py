@@ -11,6 +11,7 @@ from taskqueue.feed import PullFeed
 from taskqueue.outstanding import Outstanding
 from taskqueue.tasks import DeadLetter, Delivery, NewTask, TaskRow
 from taskqueue.waiters import Waiters
+from taskqueue.waiting_notes import believed_since
 
 WAITING = (TaskState.QUEUED, TaskState.RETRYING)
 
@@ -48,13 +49,14 @@ class Tables:
     outstanding: Outstanding = field(default_factory=Outstanding)
     waiters: Waiters = field(default_factory=Waiters)
     feeds: set[PullFeed] = field(default_factory=set)
-    #: by algorithm: why its tasks wait
-    notes: dict[str, str] = field(default_factory=dict)
+    #: by algorithm: why its tasks wait, and when that was noted
+    notes: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def shown(self, entry: Entry) -> TaskRow:
         """The row as whoever asks for it sees it."""
-        note = self.notes.get(entry.row.algorithm) if entry.row.state in WAITING else None
-        return replace(entry.row, held_up=note) if note else entry.row
+        note, noted_at = self.notes.get(entry.row.algorithm, ("", 0.0))
+        is_shown = note and entry.row.state in WAITING and noted_at >= believed_since(self.clock.wall())
+        return replace(entry.row, held_up=note) if is_shown else entry.row
 
     def arrived(self, algorithms: Collection[str]) -> None:
         for feed in self.feeds:

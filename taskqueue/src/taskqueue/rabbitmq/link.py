@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
@@ -92,6 +91,10 @@ class Link:
         """Channels that can still be opened; None while there is no connection."""
         return None if self._wire is None else self._wire.free_channels
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
     async def channel(self, timeout_seconds: float = 10.0) -> Channel:
         """Opens a channel; waits for a connection first. Raises QueueUnavailable when the time is over."""
         try:
@@ -99,6 +102,20 @@ class Link:
                 return await self._open_channel()
         except TimeoutError:
             raise QueueUnavailable(self.trouble or "The broker opened no channel in time.") from None
+
+    async def channel_now(self) -> Channel | None:
+        """Opens a channel of the connection there is; None when it is lost meanwhile."""
+        wire = self._wire
+        if wire is None:
+            return None
+        try:
+            return await _opened_channel(wire)
+        except QueueUnavailable:
+            if self._wire is wire and not wire.gone.done():
+                raise
+            # Let it be noticed; then whoever asks can wait for the next.
+            await asyncio.sleep(0.01)
+            return None
 
     async def close(self) -> None:
         """Closes the connection in good order, or drops it when that takes too long."""
@@ -116,16 +133,9 @@ class Link:
     async def _open_channel(self) -> Channel:
         while True:
             await self._wait_connected()
-            wire = self._wire
-            if wire is None:
-                continue
-            try:
-                return await _opened_channel(wire)
-            except QueueUnavailable:
-                if self._wire is wire and not wire.gone.done():
-                    raise
-                # It was lost meanwhile. Let that be noticed, then wait for the next.
-                await asyncio.sleep(0.01)
+            channel = await self.channel_now()
+            if channel is not None:
+                return channel
 
     async def _wait_connected(self) -> None:
         if not self.connected.is_set() and not self._closed.is_set():
@@ -236,30 +246,53 @@ class Links:
         """`first` is entered and closed by the caller; `further(number)` makes the second and later ones."""
         self._links = [first]
         self._further = further
-        #: link → channels that are being opened on it
-        self._opening: Counter[Link] = Counter()
+        #: set, and replaced, when a connection came or went
+        self._changed = asyncio.Event()
+        first.subscribe(self._on_change)
 
     async def channel(self, timeout_seconds: float = 10.0) -> Channel:
         """See `Link.channel`."""
-        link = next(filter(self._has_room, self._links), None)
-        if link is None:
-            link = self._further(len(self._links) + 1)
-            self._links.append(link)
-            _log.info("a further connection to the broker is made: the others have no free channel")
-            await link.__aenter__()
-        self._opening[link] += 1
         try:
-            return await link.channel(timeout_seconds)
-        finally:
-            self._opening[link] -= 1
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    link = await self._with_room()
+                    # Between the look at its room and the new channel's number nobody else has a turn.
+                    channel = await link.channel_now()
+                    if channel is not None:
+                        return channel
+        except TimeoutError:
+            troubles = filter(None, (link.trouble for link in self._links))
+            raise QueueUnavailable(next(troubles, "The broker opened no channel in time.")) from None
 
     async def close(self) -> None:
         """Closes the further ones."""
         await asyncio.gather(*(link.close() for link in self._links[1:]))
 
-    def _has_room(self, link: Link) -> bool:
-        free = link.free_channels
-        return free is None or free - self._opening[link] > RESERVED_CHANNELS
+    async def _with_room(self) -> Link:
+        """One that is connected. How much room there is at one that is not shows only later: were it chosen, all whose
+        channels went with the connection would crowd onto it when it is back."""
+        while True:
+            rooms = [link.free_channels for link in self._links]
+            for link, free in zip(self._links, rooms, strict=True):
+                if free is not None and free > RESERVED_CHANNELS:
+                    return link
+            if None not in rooms:
+                await self._make_further()
+            elif any(link.is_closed for link in self._links):
+                raise QueueClosed("The connection to the broker was closed on this side.")
+            else:
+                await self._changed.wait()
+
+    async def _make_further(self) -> None:
+        link = self._further(len(self._links) + 1)
+        self._links.append(link)
+        link.subscribe(self._on_change)
+        _log.info("a further connection to the broker is made: the others have no free channel")
+        await link.__aenter__()
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 async def _opened_channel(wire: Wire) -> Channel:

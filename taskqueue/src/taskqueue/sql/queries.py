@@ -10,9 +10,7 @@ from taskqueue.sql import statements
 from taskqueue.sql.rows import clean, task_row
 from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
 from taskqueue.tasks import CancelAnswer, Counts, TaskRow
-
-#: A note that its controller has not written again for so long is out of date.
-_NOTES_SECONDS = 60.0
+from taskqueue.waiting_notes import believed_since
 
 
 def get(connection: Connection, task_id: str) -> TaskRow | None:
@@ -57,7 +55,7 @@ def write_progress(connection: Connection, updates: Sequence[tuple[str, int, flo
 def note_waiting(connection: Connection, reasons: Mapping[str, str], over: Collection[str], now: float) -> None:
     for name in over:
         connection.execute(delete(waiting_notes).where(waiting_notes.c.algorithm == name))
-    connection.execute(delete(waiting_notes).where(waiting_notes.c.noted_at < now - _NOTES_SECONDS))
+    connection.execute(delete(waiting_notes).where(waiting_notes.c.noted_at < believed_since(now)))
     if reasons:
         rows = [{"algorithm": name, "note": clean(note), "noted_at": now} for name, note in sorted(reasons.items())]
         connection.execute(statements.NOTE[connection.dialect.name], rows)

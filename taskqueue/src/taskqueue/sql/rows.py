@@ -1,20 +1,26 @@
 """Between rows and the frozen data of `taskqueue.tasks`."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias, Unpack
 
 from pydantic import TypeAdapter
-from sqlalchemy import LargeBinary, Row, case, cast, select
+from sqlalchemy import Double, LargeBinary, Row, bindparam, case, cast, select
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
 from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
 from taskqueue.tasks import DeadLetter, Placement, TaskRow
+from taskqueue.waiting_notes import believed_since
 
+#: Asked for each time a statement that has it is run.
+_believed_since = bindparam("the_believed_since", type_=Double, callable_=lambda: believed_since(time.time()))
 #: Looked up for tasks that wait alone.
 HELD_UP = case(
     (
         tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
-        select(waiting_notes.c.note).where(waiting_notes.c.algorithm == tasks.c.algorithm).scalar_subquery(),
+        select(waiting_notes.c.note)
+        .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _believed_since))
+        .scalar_subquery(),
     )
 ).label("held_up")
 #: The columns of a TaskRow, in the order `task_row` reads them.
