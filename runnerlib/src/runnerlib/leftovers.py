@@ -1,11 +1,13 @@
 """What handlers leave behind: temporary files, and processes that they started. Neither outlives its worker process.
 
-Each worker process has a folder of its own as ``TMPDIR``. Whatever a handler starts inherits that variable, also when
-it leaves the process group (``setsid``) or is adopted by another parent, so that the folder's path tells whose it is.
-The folders of one runner lie in one that it locks; what a killed runner left is found by its lock being free.
+Each worker process has a folder of its own as ``TMPDIR``. Whatever a handler starts (by exec: a mere fork shows the
+variables that its parent was started with) inherits that variable, also when it leaves the process group (``setsid``)
+or is adopted by another parent, so that the folder's path tells whose it is. The folders of one runner lie in one that
+it locks; what a killed runner left is found by its lock being free.
 """
 
 import fcntl
+import itertools
 import os
 import re
 import shutil
@@ -21,7 +23,11 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
-_PREFIX = "plugplay-runner-"
+_PREFIX = "plugplay-tmp-"
+#: The names that :func:`tempfile.mkdtemp` makes; with a dot until it is locked.
+_ROOT = re.compile(rf"\.?{_PREFIX}[a-z0-9_]{{8}}")
+#: A folder that is not locked by then never will be: its process died.
+_LOCKED_WITHIN_SECONDS = 60
 _PROCESSES = "/proc"
 #: Processes that start others while they are being ended are looked for again, this many times.
 _ROUNDS = 5
@@ -29,6 +35,8 @@ _ROUNDS = 5
 _NEEDED_BY_PYTHON = "pymp-"
 #: Two changes within so long may bear the same time: kernels stamp files by their timer.
 _TIMESTAMP_NS = 20_000_000
+#: How a folder is opened.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class TemporaryFolders:
@@ -38,9 +46,11 @@ class TemporaryFolders:
         self._root: Path | None = None
         self._lock = -1
         self._count = 0
+        self._owner = -1
 
     def open(self) -> None:
         """Without a place for temporary files worker processes have none of their own, and go on."""
+        self._owner = os.getpid()
         try:
             _remove_abandoned(Path(tempfile.gettempdir()))
             made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
@@ -68,7 +78,9 @@ class TemporaryFolders:
         return folder
 
     def close(self) -> None:
-        """Ends what is still running with a folder of ours, and removes all of them."""
+        """Ends what is still running with a folder of ours, and removes all of them; in a forked copy does nothing."""
+        if self._owner != os.getpid():
+            return
         if self._root is not None:
             clear_up(self._root)
             self._root = None
@@ -79,7 +91,9 @@ class TemporaryFolders:
 
 @contextmanager
 def own_temporary_folder() -> Iterator[Path | None]:
-    """For commands that call handlers in their own process: what those leave is cleared up at the end."""
+    """For commands that call handlers in their own process: at the end, files that those left are removed, and what
+    they started by exec is ended.
+    """
     folders = TemporaryFolders()
     folders.open()
     try:
@@ -133,25 +147,62 @@ def clear_up(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a whole folder, as far as that is possible."""
-    if path.is_symlink() or not path.is_dir():
+    """Removes a file or a whole folder, as far as that is possible. Never raises."""
+    if os.path.islink(path) or not os.path.isdir(path):
         with suppress(OSError):
             path.unlink()
         return
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        # A folder without rights for its owner keeps what is in it.
-        _allow(str(path))
-        for folder, names, _ in os.walk(path):
-            for name in names:
-                _allow(os.path.join(folder, name))
+    with suppress(OSError, RecursionError):
         shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        # Too deep for it, or a folder without rights for its owner keeps what is in it.
+        with suppress(OSError):
+            os.chmod(path, 0o700)
+            _remove_inner(path)
+            path.rmdir()
 
 
-def _allow(folder: str) -> None:
+def _remove_inner(top: Path) -> None:
+    """Empties a folder of any depth: each one in it comes up to the top before its turn."""
+    opened = os.open(top, _FOLDER)
+    try:
+        # No other name there is as high a number; numbers, since those are what a runner's folder may hold.
+        names = (str(number) for number in itertools.count(time.time_ns()))
+        is_going_on = True
+        while is_going_on:
+            removed = [_remove_one(name, opened, names) for name in _remove_files(opened)]
+            is_going_on = any(removed)
+    finally:
+        os.close(opened)
+
+
+def _remove_one(name: str, top: int, names: Iterator[str]) -> bool:
+    """Removes a folder in the top one; what folders it has become its neighbours."""
     with suppress(OSError):
-        if not os.path.islink(folder):
-            os.chmod(folder, 0o700)
+        os.chmod(name, 0o700, dir_fd=top)
+        opened = os.open(name, _FOLDER, dir_fd=top)
+        try:
+            for inner in _remove_files(opened):
+                with suppress(OSError):
+                    # Moving it changes it, too: its parent is written in it.
+                    os.chmod(inner, 0o700, dir_fd=opened)
+                    os.rename(inner, next(names), src_dir_fd=opened, dst_dir_fd=top)
+        finally:
+            os.close(opened)
+        os.rmdir(name, dir_fd=top)
+        return True
+    return False
+
+
+def _remove_files(folder: int) -> list[str]:
+    """The names of the folders in it are left."""
+    with os.scandir(folder) as entries:
+        there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in there:
+        if not is_folder:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in there if is_folder]
 
 
 def end_processes(folder: Path) -> None:
@@ -159,10 +210,11 @@ def end_processes(folder: Path) -> None:
     if sys.platform != "linux":
         return
     mark = re.compile(b"(?:^|\0)TMPDIR=" + re.escape(os.fsencode(folder)) + b"[/\0]")
-    for _ in range(_ROUNDS):
-        ended = [_end_if_marked(int(name), mark) for name in os.listdir(_PROCESSES) if name.isdecimal()]
-        if not any(ended):
-            return
+    with suppress(OSError):
+        for _ in range(_ROUNDS):
+            ended = [_end_if_marked(int(name), mark) for name in os.listdir(_PROCESSES) if name.isdecimal()]
+            if not any(ended):
+                return
 
 
 def _end_if_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
@@ -170,15 +222,26 @@ def _end_if_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
     with suppress(OSError):
         if pid == os.getpid() or not _is_marked(pid, mark):
             return False
-        # From here on the number cannot come to mean another process.
-        descriptor = os.pidfd_open(pid)
+        # From here on the number cannot come to mean another process, where the system has such descriptors.
+        descriptor = _descriptor_of(pid)
         try:
             if _is_marked(pid, mark):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                if descriptor is None:
+                    os.kill(pid, signal.SIGKILL)
+                else:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 return True
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
     return False
+
+
+def _descriptor_of(pid: int) -> int | None:
+    # Python may be built without it, and the kernel may refuse it.
+    with suppress(AttributeError, OSError):
+        return os.pidfd_open(pid)
+    return None
 
 
 def _is_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
@@ -187,13 +250,26 @@ def _is_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
 
 
 def _remove_abandoned(place: Path) -> None:
-    for root in place.glob(f"{_PREFIX}*"):
+    names: list[str] = []
+    with suppress(OSError):
+        names = [name for name in os.listdir(place) if _ROOT.fullmatch(name)]
+    for name in names:
         # Locked: its runner lives.
         with suppress(OSError):
-            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock = os.open(place / name, _FOLDER)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.getuid():
-                    clear_up(root)
+                if _is_abandoned(name, lock):
+                    clear_up(place / name)
             finally:
                 os.close(lock)
+
+
+def _is_abandoned(name: str, root: int) -> bool:
+    """Whether what nobody has locked is one of ours, by its owner and what is in it, and will not be locked yet."""
+    found = os.fstat(root)
+    if name.startswith(".") and time.time() - found.st_mtime < _LOCKED_WITHIN_SECONDS:
+        return False
+    with os.scandir(root) as entries:
+        is_ours = all(entry.name.isdecimal() and entry.is_dir(follow_symlinks=False) for entry in entries)
+    return is_ours and found.st_uid == os.getuid()

@@ -8,12 +8,12 @@ import enum
 import json
 import math
 import uuid
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, computed_field, field_serializer
 
 from runnerlib.adapter.results import BadResult, encode
 from runnerlib.contract import strict_json
@@ -102,6 +102,25 @@ class Written(BaseModel):
         return math.nan if x is None else x
 
 
+class WrittenForJson(BaseModel):
+    """The author's function is asked for JSON only."""
+
+    x: Any = None
+
+    @field_serializer("x", when_used="json")
+    def write(self, _: Any) -> Any:
+        return [math.nan]
+
+
+#: How arrays are annotated, often.
+Listed = Annotated[Any, PlainSerializer(lambda array: [math.nan, array], when_used="json")]
+ListedFloats = Annotated[Any, PlainSerializer(lambda _: [math.nan], return_type=list[float], when_used="json")]
+
+
+class Arrays(BaseModel):
+    x: ListedFloats = None
+
+
 class Computing(BaseModel):
     @computed_field
     @property
@@ -162,6 +181,7 @@ def test_value_that_fits_is_compact_json(hint, value, expected):
     strict_json.loads(data)
 
 
+NAN_WORD = "run_x() returned something that is not JSON for every reader: NaN is not JSON; send null or a string"
 NON_FINITE = "run_x() returned NaN or an infinity, which is not JSON; return None or a string instead"
 BAD = {
     "nan": (None, math.nan, NON_FINITE),
@@ -190,6 +210,10 @@ BAD = {
     "nan in a model in a deque": (None, collections.deque([Model(x=math.nan)]), NON_FINITE),
     "nan in a dataclass of anything": (Any, [Data(math.nan)], NON_FINITE),
     "nan of the author's serializer": (Written, Written(), NON_FINITE),
+    "nan of a serializer for JSON in a model": (WrittenForJson, WrittenForJson(), NAN_WORD),
+    "nan of a serializer for JSON in a list": (list[Listed], [1], NAN_WORD),
+    "nan of a typed serializer for JSON": (list[ListedFloats], [1], NON_FINITE),
+    "nan of a typed serializer for JSON in a model": (Arrays, Arrays(), NON_FINITE),
     "nan that is computed": (Computing, Computing(), NON_FINITE),
     "nan of a decimal": (None, [decimal.Decimal("NaN")], NON_FINITE),
     "infinity of a decimal": (Any, {"a": decimal.Decimal("-Infinity")}, NON_FINITE),

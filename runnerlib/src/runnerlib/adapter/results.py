@@ -4,20 +4,22 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from types import GeneratorType
-from typing import Any
+from typing import Any, Literal
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
 
 from runnerlib.contract import StrictJsonError, strict_json
 
 #: At least this many digits in a row may be an integer that does not fit in 64 bits.
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
-#: pydantic writes NaN and infinities as null, or as these words, and what cannot be a name as U+FFFD: where one of them
-#: is in the bytes, the value is looked at.
-_SUSPECT = (b"null", b"NaN", b"Infinity", "\ufffd".encode())
+_NON_FINITE_WORDS = (b"NaN", b"Infinity")
+#: pydantic writes NaN and infinities as these words, or as null in models, which obey their own configuration, and what
+#: cannot be a name as U+FFFD: where one of them is in the bytes, the value is looked at.
+_SUSPECT = (b"null", *_NON_FINITE_WORDS, "\ufffd".encode())
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _NON_FINITE = "NaN or an infinity, which is not JSON; return None or a string instead"
 
@@ -58,17 +60,31 @@ def _to_json(returns: TypeAdapter[Any], value: Any) -> bytes:
     So a list in a field that says tuple passes, and text in a field that says float does not. Fields have the names
     that the schema shows.
     """
+    serializer = _serializer(returns)
     try:
-        return returns.serializer.to_json(value, by_alias=True, warnings="error")
+        return serializer.to_json(value, by_alias=True, warnings="error")
     except PydanticSerializationError:
-        data = returns.serializer.to_json(value, by_alias=True, warnings=False)
+        data = serializer.to_json(value, by_alias=True, warnings=False)
         returns.validator.validate_json(data)
         return data
 
 
+@lru_cache
+def _serializer(returns: TypeAdapter[Any]) -> SchemaSerializer:
+    """The adapter's own, but it writes NaN and infinities as words, also those of functions that only JSON asks for."""
+    return SchemaSerializer(returns.core_schema, CoreConfig(ser_json_inf_nan="constants"))
+
+
 def _unfaithful(value: Any, returns: TypeAdapter[Any]) -> str | None:
-    """What the JSON of `value` says otherwise without a word. Looks at what is written, as Python has it."""
-    stack = [returns.serializer.to_python(value, warnings=False)]
+    """What the JSON of `value` says otherwise without a word.
+
+    Looks at what is written, as Python has it; then as JSON has it, which may be made by other functions.
+    """
+    return _wrong_inside(value, returns, "python") or _wrong_inside(value, returns, "json")
+
+
+def _wrong_inside(value: Any, returns: TypeAdapter[Any], mode: Literal["python", "json"]) -> str | None:
+    stack = [returns.serializer.to_python(value, mode=mode, warnings=False)]
     while stack:
         item = stack.pop()
         if (isinstance(item, float) and not math.isfinite(item)) or (
@@ -92,7 +108,8 @@ def _not_strict(data: bytes) -> str | None:
     Written again from what was read, they are the same unless two names of an object are; cheap looks come first.
     """
     is_shallow = data.count(b"[") + data.count(b"{") <= strict_json.MAX_DEPTH
-    if is_shallow and not _LONG_INTEGER.search(data) and (b"{" not in data or _rewritten(data) == data):
+    is_finite = not any(word in data for word in _NON_FINITE_WORDS)
+    if is_shallow and is_finite and not _LONG_INTEGER.search(data) and (b"{" not in data or _rewritten(data) == data):
         return None
     try:
         strict_json.loads(data)

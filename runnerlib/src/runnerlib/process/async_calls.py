@@ -120,11 +120,14 @@ class AsyncCalls:
         frame = self._unanswered(order) if task.cancelled() else task.result()
         self._running.pop(order.call, None)
         self._cancelled.forget(order.call)
-        if not self._running:
-            self._folder.empty()
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(frame + orders.done(order.call, orders.rss_bytes() if self._watch_rss else 0))
+        if not self._running:
+            try:
+                self._folder.empty()
+            except Exception:  # the answer goes out whatever becomes of what the call left
+                log.exception("what a call left could not be removed")
 
     def _was_asked(self, order: Order) -> bool:
         return self._cancelled.has(order.call, 0) or self._stopping
