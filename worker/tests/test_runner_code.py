@@ -97,6 +97,27 @@ def test_linked_package_is_code_and_its_copy_is_not_reached_by_later_edits(folde
     assert not (copy / "shared").is_symlink()
 
 
+def test_link_from_a_package_back_to_the_folder_makes_no_new_version_of_the_copy(folder: Path, tmp_path: Path) -> None:
+    (folder / "words" / "root").symlink_to("..")
+    copied = copy_code(folder, tmp_path / "copy")
+    assert version_of(copied) == version_of(code_digests(folder))
+    assert (tmp_path / "copy" / "words" / "root").is_symlink()
+
+
+def test_link_to_a_folder_above_brings_no_code_of_other_runners(folder: Path, make_runner: MakeRunner) -> None:
+    make_runner("other")
+    before = code_files(folder)
+    (folder / "up").symlink_to("..")
+    (folder / "words" / "far").symlink_to(folder.parent.parent)
+    assert code_files(folder) == before
+
+
+def test_folder_that_is_itself_a_virtual_environment_has_code(folder: Path) -> None:
+    before = code_files(folder)
+    (folder / "pyvenv.cfg").write_text("")
+    assert code_files(folder) == before
+
+
 def test_link_to_too_much_is_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     much = tmp_path / "much"
     much.mkdir()

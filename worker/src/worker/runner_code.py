@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from worker.requirements import digest_of, read_requirements
@@ -37,13 +37,13 @@ def code_files(folder: Path) -> list[Path]:
     return sorted(file.relative_to(folder) for file in files_below(folder) if is_code(file.name))
 
 
-def code_digests(folder: Path, copy: Path | None = None) -> dict[str, str]:
+def code_digests(folder: Path, copy: Path | None = None, files: Collection[Path] | None = None) -> dict[str, str]:
     """Name → digest of all that makes a version of the runner in `folder`: code, what it requires, its variables.
 
-    With a `copy`, the code is what lies there.
+    With a `copy`, the code is those `files` of it: a link in it that leads back to the folder is no cycle there.
     """
     place = copy or folder
-    found = {str(file): digest_of(place / file) for file in code_files(place)}
+    found = {str(file): digest_of(place / file) for file in (code_files(place) if files is None else files)}
     variables = folder / ENVIRONMENT_FILE
     with contextlib.suppress(OSError):
         # Who may read it decides whether it is used.
@@ -78,7 +78,7 @@ def copy_code(folder: Path, target: Path) -> dict[str, str]:
                 (target / one).chmod(_READ_ONLY)
             elif one not in folders and name != "__pycache__":
                 (target / one).symlink_to(place / one)
-    return code_digests(folder, target)
+    return code_digests(folder, target, files)
 
 
 def place_among_neighbours(folder: Path, target: Path) -> Path:

@@ -1,5 +1,6 @@
 """Which files lie below a folder, also through symbolic links; never without an end."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ _VENV_FILE = "pyvenv.cfg"
 #: What decides how a package is built; beside these files, some folders are what building it leaves.
 PACKAGING_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _BUILT = ("build", "dist")
+#: Building a package leaves it beside the modules, wherever these are.
+_METADATA = ".egg-info"
 #: Behind one link so many files and folders are looked at; what is larger is data.
 _MOST_ENTRIES = 20_000
 
@@ -30,26 +33,41 @@ class _Budget:
 
 def is_ignored_folder(name: str) -> bool:
     """Hidden, or made by tools."""
-    return name.startswith(".") or name in ("__pycache__", "node_modules")
+    return name.startswith(".") or name in ("__pycache__", "node_modules") or name.endswith(_METADATA)
 
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below `folder`, in a fixed order; links to folders are followed, but for those to a folder above.
 
-    Left out are what is hidden, virtual environments, what builds leave, and all that lies behind a link to too much.
+    What lies above belongs to others, wherever the link to it is. Left out are what is hidden, virtual environments, what builds leave, and all that
+    lies behind a link to too much.
     """
-    yield from _files(folder, frozenset(), None)
+    yield from _files(folder, _above(folder), None, is_top=True)
 
 
-def _files(folder: Path, above: frozenset[tuple[int, int]], budget: _Budget | None) -> Iterator[Path]:
+def _above(folder: Path) -> frozenset[tuple[int, int]]:
+    found = set()
+    for parent in folder.resolve().parents:
+        with contextlib.suppress(OSError):
+            found.add(_identity(parent.stat()))
+    return frozenset(found)
+
+
+def _identity(state: os.stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
+
+
+def _files(
+    folder: Path, above: frozenset[tuple[int, int]], budget: _Budget | None, *, is_top: bool = False
+) -> Iterator[Path]:
     try:
         state = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    here = (state.st_dev, state.st_ino)
+    here = _identity(state)
     names = {entry.name for entry in entries}
-    if here in above or (above and _VENV_FILE in names):
+    if here in above or (_VENV_FILE in names and not is_top):
         return
     if budget is not None:
         budget.spend(len(entries))
@@ -58,7 +76,7 @@ def _files(folder: Path, above: frozenset[tuple[int, int]], budget: _Budget | No
         path = folder / entry.name
         if not _is_folder(entry):
             yield path
-        elif is_ignored_folder(entry.name) or (is_package and _is_built(entry.name)):
+        elif is_ignored_folder(entry.name) or (is_package and entry.name in _BUILT):
             continue
         elif entry.is_symlink() and budget is None:
             yield from _behind_link(path, above | {here})
@@ -78,7 +96,3 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _is_built(name: str) -> bool:
-    return name in _BUILT or name.endswith(".egg-info")
