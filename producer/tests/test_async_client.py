@@ -5,6 +5,7 @@ import gc
 import inspect
 import os
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -94,6 +95,28 @@ def test_one_client_serves_one_loop_after_the_other(gateway: Any) -> None:
         gateway.succeed("anything", b"%d" % number)
         assert asyncio.run(client.result(task_id, 10)) == number
     asyncio.run(client.close())
+
+
+def test_client_on_many_loops_keeps_the_connections_of_none_that_has_ended(gateway: Any) -> None:
+    client = AsyncTaskClient(gateway.url)
+    for _ in range(20):
+        asyncio.run(client.tasks())
+    assert _sockets_to(gateway) == 1  # a loop is known to have ended when the next one asks
+    asyncio.run(client.close())
+
+
+def _sockets_to(gateway: Any) -> int:
+    port = int(gateway.url.rsplit(":", 1)[1])
+    gc.collect()
+    sockets = [each for each in gc.get_objects() if isinstance(each, socket.socket) and each.fileno() != -1]
+    return sum(_peer_of(each)[1:2] == (port,) for each in sockets)
+
+
+def _peer_of(each: socket.socket) -> tuple[Any, ...]:
+    try:
+        return tuple(each.getpeername())
+    except OSError:  # it listens, or its other end has gone
+        return ()
 
 
 def test_forked_processes_neither_share_its_connections_nor_end_those_of_their_parent(gateway: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from producer.models import DeadLetterView, TaskError, TaskState, TaskSummaryView
-from producer.tables import Listing, algorithm_list, dead_list, task_list
+from producer.tables import Listing, algorithm_list, dead_list, fields, task_list
 
 NOW = datetime(2026, 5, 31, 1, 2, 3, tzinfo=timezone.utc)
 TASK_ID = "0123456789abcdef0123456789abcdef"
@@ -87,3 +87,28 @@ def test_algorithms_are_readable_and_obey_nothing_that_a_runner_says(width: int)
         assert words.replace(" ", "") in text.replace(" ", ""), words
     assert text.index("a_rather_long_name") < text.index("nobody_s")
     assert "none now" in text
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"properties": {"a": True}}, "a: any (optional)"),
+        ({"properties": {"a": {"anyOf": [True, {"type": "integer"}]}}, "required": ["a"]}, "a: any | integer"),
+        ({"properties": {"a": {"type": "integer"}}, "required": 5}, "a: integer (optional)"),
+        ({"properties": ["a"]}, ""),
+        ({"properties": {"a": {"enum": 3, "type": "string"}}}, "a: string (optional)"),
+        ({"properties": {"a": {"oneOf": {"type": "string"}}}}, "a: any (optional)"),
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": []}, "a: b (optional)"),
+        ({"properties": {"a": {"type": ["string", "null"]}}}, "a: string | null (optional)"),
+    ],
+)
+def test_fields_of_a_schema_are_told_however_a_runner_writes_it(schema: dict[str, Any], told: str) -> None:
+    assert fields(schema) == told
+    shown(algorithm_list([algorithm("strange", input_schema=schema)]), 80)
+
+
+def test_fields_of_a_schema_without_end_are_cut() -> None:
+    field: dict[str, Any] = {"type": "string"}
+    for _ in range(3_000):
+        field = {"anyOf": [{"type": "array", "items": field}]}
+    assert fields({"properties": {"a": field}}).startswith("a: list of list of")

@@ -5,16 +5,15 @@ import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import aiohttp
 
 from producer import calls, steps
 from producer.dead_filter import DeadLetterFilter
-from producer.errors import GatewayUnreachable, Refused
+from producer.errors import CLOSED, GatewayUnreachable, Refused
 from producer.models import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
 from producer.outgoing import Given, outgoing
-from producer.task_client import CLOSED, broker_sender, no_gateway
+from producer.task_client import broker_sender, no_gateway, nowhere
 from producer.transport import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -42,9 +41,7 @@ class AsyncTaskClient:
 
     def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
         if not gateway_url and not queue_url:
-            raise ValueError(
-                "name where tasks go: AsyncTaskClient('http://HOST:8000'), queue_url='amqp://...', or both"
-            )
+            raise ValueError(nowhere(type(self).__name__))
         self._connections = _Connections(gateway_url, patience_seconds)
         self._broker = broker_sender(queue_url, patience_seconds) if queue_url else None
 
@@ -141,14 +138,14 @@ class _Connections:
     def __init__(self, url: str, patience_seconds: float) -> None:
         self._url = url.rstrip("/")
         self._patience_seconds = patience_seconds
-        self._sessions: dict[int, WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
+        self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
         self._has_answered = False
         self._closed = False
 
     async def ask(self, ask: steps.Ask) -> Any:
         """As `producer.transport.Transport.ask`."""
         if not self._url:
-            raise no_gateway()
+            raise no_gateway("AsyncTaskClient")
         again = pauses(self._patience_seconds)
         while True:
             if self._closed:
@@ -175,10 +172,12 @@ class _Connections:
                 allow_redirects=False,
             ) as answer:
                 status, body = answer.status, await answer.read()
+        except aiohttp.ConnectionTimeoutError:
+            raise LostConnection(nobody_answers(self._url, ""), True) from None
         except TimeoutError:
             raise GatewayUnreachable(f"the gateway at {self._url} takes too long to answer; ask again") from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-            raise GatewayUnreachable(cannot_be_asked(self._url, error, "")) from None
+            raise GatewayUnreachable(cannot_be_asked(self._url, _why(error), "")) from None
         except aiohttp.ClientError as error:
             is_first = isinstance(error, aiohttp.ClientConnectorError)
             raise LostConnection(nobody_answers(self._url, ""), is_first) from None
@@ -187,7 +186,8 @@ class _Connections:
         return content
 
     def _session(self) -> aiohttp.ClientSession:
-        sessions = self._sessions.setdefault(os.getpid(), WeakKeyDictionary())
+        sessions = self._sessions.setdefault(os.getpid(), {})
+        _let_go_of_ended(sessions)
         loop = asyncio.get_running_loop()
         session = sessions.get(loop)
         if session is None or session.closed:
@@ -198,18 +198,39 @@ class _Connections:
 
     async def close(self) -> None:
         self._closed = True
-        session = self._sessions.get(os.getpid(), WeakKeyDictionary()).pop(asyncio.get_running_loop(), None)
+        session = self._sessions.get(os.getpid(), {}).pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.close()
 
 
+def _let_go_of_ended(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]) -> None:
+    """A session holds its loop, so no weak reference would tell that the loop is gone. Other threads may do the same.
+
+    It cannot be closed without its loop: its connections end when nothing holds them any more.
+    """
+    for loop in [each for each in list(sessions) if each.is_closed()]:
+        session = sessions.pop(loop, None)
+        if session is not None:
+            session.detach()
+
+
+def _why(error: Exception) -> object:
+    """What is wrong with an address: an InvalidURL itself only repeats the address."""
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return error.__cause__ or "it does not begin with http:// and a host"
+    return error
+
+
 class _Connector(aiohttp.TCPConnector):
-    """One that a forked process does not close at its end: that would stop its parent's loop from hearing of them."""
+    """One that a forked process does not close at its end: that would stop its parent's loop from hearing of them.
+
+    Nor is one closed whose loop has ended: that would need the loop.
+    """
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(limit=limit)
         self._process = os.getpid()
 
     def __del__(self, *more: Any) -> None:
-        if self._process == os.getpid():
+        if self._process == os.getpid() and not self._loop.is_closed():
             super().__del__(*more)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.errors import BrokerUnreachable, Refused
+from producer.errors import CLOSED, BrokerUnreachable, Refused
 from producer.outgoing import Outgoing
 from runnerlib.contract import EnvelopeError, FailureCode, parse_envelope
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
@@ -21,7 +21,6 @@ from taskqueue.tasks import NewTask
 _THREAD_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MOST_PAUSE_SECONDS = 2.0
-_CLOSED = "this client was closed; make another one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class BrokerSender:
                 self._own_publisher().publish(new_tasks)
                 return
             except (QueueClosed, concurrent.futures.CancelledError):
-                raise BrokerUnreachable(_CLOSED) from None
+                raise BrokerUnreachable(CLOSED) from None
             except QueueUnavailable as error:
                 if time.monotonic() + pause > end:
                     raise BrokerUnreachable(f"{error} Send the same again, with the same ids.") from None
@@ -103,7 +102,7 @@ class _Publisher:
         """Raises QueueUnavailable, QueueClosed and CancelledError."""
         with self._lock:  # so that nothing is handed to a loop that has ended
             if self._closed:
-                raise QueueClosed(_CLOSED)
+                raise QueueClosed(CLOSED)
             self._running = running = self._running or self._start()
             future = asyncio.run_coroutine_threadsafe(running.queue.publish(tasks), running.loop)
         future.result()

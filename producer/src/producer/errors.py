@@ -4,6 +4,8 @@ from typing import Any
 
 from producer.models import TaskView
 
+CLOSED = "this client was closed; make another one"
+
 
 class ProducerError(Exception):
     """Base of this package's errors."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.cells import cell_len
 from rich.console import JustifyMethod, RenderableType
@@ -20,7 +20,11 @@ from producer.models import DeadLetterDetail, DeadLetterView, TaskState, TaskSum
 from producer.printable import one_line, printable
 from producer.task_sentences import doing
 
+T = TypeVar("T")
+
 _MOST_FIELDS = 8
+#: Of a schema within a schema.
+_MOST_NESTING = 8
 #: Of a message or a traceback that is shown; --json has all of it.
 _MOST_TEXT = 20_000
 #: Columns that sentences need, each, to be read without effort.
@@ -87,11 +91,14 @@ def algorithm_list(algorithms: Iterable[dict[str, Any]]) -> Listing:
 
 
 def fields(schema: dict[str, Any] | None) -> str:
-    """``text: string, top_k: integer = 3``; ``?`` for a runner that tells no schema."""
+    """``text: string, top_k: integer = 3``; ``?`` for a runner that tells no schema.
+
+    Schemas come as runners wrote them: a part that is not what it should be says nothing.
+    """
     if schema is None:
         return "?"
-    required = schema.get("required", [])
-    known = schema.get("properties", {})
+    required = _as(list, schema.get("required"))
+    known = _as(dict, schema.get("properties"))
     shown = [_field(name, field, name in required, schema) for name, field in list(known.items())[:_MOST_FIELDS]]
     more = [f"and {len(known) - _MOST_FIELDS} more"] if len(known) > _MOST_FIELDS else []
     return ", ".join(shown + more)
@@ -196,28 +203,37 @@ def _joined(texts: Iterable[Text]) -> Text:
     return Text("  ").join(texts)
 
 
-def _field(name: str, field: dict[str, Any], is_required: bool, schema: dict[str, Any]) -> str:
+def _field(name: str, field: Any, is_required: bool, schema: dict[str, Any]) -> str:
     text = f"{name}: {_kind(field, schema)}"
     if is_required:
         return text
+    field = _as(dict, field)
     return (
         f"{text} = {json.dumps(field['default'], ensure_ascii=False)}" if "default" in field else f"{text} (optional)"
     )
 
 
-def _kind(field: dict[str, Any], schema: dict[str, Any]) -> str:
+def _kind(field: Any, schema: dict[str, Any], depth: int = 0) -> str:
+    if not isinstance(field, dict) or depth == _MOST_NESTING:
+        return "any"
     if "$ref" in field:
         name = str(field["$ref"]).rsplit("/", 1)[-1]
-        target = schema.get("$defs", {}).get(name)
-        return _kind(target, {}) if isinstance(target, dict) else name
+        target = _as(dict, schema.get("$defs")).get(name)
+        return _kind(target, {}, depth + 1) if isinstance(target, dict) else name
     for union in ("anyOf", "oneOf"):
-        if union in field:
-            return " | ".join(dict.fromkeys(_kind(one, schema) for one in field[union]))
-    if "enum" in field:
-        return " | ".join(map(repr, field["enum"][:5]))
-    if field.get("type") == "array" and isinstance(field.get("items"), dict):
-        return f"list of {_kind(field['items'], schema)}"
-    return str(field.get("format") or field.get("type") or "any")
+        if alternatives := _as(list, field.get(union)):
+            return " | ".join(dict.fromkeys(_kind(one, schema, depth + 1) for one in alternatives))
+    if choices := _as(list, field.get("enum")):
+        return " | ".join(map(repr, choices[:5]))
+    types = field.get("type")
+    if types == "array" and isinstance(field.get("items"), dict):
+        return f"list of {_kind(field['items'], schema, depth + 1)}"
+    return str(field.get("format") or (" | ".join(map(str, types)) if isinstance(types, list) else types) or "any")
+
+
+def _as(kind: type[T], value: Any) -> T:
+    """The value when it is of this kind, else an empty one."""
+    return value if isinstance(value, kind) else kind()
 
 
 def _history(letter: DeadLetterDetail) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from producer import calls, steps
 from producer.dead_filter import DeadLetterFilter
-from producer.errors import GatewayUnreachable, NoGateway
+from producer.errors import CLOSED, GatewayUnreachable, NoGateway
 from producer.models import DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
 from producer.outgoing import Given, outgoing
 from producer.transport import Transport
@@ -145,7 +145,7 @@ class _Transports:
 
     def ask(self, ask: steps.Ask) -> Any:
         if not self._url:
-            raise no_gateway()
+            raise no_gateway("TaskClient")
         if self._closed:
             raise GatewayUnreachable(CLOSED)
         try:
@@ -172,15 +172,12 @@ class _Transports:
                 return
 
 
-CLOSED = "this client was closed; make another one"
-
-
 def nowhere(client: str) -> str:
     return f"name where tasks go: {client}('http://HOST:8000'), queue_url='amqp://...', or both"
 
 
-def no_gateway() -> NoGateway:
-    return NoGateway("the broker cannot tell that; give the gateway's address, too: TaskClient('http://...')")
+def no_gateway(client: str) -> NoGateway:
+    return NoGateway(f"the broker cannot tell that; give the gateway's address, too: {client}('http://...')")
 
 
 def broker_sender(queue_url: str, patience_seconds: float) -> "BrokerSender":

@@ -71,7 +71,7 @@ class Transport:
             raise LostConnection(nobody_answers(self.url, self._url_from), _nobody_listens(error)) from None
         except requests.exceptions.Timeout:
             raise GatewayUnreachable(f"the gateway at {self.url} takes too long to answer; ask again") from None
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, ValueError) as error:  # urllib3's own, about a host's name
             raise GatewayUnreachable(cannot_be_asked(self.url, error, self._url_from)) from None
         content = read_answer(self.url, answer.status_code, answer.content)
         self._has_answered = True
@@ -119,7 +119,10 @@ def may_pass(error: Refused) -> bool:
 
 def is_own_machine(url: str) -> bool:
     """A proxy that the environment names cannot reach this machine's own addresses."""
-    return urlsplit(url).hostname in _OWN_MACHINE
+    try:
+        return urlsplit(url).hostname in _OWN_MACHINE
+    except ValueError:  # it is no address: whoever asks there says so
+        return False
 
 
 def read_answer(url: str, status: int, body: bytes) -> Any:
@@ -142,9 +145,9 @@ def nobody_answers(url: str, url_from: str) -> str:
     return f"no gateway answers at {url}{source}; start the environment with `worker up`, or set GATEWAY_URL"
 
 
-def cannot_be_asked(url: str, error: Exception, url_from: str) -> str:
+def cannot_be_asked(url: str, why: object, url_from: str) -> str:
     source = f" ({url_from})" if url_from else ""
-    return f"{url}{source} cannot be asked: {error}; check the gateway's address"
+    return f"{url}{source} cannot be asked: {why}; check the gateway's address"
 
 
 def _nobody_listens(error: requests.exceptions.RequestException) -> bool:

@@ -88,6 +88,11 @@ def test_mistake_is_told_in_a_sentence(payload: Any, sentences: list[str]) -> No
     assert said(payload)[: len(sentences)] == sentences
 
 
+def test_types_that_alternatives_list_are_named_one_by_one() -> None:
+    schema = {"anyOf": [{"type": ["string", "null"]}, {"type": ["integer", "null"]}]}
+    assert said([], view(schema)) == ["payload must be a string, null or an integer, not a list"]
+
+
 def test_fields_are_named_in_the_order_of_the_schema_and_unknown_ones_last() -> None:
     sentences = said({"zzz": 1, "colour": 1, "top_k": "x"})
     assert [sentence.split()[0] for sentence in sentences] == ["text", "top_k", "colour", "zzz"]

@@ -28,3 +28,11 @@ def test_line_beyond_the_limit_is_not_kept_and_the_next_is_found() -> None:
     assert [line.data if line.data != longest else "longest" for line in lines] == [None, b"2", "longest", None]
     assert lines[-1].end == len(data)
     assert lines[1].start == MAX_MESSAGE_BYTES + 2
+
+
+def test_byte_order_marks_of_files_put_one_behind_another_are_no_part_of_a_line() -> None:
+    mark = b"\xef\xbb\xbf"
+    data = mark + b'{"a":1}\n' + mark + mark + b'{"a":2}\n ' + mark + b" 3\n" + mark + b"\n4\n"
+    lines = list(read_lines(io.BytesIO(data)))
+    assert [(line.number, line.data) for line in lines] == [(1, b'{"a":1}'), (2, b'{"a":2}'), (3, b"3"), (5, b"4")]
+    assert list(read_lines_at(io.BytesIO(data), [(line.number, line.start) for line in lines])) == lines

@@ -109,15 +109,13 @@ def _unknown(mistake: Mistake) -> str:
 
 
 def _type(mistake: Mistake) -> str:
-    wanted = mistake.wanted if isinstance(mistake.wanted, list) else [mistake.wanted]
-    return f"must be {_or([_type_name(one) for one in wanted[:_MOST_CHOICES]])}, not {_type_of(mistake.value)}"
+    return _must_be(_type_names(mistake), mistake.value)
 
 
 def _alternatives(mistake: Mistake) -> str:
     children = [child for branch in mistake.branches for child in branch]
     if all(child.keyword == "type" and not child.path for child in children):
-        wanted = dict.fromkeys(_type_name(child.wanted) for child in children[:_MOST_CHOICES])
-        return f"must be {_or(list(wanted))}, not {_type_of(mistake.value)}"
+        return _must_be([name for child in children[:_MOST_CHOICES] for name in _type_names(child)], mistake.value)
     tags = [child for child in children if child.keyword == "const"]
     if tags and tags[0].path and len({tag.path for tag in tags}) == 1:
         values = ", ".join(_short(_json(tag.wanted)) for tag in tags[:_MOST_CHOICES])
@@ -163,6 +161,17 @@ _SENTENCES: dict[str, Callable[[Mistake], str]] = {
     "minProperties": _limit("must have at least {} fields"),
     "maxProperties": _limit("must have at most {} fields"),
 }
+
+
+def _must_be(type_names: Sequence[str], value: Any) -> str:
+    """Each name once: alternatives may repeat one."""
+    return f"must be {_or(list(dict.fromkeys(type_names))[:_MOST_CHOICES])}, not {_type_of(value)}"
+
+
+def _type_names(mistake: Mistake) -> list[str]:
+    """Those that a ``type`` allows: it is one name or a list of them."""
+    wanted = mistake.wanted if isinstance(mistake.wanted, list) else [mistake.wanted]
+    return [_type_name(one) for one in wanted[:_MOST_CHOICES]]
 
 
 def _type_name(name: Any) -> str:

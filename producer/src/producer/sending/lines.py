@@ -8,6 +8,7 @@ from producer.json_text import BYTE_ORDER_MARK
 from producer.models import MAX_MESSAGE_BYTES
 
 _SKIP_BYTES = 1024 * 1024
+_BLANKS = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def read_lines(file: BinaryIO, *, after: int = 0, offset: int = 0) -> Iterator[L
         if offset - start > MAX_MESSAGE_BYTES + 1:
             yield Line(number, start, offset, None)
             continue
-        text = (data.removeprefix(BYTE_ORDER_MARK) if number == 1 else data).strip(b" \t\r\n")
+        text = _bare(data)
         if text:
             yield Line(number, start, offset, text)
 
@@ -48,6 +49,14 @@ def _first(lines: Iterator[Line]) -> Iterator[Line]:
     for line in lines:
         yield line
         return
+
+
+def _bare(data: bytes) -> bytes:
+    """Without blanks around it, and without byte order marks: files that were put one behind another have more."""
+    text = data.strip(_BLANKS)
+    while text.startswith(BYTE_ORDER_MARK):
+        text = text.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANKS)
+    return text
 
 
 def _skip_rest(file: BinaryIO) -> int:
