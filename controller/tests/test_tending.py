@@ -140,7 +140,7 @@ def test_cancel_of_the_store_wins_over_a_runner_that_does_not_end_the_run(
             runner._run, runner._delete = runs_on, refuses
             await world.start(runner, runner_margin_seconds=1.0)
             await world.send(("t1", {"do": "hold"}))
-            await wait_until(lambda: runner.started("t1"))
+            await world.until_row("t1", lambda row: row.state is TaskState.RUNNING)
             assert await world.store.cancel("t1") is CancelAnswer.REQUESTED
             row = await world.ended("t1")
             assert row.state is TaskState.CANCELLED
