@@ -74,8 +74,8 @@ def test_a_death_is_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("memory_ran_out", "words"),
     [
-        (True, "the kernel ended a process for lack of memory"),
-        (False, "not by this runner, and not for lack of memory"),
+        (True, "the kernel killed something for lack of memory, perhaps this process"),
+        (False, "not by this runner; meanwhile the kernel counted no kill for lack of memory"),
         (None, "not by this runner; if memory is short, the kernel did it"),
     ],
 )

@@ -17,7 +17,7 @@ class Death:
     returncode: int
     #: it lived on without its connection, and was killed for it
     is_cut_off: bool = False
-    #: whether the kernel killed for lack of memory meanwhile; None where it does not tell
+    #: whether the kernel killed anything in reach for lack of memory meanwhile; None where it does not tell
     memory_ran_out: bool | None = None
 
 
@@ -71,5 +71,5 @@ def _by_whom(death: Death) -> str:
     if death.memory_ran_out is None:
         return "not by this runner; if memory is short, the kernel did it"
     if death.memory_ran_out:
-        return "the kernel ended a process for lack of memory at that time"
-    return "not by this runner, and not for lack of memory"
+        return "not by this runner; meanwhile the kernel killed something for lack of memory, perhaps this process"
+    return "not by this runner; meanwhile the kernel counted no kill for lack of memory"

@@ -124,6 +124,8 @@ class Slot:
         limit = self._owner.group.max_tasks_per_process
         if limit is not None and self._served >= limit:
             self._recycle_reason = "max_tasks_per_process"
+        if len(self._calls) == 1:
+            worker.begins()
         worker.coalesce(self._capacity > 1 or len(runs) >= _MANY)
         worker.send(call.frame(now))
         self._watch(call, now)

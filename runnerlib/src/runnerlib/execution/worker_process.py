@@ -7,22 +7,28 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from runnerlib.execution.endings import Death, how_it_ended
+from runnerlib.execution.memory_kills import memory_kills
 from runnerlib.frames import FrameError, FrameReader, encode
 from runnerlib.import_path import SAFELY
-from runnerlib.leftovers import TemporaryFolders, clear_up
+from runnerlib.leftovers import TemporaryFolders, clear_up, remove
+from runnerlib.service.logs import get_logger
 from runnerlib.settings import environment_with
+
+log = get_logger(__name__)
 
 #: After a read while a call of many runs is on, the next read waits this long: one wake-up for many outcomes.
 COALESCE_SECONDS = 0.001
 #: How long the last frames of a dead process are waited for, when something else holds its socket open.
 _LAST_FRAMES_SECONDS = 0.5
-_COUNTERS = Path("/proc/vmstat")
+#: The kernel's count of kills is read at most so often.
+_COUNT_SECONDS = 1.0
 
 T = TypeVar("T")
 Frame = tuple[dict[str, Any], bytes]
@@ -34,7 +40,10 @@ class StartFailed(Exception):
 
 
 class WorkerProcess:
-    """Made by :func:`start_process`. When it ends, however that is, what handlers started in it ends too."""
+    """Made by :func:`start_process`. When it ends, however that is, what handlers started in it ends too.
+
+    Raises StartFailed when the system gives no thread for that; the process is gone then.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,8 @@ class WorkerProcess:
         self._transport = transport
         self._frames = frames
         self._loop = asyncio.get_running_loop()
-        self._memory_kills = _memory_kills()
+        self._memory_kills = memory_kills()
+        self._counted_at = time.monotonic()
         self._is_reaped = False
         #: its number may be taken by another process once it is reaped; who kills holds this
         self._lock = threading.Lock()
@@ -56,8 +66,13 @@ class WorkerProcess:
         self.exited: asyncio.Future[Death] = self._loop.create_future()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._cleared: asyncio.Future[None] = self._loop.create_future()
+        try:
+            threading.Thread(target=self._clear_up_behind, name=f"end of {self.pid}", daemon=True).start()
+        except RuntimeError as error:
+            process.kill()
+            process.wait()
+            raise StartFailed(f"a worker process could not be watched: {error}") from None
         self._watch = asyncio.ensure_future(self._wait())
-        threading.Thread(target=self._clear_up_behind, name=f"end of {self.pid}", daemon=True).start()
 
     def on_frames(self, on_frames: OnFrames) -> None:
         """From now on frames go there."""
@@ -67,6 +82,12 @@ class WorkerProcess:
         """Bytes of whole frames; lost when the process is dead, which :attr:`exited` tells."""
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def begins(self) -> None:
+        """It was idle and is given a call: what the kernel killed before has nothing to do with that."""
+        now = time.monotonic()
+        if now - self._counted_at >= _COUNT_SECONDS:
+            self._memory_kills, self._counted_at = memory_kills(), now
 
     def coalesce(self, wanted: bool) -> None:
         """Whether many frames are about to come, so that reading may wait for some to gather."""
@@ -96,29 +117,55 @@ class WorkerProcess:
             is_cut_off = not self._ended.done()
             self.kill()
         code = await self._ended
+        # Whoever ended otherwise had only been slow to die.
+        is_cut_off = is_cut_off and code == -signal.SIGKILL
         self._frames.resume()
         await asyncio.wait([lost], timeout=_LAST_FRAMES_SECONDS)
         lost.cancel()
         self._transport.abort()
-        before, after = self._memory_kills, _memory_kills()
+        before, after = self._memory_kills, memory_kills()
         memory_ran_out = None if before is None or after is None else after > before
         self.exited.set_result(Death(code, is_cut_off, memory_ran_out))
 
     def _clear_up_behind(self) -> None:
-        """In a thread of its own: waits for the end of the process, then ends and removes what is left of it."""
+        """In a thread of its own: waits for the end of the process, then ends and removes what is left of it.
+
+        Whatever happens here, the end is told: runs wait for it.
+        """
+        code = 0
+        try:
+            code = self._reap()
+        except Exception:
+            log.exception("the end of a worker process could not be waited for", pid=self.pid)
+            self.kill()
+        finally:
+            self._tell(self._ended, code)
+        try:
+            if self._folder is not None:
+                clear_up(self._folder)
+        except Exception:
+            log.exception("what a worker process left could not be cleared up", pid=self.pid)
+        finally:
+            self._tell(self._cleared, None)
+
+    def _reap(self) -> int:
+        """Waits for the end, kills the process's group, and answers the exit code; 0 when another has taken it."""
+        is_there = True
         if hasattr(os, "waitid"):
-            # Not reaped yet, so that its number still means its group.
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            try:
+                # Not reaped yet, so that its number still means its group.
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                # The adapter ignores SIGCHLD, or waits for any child: the number may mean somebody else by now.
+                is_there = False
         else:
             self._process.wait()
         with self._lock:
-            self._kill_group()
+            if is_there:
+                self._kill_group()
             code = self._process.wait()
             self._is_reaped = True
-        self._tell(self._ended, code)
-        if self._folder is not None:
-            clear_up(self._folder)
-        self._tell(self._cleared, None)
+        return code
 
     def _kill_group(self) -> None:
         if not self._is_reaped:
@@ -135,15 +182,6 @@ class WorkerProcess:
             self._loop.call_soon_threadsafe(set_result)
 
 
-def _memory_kills() -> int | None:
-    """How many processes the kernel has killed for lack of memory since it started."""
-    with suppress(OSError, ValueError):
-        for line in _COUNTERS.read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return None
-
-
 async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: TemporaryFolders) -> WorkerProcess:
     """Starts a process and returns when it is ready for calls. Raises StartFailed.
 
@@ -157,10 +195,14 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
     try:
         with theirs:
             process = _popen(theirs.fileno(), folder)
-    except OSError as error:
+        worker = WorkerProcess(process, folder, transport, frames)
+    except (OSError, StartFailed) as error:
         transport.abort()
+        if folder is not None:
+            remove(folder)
+        if isinstance(error, StartFailed):
+            raise
         raise StartFailed(f"a worker process could not be started: {error}") from None
-    worker = WorkerProcess(process, folder, transport, frames)
     try:
         worker.send(encode({**setup, "temporary_folder": None if folder is None else str(folder)}))
         await _ready(worker, frames)

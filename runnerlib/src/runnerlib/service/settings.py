@@ -44,7 +44,8 @@ class ServiceSettings(BaseSettings):
         ge=0,
         le=86_400,
         description="A process whose event loop stands still for so long logs what it is at and ends with code 70, "
-        "so that it is started again; 0: never.",
+        "so that it is started again; 0: never. When not even a thread of it can run, SIGPROF ends it, after four "
+        "times as much CPU time.",
     )
     exit_with_parent: bool = Field(default=False, description="Stop when the process that started this one is gone.")
 

@@ -1,0 +1,41 @@
+"""The answer of an async call, whatever becomes of what the call left."""
+
+import asyncio
+from typing import Any
+
+from runnerlib.process.async_calls import AsyncCalls
+from runnerlib.process.orders import Order
+
+
+class Stubborn:
+    """A folder that cannot be emptied."""
+
+    def empty(self) -> None:
+        raise RecursionError
+
+
+class Sent:
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.frames.append(data)
+
+
+def test_an_answer_goes_out_when_what_the_call_left_cannot_be_removed() -> None:
+    async def answer() -> bytes:
+        return b"the answer"
+
+    async def end() -> None:
+        loop = asyncio.get_running_loop()
+        unused: Any = None
+        calls = AsyncCalls(unused, channel, False, loop, folder)
+        task = loop.create_task(answer())
+        await task
+        calls._ended(Order(1, "x", False, [("t", 1)], [None], [b"{}"]), task)
+        await asyncio.sleep(0)
+
+    channel: Any = Sent()
+    folder: Any = Stubborn()
+    asyncio.run(end())
+    assert b"".join(channel.frames).startswith(b"the answer")
