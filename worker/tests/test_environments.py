@@ -162,6 +162,30 @@ def test_requirements_that_change_while_they_are_installed_do_not_count(
     assert not any((tmp_path / "venvs").glob("hasty-*"))
 
 
+def test_package_that_writes_into_its_own_folder_when_it_is_built_is_installed(
+    tmp_path: Path, make_runner: MakeRunner, make_wheel: Callable[..., Path]
+) -> None:
+    runner = make_runner("stamping", requirements=f"--find-links ./local\n{make_wheel('needle', '1.0')}")
+    (runner.path / "local").mkdir()
+    source = RunnerlibSource((str(make_wheel("plugplay_runnerlib", "1.0")),), "wheel")
+    builder = EnvironmentBuilder(tmp_path / "venvs", source)
+    before = builder.path(runner)
+
+    def stamp(name: str, what: str) -> None:
+        (runner.path / "local" / "stamp.py").write_text(what)
+
+    assert asyncio.run(builder.ensure(runner, stamp)) == before / "bin" / "python"
+    assert (before / COMPLETE).exists()
+
+
+@pytest.mark.timeout(10)
+def test_requirements_that_are_a_pipe_are_not_waited_for(tmp_path: Path, make_runner: MakeRunner) -> None:
+    runner = make_runner("tiny")
+    runner.requirements.unlink()
+    os.mkfifo(runner.requirements)
+    assert EnvironmentBuilder(tmp_path, NOTHING).path(runner).name.startswith(".shared")
+
+
 def test_requirement_that_does_not_exist_is_told_with_pips_last_lines(tmp_path: Path, make_runner: MakeRunner) -> None:
     runner = make_runner("wrong", requirements="./no-such-package-1.0-py3-none-any.whl\n")
     builder = EnvironmentBuilder(tmp_path / "venvs", NOTHING)

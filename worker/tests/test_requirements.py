@@ -35,7 +35,8 @@ def _shown(runner: RunnerFolder, paths: list[Path]) -> list[str]:
         ("-e .", "editable", "."),
         ("./local", "folders", "local"),
         ("./local[extra] ; python_version > '3.8'", "folders", "local"),
-        (".", "editable", "."),
+        (".", "around", "."),
+        ("../..", "around", "../.."),
         ("--find-links ./wheels", "folders", "wheels"),
         ("./needle-1.0-py3-none-any.whl --hash=sha256:0", "archives", "needle-1.0-py3-none-any.whl"),
         ("needle @ file:///wheels/needle-1.0.tar.gz", "archives", "/wheels/needle-1.0.tar.gz"),
@@ -46,7 +47,7 @@ def test_what_a_line_refers_to_on_this_machine(make_runner: MakeRunner, line: st
     (runner.path / "local").mkdir()
     found = _read(runner)
     assert str(Path(os.path.normpath(runner.path / path))) in [str(one) for one in getattr(found, kind)]
-    assert sum(map(len, (found.files, found.archives, found.folders, found.editable))) == 2
+    assert sum(map(len, (found.files, found.archives, found.folders, found.editable, found.around))) == 2
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_what_names_nothing_on_this_machine_is_left_to_pip(make_runner: MakeRunn
     (runner.path / "local").mkdir()
     found = _read(runner)
     assert _shown(runner, found.files) == ["requirements.txt"]
-    assert not [*found.archives, *found.folders, *found.editable]
+    assert not [*found.archives, *found.folders, *found.editable, *found.around]
 
 
 def test_files_that_include_each_other_are_read_once_and_from_where_they_lie(make_runner: MakeRunner) -> None:
@@ -98,3 +99,49 @@ def test_package_used_where_it_lies_makes_a_version_by_its_code_and_an_environme
     assert code_digests(runner.path) != before[1]
     (common / "pyproject.toml").write_text("[project]")
     assert dict(_read(runner).installed()) != before[0]
+
+
+def test_package_that_is_copied_although_the_runner_lies_in_it_makes_another_environment_by_its_modules(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    runner = make_runner("tiny", requirements="../..")
+    for file in ("pyproject.toml", "common/shared.py", "common/table.json"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    before = dict(_read(runner).installed())
+    (runner.path / "runner_adapter.py").write_text("x = 1")
+    (tmp_path / "common" / "table.json").write_text("{}")
+    assert dict(_read(runner).installed()) == before
+    (tmp_path / "common" / "shared.py").write_text("x = 1")
+    assert dict(_read(runner).installed()) != before
+
+
+def test_package_in_the_runners_own_folder_makes_another_environment_by_what_is_imported_from_the_copy(
+    make_runner: MakeRunner,
+) -> None:
+    runner = make_runner("tiny", requirements=".")
+    (runner.path / "src").mkdir()
+    before = dict(_read(runner).installed())
+    (runner.path / "beside.py").write_text("")
+    assert dict(_read(runner).installed()) == before
+    (runner.path / "src" / "copied.py").write_text("")
+    assert dict(_read(runner).installed()) != before
+
+
+def test_what_building_a_package_leaves_beside_its_modules_changes_nothing(make_runner: MakeRunner) -> None:
+    runner = make_runner("tiny", requirements="./local")
+    local = runner.path / "local"
+    (local / "src" / "local.egg-info").mkdir(parents=True)
+    (local / "pyproject.toml").write_text("")
+    before = dict(_read(runner).installed())
+    (local / "src" / "local.egg-info" / "PKG-INFO").write_text("Name: local")
+    assert dict(_read(runner).installed()) == before
+
+
+@pytest.mark.timeout(10)
+def test_pipes_are_not_read(make_runner: MakeRunner) -> None:
+    runner = make_runner("tiny", requirements="-r pipe.txt\n./local")
+    (runner.path / "local").mkdir()
+    for pipe in ("pipe.txt", "pipe.py", "local/pipe.json"):
+        os.mkfifo(runner.path / pipe)
+    assert {"pipe.py", "required pipe.txt", "required local/pipe.json"} <= code_digests(runner.path).keys()

@@ -65,8 +65,21 @@ def test_file_counts_again_once_it_has_been_quiet_and_the_next_rest_is_longer() 
     assert changes.restless == {"made.py": FIRST_REST_SECONDS}
     assert changes.look({"made.py": "9"}, 9 + FIRST_REST_SECONDS) == version_of({"made.py": "9"})
     assert changes.restless == {}
-    changes.look({"made.py": "10"}, 10 + FIRST_REST_SECONDS)
+    changes.look({"made.py": "saved once"}, 10 + FIRST_REST_SECONDS)
+    assert changes.restless == {}
+    _versions(changes, [(20.0 + n, {"made.py": str(n)}) for n in range(10)])
     assert changes.restless == {"made.py": 2 * FIRST_REST_SECONDS}
+
+
+def test_rest_is_short_again_after_a_long_quiet_time() -> None:
+    changes = CountedChanges()
+    for start in (0.0, 100.0):
+        changes.look({"made.py": "9"}, start)
+        _versions(changes, [(start + n, {"made.py": str(n)}) for n in range(10)])
+    assert changes.restless == {"made.py": 2 * FIRST_REST_SECONDS}
+    changes.look({"made.py": "9"}, 200)
+    _versions(changes, [(1000.0 + n, {"made.py": str(n)}) for n in range(10)])
+    assert changes.restless == {"made.py": FIRST_REST_SECONDS}
 
 
 def test_modules_with_ever_new_names_count_as_those_that_there_were() -> None:

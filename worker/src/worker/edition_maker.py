@@ -82,8 +82,8 @@ class EditionMaker:
     def is_installing(self) -> bool:
         return self._making is not None and not self._making[1].done()
 
-    def has_environment(self, folder: RunnerFolder) -> bool:
-        return self._tools.interpreters.is_complete(folder)
+    async def has_environment(self, folder: RunnerFolder) -> bool:
+        return await asyncio.to_thread(self._tools.interpreters.is_complete, folder)
 
     async def stop(self) -> None:
         if self._making is not None:

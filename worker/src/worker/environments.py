@@ -87,7 +87,9 @@ class EnvironmentBuilder:
 
         `report(name, what)` is told each step.
         """
-        folder = self.path(runner)
+        # It may mean reading whole packages, which the loop would wait for.
+        written = await asyncio.to_thread(_written, runner)
+        folder = await asyncio.to_thread(self.path, runner)
         python = folder / "bin" / "python"
         async with self._locks[folder]:
             if (folder / COMPLETE).exists():
@@ -98,7 +100,8 @@ class EnvironmentBuilder:
                 try:
                     async with growth_told(folder, partial(report, runner.name)) as tell:
                         await self._make(folder, python, runner, tell)
-                    if self.path(runner) != folder:
+                    # Not all that it is made from: some packages write into their own folder when they are built.
+                    if await asyncio.to_thread(_written, runner) != written:
                         raise EnvironmentBroken(
                             f"{runner.requirements}, or what it refers to, was changed while it was being installed"
                         )
@@ -155,11 +158,17 @@ async def _run(
             raise EnvironmentBroken("\n".join([f"{why}:", *(f"    {line}" for line in tail)]))
 
 
+def _written(runner: RunnerFolder) -> dict[str, str]:
+    return dict(read_requirements(runner.path, inherited_environment()).written())
+
+
 def _requirements(runner: RunnerFolder) -> str:
     """Whatever its encoding: pip knows more of them (PowerShell writes UTF-16), and says what it cannot read."""
     try:
+        if runner.requirements.exists() and not runner.requirements.is_file():
+            return ""
         return runner.requirements.read_text(encoding="utf-8", errors="backslashreplace")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         return ""
     except OSError as error:
         raise EnvironmentBroken(f"{runner.requirements} cannot be read: {error.strerror}") from None

@@ -97,7 +97,7 @@ class LiveRunner:
         """
         version = self._look(digests)
         try:
-            if not self._maker.has_environment(folder):
+            if not await self._maker.has_environment(folder):
                 self._begin(self._bring(folder, version, self._tools.layout.runner_port(folder)))
                 self._coming = version
                 return None

@@ -57,12 +57,12 @@ def make_runner(folder: Path, name: str) -> Path:
 
 
 def _check_is_new(folder: Path, algorithm: str) -> None:
-    """Two runners with one algorithm share its tasks: what somebody else's does must not change by accident."""
+    """An algorithm belongs to the runner that registered it first: another one that offers it gets no tasks of it."""
     for runner in list_runners(folder):
         if algorithm in _algorithms(runner.path / ADAPTER_FILE):
             raise BadName(
-                f"the runner {runner.name} offers the algorithm {algorithm!r} already, and they would share its "
-                f"tasks; choose another name, or edit {runner.path / ADAPTER_FILE}"
+                f"the runner {runner.name} offers the algorithm {algorithm!r} already, and the new one would "
+                f"get no tasks of it; choose another name, or edit {runner.path / ADAPTER_FILE}"
             )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,19 +39,34 @@ class Requirements:
     archives: list[Path] = field(default_factory=list)
     #: folders of packages that are built and installed, and of wheels to choose from
     folders: list[Path] = field(default_factory=list)
-    #: folders of packages that are used where they lie, or that the runner itself lies in
+    #: folders of packages that are used where they lie
     editable: list[Path] = field(default_factory=list)
+    #: folders of packages that are built and installed although the runner itself lies in them
+    around: list[Path] = field(default_factory=list)
+    #: the folder of runners, whose code is not taken from what is installed
+    runners: Path = field(default_factory=Path)
 
-    def installed(self) -> Iterator[tuple[str, str]]:
-        """(name, digest) of all that an environment is made from: other digests, another environment."""
+    def written(self) -> Iterator[tuple[str, str]]:
+        """(name, digest) of what installing never changes; a package's own build may change what lies in its folder."""
         for file in self.files:
             yield str(file), digest_of(file)
         for archive in self.archives:
             yield str(archive), _size_and_time(archive)
+
+    def installed(self) -> Iterator[tuple[str, str]]:
+        """(name, digest) of all that an environment is made from: other digests, another environment."""
+        yield from self.written()
         for folder in self.folders:
             yield from ((str(file), digest_of(file)) for file in files_below(folder))
-        for folder in self.editable:
+        for folder in [*self.editable, *self.around]:
             yield from ((str(folder / name), digest_of(folder / name)) for name in PACKAGING_FILES)
+        for folder in self.around:
+            yield from ((str(file), digest_of(file)) for file in files_below(folder) if self._is_copied(file, folder))
+
+    def _is_copied(self, file: Path, folder: Path) -> bool:
+        """Whether the runner gets this module as it was when it was installed."""
+        is_found_in_place = file.is_relative_to(self.runners) and not file.is_relative_to(folder / "src")
+        return file.suffix == ".py" and not is_found_in_place
 
     def followed(self) -> Iterator[tuple[str, str]]:
         """What :meth:`installed` tells, and the modules of packages that are used where they lie."""
@@ -63,7 +79,7 @@ class Requirements:
 
 def read_requirements(folder: Path, variables: Mapping[str, str]) -> Requirements:
     """Of the runner in `folder`; what cannot be read is left to pip. `variables`: for `${NAME}`."""
-    found = Requirements()
+    found = Requirements(runners=folder.parent)
     _read(folder / REQUIREMENTS_FILE, folder, variables, found)
     return found
 
@@ -71,7 +87,9 @@ def read_requirements(folder: Path, variables: Mapping[str, str]) -> Requirement
 def digest_of(file: Path) -> str:
     """Of its content, or of why it has none."""
     try:
-        if file.stat().st_size > _MOST_BYTES:
+        state = file.stat()
+        # Reading a pipe waits for somebody who writes.
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
             return _size_and_time(file)
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -102,8 +120,10 @@ def _read(file: Path, folder: Path, variables: Mapping[str, str], found: Require
         place = _local(_AFTER.sub("", _NAMED.sub("", value)), folder)
         if place is None:
             continue
-        if option in ("-e", "--editable") or (not option and _is_path(value) and folder.is_relative_to(place)):
+        if option in ("-e", "--editable"):
             _add(found.editable, place)
+        elif not option and _is_path(value) and folder.is_relative_to(place):
+            _add(found.around, place)
         elif option in ("-f", "--find-links") or (not option and place.is_dir() and _is_path(value)):
             _add(found.folders, place)
         elif not option and place.name.endswith(_ARCHIVES):
@@ -113,7 +133,7 @@ def _read(file: Path, folder: Path, variables: Mapping[str, str], found: Require
 def _lines(file: Path, variables: Mapping[str, str]) -> Iterator[str]:
     """Whole lines, without comments, with variables filled in."""
     try:
-        content = file.read_bytes()
+        content = file.read_bytes() if file.is_file() else b""
     except OSError:
         return
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

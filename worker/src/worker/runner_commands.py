@@ -33,20 +33,22 @@ async def own_python(settings: WorkerSettings, name: str, output: Output) -> tup
             raise EnvironmentBroken(found.problem or f"{name} is not among the runners of the environment that runs")
         await asyncio.sleep(_LOOK_SECONDS)
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
-    if not builder.is_complete(runner):
-        with data_folder_owned(data), BuildProgress(output) as progress:
-            await builder.ensure(runner, partial(progress.step, notice=runner.notice))
-            progress.done(name)
-    return runner, builder.path(runner) / "bin" / "python"
+    if builder.is_complete(runner):
+        return runner, builder.path(runner) / "bin" / "python"
+    with data_folder_owned(data), BuildProgress(output) as progress:
+        # Installing may change what another look would take for other requirements.
+        python = await builder.ensure(runner, partial(progress.step, notice=runner.notice))
+        progress.done(name)
+    return runner, python
 
 
 def _running(data: Path, runner: RunnerFolder) -> RunnerState | None:
-    """What the environment that runs knows of this runner; None when it has none of its own."""
+    """What the environment that runs knows of this runner; None when its runners are others."""
     try:
         state = read_state(data)
     except NotRunning:
         return None
-    return state.runners.get(runner.name) if state.follows in (None, runner.path.parent) else None
+    return state.runners.get(runner.name) if state.folder == runner.path.parent else None
 
 
 def replace_process(

@@ -40,7 +40,9 @@ class EnvironmentState(BaseModel):
     pid: int = Field(default_factory=os.getpid)
     gateway: str
     discovery: str
-    #: the folder of runners that it follows; null: it follows none
+    #: where its runners are
+    folder: Path | None = None
+    #: the same when it follows changes there; null: it follows none
     follows: Path | None = None
     runners: dict[str, RunnerState] = {}
 

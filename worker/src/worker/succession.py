@@ -11,8 +11,10 @@ from worker.runner_code import REQUIRED, version_of
 #: that what changes by being installed changes more slowly.
 MOST_CHANGES = 6
 _WINDOW_SECONDS, _REQUIRED_WINDOW_SECONDS = 60.0, 600.0
-#: It counts again when it has stayed the same for this long; each further time for twice as long.
+#: It counts again when it has stayed the same for this long; each further time for twice as long, until it
+#: has been quiet for so many windows.
 FIRST_REST_SECONDS, _MOST_REST_SECONDS = 10.0, 3600.0
+_QUIET_WINDOWS = 10
 #: In place of a file's name: which files there are.
 NEW_FILES = "which modules there are"
 
@@ -67,6 +69,7 @@ class CountedChanges:
     _last: dict[str, str] = field(default_factory=dict)
     _held_names: dict[str, str] = field(default_factory=dict)
     _times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _changed_at: dict[str, float] = field(default_factory=dict)
     _rests: dict[str, float] = field(default_factory=dict)
     _until: dict[str, float] = field(default_factory=dict)
 
@@ -80,6 +83,9 @@ class CountedChanges:
             if name == NEW_FILES:
                 self._held_names = {}
             del self._until[name]
+            # Who saves once more is heard. What is installed changes by that once more: there it goes on as it was.
+            if not name.startswith(REQUIRED):
+                del self._times[name]
         self._last = dict(digests)
         return self.version_of(digests)
 
@@ -94,6 +100,9 @@ class CountedChanges:
 
     def _note(self, name: str, now: float) -> None:
         window = _REQUIRED_WINDOW_SECONDS if name.startswith(REQUIRED) else _WINDOW_SECONDS
+        if now - self._changed_at.get(name, now) >= _QUIET_WINDOWS * window:
+            self._rests.pop(name, None)
+        self._changed_at[name] = now
         self._times[name] = [*(at for at in self._times[name] if now - at < window), now]
         if name not in self._until:
             if len(self._times[name]) < MOST_CHANGES:

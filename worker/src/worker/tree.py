@@ -39,8 +39,8 @@ def is_ignored_folder(name: str) -> bool:
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below `folder`, in a fixed order; links to folders are followed, but for those to a folder above.
 
-    What lies above belongs to others, wherever the link to it is. Left out are what is hidden, virtual environments, what builds leave, and all that
-    lies behind a link to too much.
+    What lies above belongs to others, wherever the link to it is. Left out are what is hidden, virtual environments,
+    what builds leave, and all that lies behind a link to too much.
     """
     yield from _files(folder, _above(folder), None, is_top=True)
 

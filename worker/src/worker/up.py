@@ -177,6 +177,7 @@ class Environment:
         state = EnvironmentState(
             gateway=self.layout.gateway_url,
             discovery=self.layout.discovery_url,
+            folder=self._selection.folder,
             follows=self._selection.folder if self.layout.settings.reload else None,
             runners=self._runners.state(),
         )

@@ -1,7 +1,7 @@
 """The health check of a container: ``python -IS probe.py [PORT]``. Only sockets are imported: it runs all the time.
 
-It ends with 0 when the runner is ready, with 1 when something of it cannot work. While it loads, however long that
-takes, it waits: a large model is not unhealthy, and what cannot load is known at once.
+It ends with 0 when the runner is ready, with 1 when something of it cannot work. While it loads it
+waits, through all looks for about 20 minutes: a large model is not unhealthy, and what cannot load is known at once.
 """
 
 import socket
