@@ -24,7 +24,7 @@ from runnerlib.testing import ServedRunner, serving
 
 ALGORITHMS = 50
 #: So many are written; some are refused, and of the others the first 50 are served.
-WRITTEN = 85
+WRITTEN = 120
 PAYLOADS = 50
 #: A payload takes one second at most, twice that where its batch was tried before it alone, and new processes.
 PATIENCE_SECONDS = 90.0

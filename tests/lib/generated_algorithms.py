@@ -324,7 +324,7 @@ NAMES = [
     "cls",
     "n" * 60,
 ]
-ALIASES = ["from", "class", "a b", "ключ", "$ref", "$defs", "mapping", "default", "a/b~c", "0", "'\\\\''"]
+ALIASES = ["from", "class", "a b", "ключ", "$ref", "$defs", "mapping", "default", "a/b~c", "0", 'say "a"']
 DOCSTRINGS = [
     "", "", "Says something.", "First line.\n\n    Args:\n        {name}: what it is\n        nobody: not there\n",
     "\\x1b[31mred[/nonsense] \\u202e", "Ж" * 3000, "X.\n\n    >>> run_{algorithm}(1)\n    1\n",

@@ -368,6 +368,9 @@ class Bad:
 class Hidden:
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler): leave()
+class Interrupting:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler): raise KeyboardInterrupt
 class Stubborn(BaseModel):
     x: int = 0
     def __deepcopy__(self, memo=None): raise RuntimeError("one of a kind")
@@ -393,6 +396,7 @@ class Odd(BaseModel):
             "def run_x(a: Stubborn = Stubborn()): ...",
             "run_x(): parameter 'a': its hint Stubborn, given its default, raised RuntimeError: one of a kind",
         ),
+        ("def run_x(a: Interrupting): ...", "run_x(): its signature raised KeyboardInterrupt"),
         ("def run_x(a: Hidden): ...", "run_x(): its signature raised SystemExit: gone"),
         (
             "def run_x(a: '1 / 0'): ...",

@@ -24,8 +24,6 @@ def as_problem(problems: list[str], where: str) -> Iterator[None]:
     """Whatever the author's types raise while they are looked at becomes a sentence: "`where` raised KeyError: 'a'"."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # the author's code: what it raises is a mistake of this adapter like others
         problems.append(f"{where} raised {message_of(error)}")
 

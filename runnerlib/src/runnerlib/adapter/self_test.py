@@ -43,7 +43,7 @@ class Rehearsal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, SelfTestFailed | KeyboardInterrupt):
+        if error is None or isinstance(error, SelfTestFailed):
             return
         said = str(error) if isinstance(error, BadResult) else f"it raised {message_of(error)}"
         raise SelfTestFailed(f"{self.algorithm.function_name}(): its example does not work: {said}") from error

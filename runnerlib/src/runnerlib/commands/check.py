@@ -55,6 +55,8 @@ def _self_test(adapter: Adapter, device: str, fetch_rules: FetchRules) -> int:
                 except SelfTestFailed as error:
                     failed = True
                     print(error, file=sys.stderr)
+                    if isinstance(error.__cause__, KeyboardInterrupt):
+                        break  # perhaps somebody pressed Ctrl-C
                 else:
                     print(f"example of {name}: {'not there' if state == 'none' else state}")
     except LoadError as error:
