@@ -141,8 +141,9 @@ def test_runners_that_require_nothing_share_an_environment_made_once(tmp_path: P
 
     one, two = asyncio.run(scenario())
     assert one == two
-    assert steps.count("one: making a virtual environment") == 1
-    assert not [step for step in steps if step.startswith("two: ")]
+    # Whichever was first made it.
+    assert sum(steps.count(f"{name}: making a virtual environment") for name in ("one", "two")) == 1
+    assert len({step.partition(":")[0] for step in steps}) == 1
     assert builder.path(make_runner("one", requirements="needle==1")).name.startswith("one-")
 
 
