@@ -307,7 +307,7 @@ def _algorithms(chance: random.Random) -> Iterator[tuple[TypeAdapter[Any], Algor
             arguments = arguments_adapter("x", {name: (hint, need) for name, (hint, _, need) in fields.items()})
         except (HintError, TypeError):
             continue  # no author could write it: check says no
-        parameters = [Parameter(name, hint, required=True) for name, hint in hints.items()]
+        parameters = [Parameter(name, hint, required=True, field=name) for name, hint in hints.items()]
         description = AlgorithmDescription(name="x", input_schema=input_schema(arguments, parameters, "x", ""))
         makers = {name: make for name, (_, make, _) in fields.items()}
         yield arguments, AlgorithmView(description=description, schema_digest=""), hints, makers
@@ -385,7 +385,7 @@ def test_gateway_refuses_only_what_the_runner_refuses_and_for_the_same_field() -
 )
 def test_gateway_takes_what_no_schema_can_tell(hint: Any, value: Any) -> None:
     arguments = arguments_adapter("x", {"first": (hint, True)})
-    schema = input_schema(arguments, [Parameter("first", hint, required=True)], "x", "")
+    schema = input_schema(arguments, [Parameter("first", hint, required=True, field="first")], "x", "")
     view = AlgorithmView(description=AlgorithmDescription(name="x", input_schema=schema), schema_digest="")
     assert _runner_errors(arguments, strict_json.dumps({"first": value})) == []
     assert payload_errors(view, {"first": value}, 1000) == []
