@@ -273,9 +273,13 @@ def test_renamed_folder_keeps_its_algorithms_without_further_ado(live: Live) -> 
         (live.runners / "before").rename(live.runners / "after")
         until(lambda: live.says(r"before: has left"), "the old name has left")
         until(lambda: live.says(r"after is ready"), "the new name is ready")
-        owner = requests.get(f"{live.url}/algorithms", timeout=10).json()["algorithms"]
-        assert [(one["owner"], len(one["runners"])) for one in owner if one["name"] == "named"] == [("after", 1)]
+        until(lambda: owner_and_runners(live, "named") == ("after", 1), "the gateway knows the new owner")
         assert live.answer("named", {"text": "b"})["result"] == "B"
+
+
+def owner_and_runners(live: Live, algorithm: str) -> tuple[str, int]:
+    view = requests.get(f"{live.url}/algorithms/{algorithm}", timeout=10).json()
+    return view["owner"], len(view["runners"])
 
 
 def answered_within(live: Live, runner: str) -> None:
