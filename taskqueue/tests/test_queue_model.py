@@ -191,13 +191,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(task_id=IDS)
     def cancel(self, task_id: str) -> None:
-        """Of a task that may be buffered: then it is only marked."""
+        """The feed is a new one then: a task that has ended may still be in the buffer of the old one."""
+        self.runner.run(self.feed.close())
         self.runner.run(self.store.cancel(task_id))
         row = self.runner.run(self.store.get(task_id))
         known = self.known.setdefault(task_id, Known())
         if row.state is TaskState.CANCELLED:
             known.ended = True
-        self.settled()
+            if known.out is not None:
+                self.runner.run(self.queue.ack([known.out]))
+                known.out = None
+        self.reopen_feed()
 
     @rule()
     def reopen_feed(self) -> None:
