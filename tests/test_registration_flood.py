@@ -21,7 +21,7 @@ import psutil
 import pytest
 import requests
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 #: Long enough for an honest runner on a busy machine, short enough to wait until the flood's are over.
 LEASE_SECONDS = 8
@@ -44,7 +44,7 @@ def flooding(discovery: str, form: str) -> Iterator[Counter[str]]:
         try:
             yield statuses
         finally:
-            told, _ = sender.communicate(timeout=300)
+            told, _ = sender.communicate(timeout=380)
             statuses.update(json.loads(told))
 
 
@@ -70,7 +70,12 @@ class Honest:
         return spent
 
     def p95(self, count: int) -> float:
-        return percentile([self.seconds() for _ in range(count)])
+        """With the pauses of `meanwhile`: tasks one straight after the other are quicker."""
+        measured = []
+        for _ in range(count):
+            time.sleep(PAUSE_SECONDS)
+            measured.append(self.seconds())
+        return percentile(measured)
 
     @contextmanager
     def meanwhile(self) -> Iterator[list[float]]:

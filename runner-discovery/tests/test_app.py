@@ -12,6 +12,7 @@ import pytest
 from runner_discovery.app import create_discovery_app
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.snapshot_file import SnapshotFile
+from runner_discovery.turns import MOST_WAITING_BYTES, SMALL_BYTES
 from runnerlib.contract import Catalogue
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
@@ -31,6 +32,7 @@ def serve(tmp_path: Path) -> Serve:
                 HttpServer(create_discovery_app(live, Health()), "127.0.0.1", 0) as server,
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client,
             ):
+                client.live = live  # type: ignore[attr-defined]
                 await scenario(client)
 
         asyncio.run(main())
@@ -46,6 +48,30 @@ def test_the_original_pattern_is_intact_at_both_places(serve: Serve) -> None:
             assert (answer.status_code, answer.json()) == (200, body)
         for path in ("/algorithms", "/"):
             assert (await client.get(path)).json() == {"language_detection": "runner:8000", "ocr": "runner:8000"}
+
+    serve(scenario)
+
+
+def test_renewals_pass_registrations_that_wait_for_their_turn(serve: Serve, registration: Make) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        turns = client.live.turns  # type: ignore[attr-defined]
+        assert (await client.put("/runners/text-h-1", json=registration(upper=1))).status_code == 200
+        large = registration(host="h:2", large=1)
+        large["algorithms"][0]["description"] = "x" * SMALL_BYTES
+        async with turns.turn(1):
+            others = [
+                asyncio.ensure_future(client.put(f"/runners/{name}", json=said))
+                for name, said in (("new", registration(host="h:3", lower=1)), ("large", large))
+            ]
+            for _ in range(3):
+                assert (await client.put("/runners/text-h-1", json=registration(upper=1))).status_code == 200
+            assert not any(each.done() for each in others)
+        assert [each.status_code for each in await asyncio.gather(*others)] == [200, 200]
+        async with turns.turn(MOST_WAITING_BYTES):
+            for said in (registration(host="h:4", title=1), large):
+                refused = await client.put("/runners/more", json=said)
+                assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert {each["id"] for each in (await client.get("/runners")).json()} == {"text-h-1", "new", "large"}
 
     serve(scenario)
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner_discovery.errors import Overloaded
-from runner_discovery.live_registry import MOST_WAITING, SMALL_BYTES, LiveRegistry
+from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.snapshot_file import SnapshotFile
 from runnerlib.contract import RunnerRegistration
 from runnerlib.service.lifecycle import StartupError
@@ -202,19 +201,3 @@ def test_a_conflict_is_told_once(
     told = [line for line in "".join(capsys.readouterr()).splitlines() if "other schemas" in line]
     assert len(told) == 1
     assert "new0" in told[0] and "old" in told[0]
-
-
-def test_small_registrations_pass_large_ones_which_wait_up_to_a_bound(file: SnapshotFile, registration: Make) -> None:
-    async def scenario() -> None:
-        live = LiveRegistry(file, lease_seconds=30)
-        said = RunnerRegistration.model_validate(registration(upper=1))
-        large = [asyncio.ensure_future(live.measured(said, SMALL_BYTES + 1)) for _ in range(MOST_WAITING)]
-        await asyncio.sleep(0)
-        assert "upper" in await live.measured(said, SMALL_BYTES)
-        assert not all(each.done() for each in large)
-        with pytest.raises(Overloaded):
-            await live.measured(said, SMALL_BYTES + 1)
-        await asyncio.gather(*large)
-        assert "upper" in await live.measured(said, SMALL_BYTES + 1)
-
-    asyncio.run(scenario())

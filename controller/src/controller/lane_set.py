@@ -1,11 +1,13 @@
 """All lanes of a controller: one appears when its algorithm first has a runner."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from controller.fleet import CatalogueSource, Fleet
 from controller.lanes import Lane, LaneTools
+from runnerlib.contract import Catalogue
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
 
@@ -43,18 +45,20 @@ class LaneSet:
         self._closing: set[asyncio.Task[None]] = set()
         #: algorithm → since when it has no runner
         self._without: dict[str, float] = {}
-        #: algorithm → its view and its runners as they were when its lane was woken last
-        self._seen: dict[str, tuple[object, ...]] = {}
+        #: as it was when lanes were woken last
+        self._seen: Catalogue | None = None
         health.set(CATALOGUE, False, "discovery has not answered yet")
         health.set(LANES, False, "starting")
 
     async def follow_catalogue(self) -> None:
         """For ever: opens lanes, and wakes them when runners come or go."""
-        changes = 0
+        changes, looked_at = 0, -math.inf
         while True:
             is_all = self._open_lanes()
-            self._close_lanes()
-            self._report_health()
+            if self._clock() - looked_at >= LOOK_EVERY_SECONDS:
+                looked_at = self._clock()
+                self._close_lanes()
+                self._report_health()
             try:
                 # not wait_for: before Python 3.12 it can swallow a cancellation
                 async with asyncio.timeout(LOOK_EVERY_SECONDS if is_all else OPEN_AGAIN_SECONDS):
@@ -64,15 +68,21 @@ class LaneSet:
             except Exception:
                 log.exception("following the catalogue failed; the lanes go on with what is known")
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
-            for algorithm, lane in self._lanes.items():
-                if self._has_changed(algorithm):
-                    lane.wake()
+            self._wake_changed()
 
-    def _has_changed(self, algorithm: str) -> bool:
+    def _wake_changed(self) -> None:
         """A catalogue keeps, object for object, what has not changed: thousands of lanes sleep on."""
-        now = (self._fleet.algorithms().get(algorithm), *self._fleet.known(algorithm))
-        before, self._seen[algorithm] = self._seen.get(algorithm, ()), now
-        return len(before) != len(now) or any(old is not new for old, new in zip(before, now, strict=True))
+        before, self._seen = self._seen, self._source.catalogue
+        if self._seen is None:
+            return
+        runners, views = (before.runners, before.algorithms) if before is not None else ({}, {})
+        changed = {name for name, view in self._seen.algorithms.items() if views.get(name) is not view}
+        changed.update(views.keys() - self._seen.algorithms.keys())
+        for runner_id, runner in self._seen.runners.items():
+            if runners.get(runner_id) is not runner:
+                changed.update(runner.algorithms)
+        for algorithm in changed & self._lanes.keys():
+            self._lanes[algorithm].wake()
 
     def _close_lanes(self) -> None:
         now, algorithms = self._clock(), self._fleet.algorithms()
@@ -86,8 +96,7 @@ class LaneSet:
     def _close(self, name: str) -> None:
         """The lane gives back what it has; it is opened anew when the algorithm has a runner again."""
         self._lanes.pop(name).stop()
-        for remembered in (self._without, self._seen):
-            remembered.pop(name, None)
+        self._without.pop(name, None)
         task = self._tasks.pop(name)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

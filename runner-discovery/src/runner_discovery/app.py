@@ -17,6 +17,7 @@ from runner_discovery.errors import (
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.metrics import add_metrics
 from runner_discovery.routes import router
+from runner_discovery.turns import LargeInTurn
 from runnerlib.contract.registry import MAX_DESCRIPTIONS_BYTES
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
@@ -46,6 +47,7 @@ def create_discovery_app(live: LiveRegistry, health: Health) -> FastAPI:
     app.state.live = live
     app.include_router(router)
     app.add_exception_handler(RegistryError, _refused)
+    app.add_middleware(LargeInTurn, turns=live.turns)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     return app
 

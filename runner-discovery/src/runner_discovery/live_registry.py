@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from runner_discovery.admission import admitted
-from runner_discovery.errors import Overloaded
-from runner_discovery.records import Conflict, Offer
+from runner_discovery.records import Conflict
 from runner_discovery.registry import KEEP_SECONDS, Registry
 from runner_discovery.snapshot_file import SnapshotFile
-from runnerlib.contract import RunnerRegistration
+from runner_discovery.turns import Turns
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.logs import get_logger
@@ -27,7 +25,7 @@ WAKE_SECONDS = 0.1
 #: A timer that comes later than this shows that the process stood still and could not hear renewals.
 STALL_SECONDS = 2.0
 #: Between two writes of the snapshot, this many times as long as the last one took.
-SNAPSHOT_REST = 10
+SNAPSHOT_REST = 30
 #: Algorithms that one line of the log names.
 _MOST_TOLD = 10
 _OUTDATED = (
@@ -37,12 +35,6 @@ _OUTDATED = (
 _CLASH = (
     "a runner offers algorithms that belong to another runner, which registered them first; it gets no work of them"
 )
-
-
-#: A registration of so many bytes is measured at once, in about a millisecond.
-SMALL_BYTES = 32 * 1024
-#: Larger ones that wait for that, at most.
-MOST_WAITING = 32
 
 
 class LiveRegistry(Component):
@@ -62,8 +54,7 @@ class LiveRegistry(Component):
         self.registry = Registry(
             epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds, keep_seconds=keep_seconds
         )
-        self._measuring = asyncio.Lock()
-        self._waiting = 0
+        self.turns = Turns(clock)
         self._file = file
         self._clock = clock
         self._changed = asyncio.Event()
@@ -75,23 +66,6 @@ class LiveRegistry(Component):
         self._woken_at = -WAKE_SECONDS
         self._wake_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-
-    async def measured(self, registration: RunnerRegistration, body_bytes: int) -> dict[str, Offer]:
-        """What a registration offers. Raises RegistryError.
-
-        Large ones are measured one after the other, in a thread, and only so many wait for it: renewals of others, most
-        of them small, are answered meanwhile.
-        """
-        if body_bytes <= SMALL_BYTES:
-            return admitted(registration)
-        if self._waiting >= MOST_WAITING:
-            raise Overloaded(f"{MOST_WAITING} large registrations are being read already; send it again in a moment")
-        self._waiting += 1
-        try:
-            async with self._measuring:
-                return await asyncio.to_thread(admitted, registration)
-        finally:
-            self._waiting -= 1
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:

@@ -74,6 +74,16 @@ class RunnerRecord:
             id=self.id, name=head.name, host=head.host, boot=head.boot, level=head.level, algorithms=list(self.offers)
         )
 
+    def saved(self) -> "SavedRunner":
+        offered = [offer.description for offer in self.offers.values()]
+        return SavedRunner(
+            id=self.id,
+            shown_host=self.shown_host,
+            has_lease=self.expires_at is not None,
+            registration=self.head.model_copy(update={"algorithms": offered}),
+            orders=self.orders,
+        )
+
 
 @dataclass(frozen=True, order=True)
 class Conflict:

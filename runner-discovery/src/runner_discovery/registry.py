@@ -15,7 +15,7 @@ from runner_discovery.errors import (
 )
 from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Holdings
 from runner_discovery.ownership import Owners
-from runner_discovery.records import Conflict, Offer, RunnerRecord, RunnerStatus, SavedRunner, Snapshot, offers
+from runner_discovery.records import Conflict, Offer, RunnerRecord, RunnerStatus, Snapshot, offers
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -83,18 +83,23 @@ class Registry:
         """
         check_runner_id(runner_id)
         offered = admitted(registration) if offered is None else dict(offered)
-        head = registration.model_copy(update={"algorithms": []})
         expires_at = self._clock() + self.lease_seconds
-        known = self._holdings.runners.get(runner_id)
-        if known is not None and known.says_the_same(head, offered):
-            known.expires_at = expires_at
+        if self.would_renew(runner_id, registration, offered):
+            self._holdings.runners[runner_id].expires_at = expires_at
             return self._settle(self.clashes(runner_id))
+        head = registration.model_copy(update={"algorithms": []})
         record = RunnerRecord(runner_id, head, registration.host, expires_at, offered)
         self._make_room_for(record)
         affected = self._put(record)
         affected |= self._drop_plain(head.host, offered.keys(), record.owner_name)
         self._settle(affected, changed=[runner_id])
         return True
+
+    def would_renew(self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer]) -> bool:
+        """Whether the registration says what is known, so that `register` only renews a lease."""
+        known = self._holdings.runners.get(runner_id)
+        head = registration.model_copy(update={"algorithms": []})
+        return known is not None and known.says_the_same(head, offered)
 
     def register_plain(self, registration: PlainRegistration, shown_host: str | None = None) -> bool:
         """The original pattern's registration: no lease, the last host of an algorithm wins. Raises RegistryError.
@@ -293,18 +298,7 @@ class Registry:
         return Snapshot(
             sequence=self._sequence,
             algorithms=[known.description for known in self._holdings.known.values()],
-            runners=[
-                SavedRunner(
-                    id=record.id,
-                    shown_host=record.shown_host,
-                    has_lease=record.expires_at is not None,
-                    registration=record.head.model_copy(
-                        update={"algorithms": [offer.description for offer in record.offers.values()]}
-                    ),
-                    orders=record.orders,
-                )
-                for record in self._holdings.runners.values()
-            ],
+            runners=[record.saved() for record in self._holdings.runners.values()],
             left=dict(self._left),
             owners=owners,
             away_seconds=away_seconds,

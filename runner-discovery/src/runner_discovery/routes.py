@@ -1,13 +1,17 @@
 """The registry over HTTP."""
 
+import asyncio
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from runner_discovery.admission import admitted
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.records import RunnerStatus
+from runner_discovery.turns import SMALL_BYTES
 from runnerlib.contract import (
     AlgorithmName,
     Catalogue,
@@ -55,8 +59,9 @@ async def register_algorithm(registration: PlainRegistration, request: Request, 
     """
     # Clients of this call expect to find the host exactly as they wrote it.
     shown = str((await request.json())["host"])
-    live.registry.register_plain(registration, shown)
-    live.announce()
+    async with live.turns.turn(len(await request.body())):
+        live.registry.register_plain(registration, shown)
+        live.announce()
     return {"algorithm": registration.algorithm, "host": shown}
 
 
@@ -75,10 +80,14 @@ async def register_runner(
     An algorithm belongs to the first runner name that registers it. The answer's `clashes` are those that belong to
     another name: this runner gets no tasks of them, and its author should be told.
     """
-    offered = await live.measured(registration, len(await request.body()))
-    registry = live.registry
-    registry.register(runner_id, registration, offered)
-    live.announce()
+    registry, size = live.registry, len(await request.body())
+    is_large = size > SMALL_BYTES
+    offered = await asyncio.to_thread(admitted, registration) if is_large else admitted(registration)
+    # A large one has its turn already; what only renews a lease costs nobody else anything.
+    needs_turn = not is_large and not registry.would_renew(runner_id, registration, offered)
+    async with live.turns.turn(size) if needs_turn else nullcontext():
+        registry.register(runner_id, registration, offered)
+        live.announce()
     return Registered(
         epoch=registry.epoch,
         index=registry.index,

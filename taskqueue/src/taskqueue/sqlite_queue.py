@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,8 @@ class SqliteQueue:
         self._outstanding = outstanding
         self._waiters = waiters
         self._leases = leases
-        self._feeds: set[PullFeed] = set()
+        #: algorithm → its feeds: whoever publishes wakes these alone
+        self._feeds: defaultdict[str, set[PullFeed]] = defaultdict(set)
         self._closed = False
         #: until then, feeds may still take up what a dead owner left running
         self._settled_at = clock.steady() + leases.seconds
@@ -77,8 +79,8 @@ class SqliteQueue:
     async def feed(self, algorithm: str) -> PullFeed:
         if self._closed:
             raise QueueClosed("the queue is closed")
-        feed = PullFeed(algorithm, self, self._feeds.discard)
-        self._feeds.add(feed)
+        feed = PullFeed(algorithm, self, self._forget)
+        self._feeds[algorithm].add(feed)
         return feed
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -168,17 +170,23 @@ class SqliteQueue:
 
     def arrived(self, algorithms: Collection[str]) -> None:
         """Wakes the feeds of these algorithms."""
-        for feed in self._feeds:
-            if feed.algorithm in algorithms:
+        for algorithm in algorithms:
+            for feed in self._feeds.get(algorithm, ()):
                 feed.arrived()
 
     async def close(self) -> None:
         """Closes the feeds; whoever waits in `take` gets QueueClosed. What was taken keeps its lease. Idempotent."""
         self._closed = True
-        for feed in list(self._feeds):
+        for feed in [feed for feeds in self._feeds.values() for feed in feeds]:
             await feed.close()
         self._renewer.cancel()
         await asyncio.gather(self._renewer, return_exceptions=True)
+
+    def _forget(self, feed: PullFeed) -> None:
+        feeds = self._feeds[feed.algorithm]
+        feeds.discard(feed)
+        if not feeds:
+            del self._feeds[feed.algorithm]
 
     def _claim(self, connection: Connection, statement: Any, where: dict[str, Any]) -> list[Delivery]:
         token = _token()
