@@ -1,4 +1,4 @@
-"""The one place where registrations, which anybody may send, are read and bounded. Pure."""
+"""Validates registrations, which come from outside, against the limits of the contract. Pure."""
 
 import re
 
@@ -7,14 +7,14 @@ from runner_discovery.records import Offer, offers
 from runnerlib.contract import RunnerRegistration, unregistrable
 from runnerlib.contract.registry import PLAIN_PREFIX
 
-#: A plain runner tells no boot id.
+#: Plain registrations have no boot id.
 PLAIN_BOOT = "plain"
 
 _RUNNER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,249}")
 
 
 def check_runner_id(runner_id: str) -> None:
-    """Raises BadRegistration for an id that no runner may take."""
+    """Raises BadRegistration if a runner may not use this id."""
     if not _RUNNER_ID.fullmatch(runner_id) or runner_id.startswith(PLAIN_PREFIX):
         raise BadRegistration(
             "a runner's id must be 1 to 250 of A-Z a-z 0-9 . _ : - and must not begin with 'plain:'; use name-host-port"
@@ -22,9 +22,9 @@ def check_runner_id(runner_id: str) -> None:
 
 
 def admitted(registration: RunnerRegistration) -> dict[str, Offer]:
-    """What a registration offers. Raises RegistryError with a sentence for the runner's author.
+    """Returns what a registration offers, by algorithm. Raises RegistryError, with a message for the runner's author.
 
-    Takes tens of milliseconds for a large one.
+    Takes tens of milliseconds for a large registration.
     """
     names = [description.name for description in registration.algorithms]
     if len(set(names)) != len(names):
@@ -43,5 +43,5 @@ def _refusal(refused: dict[str, str]) -> RegistryError:
 
 
 def plain_runner_id(host: str) -> str:
-    """The id under which the plain registrations of a host are kept."""
+    """Returns the runner id that stands for all plain registrations of a host."""
     return PLAIN_PREFIX + re.sub(r"[^A-Za-z0-9._:-]", "-", host.removeprefix("http://"))

@@ -1,8 +1,8 @@
-"""Why a request is refused; each text is a sentence that says what to do."""
+"""Errors of the registry. Each message says what to do."""
 
 
 class RegistryError(Exception):
-    """A request that the registry cannot follow; `code` never changes for the same cause."""
+    """A request that the registry refuses. `code` is stable for the same cause."""
 
     code = "refused"
 
@@ -26,7 +26,7 @@ class RegistryFull(RegistryError):
 
 
 class Overloaded(RegistryError):
-    """More large registrations at once than are worth keeping in memory."""
+    """Too many registrations wait to be read."""
 
     code = "overloaded"
 
@@ -50,12 +50,12 @@ class OtherOwner(RegistryError):
 
 
 class BootMissing(RegistryError):
-    """Who takes a runner off the list must say which process of it."""
+    """A removal must name the process by its boot id."""
 
     code = "boot_missing"
 
 
 class OtherBoot(RegistryError):
-    """The runner has been started anew since; the registration belongs to the newer process."""
+    """The runner has been restarted; the registration belongs to the newer process."""
 
     code = "other_boot"

@@ -1,4 +1,4 @@
-"""What a registry holds: runners, what they offer, and algorithms that nobody offers now; all within bounds. Pure."""
+"""Storage of the registry, within bounds: live runners, their offers, and algorithms without a runner. Pure."""
 
 import heapq
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from runner_discovery.records import Offer, RunnerRecord
 
 MAX_RUNNERS = 1000
 MAX_ALGORITHMS = 5000
-#: Of everything in the catalogue: far less than what its readers accept, and what they can keep in memory.
+#: Size of the whole catalogue; its readers accept more than this and hold it in memory.
 MAX_BYTES = 16 * 1024 * 1024
 
 
 class Holdings:
-    """Keeps equal descriptions once, and counts the bytes of all."""
+    """Stores equal descriptions once and keeps count of the bytes of all descriptions."""
 
     def __init__(
         self,
@@ -27,22 +27,22 @@ class Holdings:
         self._max_algorithms = max_algorithms
         self._max_bytes = max_bytes
         self.runners: dict[str, RunnerRecord] = {}
-        #: each algorithm that was registered once, as its owner described it last
+        #: every algorithm ever registered, as its owner last described it
         self.known: dict[str, Offer] = {}
         self.total_bytes = 0
         self._offering: dict[str, dict[str, RunnerRecord]] = {}
-        #: of an algorithm's descriptions
+        #: algorithm → bytes of its descriptions
         self._bytes: dict[str, int] = {}
-        #: algorithm → since when it is offered; and for how long it was, until nobody offered it any more
+        #: algorithm → start of the current period in which it is offered, and total of the earlier periods
         self._offered_since: dict[str, float] = {}
         self._offered_seconds: dict[str, float] = {}
 
     def offering(self, name: str) -> list[RunnerRecord]:
-        """Live runners that offer an algorithm."""
+        """Returns the live runners that offer an algorithm."""
         return list(self._offering.get(name, {}).values())
 
     def offered_seconds(self, name: str) -> float:
-        """For how long an algorithm has been offered. What was offered for the shortest time makes room first."""
+        """Returns how long an algorithm has been offered in total. The shortest is evicted first."""
         now = self._clock()
         return self._offered_seconds.get(name, 0.0) + now - self._offered_since.get(name, now)
 
@@ -50,7 +50,7 @@ class Holdings:
         return self._bytes.get(name, 0)
 
     def put(self, record: RunnerRecord) -> None:
-        """A runner, in place of one of the same id. See `make_room_for`."""
+        """Adds a runner, or replaces the one with the same id. Call `make_room_for` first."""
         if record.id in self.runners:
             self.take(self.runners[record.id])
         for name, offer in record.offers.items():
@@ -62,7 +62,7 @@ class Holdings:
         self.total_bytes += record.bytes
 
     def take(self, record: RunnerRecord) -> None:
-        """Forgets a runner; what it offered stays known."""
+        """Removes a runner. The algorithms that it offered stay known."""
         del self.runners[record.id]
         self.total_bytes -= record.bytes
         for name in record.offers:
@@ -74,12 +74,12 @@ class Holdings:
             self._measure(name)
 
     def describe(self, name: str, offer: Offer) -> None:
-        """Sets how an algorithm is described."""
+        """Sets the current description of an algorithm."""
         self.known[name] = offer
         self._measure(name)
 
     def remember(self, offer: Offer, offered_seconds: float) -> bool:
-        """An algorithm that nobody may offer now, if there is room for it."""
+        """Adds an algorithm that may have no live runner. Returns False if there is no room for it."""
         name = offer.description.name
         kept = self._shared(name, offer)
         if name not in self.known and len(self.known) >= self._max_algorithms:
@@ -91,7 +91,7 @@ class Holdings:
         return True
 
     def make_room_for(self, record: RunnerRecord) -> list[str]:
-        """Forgets algorithms that nobody offers, and returns them, if need be. Raises RegistryFull."""
+        """Evicts algorithms without a runner until `record` fits, and returns their names. Raises RegistryFull."""
         if record.id not in self.runners and len(self.runners) >= self._max_runners:
             raise RegistryFull(f"{self._max_runners} runners are registered already; stop some, or run a registry more")
         surplus = len(self.known) + len(record.offers.keys() - self.known.keys()) - self._max_algorithms
@@ -133,7 +133,7 @@ class Holdings:
         self._offered_seconds.pop(name, None)
 
     def _shared(self, name: str, offer: Offer) -> Offer:
-        """An equal one that is kept already, or itself."""
+        """Returns an equal offer that is stored already, or `offer` itself."""
         known = self.known.get(name)
         kept = [record.offers[name] for record in self._offering.get(name, {}).values()]
         return next((each for each in ([known] if known else []) + kept if each.json == offer.json), offer)

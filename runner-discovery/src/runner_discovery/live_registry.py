@@ -1,4 +1,4 @@
-"""The registry in a running process: changes wake those who wait, leases expire by a timer, memory goes to disk."""
+"""Runs a registry: wakes blocking queries on changes, expires leases by a timer, and writes snapshots to disk."""
 
 import asyncio
 import secrets
@@ -16,17 +16,17 @@ from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
-#: Changes within this time go to disk together.
+#: Changes within this time are written together.
 SNAPSHOT_DELAY_SECONDS = 0.2
-#: After a failed write, the next try.
+#: Delay after a failed write.
 SNAPSHOT_RETRY_SECONDS = 5.0
-#: Who waits is woken at most this often: many runners that start together make few answers, not one each.
+#: Minimum time between two wake-ups of blocking queries: runners that start together cause few answers, not one each.
 WAKE_SECONDS = 0.1
-#: A timer that comes later than this shows that the process stood still and could not hear renewals.
+#: A timer that fires this late shows that the process was suspended and could not receive renewals.
 STALL_SECONDS = 2.0
-#: Between two writes of the snapshot, this many times as long as the last one took.
+#: Pause between two snapshots, as a multiple of the time that the last one took.
 SNAPSHOT_REST = 30
-#: Algorithms that one line of the log names.
+#: Algorithms named in one log line.
 _MOST_TOLD = 10
 _OUTDATED = (
     "a runner offers algorithms with other schemas than the newest of its replicas; "
@@ -40,7 +40,7 @@ _CLASH = (
 class LiveRegistry(Component):
     """Use: ``async with LiveRegistry(SnapshotFile(path), lease_seconds=30) as live: live.registry``.
 
-    Whoever changes the registry calls :meth:`announce` afterwards.
+    Call :meth:`announce` after every change of the registry.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LiveRegistry(Component):
         self._dirty = asyncio.Event()
         self._released = False
         self._announced = 0
-        #: index of the last wake: what is newer is not yet a reason to answer
+        #: index at the last wake-up; later changes do not answer queries yet
         self._woken = 0
         self._woken_at = -WAKE_SECONDS
         self._wake_timer: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class LiveRegistry(Component):
         stack.callback(self.release)
 
     def announce(self) -> None:
-        """Tells a change to all who wait, and has it written. Cheap when nothing changed."""
+        """Publishes a change: wakes blocking queries and schedules a snapshot. Cheap if nothing changed."""
         self._arm()
         if self.registry.index == self._announced:
             return
@@ -100,7 +100,7 @@ class LiveRegistry(Component):
         self._tell_conflicts()
 
     async def wait_beyond(self, epoch: str | None, index: int, seconds: float) -> None:
-        """Returns when the catalogue is another one than (epoch, index), after `seconds`, or when we stop."""
+        """Waits until the catalogue differs from (epoch, index), for at most `seconds`, or until the process stops."""
         if epoch not in (None, self.registry.epoch):
             return
         deadline = time.monotonic() + seconds
@@ -115,14 +115,14 @@ class LiveRegistry(Component):
                 return
 
     def release(self) -> None:
-        """Answers everybody who waits, now and from now on: the process is stopping."""
+        """Answers all blocking queries, present and future: the process is stopping."""
         self._released = True
         self._wake()
 
     # -- leases
 
     def _arm(self) -> None:
-        """One timer, for the lease that ends first; renewals only move ends away, so it is never late."""
+        """Keeps one timer, for the lease that ends first. Renewals only postpone ends, so it never fires too late."""
         due = self.registry.next_expiry()
         if due is None or self._timer is not None or self._released:
             return
@@ -148,7 +148,7 @@ class LiveRegistry(Component):
     # -- announcing
 
     def _wake_soon(self) -> None:
-        """At once after a quiet time, else when WAKE_SECONDS have passed since the last wake."""
+        """Wakes at once after a quiet period, otherwise when WAKE_SECONDS have passed since the last wake-up."""
         if self._wake_timer is None and not self._released:
             delay = self._woken_at + WAKE_SECONDS - time.monotonic()
             if delay <= 0:
@@ -163,7 +163,7 @@ class LiveRegistry(Component):
         changed.set()
 
     def _tell_conflicts(self) -> None:
-        """One line for each runner and kind: a runner may offer hundreds of algorithms."""
+        """Logs one line for each runner and kind of conflict: a runner may offer hundreds of algorithms."""
         told: dict[tuple[str, bool], list[Conflict]] = {}
         new, self.registry.new_conflicts = self.registry.new_conflicts, []
         for conflict in new:
@@ -185,12 +185,12 @@ class LiveRegistry(Component):
             await asyncio.sleep(SNAPSHOT_DELAY_SECONDS)
             started_at = time.monotonic()
             written = await self._write()
-            # A large one is not written again and again while runners come and go.
+            # A large snapshot is not written over and over while runners come and go.
             rest = SNAPSHOT_REST * (time.monotonic() - started_at)
             await asyncio.sleep(rest if written else max(rest, SNAPSHOT_RETRY_SECONDS))
 
     async def _write_last(self) -> None:
-        """Also when only the time changed for which owners have been away."""
+        """Writes even if nothing changed but the time for which owners have been away."""
         if self._dirty.is_set() or self.registry.has_owners_away:
             await self._write()
 

@@ -1,4 +1,4 @@
-"""The registry's numbers for Prometheus, read when they are asked for."""
+"""Prometheus metrics of the registry, read on collection."""
 
 from prometheus_client import CollectorRegistry, Gauge
 

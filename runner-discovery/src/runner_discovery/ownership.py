@@ -1,4 +1,4 @@
-"""Whose an algorithm is: that of the runner name which registered it first. Pure."""
+"""Ownership of algorithms: an algorithm belongs to the first runner name that registered it. Pure."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,10 +6,10 @@ from runner_discovery.records import RunnerRecord
 
 
 class Owners:
-    """Algorithm → owner, and the live runners of each owner.
+    """Maps algorithms to owners, and owners to their live runners.
 
-    Replicas have one name and own their algorithms together. While a runner of the name is live, the name owns what
-    its live runners have; without one, it goes on owning all of it for `keep_seconds`.
+    Replicas share one name and own their algorithms together. While one of its runners is live, a name owns what its
+    live runners have. After the last one is gone, it keeps its algorithms for `keep_seconds`.
     """
 
     def __init__(self, clock: Callable[[], float], keep_seconds: float) -> None:
@@ -29,7 +29,7 @@ class Owners:
         return frozenset(self._owned.get(name, ()))
 
     def came(self, record: RunnerRecord) -> None:
-        """A runner is live from now on, or says something new."""
+        """Records that a runner is live, or has changed its registration."""
         self._live.setdefault(record.owner_name, {})[record.id] = record
         self._away_since.pop(record.owner_name, None)
 
@@ -43,14 +43,14 @@ class Owners:
                 self._away_since[name] = self._clock()
 
     def settle(self, algorithm: str, first: RunnerRecord | None) -> str | None:
-        """The owner now. `first` is the runner that has offered it for longest: it gets what is nobody's."""
+        """Returns the current owner. An algorithm without an owner goes to `first`, its longest-standing runner."""
         owner = self._owners.get(algorithm)
         if owner is None or self._has_ended(owner, algorithm):
             self.give(algorithm, None if first is None else first.owner_name)
         return self._owners.get(algorithm)
 
     def give(self, algorithm: str, name: str | None) -> None:
-        """From now on it belongs to `name`; None: to nobody."""
+        """Makes `name` the owner; None removes the owner."""
         before = self._owners.pop(algorithm, None)
         if before is not None:
             self._owned[before].discard(algorithm)
@@ -64,11 +64,11 @@ class Owners:
                 self._away_since.setdefault(name, self._clock())
 
     def offers(self, name: str, algorithm: str) -> bool:
-        """Whether a live runner of that name offers it now."""
+        """Returns whether a live runner of that name offers the algorithm."""
         return any(algorithm in record.offers for record in self._live.get(name, {}).values())
 
     def has_live(self, name: str, algorithm: str) -> bool:
-        """Whether a live runner of that name has it, though it may not be able to run it now."""
+        """Returns whether a live runner of that name has the algorithm, even if it cannot run it at the moment."""
         return any(record.has(algorithm) for record in self._live.get(name, {}).values())
 
     def _has_ended(self, owner: str, algorithm: str) -> bool:
@@ -79,7 +79,7 @@ class Owners:
     # -- memory
 
     def saved(self) -> tuple[dict[str, str], dict[str, float]]:
-        """Owners, and for how many seconds each that is away has been so."""
+        """Returns the owners, and for each owner without live runners the seconds since its last one left."""
         now = self._clock()
         return dict(self._owners), {name: now - since for name, since in self._away_since.items()}
 

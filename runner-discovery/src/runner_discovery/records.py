@@ -1,4 +1,4 @@
-"""Plain data of the registry: what is kept, what is saved, and what is told."""
+"""Data of the registry: in memory, in the snapshot, and in answers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from runnerlib.contract import AlgorithmDescription, RunnerRegistration, RunnerV
 
 #: Changes when a newer snapshot could not be read by an older version.
 SNAPSHOT_VERSION = 1
-#: What a runner or an offer has in the catalogue besides its texts, roughly.
+#: Approximate size of a runner or an offer in the catalogue besides its texts.
 _OVERHEAD_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An algorithm as a runner describes it. Replicas share one, so that equal descriptions are kept once."""
+    """An algorithm as a runner describes it. Replicas share one, so that equal descriptions are stored once."""
 
     description: AlgorithmDescription
     #: of its schemas
@@ -30,26 +30,26 @@ def offers(descriptions: Iterable[AlgorithmDescription]) -> dict[str, Offer]:
 
 @dataclass(slots=True)
 class RunnerRecord:
-    """A live runner. `expires_at` is None for a plain one: it has no lease."""
+    """A live runner. `expires_at` is None for a plain registration, which has no lease."""
 
     id: str
     #: the registration without its algorithms
     head: RunnerRegistration
-    #: host as the runner wrote it; the original pattern's clients get back what they sent
+    #: host as the runner wrote it; clients of the plain API get back what they sent
     shown_host: str
     expires_at: float | None
     offers: dict[str, Offer]
-    #: algorithm → number of the registration that first brought this (boot, schema); the highest is current
+    #: algorithm → number of the registration that introduced this (boot, schema); the highest is current
     orders: dict[str, int] = field(default_factory=dict)
 
     @property
     def owner_name(self) -> str:
-        """Under which its algorithms belong to it. A plain registration has no name of its own."""
+        """The name that owns its algorithms. A plain registration has no name of its own."""
         return self.id if self.expires_at is None else self.head.name
 
     @property
     def bytes(self) -> int:
-        """What it takes in the catalogue, without descriptions."""
+        """Its size in the catalogue, without descriptions."""
         names = sum(len(name) + len(self.id) + _OVERHEAD_BYTES for name in self.offers)
         return len(self.id) + len(self.head.name) + len(self.head.host) + _OVERHEAD_BYTES + names
 
@@ -58,7 +58,7 @@ class RunnerRecord:
         return {name: offer.digest for name, offer in self.offers.items()}
 
     def has(self, algorithm: str) -> bool:
-        """Whether it offers the algorithm, or would if that worked."""
+        """Returns whether it offers the algorithm, or would if that worked at the moment."""
         return algorithm in self.offers or algorithm in self.head.keeps
 
     def says_the_same(self, head: RunnerRegistration, offers: Mapping[str, Offer]) -> bool:
@@ -87,7 +87,7 @@ class RunnerRecord:
 
 @dataclass(frozen=True, order=True)
 class Conflict:
-    """A live runner gets no work of an algorithm that it offers: its schema is outdated, or it is not the owner's."""
+    """A live runner gets no tasks of an algorithm that it offers: its schema is outdated, or another name owns it."""
 
     algorithm: str
     #: the runner that gets the work; or, for a clash, the owner's name
@@ -97,7 +97,7 @@ class Conflict:
 
 
 class RunnerStatus(RunnerView):
-    """A live runner and what is left of its lease."""
+    """A live runner and the remaining time of its lease."""
 
     lease_left_seconds: float | None = Field(default=None, description="None: a plain registration, without lease.")
 
@@ -113,7 +113,7 @@ class SavedRunner(BaseModel):
 
 
 class Snapshot(BaseModel):
-    """All that a restarted registry needs to give the same catalogue at once."""
+    """What a restarted registry needs to serve the same catalogue at once."""
 
     version: int = SNAPSHOT_VERSION
     sequence: int = Field(default=0, ge=0)

@@ -1,10 +1,9 @@
-"""Who serves what: leases, owners, conflicts, remembered algorithms. Pure; time comes from the clock it is given."""
+"""Which runner serves which algorithm: leases, owners, conflicts. Pure; the clock is injected."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from runner_discovery.admission import PLAIN_BOOT, admitted, check_runner_id, plain_runner_id
-from runner_discovery.catalogue import catalogue_json
-from runner_discovery.changes import Changes
+from runner_discovery.catalogue import Changes, catalogue_json
 from runner_discovery.errors import (
     BootMissing,
     OtherBoot,
@@ -27,11 +26,11 @@ from runnerlib.contract import (
 )
 from runnerlib.contract.registry import PLAIN_PREFIX
 
-#: Runners whose lease ran out are not taken for newer ones when they come back.
+#: Remembered runners whose lease ran out: they do not count as newer when they come back.
 MAX_LAPSED = 200
-#: Runners that left in order are remembered for their tasks' sake; the latest are enough.
+#: Remembered runners that left in order; controllers need the latest to give their tasks to others.
 MAX_LEFT = 500
-#: An owner whose last runner is gone for so long loses its algorithms to who offers them.
+#: An owner loses its algorithms this long after its last runner left.
 KEEP_SECONDS = 7 * 86_400.0
 
 
@@ -58,18 +57,18 @@ class Registry:
         self._max_left = max_left
         self._sequence = 0
         self._holdings = Holdings(clock, max_runners, max_algorithms, max_bytes)
-        #: runners whose lease ran out; when the same boot comes back it is not taken for a newer one
+        #: runners whose lease ran out; the same boot does not count as newer when it comes back
         self._lapsed: dict[str, tuple[str, dict[str, str], dict[str, int]]] = {}
-        #: runner → boot of its process that left in order last, unless that came back
+        #: runner → boot id of the last process that left in order and has not come back
         self._left: dict[str, str] = {}
         self._owners = Owners(clock, keep_seconds)
         self._views: dict[str, AlgorithmView] = {}
         self._changes = Changes()
         self._conflicts: dict[str, list[Conflict]] = {}
-        #: forgotten algorithms and changed plain runners that the next change tells with it
+        #: evicted algorithms and changed plain runners, to be published with the next change
         self._forgotten: list[str] = []
         self._dropped: list[str] = []
-        #: those that nobody has been told yet
+        #: not logged yet
         self.new_conflicts: list[Conflict] = []
 
     # -- what runners do
@@ -77,9 +76,9 @@ class Registry:
     def register(
         self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer] | None = None
     ) -> bool:
-        """Registers a runner or renews its lease; tells whether the catalogue changed. Raises RegistryError.
+        """Registers a runner or renews its lease. Returns whether the catalogue changed. Raises RegistryError.
 
-        `offered` is what `admitted` made of the registration, when that was called before.
+        `offered` is the result of `admitted`, if the caller has it already.
         """
         check_runner_id(runner_id)
         offered = admitted(registration) if offered is None else dict(offered)
@@ -96,15 +95,15 @@ class Registry:
         return True
 
     def would_renew(self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer]) -> bool:
-        """Whether the registration says what is known, so that `register` only renews a lease."""
+        """Returns whether the registration equals the known one, so that `register` only renews the lease."""
         known = self._holdings.runners.get(runner_id)
         head = registration.model_copy(update={"algorithms": []})
         return known is not None and known.says_the_same(head, offered)
 
     def register_plain(self, registration: PlainRegistration, shown_host: str | None = None) -> bool:
-        """The original pattern's registration: no lease, the last host of an algorithm wins. Raises RegistryError.
+        """Registers an algorithm at a host: no lease, the last host wins. Raises RegistryError.
 
-        It replaces a plain one only: OtherOwner when the algorithm belongs to a runner that registers itself.
+        It replaces plain registrations only: OtherOwner if the algorithm belongs to a runner that registers itself.
         """
         name, host = registration.algorithm, registration.host
         if any(r.expires_at is not None and r.head.host == host for r in self._holdings.offering(name)):
@@ -134,9 +133,9 @@ class Registry:
         return True
 
     def remove(self, runner_id: str, boot: str | None = None) -> None:
-        """Forgets a live runner whose boot id this is; a plain one needs none. Raises RegistryError.
+        """Removes a live runner if its boot id is `boot`; plain registrations need none. Raises RegistryError.
 
-        Its algorithms stay known and its own, but for a plain one's: that has no other way to give them up.
+        Its algorithms stay known and keep their owner, except those of plain registrations.
         """
         record = self._holdings.runners.get(runner_id)
         if record is None:
@@ -159,7 +158,7 @@ class Registry:
     # -- owners
 
     def clashes(self, runner_id: str) -> dict[str, str]:
-        """Algorithm → its owner, for those that the runner offers and another name owns."""
+        """Returns algorithm → owner for the algorithms that the runner offers and another name owns."""
         record = self._holdings.runners.get(runner_id)
         if record is None:
             return {}
@@ -167,7 +166,7 @@ class Registry:
         return {name: owner for name, owner in owners.items() if owner is not None and owner != record.owner_name}
 
     def take_over(self, algorithm: str, name: str) -> None:
-        """From now on the algorithm belongs to runner `name`, which must offer it now. Raises RegistryError."""
+        """Makes runner `name`, which must offer the algorithm now, its owner. Raises RegistryError."""
         if algorithm not in self._holdings.known:
             raise UnknownAlgorithm(f"no runner ever registered {algorithm[:80]!r}; GET /catalogue lists what there is")
         if not self._owners.offers(name, algorithm):
@@ -180,7 +179,7 @@ class Registry:
         self._settle([algorithm])
 
     def release(self, name: str) -> list[str]:
-        """Runner `name` is no more: what no live runner of that name has is given up, and returned."""
+        """Removes `name` as owner of what none of its live runners has, and returns those algorithms."""
         released = sorted(each for each in self._owners.owned(name) if not self._owners.has_live(name, each))
         for algorithm in released:
             self._owners.give(algorithm, None)
@@ -193,11 +192,11 @@ class Registry:
     # -- time
 
     def next_expiry(self) -> float | None:
-        """When, on the clock, the first lease runs out; None without leases."""
+        """Returns the clock time at which the first lease runs out, or None without leases."""
         return min((r.expires_at for r in self._holdings.runners.values() if r.expires_at is not None), default=None)
 
     def expire(self) -> list[str]:
-        """Removes the runners whose lease has run out; returns their ids."""
+        """Removes the runners whose lease has run out and returns their ids."""
         now = self._clock()
         gone = [r for r in self._holdings.runners.values() if r.expires_at is not None and r.expires_at <= now]
         affected: set[str] = set()
@@ -211,7 +210,7 @@ class Registry:
         return [record.id for record in gone]
 
     def renew_all(self) -> None:
-        """Gives every runner a fresh lease: after a time in which this process could not hear renewals."""
+        """Gives every runner a fresh lease, after a time in which this process could not receive renewals."""
         expires_at = self._clock() + self.lease_seconds
         for record in self._holdings.runners.values():
             if record.expires_at is not None:
@@ -227,7 +226,7 @@ class Registry:
         return Catalogue.model_validate_json(self.catalogue_json())
 
     def catalogue_json(self, since: int | None = None) -> bytes:
-        """The catalogue, or what changed in it after index `since`, if all of that is remembered."""
+        """Returns the catalogue, or only what changed after index `since` if all those changes are remembered."""
         delta = None if since is None else self._changes.since(since, self.index, self._holdings.description_bytes)
         head = Catalogue(
             epoch=self.epoch,
@@ -249,7 +248,7 @@ class Registry:
         return catalogue_json(head, runners, views, self._holdings.known)
 
     def hosts(self) -> dict[str, str]:
-        """Algorithm → host of one live runner with the current schema, the newest one."""
+        """Returns algorithm → host of the newest live runner with the current schema."""
         return {
             name: self._holdings.runners[view.runners[0]].shown_host
             for name, view in sorted(self._views.items())
@@ -267,11 +266,11 @@ class Registry:
         ]
 
     def conflicts(self) -> list[Conflict]:
-        """One for each live runner that gets no work of an algorithm which it offers."""
+        """Returns one conflict for each live runner and algorithm that it offers but gets no tasks of."""
         return sorted(conflict for conflicts in self._conflicts.values() for conflict in conflicts)
 
     def conflict_counts(self) -> tuple[int, int]:
-        """Of runners with outdated schemas, and of clashes, over all algorithms."""
+        """Returns the number of outdated runners and of clashes over all algorithms."""
         clashes = sum(each.is_clash for conflicts in self._conflicts.values() for each in conflicts)
         return sum(map(len, self._conflicts.values())) - clashes, clashes
 
@@ -306,9 +305,9 @@ class Registry:
         )
 
     def restore(self, snapshot: Snapshot) -> list[str]:
-        """Takes up what an earlier process knew; its runners get one fresh lease to renew in.
+        """Restores the state of an earlier process. Its runners get one fresh lease in which to renew.
 
-        Returns what was left out because it is beyond today's bounds, in words.
+        Returns messages about what was left out because it exceeds the present limits.
         """
         expires_at = self._clock() + self.lease_seconds
         left_out: list[str] = []
@@ -347,7 +346,7 @@ class Registry:
             del self._left[next(iter(self._left))]
 
     def _put(self, record: RunnerRecord, orders: Mapping[str, int] | None = None) -> set[str]:
-        """Returns the algorithms that this concerns."""
+        """Returns the affected algorithms."""
         if self._left.get(record.id) == record.head.boot:
             del self._left[record.id]
         before = self._holdings.runners.get(record.id)
@@ -369,7 +368,7 @@ class Registry:
         return affected | record.offers.keys() | self._owners.owned(record.owner_name)
 
     def _take(self, record: RunnerRecord) -> set[str]:
-        """Returns the algorithms that this concerns."""
+        """Returns the affected algorithms."""
         affected = {*record.offers, *self._owners.owned(record.owner_name)}
         self._holdings.take(record)
         self._owners.went(record)
@@ -383,7 +382,7 @@ class Registry:
             self._forgotten.append(name)
 
     def _drop_plain(self, host: str | None, names: Collection[str], taker: str, keep: str = "") -> set[str]:
-        """Takes `names` from plain registrations (of `host`, or of all) that the one of owner `taker` replaces."""
+        """Removes `names` from plain registrations (of `host`, or all) and gives them to `taker`."""
         plain = {
             record.id: record
             for name in names
@@ -403,7 +402,7 @@ class Registry:
         return affected
 
     def _settle(self, names: Iterable[str], changed: Iterable[str] = ()) -> bool:
-        """After a change of these runners, and of who offers or owns these algorithms; tells whether there was any."""
+        """Records a change of these runners and algorithms; returns whether the catalogue differs."""
         runners = [*changed, *self._dropped]
         algorithms = [*self._forgotten, *(name for name in names if self._refresh(name))]
         self._dropped, self._forgotten = [], []
@@ -414,7 +413,7 @@ class Registry:
         return True
 
     def _refresh(self, name: str) -> bool:
-        """Works out anew whose an algorithm is and who gets its work; tells whether that changed."""
+        """Recomputes the owner of an algorithm and the runners that get its tasks; returns whether they changed."""
         records = sorted(self._holdings.offering(name), key=lambda record: -record.orders[name])
         owner = self._owners.settle(name, records[-1] if records else None)
         theirs = [record for record in records if record.owner_name == owner]

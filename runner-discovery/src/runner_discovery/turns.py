@@ -1,4 +1,4 @@
-"""Registrations are read one after the other, with rests, so that a flood of them leaves the machine to others."""
+"""Rate limit for registrations: one at a time, with pauses, so that a flood of them leaves the CPU to others."""
 
 import asyncio
 import time
@@ -11,17 +11,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runner_discovery.errors import Overloaded
 from runnerlib.service.web import problem_response
 
-#: A registration of at most so many bytes is read at once: a renewal, most of the time, and about a millisecond.
+#: Bodies up to this size are parsed without waiting: about a millisecond, and mostly renewals.
 SMALL_BYTES = 32 * 1024
-#: After a registration nobody has a turn for so many times as long as it took.
+#: Pause after each turn, as a multiple of the time that it took.
 REST = 4
 LONGEST_REST_SECONDS = 1.0
-#: Of the bodies of those that wait: about as many as are worth keeping in memory.
+#: Total size of the bodies that wait for a turn.
 MOST_WAITING_BYTES = 32 * 1024 * 1024
 
 
 class Turns:
-    """In the order in which they are asked for. `clock` gives monotonic seconds."""
+    """Gives turns in order of arrival. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """For a body of `size` bytes. Raises Overloaded."""
+        """Waits for a turn for a body of `size` bytes. Raises Overloaded if too many bytes wait already."""
         if self._waiting_bytes + size > MOST_WAITING_BYTES:
             raise Overloaded("many large registrations wait to be read already; send it again in a moment")
         self._waiting_bytes += size
@@ -49,7 +49,7 @@ class Turns:
 
 
 class LargeInTurn:
-    """ASGI middleware: a request with a body of more than SMALL_BYTES is followed when it is its turn."""
+    """ASGI middleware: requests with bodies larger than SMALL_BYTES wait for a turn before they are parsed."""
 
     def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self._app = app

@@ -1,6 +1,6 @@
 """What a reader of the catalogue is told that asks for changes alone."""
 
-from runner_discovery.changes import ANSWER_BYTES, Changes
+from runner_discovery.catalogue import ANSWER_BYTES, Changes
 
 
 def size(_name: str) -> int:
