@@ -23,15 +23,33 @@ pytest_plugins = ["servers.fixtures"]
 __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue", "worker"]
 
 
+#: Tests with a longer form (marked `sized`): option → what it is, its size in CI, and with ``--full``.
+SIZES: dict[str, tuple[str, int | str, int | str]] = {
+    "kills": ("how often the owner of the task file is killed under load", 40, 200),
+    "waiting-tasks": ("tasks that wait while memory is watched", 30_000, 100_000),
+    "generated-runners": ("runners of 50 generated algorithms", 2, 40),
+    "flood": ("short or full: how much is registered without end", "short", "full"),
+    "adversary": ("short or full: full waits for what is only found out by waiting", "short", "full"),
+    "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 60, 300),
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", default="40", help="how often the owner of the task file is killed under load")
-    parser.addoption("--generated-runners", type=int, default=2, help="runners of 50 generated algorithms")
+    parser.addoption("--full", action="store_true", help="the longer form of the tests that have one")
     parser.addoption("--generated-seed", default="1", help="what the generated algorithms are made from")
-    parser.addoption("--flood", choices=("short", "full"), default="short", help="how much is registered without end")
-    parser.addoption("--fuzz-seconds", default="200", help="how long the gateway and a runner are fuzzed")
+    for name, (text, short, full) in SIZES.items():
+        parser.addoption(f"--{name}", type=type(short), help=f"{text}; {short}, with --full {full}")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    for name, (_, short, full) in SIZES.items():
+        option = name.replace("-", "_")
+        if getattr(config.option, option) is None:
+            setattr(config.option, option, full if config.option.full else short)
+    _take_signals()
+
+
+def _take_signals() -> None:
     """Started in the background, all of this would ignore Ctrl-C, and with nohup hanging up, which some tests try."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

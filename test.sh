@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Sets everything up and runs the checks and tests. --quick leaves out the tests that take minutes. --images adds those of
-# the image runner (1 GB of torch; Tesseract), --containers those that build and run the images (a Docker engine).
-# Other words go to pytest.
+# the image runner (1 GB of torch; Tesseract), --containers those that build and run the images (a Docker engine), --full the
+# longer forms of those that have one. Other words go to pytest.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
 usage() {
     cat <<'END'
-usage: ./test.sh [--quick] [--images] [--containers] [PYTEST-WORD...]
+usage: ./test.sh [--quick] [--images] [--containers] [--full] [PYTEST-WORD...]
 
 Sets everything up and runs the checks and tests of the project. Your own runners are not looked at: worker check NAME,
 worker test-runners --only NAME.
@@ -15,6 +15,8 @@ worker test-runners --only NAME.
   --quick       leave out the tests that take minutes
   --images      also those of the image runner (1 GB of torch; Tesseract)
   --containers  also those that build and run the images (a Docker engine)
+  --full        then the longer forms of the tests that have one, one after the other (about an hour; they compare times, so
+                nothing else should run)
 END
 }
 
@@ -27,11 +29,13 @@ bin="$here/.venv/bin"
 pytest_options=()
 images=0
 containers=0
+full=0
 while true; do
     case "${1:-}" in
         --quick) pytest_options+=(-m "not slow") ;;
         --images) images=1 ;;
         --containers) containers=1 ;;
+        --full) full=1 ;;
         *) break ;;
     esac
     shift
@@ -64,6 +68,8 @@ step "mypy"
 "$bin/mypy"
 step "import-linter"
 "$bin/lint-imports"
+step "the form of the packages"
+"$bin/python" .ci/form.py
 step "tests"
 # Most of their time is spent waiting, so there is one process more than there are cores.
 # conftest.py says which tests share one.
@@ -78,4 +84,8 @@ fi
 if [ "$containers" = 1 ]; then
     step "tests with containers"
     CONTAINER_TESTS=1 run_tests tests/containers
+fi
+if [ "$full" = 1 ]; then
+    step "the longer forms"
+    "$bin/python" -m pytest --full -m sized --numprocesses 0 ${pytest_options[@]+"${pytest_options[@]}"}
 fi

@@ -17,14 +17,13 @@ from environments import Environment, Production, Service, until
 from servers.rabbitmq import RabbitMQ
 
 # Each starts a whole environment; the ways go on beside one another.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.sized]
 
-#: Set to anything, the ways that are found out by waiting alone are waited for.
-IS_FULL = bool(os.environ.get("ADVERSARY_FULL"))
 SETTINGS = {"RUNNER_MARGIN_SECONDS": "2.5"}
 LEASE_SECONDS = "5"
 HONEST_EACH = 4
-WITHIN_SECONDS = 300.0 if IS_FULL else 120.0
+#: With ``--adversary full``, which waits for what is only found out by waiting.
+WITHIN_SECONDS = {"short": 120.0, "full": 300.0}
 #: Beside what a core needs anyway; answers of 16 MB come, and several at a time.
 MOST_MORE_BYTES = 600 * 1024 * 1024
 #: A true reason for any of them on a crowded machine, where the adversary itself may be late.
@@ -74,11 +73,12 @@ def watched(service: Service) -> Iterator[Callable[[], int]]:
         thread.join(5)
 
 
-def is_to_be_cancelled(way: Way) -> bool:
-    return way.cancel or (way.name in SLOW and not IS_FULL)
-
-
-def test_runner_that_answers_in_every_wrong_way_harms_nobody_else(environment: Environment, delete: Any) -> None:
+def test_runner_that_answers_in_every_wrong_way_harms_nobody_else(
+    environment: Environment, delete: Any, request: pytest.FixtureRequest
+) -> None:
+    form = str(request.config.getoption("--adversary"))
+    within_seconds = WITHIN_SECONDS[form]
+    cancelled = {way.name for way in WAYS if way.cancel or (way.name in SLOW and form == "short")}
     log = environment.folder / "executions.log"
     log.touch()
     taker = environment.controllers[0] if isinstance(environment, Production) else environment.core
@@ -93,22 +93,22 @@ def test_runner_that_answers_in_every_wrong_way_harms_nobody_else(environment: E
             honest += environment.submit_many("noted", [{"number": n, "log": str(log)} for n in range(HONEST_EACH)])
         began = time.monotonic()
         for way in WAYS:
-            if is_to_be_cancelled(way):
+            if way.name in cancelled:
                 for task_id in wrong[way.name]:
                     if way.takes:
                         environment.in_state(task_id, "running")
                     assert delete(environment, task_id) in ((202,) if way.takes else (200, 202)), way.name
         views = {
-            way.name: [environment.finished(task_id, WITHIN_SECONDS) for task_id in wrong[way.name]] for way in WAYS
+            way.name: [environment.finished(task_id, within_seconds) for task_id in wrong[way.name]] for way in WAYS
         }
-        assert time.monotonic() - began < WITHIN_SECONDS
+        assert time.monotonic() - began < within_seconds
         for number, task_id in enumerate(honest):
             view = environment.finished(task_id)
             assert (view["state"], view["result"], view["attempt"]) == ("succeeded", (number % HONEST_EACH) ** 2, 1)
         assert most_bytes() - before < MOST_MORE_BYTES
     ran = Counter(line.split()[0] for line in log.read_text().splitlines())
     assert ran == Counter(honest), "each honest task ran once"
-    problems = [problem for way in WAYS for view in views[way.name] if (problem := wrong_about(way, view))]
+    problems = [problem for way in WAYS for view in views[way.name] if (problem := wrong_about(way, view, cancelled))]
     assert not problems, "\n".join(problems)
     assert_every_failure_has_a_dead_letter(environment, views)
 
@@ -118,10 +118,10 @@ def offered(environment: Environment) -> set[str]:
     return {each["name"] for each in (listed if isinstance(listed, list) else listed["algorithms"])}
 
 
-def wrong_about(way: Way, view: dict[str, Any]) -> str:
+def wrong_about(way: Way, view: dict[str, Any], cancelled: set[str]) -> str:
     """What is not as it should be with one of its tasks."""
     error = view["error"] or {"code": view["state"], "message": ""}
-    if is_to_be_cancelled(way):
+    if way.name in cancelled:
         return "" if view["state"] == "cancelled" else f"{way.name}: {view}"
     is_expected = error["code"] in way.ends and way.says in error["message"]
     if not (is_expected or LATE in error["message"]) or len(error["message"]) > 11_000:

@@ -1,6 +1,6 @@
 """Whatever authors write: when `check` says yes, the runner registers and answers, and no payload wedges it.
 
-``--generated-runners 40 --generated-seed S`` makes the full form of it.
+``--generated-runners 40 --generated-seed S`` is the longer form; ``--full`` takes 40 runners, too.
 """
 
 import random
@@ -21,6 +21,8 @@ from generated_algorithms import Generated, adapter_source, generate
 from servers.processes import free_port
 
 from runnerlib.testing import ServedRunner, serving
+
+pytestmark = pytest.mark.sized
 
 ALGORITHMS = 50
 #: So many are written; some are refused, and of the others the first 50 are served.

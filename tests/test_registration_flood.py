@@ -21,7 +21,7 @@ import psutil
 import pytest
 import requests
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.sized]
 
 #: Long enough for an honest runner on a busy machine, short enough to wait until the flood's are over.
 LEASE_SECONDS = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.sized, pytest.mark.timeout(900)]
 
 RIGHT_ANSWERS = Path(__file__).parent / "what_no_schema_says.py"
 #: Beyond the fuzzing itself: for the start, and for the last request.
