@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
+from producer.client.steps import Request
+from producer.client.transport import Transport
 from producer.models import TaskState
-from producer.steps import Ask
-from producer.transport import Transport
 from producer.waiting import wait_with_progress
 from taskqueue.tasks import Placement, Succeeded
 
@@ -23,14 +23,14 @@ def test_terminal_shows_how_far_the_task_is(gateway: Any, monkeypatch: pytest.Mo
         delivery = gateway.take("upper")
         gateway.run(gateway.store.place([(delivery, Placement(task.id, 1, "text-1", "boot"))]))
         gateway.run(gateway.store.report_progress([(task.id, 1, 0.25, "page 5\nof [b]20\x1b[2J")]))
-        usual = Transport.ask
+        usual = Transport.send
 
-        def ask(self: Transport, ask: Ask) -> Any:
+        def ask(self: Transport, request: Request) -> Any:
             if r"page 5 of [b]20\x1b[2J" in shown.getvalue() and "25%" in shown.getvalue():
                 gateway.settle(Succeeded(delivery, b'"A"', "text-1"))
-            return usual(self, dataclasses.replace(ask, wait_seconds=min(ask.wait_seconds, 0.2)))
+            return usual(self, dataclasses.replace(request, wait_seconds=min(request.wait_seconds, 0.2)))
 
-        monkeypatch.setattr(Transport, "ask", ask)
+        monkeypatch.setattr(Transport, "send", ask)
         view = wait_with_progress(client, task, 30, console)
     assert (view.state, view.result) == (TaskState.SUCCEEDED, "A")
 

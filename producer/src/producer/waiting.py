@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.models import TaskView
 from producer.printable import one_line
 from producer.task_sentences import doing

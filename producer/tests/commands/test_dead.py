@@ -88,7 +88,7 @@ def test_replay_by_filter_asks_first(gateway: Any, call: Any) -> None:
 
 def test_filter_is_followed_to_the_end(gateway: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(gateway, "upper", 7)
-    monkeypatch.setattr("producer.calls.MOST_IN_PAGE", 2)
+    monkeypatch.setattr("producer.client.calls.PAGE_SIZE", 2)
     assert len(lines(call("dead", "list", "--json").stdout)) == 7
     assert call("dead", "replay", "--all", "--yes", "--limit", "3").stderr == "3 dead letters were replayed\n"
     assert call("dead", "discard", "--all", "--yes").stderr == "4 dead letters were discarded\n"

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.commands.ending import FAILED, errors, explained, say, show_all, show_list, when_interrupted
 from producer.commands.options import AlgorithmOption, AsJson, CodeOption, Gateway, Limit, connected
-from producer.dead_filter import DeadLetterFilter
 from producer.errors import BadInput
-from producer.models import DeadLettersDone, to_json
+from producer.models import DeadLetterFilter, DeadLettersDone, to_json
 from producer.printable import printable_json
 from producer.tables import dead_letter, dead_list
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.commands.ending import (
     BAD_INPUT,
     FAILED,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.models import FailureCode
 from producer.settings import find_gateway
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.commands.ending import (
     DONE,
     FAILED,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from producer.calls import MOST_AT_ONCE
-from producer.client import GatewayClient
+from producer.client.calls import LOOKUP_SIZE
+from producer.client.client import GatewayClient
 from producer.models import TaskState, TaskView
 from producer.sending.line_task import BadLine, LineTask
 from producer.sending.send import Refusal
@@ -45,7 +45,7 @@ class LineResults:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         lines = iter(self._lines)
-        while part := list(islice(lines, MOST_AT_ONCE)):
+        while part := list(islice(lines, LOOKUP_SIZE)):
             ids = [read.id for read in part if isinstance(read, LineTask) and read.line.number not in self._refusals]
             views = self._client.wait_for_part(ids, self._end, lambda view: self._show(self, view))
             for read in part:

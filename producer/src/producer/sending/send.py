@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.errors import Refused
 from producer.models import TaskState
 from producer.sending.line_task import BadLine, LineTask, read_task, series_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.errors import BadInput
 from producer.models import MAX_MESSAGE_BYTES
 from producer.sending.line_task import BadLine, LineTask

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from producer.client import GatewayClient
+from producer.client.client import GatewayClient
 from producer.errors import GatewayUnreachable, Refused
 from producer.models import TaskState
 from taskqueue.tasks import Placement, Succeeded

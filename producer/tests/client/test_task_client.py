@@ -16,6 +16,8 @@ import pytest
 from environments import Production
 
 from producer import DeadLetterFilter, TaskClient
+from producer.client.steps import Request
+from producer.client.transport import Transport
 from producer.errors import (
     BrokerUnreachable,
     GatewayUnreachable,
@@ -27,8 +29,6 @@ from producer.errors import (
     TaskFailed,
 )
 from producer.models import FailureCode, TaskState
-from producer.steps import Ask
-from producer.transport import Transport
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.link import Link
@@ -51,14 +51,14 @@ def test_result_of_a_task(gateway: Any, client: TaskClient) -> None:
 
 
 def test_gateway_that_does_not_wait_is_asked_with_pauses(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
-    asked, usual = [], Transport.ask
+    asked, usual = [], Transport.send
 
-    def at_once(self: Transport, ask: Ask) -> Any:
-        asked.append(ask.wait_seconds)
-        return usual(self, dataclasses.replace(ask, wait_seconds=0))
+    def at_once(self: Transport, request: Request) -> Any:
+        asked.append(request.wait_seconds)
+        return usual(self, dataclasses.replace(request, wait_seconds=0))
 
     task_id = client.submit("upper", {"text": "a"})
-    monkeypatch.setattr(Transport, "ask", at_once)
+    monkeypatch.setattr(Transport, "send", at_once)
     with pytest.raises(NotFinished, match="is queued after"):
         client.wait(task_id, 1.0)
     assert 2 <= len(asked) <= 7
@@ -152,13 +152,13 @@ def test_many_tasks_that_break_off_tell_what_is_queued(gateway: Any, client: Tas
 
 
 def test_many_are_waited_for_by_few_questions(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
-    asked, usual = [], Transport.ask
+    asked, usual = [], Transport.send
 
-    def counted(self: Transport, ask: Ask) -> Any:
-        asked.append((ask.method, ask.path))
-        return usual(self, ask)
+    def counted(self: Transport, request: Request) -> Any:
+        asked.append((request.method, request.path))
+        return usual(self, request)
 
-    monkeypatch.setattr(Transport, "ask", counted)
+    monkeypatch.setattr(Transport, "send", counted)
     ids = client.submit_many([("anything", n) for n in range(250)])
     for number in range(250):
         gateway.succeed("anything", b"%d" % number)

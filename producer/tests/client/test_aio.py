@@ -28,8 +28,8 @@ pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
 def test_it_has_the_methods_of_the_blocking_client_with_their_parameters(gateway: Any) -> None:
     def methods(kind: type) -> dict[str, Any]:
-        named = {name: member for name, member in vars(kind).items() if not name.startswith("_")}
-        return {name: str(inspect.signature(member)) for name, member in named.items()}
+        named = [(name, member) for name, member in inspect.getmembers(kind) if not name.startswith("_")]
+        return {name: str(inspect.signature(member)) for name, member in named}
 
     assert methods(AsyncTaskClient) == methods(TaskClient)
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from producer.client.steps import TaskMessage
+from producer.client.transport import retry_pauses
 from producer.errors import CLOSED, BrokerUnreachable, Refused
-from producer.outgoing import Outgoing
 from runnerlib.contract import EnvelopeError, FailureCode, parse_envelope
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.errors import QueueClosed, QueueUnavailable, TaskQueueError
@@ -19,13 +20,11 @@ from taskqueue.tasks import NewTask
 
 #: The loop starts in milliseconds, and closes a connection in two seconds at most.
 _THREAD_SECONDS = 10.0
-_FIRST_PAUSE_SECONDS = 0.05
-_MOST_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """What lives in the thread."""
+    """What runs in the thread."""
 
     loop: asyncio.AbstractEventLoop
     queue: RabbitQueue
@@ -36,8 +35,8 @@ class _Running:
 class BrokerSender:
     """For any number of threads: what they send at the same time shares one window of unconfirmed messages.
 
-    A process that was forked connects by itself, since its parent's threads are not in it.
-    Raises BrokerUnreachable for a URL that cannot be used. A broker that is away is found out by :meth:`send`.
+    After a fork the child connects by itself: its parent's thread does not run in it. Raises BrokerUnreachable for a
+    URL that cannot be used; only :meth:`send` finds out whether the broker is there.
     """
 
     def __init__(self, queue_url: str, *, patience_seconds: float) -> None:
@@ -47,15 +46,13 @@ class BrokerSender:
             raise BrokerUnreachable(str(error)) from None
         self._queue_url = queue_url
         self._patience_seconds = patience_seconds
-        #: By process id. Those of other processes are never touched: whoever held their locks is not here.
+        #: By process id. Those of other processes are never touched: threads that held their locks are not here.
         self._publishers: dict[int, _Publisher] = {}
         self._closed = False
 
-    def send(self, tasks: Sequence[Outgoing]) -> list[Refused | None]:
-        """Returns when the broker has those that can be tasks, durably: a refusal or None for each.
-
-        Asks again until the patience is over.
-        """
+    def send(self, tasks: Sequence[TaskMessage]) -> list[Refused | None]:
+        """A refusal or None for each. Returns when the broker has the others durably; retries as long as the patience
+        lasts."""
         now = time.time()
         read = [_new_task(task, now) for task in tasks]
         if new_tasks := [task for task in read if isinstance(task, NewTask)]:
@@ -63,8 +60,7 @@ class BrokerSender:
         return [task if isinstance(task, Refused) else None for task in read]
 
     def _publish(self, new_tasks: list[NewTask]) -> None:
-        end = time.monotonic() + self._patience_seconds
-        pause = _FIRST_PAUSE_SECONDS
+        pauses = retry_pauses(self._patience_seconds)
         while True:
             try:
                 self._own_publisher().publish(new_tasks)
@@ -72,13 +68,12 @@ class BrokerSender:
             except (QueueClosed, concurrent.futures.CancelledError):
                 raise BrokerUnreachable(CLOSED) from None
             except QueueUnavailable as error:
-                if time.monotonic() + pause > end:
+                if (pause := next(pauses, None)) is None:
                     raise BrokerUnreachable(f"{error} Send the same again, with the same ids.") from None
             time.sleep(pause)
-            pause = min(2 * pause, _MOST_PAUSE_SECONDS)
 
     def close(self) -> None:
-        """Who still waits in :meth:`send` gets BrokerUnreachable. Returns when the thread has ended. Idempotent."""
+        """Calls of :meth:`send` in progress raise BrokerUnreachable. Returns when the thread has ended. Idempotent."""
         self._closed = True
         self._own_publisher().close()
 
@@ -132,14 +127,14 @@ class _Publisher:
 
     async def _live(self, started: "concurrent.futures.Future[_Running]") -> None:
         stop = asyncio.Event()
-        # It retries nothing, so it needs no delay queues: controllers declare those.
+        # A sender retries no tasks, so it needs no delay queues: controllers declare those.
         async with open_rabbitmq(self._queue_url, retry_steps_seconds=()) as queue:
             started.set_result(_Running(asyncio.get_running_loop(), queue, stop, threading.current_thread()))
             await stop.wait()
 
 
-def _new_task(task: Outgoing, now: float) -> NewTask | Refused:
-    """Nobody else looks into a message before it is with the broker."""
+def _new_task(task: TaskMessage, now: float) -> NewTask | Refused:
+    """Checks the message here: no gateway sees it before the broker has it."""
     try:
         envelope = parse_envelope(task.body, max_bytes=MAX_MESSAGE_BYTES)
     except EnvelopeError as error:

@@ -8,10 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from producer import AsyncTaskClient, TaskClient, async_client, transport
-from producer.broker_sender import BrokerSender
+from producer import AsyncTaskClient, TaskClient
+from producer.client import aio, transport
+from producer.client.broker_sender import BrokerSender
+from producer.client.steps import task_message
 from producer.errors import BrokerUnreachable, GatewayUnreachable, NoGateway
-from producer.outgoing import outgoing
 
 QUEUE = "amqp://guest:guest@127.0.0.1:9/"
 
@@ -38,7 +39,7 @@ both = pytest.mark.parametrize("ask", [ask_blocking, ask_async])
 def deaf_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Whoever connects there waits: the one place in the line is taken."""
     monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(async_client, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.2))
+    monkeypatch.setattr(aio, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.create_connection(server.getsockname()):
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -73,5 +74,5 @@ def test_closed_client_and_closed_sender_say_the_same() -> None:
     with pytest.raises(GatewayUnreachable) as of_client:
         client.tasks()
     with pytest.raises(BrokerUnreachable) as of_sender:
-        sender.send([outgoing(("upper", {}), None, None)])
+        sender.send([task_message(("upper", {}))])
     assert str(of_client.value) == str(of_sender.value)
