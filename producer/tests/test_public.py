@@ -49,6 +49,6 @@ def test_the_command_loads_no_other_package_of_ours_and_nothing_that_only_they_n
         "jsonschema",
         "aiohttp",
     )
-    check = f"import sys, producer.commands; print([name for name in {unwanted!r} if name in sys.modules])"
+    check = f"import sys, producer.cli; print([name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

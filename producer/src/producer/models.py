@@ -84,7 +84,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSummaryView:
-    """One task in a list: all but its result."""
+    """A task in a list, without its result."""
 
     id: str
     algorithm: str
@@ -110,24 +110,19 @@ class TaskSummaryView:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """One task."""
+    """A task with its result. The other fields mean the same as in TaskSummaryView."""
 
     id: str
     algorithm: str
     state: TaskState
-    #: number of the current or last attempt; 1 is the first
     attempt: int
     #: what the handler returned; only when `succeeded`
     result: Any = None
-    #: only when `failed` or `retrying`
     error: TaskError | None = None
     progress: Progress | None = None
     cancel_requested: bool = False
-    #: the runner that has it or had it last, when known
     runner: str | None = None
-    #: why a waiting task is not running; None when a runner takes it as soon as it can
     waiting_for: str | None = None
-    #: how often it was put back into the queue after it had failed
     replays: int = 0
     created_at: datetime
     updated_at: datetime

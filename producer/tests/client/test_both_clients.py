@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from producer import AsyncTaskClient, TaskClient
+from producer import AsyncTaskClient, GatewayClient, TaskClient
 from producer.client import aio, transport
 from producer.client.broker_sender import BrokerSender
 from producer.client.steps import task_message
@@ -73,6 +73,10 @@ def test_closed_client_and_closed_sender_say_the_same() -> None:
     sender.close()
     with pytest.raises(GatewayUnreachable) as of_client:
         client.tasks()
+    with GatewayClient("http://127.0.0.1:9") as ended:
+        pass
+    with pytest.raises(GatewayUnreachable, match=str(of_client.value)):
+        ended.algorithms()
     with pytest.raises(BrokerUnreachable) as of_sender:
         sender.send([task_message(("upper", {}))])
     assert str(of_client.value) == str(of_sender.value)

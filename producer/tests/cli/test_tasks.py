@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from environments import until
 
-from producer.commands.ending import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
-from producer.payload_argument import BadPayload, read_payload
+from producer.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
+from producer.cli.tables import fields
+from producer.cli.tasks import read_payload
+from producer.errors import BadInput
 from taskqueue.tasks import Cancelled, Placement
 
 
@@ -145,7 +147,7 @@ def test_help_reads_as_plain_text(call: Any) -> None:
 
 
 def test_payload_that_is_too_large_is_not_read_to_the_end() -> None:
-    with pytest.raises(BadPayload, match="more than 16777216 bytes"):
+    with pytest.raises(BadInput, match="more than 16777216 bytes"):
         read_payload("-", io.BytesIO(b" " * (17 * 1024 * 1024)))
 
 
@@ -183,8 +185,6 @@ def test_algorithms_are_a_table(call: Any) -> None:
     ],
 )
 def test_fields_in_one_line(schema: dict[str, Any] | None, shown: str) -> None:
-    from producer.tables import fields
-
     assert fields(schema) == shown
 
 

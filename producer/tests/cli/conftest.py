@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from producer.commands import app
+from producer.cli import app
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from producer.cli.tables import Listing, algorithm_list, dead_list, fields, task_list
 from producer.models import DeadLetterView, TaskError, TaskState, TaskSummaryView
-from producer.tables import Listing, algorithm_list, dead_list, fields, task_list
 
 NOW = datetime(2026, 5, 31, 1, 2, 3, tzinfo=timezone.utc)
 TASK_ID = "0123456789abcdef0123456789abcdef"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from producer.commands.ending import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
-from producer.sending.sent_note import read_note
+from producer.cli.checkpoint import read_checkpoint
+from producer.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
 from taskqueue.errors import QueueUnavailable
 from taskqueue.tasks import NewTask, Published
 
@@ -126,8 +126,8 @@ def test_ended_from_outside_the_same_command_goes_on(
     if by == signal.SIGINT:
         assert process.returncode == INTERRUPTED
         assert "interrupted; 1,000 of 2,500 lines are sent" in told
-    note = read_note(file.with_name("many.jsonl.sent"))
-    assert note is not None and (note.line, note.is_complete) == (1_000, False)
+    checkpoint = read_checkpoint(file.with_name("many.jsonl.sent"))
+    assert checkpoint is not None and (checkpoint.line, checkpoint.is_complete) == (1_000, False)
     troubled.allowed = 10
     assert call("send-many", str(file)).exit_code == 0
     assert queued(gateway) == 2_500
@@ -156,6 +156,25 @@ def test_refused_line_is_tried_again_when_it_may_fit_now(gateway: Any, call: Any
     done = call("send-many", str(file))
     assert (done.exit_code, done.stderr.split(" queued")[0]) == (0, "1 task")
     assert queued(gateway) == 2
+
+
+def test_behind_a_refused_line_all_is_sent_again_and_no_task_is_made_twice(gateway: Any, call: Any, file: Path) -> None:
+    good = '{"algorithm": "upper", "payload": {"text": "a"}}\n'
+    file.write_text(good + '{"algorithm": "later", "payload": 1}\n' + good)
+    assert call("send-many", str(file)).exit_code == BAD_INPUT
+    assert queued(gateway) == 2
+    gateway.watch.catalogue.algorithms["later"] = gateway.watch.catalogue.algorithms["anything"]
+    done = call("send-many", str(file))
+    assert (done.exit_code, queued(gateway)) == (0, 3)
+    assert "2 tasks queued" in done.stderr and "1 before" in done.stderr
+    assert "3 tasks of this file were queued before" in call("send-many", str(file)).stderr
+
+
+def test_again_makes_new_tasks_also_of_a_file_with_a_refused_line(gateway: Any, call: Any, file: Path) -> None:
+    file.write_text('{oops\n{"algorithm": "upper", "payload": {"text": "a"}}\n')
+    for count in (1, 2):
+        assert call("send-many", str(file), "--again").exit_code == BAD_INPUT
+        assert queued(gateway) == count
 
 
 def test_of_many_bad_lines_some_are_named(gateway: Any, call: Any, file: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.cli.many import results_file
 from producer.errors import BadInput
-from producer.sending.results_file import results_file
 
 
 def test_file_is_replaced_when_it_is_whole(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.cli.options import DEFAULT_GATEWAY, GatewayAddress, find_gateway
 from producer.errors import BadInput
-from producer.settings import DEFAULT_GATEWAY, GatewayAddress, find_gateway
 
 
 @pytest.fixture(autouse=True)

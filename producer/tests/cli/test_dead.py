@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from producer.commands.ending import BAD_INPUT, FAILED
+from producer.cli.exit_codes import BAD_INPUT, FAILED
 
 #: Queues and stores differ in nothing that a command sees; their twins in memory are tested by the gateway.
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)

@@ -18,9 +18,9 @@ from typing import Annotated
 
 import typer
 
-from producer.commands.dead import dead
-from producer.commands.many import send_many
-from producer.commands.tasks import algorithms, cancel, list_tasks, result, send
+from producer.cli.dead import dead
+from producer.cli.many import send_many
+from producer.cli.tasks import algorithms, cancel, list_tasks, result, send
 
 __all__ = ["app", "main"]
 
