@@ -10,7 +10,7 @@ import aiohttp
 
 from producer.client import calls, steps
 from producer.client.client import broker_sender, no_address, no_gateway
-from producer.client.steps import TaskInput
+from producer.client.steps import TaskInput, retry_pauses
 from producer.client.transport import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -20,7 +20,6 @@ from producer.client.transport import (
     nothing_answers,
     pause_before_retry,
     read_answer,
-    retry_pauses,
     too_slow,
 )
 from producer.errors import CLOSED, GatewayUnreachable, Refused
@@ -144,7 +143,7 @@ class _SessionPool:
         self._closed = False
 
     async def send(self, request: steps.Request) -> Any:
-        """As `producer.client.transport.ConnectionPool.send`."""
+        """As `producer.client.transport.Transport.send`."""
         if not self._url:
             raise no_gateway("AsyncTaskClient")
         pauses = retry_pauses(self._patience_seconds)

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.client.steps import TaskMessage
-from producer.client.transport import retry_pauses
+from producer.client.steps import TaskMessage, retry_pauses
 from producer.errors import CLOSED, BrokerUnreachable, Refused
 from runnerlib.contract import EnvelopeError, FailureCode, parse_envelope
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from producer.client import calls, steps
 from producer.client.steps import TaskInput, task_message
-from producer.client.transport import ConnectionPool
+from producer.client.transport import Transport
 from producer.errors import NoGateway, Refused
 from producer.models import (
     DeadLetterDetail,
@@ -32,8 +32,8 @@ _POLL_SECONDS = 1.0
 class _BlockingClient:
     """What both clients share: connections, the steps of a call, and the calls that are the same."""
 
-    def __init__(self, pool: ConnectionPool, broker: "BrokerSender | None" = None) -> None:
-        self._pool = pool
+    def __init__(self, transport: Transport, broker: "BrokerSender | None" = None) -> None:
+        self._transport = transport
         self._broker = broker
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class _BlockingClient:
 
     def close(self) -> None:
         """Closes the connections, and ends the broker's thread if there is one. Idempotent."""
-        self._pool.close()
+        self._transport.close()
         if self._broker is not None:
             self._broker.close()
 
@@ -71,7 +71,7 @@ class _BlockingClient:
     def _perform(self, step: steps.Step) -> Any:
         match step:
             case steps.Request():
-                return self._pool.send(step)
+                return self._transport.send(step)
             case steps.Publish():
                 assert self._broker is not None, "only with a broker"
                 return self._broker.send(step.tasks)
@@ -95,7 +95,7 @@ class TaskClient(_BlockingClient):
         if not gateway_url and not queue_url:
             raise ValueError(no_address(type(self).__name__))
         broker = broker_sender(queue_url, patience_seconds) if queue_url else None
-        super().__init__(ConnectionPool(gateway_url, patience_seconds=patience_seconds), broker)
+        super().__init__(Transport(gateway_url, patience_seconds=patience_seconds), broker)
         self._by_broker = broker is not None
 
     def submit(
@@ -154,7 +154,7 @@ class TaskClient(_BlockingClient):
         return self._outcome(calls.settle_many(calls.DISCARD_MANY, wanted))
 
     def _perform(self, step: steps.Step) -> Any:
-        if isinstance(step, steps.Request) and not self._pool.url:
+        if isinstance(step, steps.Request) and not self._transport.url:
             raise no_gateway("TaskClient")
         return super()._perform(step)
 
@@ -168,11 +168,11 @@ class GatewayClient(_BlockingClient):
     """
 
     def __init__(self, url: str, *, patience_seconds: float = 10.0, url_from: str = "") -> None:
-        super().__init__(ConnectionPool(url, patience_seconds=patience_seconds, url_from=url_from))
+        super().__init__(Transport(url, patience_seconds=patience_seconds, url_from=url_from))
 
     @property
     def url(self) -> str:
-        return self._pool.url
+        return self._transport.url
 
     def submit(
         self,

@@ -3,7 +3,8 @@
 A call is a generator and does no input or output, so each is written once for all clients.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from producer.models import MAX_MESSAGE_BYTES, new_task_id
 
 #: A task as callers give it: ``("upper", {"text": "a"})``, or a message with `algorithm`, `payload` and more.
 TaskInput = tuple[str, Any] | Mapping[str, Any]
+_FIRST_PAUSE_SECONDS = 0.05
+_MAX_PAUSE_SECONDS = 2.0
 #: Parameters of a URL's query; one with several values is repeated.
 Query = dict[str, str | list[str]]
 
@@ -111,6 +114,15 @@ async def outcome_of_async(call: Call[T], perform: Callable[[Any], Awaitable[Any
             answer = None if isinstance(step, Emit) else await perform(step)
         except ProducerError as problem:
             error = problem
+
+
+def retry_pauses(patience_seconds: float) -> Iterator[float]:
+    """Growing pauses between attempts, as long as the patience lasts."""
+    end = time.monotonic() + patience_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while time.monotonic() + pause <= end:
+        yield pause
+        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
 def task_message(given: TaskInput, task_id: str | None = None, expires_seconds: float | None = None) -> TaskMessage:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from producer.client.steps import Request
+from producer.client.steps import Request, retry_pauses
 from producer.errors import CLOSED, GatewayUnreachable, Refused, refusal
 
 #: The gateway holds a request for at most a minute; this leaves it time to answer.
@@ -18,13 +18,14 @@ READ_SECONDS = 75.0
 CONNECT_SECONDS = 5.0
 #: Statuses after which the same request is sent again a little later.
 _RETRIED_STATUSES = (429, 503)
-_FIRST_PAUSE_SECONDS = 0.05
-_MAX_PAUSE_SECONDS = 2.0
 _OWN_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
-class ConnectionPool:
-    """One connection for each call in progress, kept open for later calls. For any number of threads.
+class Transport:
+    """Connections to the gateway: one for each request in progress, kept open for later ones. Any thread may use it.
+
+    Every request is safe to repeat, so it is repeated while the gateway is away. After a fork the child connects by
+    itself: on a shared connection each process would read the other's answers.
 
     Parameters:
         patience_seconds: how long a request is repeated while the gateway restarts or is busy.
@@ -35,56 +36,15 @@ class ConnectionPool:
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
         self._url_from = url_from
-        self._free: deque[Transport] = deque()
+        self._free: deque[requests.Session] = deque()
+        self._process = os.getpid()
+        self._has_answered = False
         self._closed = False
 
     def send(self, request: Request) -> Any:
         """The answer's JSON. Raises GatewayUnreachable and Refused."""
         if self._closed:
             raise GatewayUnreachable(CLOSED)
-        try:
-            transport = self._free.pop()
-        except IndexError:
-            transport = Transport(self.url, patience_seconds=self._patience_seconds, url_from=self._url_from)
-        try:
-            return transport.send(request)
-        finally:
-            self._free.append(transport)
-            if self._closed:
-                self._close_free()
-
-    def close(self) -> None:
-        """Closes the connections; those in use, when their calls end. Idempotent."""
-        self._closed = True
-        self._close_free()
-
-    def _close_free(self) -> None:
-        while self._free:
-            try:
-                self._free.pop().close()
-            except IndexError:  # another thread closes them, too
-                return
-
-
-class Transport:
-    """A connection, for one thread. Every call is safe to repeat, so it is repeated while the gateway is away.
-
-    After a fork the child connects by itself: on a shared connection each process would read the other's answers.
-    """
-
-    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "") -> None:
-        self._url = url
-        self._url_from = url_from
-        self._patience_seconds = patience_seconds
-        self._session = self._new_session()
-        self._process = os.getpid()
-        self._has_answered = False
-
-    def close(self) -> None:
-        if self._process == os.getpid():
-            self._session.close()
-
-    def send(self, request: Request) -> Any:
         pauses = retry_pauses(self._patience_seconds)
         while True:
             try:
@@ -93,11 +53,17 @@ class Transport:
                 pause = pause_before_retry(error, pauses, has_answered=self._has_answered)
             time.sleep(pause)
 
+    def close(self) -> None:
+        """Closes the connections; those in use, when their requests end. Idempotent."""
+        self._closed = True
+        self._close_free()
+
     def _send_once(self, request: Request) -> Any:
+        session = self._free_session()
         try:
-            answer = self._own_session().request(
+            answer = session.request(
                 request.method,
-                self._url + request.path,
+                self.url + request.path,
                 params=request.query,
                 data=request.body,
                 headers=request.headers,
@@ -107,24 +73,35 @@ class Transport:
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             # urllib3 gives a reason when it gave up connecting; a connection that broke later has none.
             has_connected = getattr(error.args[0] if error.args else None, "reason", None) is None
-            raise LostConnection(nothing_answers(self._url, self._url_from), has_connected=has_connected) from None
+            raise LostConnection(nothing_answers(self.url, self._url_from), has_connected=has_connected) from None
         except requests.exceptions.Timeout:
-            raise GatewayUnreachable(too_slow(self._url)) from None
+            raise GatewayUnreachable(too_slow(self.url)) from None
         except (requests.exceptions.RequestException, ValueError) as error:  # urllib3's own, about a host's name
-            raise GatewayUnreachable(bad_address(self._url, error, self._url_from)) from None
-        content = read_answer(self._url, answer.status_code, answer.content)
+            raise GatewayUnreachable(bad_address(self.url, error, self._url_from)) from None
+        finally:
+            self._free.append(session)
+            if self._closed:
+                self._close_free()
+        content = read_answer(self.url, answer.status_code, answer.content)
         self._has_answered = True
         return content
 
-    def _own_session(self) -> requests.Session:
+    def _free_session(self) -> requests.Session:
         if self._process != os.getpid():
-            self._session, self._process = self._new_session(), os.getpid()
-        return self._session
+            self._free, self._process = deque(), os.getpid()
+        try:
+            return self._free.pop()
+        except IndexError:
+            session = requests.Session()
+            session.trust_env = not is_own_machine(self.url)
+            return session
 
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = not is_own_machine(self._url)
-        return session
+    def _close_free(self) -> None:
+        while self._free and self._process == os.getpid():
+            try:
+                self._free.pop().close()
+            except IndexError:  # another thread closes them, too
+                return
 
 
 class LostConnection(Exception):
@@ -133,15 +110,6 @@ class LostConnection(Exception):
     def __init__(self, message: str, *, has_connected: bool) -> None:
         super().__init__(message)
         self.has_connected = has_connected
-
-
-def retry_pauses(patience_seconds: float) -> Iterator[float]:
-    """Growing pauses between attempts, as long as the patience lasts."""
-    end = time.monotonic() + patience_seconds
-    pause = _FIRST_PAUSE_SECONDS
-    while time.monotonic() + pause <= end:
-        yield pause
-        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
 def pause_before_retry(error: Refused | LostConnection, pauses: Iterator[float], *, has_answered: bool) -> float:
