@@ -37,7 +37,7 @@ def task(state: TaskState, **more: Any) -> TaskView:
         (task(TaskState.RETRYING, error=TIMEOUT, waiting_for="a pause"), "a pause (timeout: took 3 s)"),
     ],
 )
-def test_what_a_task_is_activity(view: TaskView, said: str) -> None:
+def test_what_a_task_is_doing(view: TaskView, said: str) -> None:
     assert activity(view) == said
 
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -213,6 +215,33 @@ def test_many_threads_share_one_client(gateway: Any, client: TaskClient) -> None
     for thread in threads:
         thread.join(20)
     assert len(gateway.run(gateway.store.lookup(ids))) == 16
+
+
+def test_forked_processes_neither_share_its_connections_nor_end_those_of_their_parent(
+    gateway: Any, client: TaskClient
+) -> None:
+    for number in range(8):
+        client.submit("anything", number, task_id=f"t{number}")
+        gateway.succeed("anything", b"%d" % number)
+    children = [_forked(client, number) for number in range(8)]
+    for number in range(40):
+        assert client.result(f"t{number % 8}", 10) == number % 8
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+    assert client.result("t0", 10) == 0
+
+
+def _forked(client: TaskClient, number: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(20)
+    try:
+        code = 0 if all(client.result(f"t{number}", 10) == number for _ in range(20)) else 2
+        client.close()
+    finally:
+        os._exit(code)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What clients ask of a gateway and how they read its answers, as generators of steps (see `producer.client.steps`).
 
+The clients' methods of the same names document the calls.
 With `by_broker` tasks go straight to the broker. The gateway then knows a task only after it has run, so waiting
 includes tasks that it does not know.
 """
@@ -67,12 +68,10 @@ T = TypeVar("T")
 
 
 def submit(task: TaskMessage, wait_seconds: float = 0) -> Call[TaskView]:
-    """Queues a task. The answer comes when it is durable, or with `wait_seconds` when it has ended or after that."""
     return _read(TaskView, (yield Request("POST", "/tasks", task.body, wait_seconds=wait_seconds)))
 
 
 def send(given: TaskInput, task_id: str | None, expires_seconds: float | None, *, by_broker: bool) -> Call[str]:
-    """Queues a task and returns its id."""
     task = task_message(given, task_id, expires_seconds)
     if by_broker:
         [refused] = yield Publish([task])
@@ -84,7 +83,6 @@ def send(given: TaskInput, task_id: str | None, expires_seconds: float | None, *
 
 
 def get(task_id: str, wait_seconds: float = 0) -> Call[TaskView]:
-    """The task as it is now, or with `wait_seconds` when it has ended or after that long."""
     return _read(TaskView, (yield Request("GET", _path(task_id), wait_seconds=wait_seconds)))
 
 
@@ -111,13 +109,11 @@ def watch(
 
 
 def wait(task_id: str, timeout_seconds: float, *, by_broker: bool) -> Call[TaskView]:
-    """The task when it has ended, whatever its state. Raises NotFinished."""
     view = yield from watch(task_id, timeout_seconds, by_broker=by_broker)
     return _ended(task_id, view, timeout_seconds)
 
 
 def result(task_id: str, timeout_seconds: float, *, by_broker: bool) -> Call[Any]:
-    """What the task's handler returned. Raises TaskFailed and NotFinished."""
     view = yield from wait(task_id, timeout_seconds, by_broker=by_broker)
     if view.state is TaskState.SUCCEEDED:
         return view.result
@@ -130,10 +126,6 @@ def result(task_id: str, timeout_seconds: float, *, by_broker: bool) -> Call[Any
 
 
 def submit_lines(lines: Sequence[bytes]) -> Call[list[Refused | TaskState]]:
-    """Queues up to 1,000 messages, each JSON on one line: a refusal, or the state of the task, for each, in order.
-
-    A state other than `queued` means that the task was sent before. Sending the same again makes no task twice.
-    """
     entries = yield Request("POST", "/tasks/batch", b"\n".join(lines), is_lines=True)
     if not isinstance(entries, list) or len(entries) != len(lines):
         raise GatewayUnreachable("the gateway answered with something that is not a batch; check its address")
@@ -141,7 +133,6 @@ def submit_lines(lines: Sequence[bytes]) -> Call[list[Refused | TaskState]]:
 
 
 def submit_many(tasks: Iterable[TaskInput], expires_seconds: float | None, *, by_broker: bool) -> Call[list[str]]:
-    """The ids, in order. Raises SomeRefused at the end, and NotAllSent when sending breaks off."""
     ids: list[str] = []
     accepted: set[int] = set()
     refused: dict[int, Refused] = {}
@@ -193,7 +184,6 @@ def batches(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]
 
 
 def get_many(task_ids: Sequence[str]) -> Call[dict[str, TaskView]]:
-    """Up to 100 tasks as they are now, by id; without those that the gateway does not know."""
     found: dict[str, TaskView] = {}
     left = [task_id for task_id in task_ids if is_task_id(task_id)]
     while left:
@@ -226,7 +216,6 @@ def wait_for_part(
 
 
 def wait_many(task_ids: Sequence[str], timeout_seconds: float, *, by_broker: bool) -> Call[list[TaskView]]:
-    """All tasks when all have ended, in order. Raises NotFinished for the first that has not in time."""
     end = time.monotonic() + timeout_seconds
     views: list[TaskView] = []
     for start in range(0, len(task_ids), LOOKUP_SIZE):
