@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 from typer.main import get_command
 
 from controller.settings import ControllerSettings
-from producer import commands
+from producer import cli
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
@@ -117,7 +117,7 @@ def _command_table() -> Iterator[str]:
     yield "| variable | default | |"
     yield "|---|---|---|"
     told = set()
-    for command in get_command(commands.app).commands.values():  # type: ignore[attr-defined]
+    for command in get_command(cli.app).commands.values():  # type: ignore[attr-defined]
         for parameter in command.params:
             if parameter.envvar and parameter.envvar not in told:
                 told.add(parameter.envvar)
@@ -133,7 +133,7 @@ def _problem_table() -> Iterator[str]:
 
 def _exit_code_table() -> Iterator[str]:
     """As the commands' own documentation has it."""
-    yield from (line for line in (commands.__doc__ or "").splitlines() if line.startswith("|"))
+    yield from (line for line in (cli.__doc__ or "").splitlines() if line.startswith("|"))
 
 
 def _option_table() -> Iterator[str]:

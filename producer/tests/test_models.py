@@ -105,3 +105,18 @@ def test_fields_and_codes_of_a_newer_gateway_are_no_error() -> None:
 def test_another_shape_is_told(name: str, content: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         models.from_json(getattr(models, name), content)
+
+
+def test_filter_of_dead_letters_says_only_what_was_chosen() -> None:
+    assert models.DeadLetterFilter().body() == models.DeadLetterFilter().query() == {}
+    chosen = models.DeadLetterFilter(
+        algorithm="upper",
+        codes=[models.FailureCode.TIMEOUT],
+        task_id="a",
+        created_from=datetime(2026, 5, 31, 12, tzinfo=timezone.utc),
+    )
+    body = chosen.body()
+    assert datetime.fromisoformat(body.pop("created_from")) == chosen.created_from
+    assert body == {"algorithm": "upper", "codes": ["timeout"], "task_id": "a"}
+    assert chosen.query().keys() == {"algorithm", "code", "task_id", "created_from"}
+    assert chosen.query()["code"] == ["timeout"]

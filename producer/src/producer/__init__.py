@@ -5,29 +5,31 @@ from producer import TaskClient
 
 from typing import TYPE_CHECKING
 
+from producer.errors import (
+    BrokerUnreachable,
+    GatewayUnreachable,
+    NoGateway,
+    NotAllSent,
+    NotFinished,
+    ProducerError,
+    Refused,
+    SomeRefused,
+    TaskFailed,
+)
+from producer.models import (
+    DeadLetterDetail,
+    DeadLetterFilter,
+    DeadLettersDone,
+    DeadLetterView,
+    FailureCode,
+    TaskState,
+    TaskSummaryView,
+    TaskView,
+)
+
 if TYPE_CHECKING:
-    from producer.async_client import AsyncTaskClient as AsyncTaskClient
-    from producer.public import (
-        BrokerUnreachable,
-        DeadLetterDetail,
-        DeadLetterFilter,
-        DeadLettersDone,
-        DeadLetterView,
-        FailureCode,
-        GatewayClient,
-        GatewayUnreachable,
-        NoGateway,
-        NotAllSent,
-        NotFinished,
-        ProducerError,
-        Refused,
-        SomeRefused,
-        TaskClient,
-        TaskFailed,
-        TaskState,
-        TaskSummaryView,
-        TaskView,
-    )
+    from producer.client.aio import AsyncTaskClient as AsyncTaskClient
+    from producer.client.client import GatewayClient, TaskClient
 
 __all__ = [
     "BrokerUnreachable",
@@ -53,14 +55,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """The clients are loaded when they are asked for: the gateway's processes need nothing of them."""
-    if name in __all__:
-        from producer import public
+    """Loads a client when it is asked for: the gateway's processes use none, and need not have `requests`."""
+    if name in ("GatewayClient", "TaskClient"):
+        from producer.client import client
 
-        return getattr(public, name)
+        return getattr(client, name)
     if name == "AsyncTaskClient":
         try:
-            from producer.async_client import AsyncTaskClient
+            from producer.client.aio import AsyncTaskClient
         except ModuleNotFoundError as error:
             raise ImportError(
                 f"AsyncTaskClient needs more packages ({error.name} is missing); from a checkout: "

@@ -1,6 +1,6 @@
 """``python -m producer`` is the command line."""
 
-from producer.commands import main
+from producer.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the environment. Each message is a sentence for whoever sent the task."""
+"""Errors of the clients and commands. Each message is a sentence for the sender of the task."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ class ProducerError(Exception):
 
 
 class BadInput(ProducerError):
-    """What was given cannot be used; the message says why, and what to give."""
+    """An argument or a file cannot be used; the message says why, and what to give instead."""
 
 
 class GatewayUnreachable(ProducerError):
-    """Nobody answers at the gateway's address, or something else than a gateway does."""
+    """Nothing answers at the gateway's address, or something that is not a gateway."""
 
 
 class BrokerUnreachable(ProducerError):
@@ -24,7 +24,7 @@ class BrokerUnreachable(ProducerError):
 
 
 class NoGateway(ProducerError):
-    """The client was made without the gateway's address, and only the gateway can tell that."""
+    """The call needs the gateway, and the client was made without its address."""
 
 
 class Refused(ProducerError):
@@ -38,7 +38,7 @@ class Refused(ProducerError):
 
 
 def refusal(problem: dict[str, Any]) -> Refused:
-    """A problem of the gateway as an error."""
+    """The gateway's problem document as an error."""
     detail = str(problem.get("detail", "the gateway refused it"))
     return Refused(int(problem["status"]), str(problem["code"]), detail, problem.get("errors"))
 
@@ -46,8 +46,7 @@ def refusal(problem: dict[str, Any]) -> Refused:
 class SomeRefused(ProducerError):
     """Of many tasks some were refused; the others are queued.
 
-    `ids` are the ids of all, in the order they were given; `refused` tells by position, from 0, which were refused,
-    and why.
+    `ids` are the ids of all tasks in their order; `refused` has the refusals by position, from 0.
     """
 
     def __init__(self, ids: list[str], refused: dict[int, Refused]) -> None:
@@ -63,9 +62,9 @@ class SomeRefused(ProducerError):
 class NotAllSent(ProducerError):
     """Sending many tasks broke off; the cause is its `__cause__`.
 
-    `ids` are the ids of those that were looked at, in the order they were given (empty for one without). Those at the
-    positions in `accepted` are queued for sure; those at `unsure` were on their way, and may be; `refused` tells which
-    were refused, and why. Sent again with these ids, nothing runs twice.
+    `ids` are the ids of the tasks that were read until then, in their order (empty for one without). Those at the
+    positions in `accepted` are queued; those at `unsure` were being sent and may be; `refused` has the refusals by
+    position. Sent again with these ids, no task runs twice.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class NotAllSent(ProducerError):
 
     @property
     def accepted_ids(self) -> list[str]:
-        """Ids of those that are queued, in order."""
+        """Ids of the tasks that are queued, in order."""
         return [self.ids[position] for position in sorted(self.accepted)]
 
 
 class NotFinished(ProducerError, TimeoutError):
-    """The time is over and the task has not ended. `view` is the task as it is; None when nobody has seen it yet."""
+    """The time is over and the task has not ended. `view` is its state, or None if the gateway does not know it."""
 
     def __init__(self, message: str, view: TaskView | None) -> None:
         super().__init__(message)
@@ -95,7 +94,7 @@ class NotFinished(ProducerError, TimeoutError):
 
 
 class TaskFailed(ProducerError):
-    """The task ended without a result. `view.error` tells the code and the message of a failed one."""
+    """The task failed or was cancelled. `view.error` has the code and the message of a failed one."""
 
     def __init__(self, message: str, view: TaskView) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""JSON as it is sent and read: strictly, so that what a file says and what becomes a task is the same. Pure.
+"""Strict JSON: refuses what would be lost or changed between the sender's text and the task. Pure.
 
-The gateway decides what it takes; here only what would be lost or changed on the way is refused.
+The gateway decides on everything else.
 """
 
 import codecs
@@ -13,16 +13,16 @@ from typing import Any, NoReturn
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 #: More digits than this cannot be a 64-bit integer; checked before the (quadratic) conversion.
 _MAX_INTEGER_DIGITS = 20
-#: Editors of some systems begin a file with it.
+#: Some editors begin a file with it.
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 
 class BadJson(ValueError):
-    """It cannot be sent; the message says why, in words for the sender."""
+    """The text or value cannot be sent; the message says why."""
 
 
 def loads(data: bytes) -> Any:
-    """One JSON document; a byte order mark before it is passed over. Raises BadJson."""
+    """Parses one JSON document, with or without a byte order mark. Raises BadJson."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BadJson("not UTF-8, it looks like UTF-16; save it as UTF-8")
     text = data.removeprefix(BYTE_ORDER_MARK)
@@ -39,7 +39,7 @@ def loads(data: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact, on one line. Raises BadJson for what JSON has no words for: NaN, sets, half of a character pair."""
+    """Compact JSON on one line. Raises BadJson for what JSON cannot express: NaN, sets, lone surrogates."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -1,11 +1,12 @@
-"""What the gateway tells, as plain data: tasks, dead letters, and the names that sender and gateway must spell alike.
+"""What the gateway answers, as plain data: tasks, dead letters, and the names that clients and gateway share.
 
-A client may be older or newer than its gateway: fields that it does not know are left out.
+A client may be older or newer than its gateway, so it ignores fields that it does not know.
 """
 
 import re
 import types
 import uuid
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -50,7 +51,7 @@ class TaskState(str, Enum):
 
 
 class FailureCode(str, Enum):
-    """Why a task failed. A newer gateway may know more, so what it tells is a plain string."""
+    """Why a task failed. A newer gateway may know more codes, so views carry a plain string."""
 
     MALFORMED = "malformed"
     INVALID_PAYLOAD = "invalid_payload"
@@ -83,7 +84,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSummaryView:
-    """One task in a list: all but its result."""
+    """A task in a list, without its result."""
 
     id: str
     algorithm: str
@@ -109,24 +110,19 @@ class TaskSummaryView:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """One task."""
+    """A task with its result. The other fields mean the same as in TaskSummaryView."""
 
     id: str
     algorithm: str
     state: TaskState
-    #: number of the current or last attempt; 1 is the first
     attempt: int
     #: what the handler returned; only when `succeeded`
     result: Any = None
-    #: only when `failed` or `retrying`
     error: TaskError | None = None
     progress: Progress | None = None
     cancel_requested: bool = False
-    #: the runner that has it or had it last, when known
     runner: str | None = None
-    #: why a waiting task is not running; None when a runner takes it as soon as it can
     waiting_for: str | None = None
-    #: how often it was put back into the queue after it had failed
     replays: int = 0
     created_at: datetime
     updated_at: datetime
@@ -174,9 +170,37 @@ class DeadLetterDetail(DeadLetterView):
     body_base64: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Chooses dead letters. None and empty mean any; a time without a zone is this machine's."""
+
+    algorithm: str | None = None
+    codes: Iterable[FailureCode] = ()
+    task_id: str | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+    def query(self) -> dict[str, str | list[str]]:
+        """As parameters of a URL; `code` once for each."""
+        body = self.body()
+        codes = body.pop("codes", None)
+        return body | ({"code": codes} if codes else {})
+
+    def body(self) -> dict[str, Any]:
+        """As JSON."""
+        found = {
+            "algorithm": self.algorithm,
+            "codes": [FailureCode(code).value for code in self.codes] or None,
+            "task_id": self.task_id,
+            "created_from": time_text(self.created_from),
+            "created_before": time_text(self.created_before),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SkippedDeadLetter:
-    """One that was neither replayed nor discarded, and why."""
+    """A dead letter that was neither replayed nor discarded, and why."""
 
     dead_id: int
     code: str
@@ -192,14 +216,19 @@ class DeadLettersDone:
     next: str | None = None
 
 
+def time_text(time: datetime | None) -> str | None:
+    """A time in ISO 8601, with its zone."""
+    return None if time is None else time.astimezone().isoformat()
+
+
 def from_json(kind: type[T], content: Any) -> T:
-    """The content of JSON as one of these classes. Raises ValueError when it has another shape."""
+    """Parsed JSON as one of these classes. Raises ValueError or TypeError when it has another shape."""
     found: T = _read(kind, content)
     return found
 
 
 def to_json(value: Any) -> Any:
-    """The other way round, with every field."""
+    """One of these classes as JSON values, with every field."""
     if is_dataclass(value):
         return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, list | tuple):
@@ -223,10 +252,6 @@ def _read(kind: Any, content: Any) -> Any:
         return None if content is None else _read(get_args(kind)[0], content)
     if get_origin(kind) is list:
         return [_read(get_args(kind)[0], each) for each in _of(list, content)]
-    if get_origin(kind) is tuple:
-        kinds, values = get_args(kind), _of(list, content)
-        one_kind = kinds[1:] == (...,)
-        return tuple(_read(*pair) for pair in zip(kinds[:1] * len(values) if one_kind else kinds, values, strict=True))
     if get_origin(kind) is dict:
         return _of(dict, content)
     if is_dataclass(kind):

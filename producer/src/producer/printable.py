@@ -1,8 +1,8 @@
-"""What others wrote, for a terminal: shown, never obeyed.
+"""Makes text of strangers safe to show on a terminal.
 
-Control characters (also those above 127), what turns the direction of text, what has no width, and breaks of lines and
-paragraphs that are none for programs are written as escapes, as Python's `repr` does. Rich must not read the text as
-markup either: give it as a `Text`, or print it with ``markup=False``.
+Control characters (also those above 127), characters that change the direction of text or have no width, and Unicode's
+line and paragraph separators become escapes, as in Python's `repr`. Rich must not read the text as markup either: pass
+it as a `Text`, or print it with ``markup=False``.
 """
 
 import json
@@ -14,7 +14,7 @@ _NOT_ASCII = re.compile(r"[^\x20-\x7e\n\t]")
 
 
 def printable(text: str, most: int = 2000) -> str:
-    """The text without anything that a terminal would obey; ends of lines and tabs stay."""
+    """The text without anything that a terminal would obey; newlines and tabs stay. At most `most` characters."""
     shown = text if len(text) <= most else f"{text[: most - 1]}…"
     return _NOT_ASCII.sub(_escaped, shown.replace("\r\n", "\n"))
 
@@ -25,7 +25,7 @@ def one_line(text: str, most: int = 80) -> str:
 
 
 def printable_json(value: Any, *, compact: bool = False) -> str:
-    """JSON on one line, for people and programs alike: what a terminal would obey is written as JSON's escapes."""
+    """JSON on one line, for people and programs: what a terminal would obey becomes JSON escapes."""
     separators = (",", ":") if compact else None
     return _NOT_ASCII.sub(_json_escaped, json.dumps(value, ensure_ascii=False, separators=separators))
 

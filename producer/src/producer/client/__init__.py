@@ -1,0 +1,1 @@
+"""The Python clients: blocking, for asyncio, and the sender to a broker."""

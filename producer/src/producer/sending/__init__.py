@@ -1,1 +1,0 @@
-"""Sends a file of messages, however long: in windows, resumable, each line one task."""
