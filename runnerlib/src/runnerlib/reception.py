@@ -11,7 +11,7 @@ from runnerlib import answers
 from runnerlib.adapter.model import Algorithm
 from runnerlib.batch_body import read_items
 from runnerlib.contract import EntryState, FailureCode, StrictJsonError, near_names, strict_json
-from runnerlib.execution.measures import Measures
+from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.refusals import (
     AlreadyFinished,
@@ -36,7 +36,7 @@ _SUCCEEDED = EntryState.SUCCEEDED.value
 class Reception:
     """The one owner of the run table."""
 
-    def __init__(self, algorithms: Mapping[str, Algorithm], table: RunTable, measures: Measures) -> None:
+    def __init__(self, algorithms: Mapping[str, Algorithm], table: RunTable, measures: RunMetrics) -> None:
         self._algorithms = algorithms
         self._table = table
         self._measures = measures
@@ -113,7 +113,7 @@ class Reception:
         if run.outcome is not None:
             raise AlreadyFinished(f"task {id} has ended already: {run.outcome.state.value}")
         if not run.cancel_requested:
-            self._running_pool().cancel(run)
+            self._running_pool().group_of(run.algorithm).cancel(run)
         return run
 
     # the processes' side
@@ -192,21 +192,20 @@ class Reception:
         return answers.bare(id, attempt, EntryState.STALE_ATTEMPT if stale else EntryState.UNKNOWN)
 
     def _start(self, name: str, runs: list[Run], replaced: list[Run | None]) -> None:
-        pool = self._running_pool()
+        group = self._running_pool().group_of(name)
         # One batch may name a task twice: only its highest attempt is to run.
-        pool.add(name, [run for run in runs if run.outcome is None])
+        group.add([run for run in runs if run.outcome is None])
         for old in replaced:
             if old is not None:
-                pool.stop_run(old)
+                self._running_pool().group_of(old.algorithm).stop_run(old)
 
     def _refuse_when_full(self, name: str) -> None:
         if self._is_draining:
             raise Draining("this runner is stopping; send it to another one")
-        pool = self._running_pool()
-        reason = pool.unready_reason(name)
-        if reason:
-            raise NotReady(f"the worker processes of {name} cannot work now: {reason}")
-        if not pool.has_room(name):
+        group = self._running_pool().group_of(name)
+        if group.unready_reason:
+            raise NotReady(f"the worker processes of {name} cannot work now: {group.unready_reason}")
+        if not group.has_room:
             raise Busy("every slot has a batch waiting; ask again")
 
     def _running_pool(self) -> Pool:

@@ -16,9 +16,8 @@ from runnerlib.adapter.model import Adapter
 from runnerlib.app import create_runner_app
 from runnerlib.contract import RunnerRegistration
 from runnerlib.drain import Drain
-from runnerlib.execution.measures import Measures
-from runnerlib.execution.pool import Pool
-from runnerlib.execution.setup import Callbacks, ProcessSetup
+from runnerlib.execution.metrics import RunMetrics
+from runnerlib.execution.pool import Callbacks, Pool, ProcessSetup
 from runnerlib.reception import Reception
 from runnerlib.registration import Registration
 from runnerlib.run_table import RunTable
@@ -65,7 +64,7 @@ class Runner:
         self.port = 0
         self._adapter = adapter
         self._settings = settings
-        self._measures = Measures()
+        self._measures = RunMetrics()
         self._health = Health()
         self._registration: Registration | None = None
         self._reception = Reception(adapter.algorithms, RunTable(time.monotonic), self._measures)

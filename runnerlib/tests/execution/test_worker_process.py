@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from runnerlib.execution import worker_process
-from runnerlib.execution.endings import Death
-from runnerlib.execution.memory_kills import memory_kills
-from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
+from runnerlib.execution.outcomes import Death
+from runnerlib.execution.worker_process import StartFailed, WorkerProcess, memory_kills, start_process
 from runnerlib.leftovers import TemporaryFolders
 
 PATIENCE_SECONDS = 20.0

@@ -1,1 +1,1 @@
-"""The border between the HTTP side and the worker processes: who runs what, how long, and what a death costs."""
+"""Runs calls in worker processes that can be killed: which runs go where, for how long, and what a death costs."""
