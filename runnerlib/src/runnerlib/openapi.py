@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runnerlib.adapter.model import Algorithm
-from runnerlib.batch_body import MAX_ATTEMPT
 from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
@@ -14,6 +13,7 @@ from runnerlib.contract import (
     BatchEntry,
     BatchItem,
 )
+from runnerlib.request_parsing import MAX_ATTEMPT
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}

@@ -7,7 +7,7 @@ import pytest
 
 from runnerlib.contract import EntryState
 from runnerlib.execution.work_queue import Call, LatencyEstimate, WorkQueue
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_registry import Outcome, Run
 
 ADAPTER = """
 OPTIONS = {"twin": {"batch": 3}}

@@ -6,7 +6,7 @@ from enum import Enum
 
 from runnerlib.contract import EntryState, FailureCode, RunError
 from runnerlib.frames import CONNECTION_LOST
-from runnerlib.run_table import Outcome
+from runnerlib.run_registry import Outcome
 
 CANCELLED = Outcome(EntryState.CANCELLED)
 

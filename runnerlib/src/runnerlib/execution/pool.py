@@ -14,7 +14,7 @@ from runnerlib.execution.work_queue import Call, WorkQueue
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.leftovers import TemporaryFolders
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_registry import Outcome, Run
 from runnerlib.service.backoff import Backoff
 from runnerlib.service.component import Component
 from runnerlib.service.health import Health

@@ -12,7 +12,7 @@ from runnerlib.execution.outcomes import Death, Fate, fate_of
 from runnerlib.execution.work_queue import Call, WorkQueue
 from runnerlib.execution.worker_process import Frame, WorkerProcess
 from runnerlib.frames import encode
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_registry import Outcome, Run
 from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)

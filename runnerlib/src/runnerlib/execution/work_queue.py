@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from runnerlib.adapter.model import Algorithm
 from runnerlib.execution import outcomes
 from runnerlib.frames import encode_raw
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_registry import Outcome, Run
 
 #: Runs without a batch handler share a call up to this long: that saves messages without delaying answers noticeably.
 SEQUENCE_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""Why something was not accepted, as values; :mod:`routes` knows what they are over HTTP."""
+"""Why a request was not accepted; :mod:`routes` knows what each is over HTTP."""
 
 
 class Refusal(Exception):
