@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
-from runnerlib.service.problem_errors import problem_response
+from runnerlib.service.problems import problem_response
 
 #: How long requests in progress may take after the stop began; held long polls are then answered 503.
 DRAIN_SECONDS = 1.0
@@ -22,7 +22,7 @@ BACKLOG = 2048
 
 
 class PortTaken(StartupError):
-    """Another process listens there."""
+    """The port is used by another process."""
 
 
 class HttpServer(Component):
@@ -70,7 +70,7 @@ class HttpServer(Component):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers (ours decide) and with an event that tells when it listens."""
+    """uvicorn without its signal handlers (ours decide) and with an event for when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
 
 
 class _Requests:
-    """Knows the requests in progress, so that a stop need not wait for a client that holds one open."""
+    """Keeps track of the requests in progress, so that a stop need not wait for a client that holds one open."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

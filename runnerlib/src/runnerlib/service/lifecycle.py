@@ -29,7 +29,7 @@ Build = Callable[[AsyncExitStack], Awaitable[None]]
 
 
 class StartupError(Exception):
-    """Something the operator must change; its text is a sentence that says what. Shown without a traceback."""
+    """Something that the operator must change; the text says what. Shown without a traceback."""
 
 
 class _Stop:
@@ -50,7 +50,7 @@ class _Stop:
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signalled:
-            # Whoever asks twice does not want to wait.
+            # The second signal: do not wait.
             os._exit(128 + number)
         self.signalled = True
         self._loop.call_soon_threadsafe(self.request)
@@ -119,7 +119,7 @@ async def _serve(build: Build, settings: ServiceSettings, limit: "_StopLimit") -
 
 
 async def _live(build: Build, settings: ServiceSettings, stop: _Stop) -> None:
-    """Start, wait, stop. A stop that is asked for during the start interrupts it."""
+    """Start, wait, stop. A stop request during the start interrupts it."""
     async with AsyncExitStack() as stack:
         if settings.exit_with_parent:
             background(stack, _watch_parent(os.getppid(), stop), "parent watch")

@@ -12,10 +12,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
-from runnerlib.service.body_limit import BodyLimit, PlainBody
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.problem_errors import ProblemError, add_problem_handlers, problem_response
+from runnerlib.service.problems import BodyLimit, PlainBody, ProblemError, add_problem_handlers, problem_response
 
 __all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registry", "problem_response"]
 
@@ -31,7 +30,7 @@ _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class ServiceApp(FastAPI):
-    """FastAPI whose OpenAPI document tells our errors instead of the framework's.
+    """FastAPI whose OpenAPI document has our errors instead of the framework's.
 
     `document` gives it as JSON; a service whose document changes sets another one.
     """
@@ -95,7 +94,7 @@ def create_app(
 
 
 class HeadAsGet:
-    """ASGI middleware: answers HEAD as GET, without the body (RFC 9110, 9.1), for whoever watches by it."""
+    """ASGI middleware: answers HEAD as GET, without the body (RFC 9110, 9.1), for monitors that use it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
