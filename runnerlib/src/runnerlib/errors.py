@@ -1,47 +1,24 @@
-"""Why a request was not accepted; :mod:`routes` knows what each is over HTTP."""
+"""Why a request was not accepted; :mod:`runnerlib.routes` knows what each code is over HTTP."""
+
+from typing import Literal
+
+RefusalCode = Literal[
+    "already_finished",
+    "busy",
+    "draining",
+    "id_conflict",
+    "malformed",
+    "not_ready",
+    "stale_attempt",
+    "too_large",
+    "unknown_algorithm",
+    "unknown_task",
+]
 
 
 class Refusal(Exception):
     """`code` is stable; the text is a sentence that says what to do."""
 
-    code = "refused"
-
-
-class Malformed(Refusal):
-    code = "malformed"
-
-
-class TooLarge(Refusal):
-    code = "too_large"
-
-
-class UnknownAlgorithm(Refusal):
-    code = "unknown_algorithm"
-
-
-class Busy(Refusal):
-    code = "busy"
-
-
-class Draining(Refusal):
-    code = "draining"
-
-
-class NotReady(Refusal):
-    code = "not_ready"
-
-
-class StaleAttempt(Refusal):
-    code = "stale_attempt"
-
-
-class IdConflict(Refusal):
-    code = "id_conflict"
-
-
-class UnknownTask(Refusal):
-    code = "unknown_task"
-
-
-class AlreadyFinished(Refusal):
-    code = "already_finished"
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code

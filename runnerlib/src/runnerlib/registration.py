@@ -74,7 +74,7 @@ class Registration:
     """Registers the algorithms that work, renews, and deregisters the runner when none does, or when stopped.
 
     `health` says why discovery refuses the runner, and for each algorithm why it gets no tasks. A discovery that
-    does not answer makes nobody unready.
+    does not answer makes no runner unready.
     """
 
     def __init__(self, discovery: str, registration: RunnerRegistration, health: Health) -> None:
@@ -99,7 +99,7 @@ class Registration:
         self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
 
     def offer(self, working: Collection[str]) -> None:
-        """These algorithms can run from now on. Safe from any thread."""
+        """Tells it which algorithms can run from now on. Safe from any thread."""
         self._working = working
         self._changed.set()
 
@@ -114,7 +114,7 @@ class Registration:
 
     def _live(self) -> None:
         with requests.Session() as session:
-            # Discovery is next door: a proxy for the outside would not find it.
+            # Discovery is in the same network: a proxy for the outside would not find it.
             session.trust_env = False
             session.headers["Content-Type"] = "application/json"
             while not self._leaving:

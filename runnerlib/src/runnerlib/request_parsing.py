@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from runnerlib.contract import HEADER_TASK_ATTEMPT, HEADER_TASK_DEADLINE, HEADER_TASK_ID, is_task_id, new_task_id
-from runnerlib.errors import Malformed, TooLarge
+from runnerlib.errors import Refusal
 
 #: Items in one batch; more than any `batch` option makes sense.
 MAX_ITEMS = 4096
@@ -24,7 +24,7 @@ _wait = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6}(?:\.\d{1,6})?)", re.IGNOREC
 
 
 def read_items(body: bytes) -> list[dict[str, Any]]:
-    """The items of a batch. Raises Malformed, TooLarge.
+    """The items of a batch. Raises Refusal.
 
     Not the strict parser: senders of batches have already checked each payload (docs/protocol.md), and strict reading
     costs as much per task as everything else here.
@@ -32,18 +32,19 @@ def read_items(body: bytes) -> list[dict[str, Any]]:
     try:
         items = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        raise Malformed(f"the body is not JSON: {error}") from None
+        raise Refusal("malformed", f"the body is not JSON: {error}") from None
     if not isinstance(items, list):
-        raise Malformed('the body must be a list of {"id", "attempt", "deadline", "payload"}')
+        raise Refusal("malformed", 'the body must be a list of {"id", "attempt", "deadline", "payload"}')
     if len(items) > MAX_ITEMS:
-        raise Malformed(f"a batch has at most {MAX_ITEMS} items; send several")
+        raise Refusal("malformed", f"a batch has at most {MAX_ITEMS} items; send several")
     if len(items) > 1 and len(body) > MAX_BATCH_BYTES:
-        raise TooLarge(f"a batch of several has at most {MAX_BATCH_BYTES} bytes; send smaller ones")
+        raise Refusal("too_large", f"a batch of several has at most {MAX_BATCH_BYTES} bytes; send smaller ones")
     for position, item in enumerate(items):
         if not _is_item(item):
-            raise Malformed(
+            raise Refusal(
+                "malformed",
                 f'item {position} must have "id" (1–128 of A-Z a-z 0-9 . _ : -), "attempt" (a whole number from 1) '
-                'and, if any, "deadline" (seconds left)'
+                'and, if any, "deadline" (seconds left)',
             )
     return items
 
@@ -64,20 +65,20 @@ def _is_item(item: Any) -> bool:
 
 
 def read_task(id: str | None, attempt: str | None) -> tuple[str, int]:
-    """Task id and attempt from their headers; a new id and 1 where they are missing. Raises Malformed."""
+    """Task id and attempt from their headers; a new id and 1 where they are missing. Raises Refusal."""
     if id is None:
         id = new_task_id()
     elif not is_task_id(id):
-        raise Malformed(f"header {HEADER_TASK_ID} must be 1–128 of A-Z a-z 0-9 . _ : -")
+        raise Refusal("malformed", f"header {HEADER_TASK_ID} must be 1–128 of A-Z a-z 0-9 . _ : -")
     if attempt is None:
         return id, 1
     if not attempt.isascii() or not attempt.isdigit() or len(attempt) > 10 or not 1 <= int(attempt) < MAX_ATTEMPT:
-        raise Malformed(f"header {HEADER_TASK_ATTEMPT} must be a whole number from 1")
+        raise Refusal("malformed", f"header {HEADER_TASK_ATTEMPT} must be a whole number from 1")
     return id, int(attempt)
 
 
 def read_deadline(text: str | None) -> float | None:
-    """Seconds left, from the header. Raises Malformed."""
+    """Seconds left, from the header. Raises Refusal."""
     if text is None:
         return None
     try:
@@ -85,7 +86,7 @@ def read_deadline(text: str | None) -> float | None:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise Malformed(f"header {HEADER_TASK_DEADLINE} must be a number of seconds left")
+        raise Refusal("malformed", f"header {HEADER_TASK_DEADLINE} must be a number of seconds left")
     return seconds
 
 

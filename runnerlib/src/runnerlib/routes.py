@@ -12,24 +12,10 @@ from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
     HEADER_TASK_ID,
-    PROBLEM_MEDIA_TYPE,
     EntryState,
     FailureCode,
-    Problem,
 )
-from runnerlib.errors import (
-    AlreadyFinished,
-    Busy,
-    Draining,
-    IdConflict,
-    Malformed,
-    NotReady,
-    Refusal,
-    StaleAttempt,
-    TooLarge,
-    UnknownAlgorithm,
-    UnknownTask,
-)
+from runnerlib.errors import Refusal, RefusalCode
 from runnerlib.request_parsing import MAX_WAIT_SECONDS, read_deadline, read_task, read_wait
 from runnerlib.run_manager import RunManager, wait_until_ended
 from runnerlib.run_registry import Run
@@ -38,28 +24,23 @@ from runnerlib.service.web import problem_response
 DEFAULT_WAIT_SECONDS = 20.0
 _JSON = "application/json"
 
-_STATUS: dict[type[Refusal], int] = {
-    Malformed: 400,
-    UnknownAlgorithm: 404,
-    UnknownTask: 404,
-    AlreadyFinished: 409,
-    IdConflict: 409,
-    StaleAttempt: 409,
-    TooLarge: 413,
-    Busy: 429,
-    Draining: 503,
-    NotReady: 503,
+_STATUS: dict[RefusalCode, int] = {
+    "malformed": 400,
+    "unknown_algorithm": 404,
+    "unknown_task": 404,
+    "already_finished": 409,
+    "id_conflict": 409,
+    "stale_attempt": 409,
+    "too_large": 413,
+    "busy": 429,
+    "draining": 503,
+    "not_ready": 503,
 }
-_RETRY_AFTER: dict[type[Refusal], str] = {Busy: "0.05", Draining: "1", NotReady: "1"}
+_RETRY_AFTER: dict[RefusalCode, str] = {"busy": "0.05", "draining": "1", "not_ready": "1"}
 #: Of a run that failed; everything else is 500. A run that expired was not started in time, which is no server error.
 _STATUS_OF_FAILURE = {FailureCode.INVALID_PAYLOAD.value: 422, FailureCode.EXPIRED.value: 408}
-_TITLES = {
-    408: "Request Timeout",
-    409: "Conflict",
-    422: "Unprocessable Content",
-    500: "Failed",
-    503: "Service Unavailable",
-}
+#: Where they are not those of HTTP; Python's for 422 depends on its version.
+_TITLES = {422: "Unprocessable Content", 500: "Failed"}
 
 
 def runner_routes(manager: RunManager, adapter: Adapter, components: openapi.Components) -> APIRouter:
@@ -111,7 +92,7 @@ class _Endpoints:
             headers = request.headers
             id, attempt = read_task(headers.get(HEADER_TASK_ID), headers.get(HEADER_TASK_ATTEMPT))
             deadline = read_deadline(headers.get(HEADER_TASK_DEADLINE))
-            # Without an id nobody could ask again: such a caller waits to the end, unless it prefers otherwise.
+            # Without an id the caller cannot ask again: it waits to the end, unless it prefers otherwise.
             wait = read_wait(headers.get("prefer"), DEFAULT_WAIT_SECONDS if HEADER_TASK_ID in headers else None)
             found = self._manager.submit(name, id, attempt, deadline, await request.body())
             await wait_until_ended([found], wait)
@@ -151,27 +132,24 @@ class _Endpoints:
             return Response(b'{"result":' + outcome.result + b"}", headers=headers, media_type=_JSON)
         if (error := outcome.error) is not None:
             status = _STATUS_OF_FAILURE.get(error.code, 500)
-            return _problem(status, error.code, error.message, headers, retryable=error.retryable, errors=error.errors)
+            title, retryable = _TITLES.get(status), error.retryable
+            return problem_response(
+                status, error.code, error.message, headers, error.errors, title=title, retryable=retryable
+            )
         if outcome.state is EntryState.UNKNOWN:
-            headers["Retry-After"] = _RETRY_AFTER[Draining]
-            return _problem(503, Draining.code, "this runner gave the run up uncounted; send it again", headers)
+            headers["Retry-After"] = _RETRY_AFTER["draining"]
+            return problem_response(503, "draining", "this runner gave the run up uncounted; send it again", headers)
         if outcome.state is EntryState.STALE_ATTEMPT:
-            return _problem(409, StaleAttempt.code, "a later attempt of this task took its place", headers)
-        return _problem(409, "cancelled", "the run was cancelled", headers)
+            return problem_response(409, "stale_attempt", "a later attempt of this task took its place", headers)
+        return problem_response(409, "cancelled", "the run was cancelled", headers)
 
 
 async def refusal_response(_request: Request, error: Exception) -> Response:
     """The exception handler for refusals."""
     assert isinstance(error, Refusal)
-    kind = type(error)
-    headers = {"Retry-After": _RETRY_AFTER[kind]} if kind in _RETRY_AFTER else None
-    return problem_response(_STATUS[kind], error.code, str(error), headers)
-
-
-def _problem(status: int, code: str, detail: str, headers: dict[str, str], **more: Any) -> Response:
-    problem = Problem(title=_TITLES[status], status=status, code=code, detail=detail, **more)
-    body = problem.model_dump_json(exclude_none=True)
-    return Response(body, status_code=status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+    code = error.code
+    headers = {"Retry-After": _RETRY_AFTER[code]} if code in _RETRY_AFTER else None
+    return problem_response(_STATUS[code], code, str(error), headers)
 
 
 def _description(algorithm: Algorithm) -> str:

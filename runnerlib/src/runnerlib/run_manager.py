@@ -9,17 +9,7 @@ from pydantic_core import to_json
 
 from runnerlib.adapter.model import Algorithm
 from runnerlib.contract import EntryState, FailureCode, RunError, StrictJsonError, near_names, strict_json
-from runnerlib.errors import (
-    AlreadyFinished,
-    Busy,
-    Draining,
-    IdConflict,
-    Malformed,
-    NotReady,
-    StaleAttempt,
-    UnknownAlgorithm,
-    UnknownTask,
-)
+from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.request_parsing import read_items
@@ -48,36 +38,36 @@ class RunManager:
     # called by the routes
 
     def algorithm(self, name: str) -> Algorithm:
-        """Raises UnknownAlgorithm with near names."""
+        """Raises Refusal, with near names."""
         found = self._algorithms.get(name)
         if found is None:
             near = near_names(name, self._algorithms)
             did_you_mean = f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(self._algorithms)}"
-            raise UnknownAlgorithm(f"this runner has no algorithm {name[:80]!r}{did_you_mean}")
+            raise Refusal("unknown_algorithm", f"this runner has no algorithm {name[:80]!r}{did_you_mean}")
         return found
 
     def submit(self, name: str, id: str, attempt: int, deadline_seconds: float | None, body: bytes) -> Run:
-        """Starts one run, or attaches to it. Raises a Refusal."""
+        """Starts one run, or attaches to it. Raises Refusal."""
         algorithm = self.algorithm(name)
         try:
             value = strict_json.loads(body)
         except StrictJsonError as error:
-            raise Malformed(f"the body is {error}") from None
+            raise Refusal("malformed", f"the body is {error}") from None
         payload, shared_key = to_json(value), algorithm.shared_key(value)
         if self._registry.would_start(id, attempt):
             self._refuse_when_full(name)
         decision, run, replaced = self._registry.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
         if decision is Decision.STALE:
-            raise StaleAttempt(f"a later attempt than {attempt} of task {id} is known here")
+            raise Refusal("stale_attempt", f"a later attempt than {attempt} of task {id} is known here")
         if run is None:
-            raise IdConflict(_conflict(id, attempt))
+            raise Refusal("id_conflict", _conflict(id, attempt))
         if decision is Decision.START:
             run.shared_key = shared_key
             self._start(name, [run], [replaced])
         return run
 
     async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
-        """``POST /batch/{algorithm}``: the answer's bytes. Raises a Refusal; nothing has been started then."""
+        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then."""
         algorithm = self.algorithm(name)
         items = read_items(body)
         if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
@@ -98,14 +88,14 @@ class RunManager:
     def find(self, id: str) -> Run:
         run = self._registry.find(id)
         if run is None:
-            raise UnknownTask(f"this process has no run of task {id[:128]}")
+            raise Refusal("unknown_task", f"this process has no run of task {id[:128]}")
         return run
 
     def cancel(self, id: str) -> Run:
-        """Asks the latest attempt to stop. Raises UnknownTask, AlreadyFinished."""
+        """Asks the latest attempt to stop. Raises Refusal."""
         run = self.find(id)
         if run.outcome is not None:
-            raise AlreadyFinished(f"task {id} has ended already: {run.outcome.state.value}")
+            raise Refusal("already_finished", f"task {id} has ended already: {run.outcome.state.value}")
         if not run.cancel_requested:
             self._running_pool().group_of(run.algorithm).cancel(run)
         return run
@@ -186,16 +176,16 @@ class RunManager:
 
     def _refuse_when_full(self, name: str) -> None:
         if self._is_draining:
-            raise Draining("this runner is stopping; send it to another one")
+            raise Refusal("draining", "this runner is stopping; send it to another one")
         group = self._running_pool().group_of(name)
         if reason := group.unready_reason:
-            raise NotReady(f"the worker processes of {name} cannot work now: {reason}")
+            raise Refusal("not_ready", f"the worker processes of {name} cannot work now: {reason}")
         if not group.has_room:
-            raise Busy("every slot has a batch waiting; ask again")
+            raise Refusal("busy", "every slot has a batch waiting; ask again")
 
     def _running_pool(self) -> Pool:
         if self._pool is None:
-            raise NotReady("this runner is starting; ask again")
+            raise Refusal("not_ready", "this runner is starting; ask again")
         return self._pool
 
 
@@ -218,7 +208,7 @@ async def wait_until_ended(runs: Iterable[Run], seconds: float | None) -> None:
     try:
         await asyncio.wait([ended], timeout=seconds)
     finally:
-        # A run of hours is asked for thousands of times: it must not remember each.
+        # A run of hours is polled thousands of times: it must not keep a watcher for each.
         for run in waiting:
             if run.outcome is None:
                 run.watchers.remove(one_less)

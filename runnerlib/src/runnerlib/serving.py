@@ -119,7 +119,7 @@ class Runner:
         self._pool.stop_by(ends_at + LINGER_SECONDS + _TEAR_DOWN_SECONDS)
 
     def _described(self) -> RunnerRegistration:
-        """Raises StartupError for a name or address that nobody can register under."""
+        """Raises StartupError for a name or address that cannot be registered."""
         try:
             head = RunnerRegistration(name=self.name, host=self._address(), boot=self.boot, algorithms=[])
         except ValidationError as error:

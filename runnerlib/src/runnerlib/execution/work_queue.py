@@ -63,7 +63,7 @@ class WorkQueue:
             self._buckets.move_to_end((run.algorithm, run.shared_key), last=False)
 
     def add_isolated(self, runs: Iterable[Run]) -> None:
-        """They go before other isolated runs: the first call of a fresh process is the one whose death tells most."""
+        """They go before other isolated runs: a death in the first call of a fresh process leaves the least doubt."""
         self._isolated.extendleft(reversed(list(runs)))
 
     @property

@@ -16,9 +16,8 @@ from typing import Any, TypeVar, cast
 from runnerlib.execution.outcomes import Death, how_it_ended
 from runnerlib.frames import FrameError, FrameReader, encode
 from runnerlib.import_path import SAFELY
-from runnerlib.leftovers import TemporaryFolders, clear_up, remove
+from runnerlib.leftovers import TemporaryFolders, clear_up, environment_with, remove
 from runnerlib.service.logs import get_logger
-from runnerlib.settings import environment_with
 
 log = get_logger(__name__)
 

@@ -90,7 +90,7 @@ class SyncCalls(_Calls):
                 self._inbox.put(None)
 
     def serve(self) -> None:
-        """Until the serving process says stop."""
+        """Serves until the serving process sends `stop`."""
         while (request := self._inbox.get()) is not None:
             last = self._cleared(self._batch(request)) if request.batch else self._sequence(request)
             self._channel.send(last + self._done(request))
@@ -175,7 +175,7 @@ class AsyncCalls(_Calls):
         self._loop.call_soon_threadsafe(self._handle, frames)
 
     def serve(self) -> None:
-        """Until the serving process says stop. There is no asyncio task for this, which a handler could cancel."""
+        """Serves until the serving process sends `stop`. No asyncio task does this: a handler could cancel it."""
         run_until(self._loop, lambda: self._stopping)
         run_to_its_end(self._loop, self._end_calls())
         self._flush()
@@ -192,7 +192,8 @@ class AsyncCalls(_Calls):
             kind = header["kind"]
             if kind == "call":
                 request = ipc.read_call(header, body)
-                task = self._running[request.call] = self._loop.create_task(self._call(request))
+                answer = self._batch(request) if request.batch else self._one(request)
+                task = self._running[request.call] = self._loop.create_task(answer)
                 task.add_done_callback(partial(self._ended, request))
             elif kind == "cancel" and header["call"] in self._running:
                 self._running[header["call"]].cancel()
@@ -200,12 +201,14 @@ class AsyncCalls(_Calls):
                 self._stopping = True
                 self._loop.stop()
 
-    async def _call(self, request: CallRequest) -> bytes:
-        return await (self._batch(request) if request.batch else self._one(request))
-
     def _ended(self, request: CallRequest, task: "asyncio.Task[bytes]") -> None:
         """Here and not at the end of the task, which may be cancelled before it begins."""
-        frame = self._unanswered(request) if task.cancelled() else task.result()
+        if not task.cancelled():
+            frame = task.result()
+        elif self._was_asked(request):
+            frame = ipc.cancelled(request.call, 0, 0.0)
+        else:
+            frame = ipc.interrupted(request.call)
         self._running.pop(request.call, None)
         if not self._out:
             self._loop.call_soon(self._flush)
@@ -218,9 +221,6 @@ class AsyncCalls(_Calls):
 
     def _was_asked(self, request: CallRequest) -> bool:
         return self._cancelled.has(request.call, 0) or self._stopping
-
-    def _unanswered(self, request: CallRequest) -> bytes:
-        return ipc.cancelled(request.call, 0, 0.0) if self._was_asked(request) else ipc.interrupted(request.call)
 
     def _flush(self) -> None:
         """Sends together what ended in one turn of the loop."""
@@ -264,7 +264,7 @@ class AsyncCalls(_Calls):
 
 
 def _failure(error: BaseException, algorithm: Algorithm, id: str) -> RunError:
-    """What the caller is told. The log gets the traceback."""
+    """The error for the caller. The traceback is logged."""
     failure = classify(error, algorithm.options)
     if failure.code == FailureCode.INVALID_PAYLOAD.value:
         log.info("a payload does not fit", algorithm=algorithm.name, task_id=id, error=failure.message)

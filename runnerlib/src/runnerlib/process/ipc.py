@@ -1,4 +1,4 @@
-"""The worker process's end of the socket: what it is asked to do, and how it answers."""
+"""The worker process's end of the socket: the calls that it receives, and the frames that it answers with."""
 
 import os
 import resource
