@@ -24,7 +24,8 @@ def create_runner_app(
 ) -> FastAPI:
     """Routes, docs, health, metrics, and the boot id on every answer."""
     components = Components()
-    app = create_app(name, health=health, registry=registry, description=_first_paragraph(adapter.module.__doc__))
+    description = (adapter.module.__doc__ or "").strip().split("\n\n")[0]
+    app = create_app(name, health=health, registry=registry, description=description)
     app.include_router(runner_routes(manager, adapter, components))
     app.add_exception_handler(Refusal, refusal_response)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
@@ -59,7 +60,3 @@ def _document(app: FastAPI, components: Components) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _first_paragraph(text: str | None) -> str:
-    return (text or "").strip().split("\n\n")[0]

@@ -29,7 +29,7 @@ SMALL_BYTES = 32 * 1024
 LEAVE_SECONDS = 1.0
 #: An algorithm that cannot run for so long is deregistered; until then it may come back at once.
 UNREADY_SECONDS = 15.0
-#: Parts of the runner's readiness: being on the list at all, and each algorithm.
+#: Parts of the runner's readiness: the registration as a whole, and each algorithm.
 _PART = "registration"
 _PART_OF = "registration of "
 #: Until the first answer; worker processes use the same word, which the container's probe knows.
@@ -156,8 +156,8 @@ class Registration:
             self._health.set(_PART, True)
             content = _content(answer)
             self._report_clashes(content)
-            asks_soon = self._clashes and len(body) <= SMALL_BYTES
-            return min(_renew_seconds(content), CLASH_SECONDS if asks_soon else RENEW_SECONDS)
+            is_soon = self._clashes and len(body) <= SMALL_BYTES
+            return min(_renew_seconds(content), CLASH_SECONDS if is_soon else RENEW_SECONDS)
         reason = answer if isinstance(answer, str) else self._refusal(answer)
         seconds = self._backoff.next_seconds()
         if (failures := self._backoff.failures) in (1, 5) or failures % 20 == 0:
@@ -174,8 +174,8 @@ class Registration:
         return reason
 
     def _report_clashes(self, content: dict[str, Any]) -> None:
-        told = content.get("clashes")
-        clashes = {str(name): str(owner) for name, owner in told.items()} if isinstance(told, dict) else {}
+        sent = content.get("clashes")
+        clashes = {str(name): str(owner) for name, owner in sent.items()} if isinstance(sent, dict) else {}
         for name in self._clashes.keys() - clashes.keys():
             log.info("an algorithm is this runner's now", algorithm=name)
             self._health.set(f"{_PART_OF}{name}", True)

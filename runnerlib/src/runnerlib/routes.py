@@ -39,49 +39,55 @@ _STATUS: dict[RefusalCode, int] = {
 _RETRY_AFTER: dict[RefusalCode, str] = {"busy": "0.05", "draining": "1", "not_ready": "1"}
 #: Of a run that failed; everything else is 500. A run that expired was not started in time, which is no server error.
 _STATUS_OF_FAILURE = {FailureCode.INVALID_PAYLOAD.value: 422, FailureCode.EXPIRED.value: 408}
-#: Where they are not those of HTTP; Python's for 422 depends on its version.
+#: Titles that are not those of Python's HTTPStatus, which differ between its versions.
 _TITLES = {422: "Unprocessable Content", 500: "Failed"}
 
 
 def runner_routes(manager: RunManager, adapter: Adapter, components: openapi.Components) -> APIRouter:
     """All routes; one typed ``/run`` for each algorithm."""
     router = APIRouter()
-    endpoints = _Endpoints(manager, adapter)
+    endpoints, algorithms = _Endpoints(manager, adapter), adapter.algorithms
 
-    def add(method: str, path: str, endpoint: Callable[..., Any], id: str, summary: str, **more: Any) -> None:
-        more = {"tags": ["dispatch"], **more}
+    def add(
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        id: str,
+        summary: str,
+        operation: dict[str, Any],
+        tag: str = "dispatch",
+        **more: Any,
+    ) -> None:
+        more |= {"tags": [tag], "response_class": Response, "openapi_extra": operation}
         router.add_api_route(path, endpoint, methods=[method], operation_id=id, summary=summary, **more)
 
-    for name, algorithm in adapter.algorithms.items():
-        add(
-            "POST",
-            f"/run/{name}",
-            endpoints.run(name),
-            f"run_{name}",
-            algorithm.summary or name,
-            name=f"run_{name}",
-            tags=["run"],
-            description=_description(algorithm),
-            response_class=Response,
-            openapi_extra=openapi.run_operation(algorithm, components),
-        )
+    for name, algorithm in algorithms.items():
+        id, summary, operation = f"run_{name}", algorithm.summary or name, openapi.run_operation(algorithm, components)
+        more = {"name": id, "description": _description(algorithm)}
+        add("POST", f"/run/{name}", endpoints.run(name), id, summary, operation, "run", **more)
     router.add_api_route("/run/{algorithm}", endpoints.unknown, methods=["POST"], include_in_schema=False)
-    operation = openapi.batch_operation(adapter.algorithms, components)
-    more: dict[str, Any] = {"response_class": Response, "openapi_extra": operation}
-    add("POST", "/batch/{algorithm}", endpoints.batch, "batch", "Many runs of one algorithm, for controllers", **more)
+    summary, operation = "Many runs of one algorithm, for controllers", openapi.batch_operation(algorithms, components)
+    add("POST", "/batch/{algorithm}", endpoints.batch, "batch", summary, operation)
     unknown = {"404": "`unknown_task`: this process has no such run."}
-    more["openapi_extra"] = openapi.entry_operation(components, "200", unknown)
-    add("GET", "/tasks/{id}", endpoints.show, "task", "One run", **more)
-    finished = {"409": "`already_finished`: the run has ended."}
-    more["openapi_extra"] = openapi.entry_operation(components, "202", {**unknown, **finished})
+    operation = openapi.entry_operation(components, "200", unknown)
+    add("GET", "/tasks/{id}", endpoints.show, "task", "One run", operation)
     summary = "Cancel a run: it is asked to stop, and killed after a grace period"
-    add("DELETE", "/tasks/{id}", endpoints.cancel, "cancel", summary, status_code=202, **more)
-    add("GET", "/schemas", endpoints.schemas, "schemas", "Every algorithm with its schemas, example and limits")
+    finished = {"409": "`already_finished`: the run has ended."}
+    operation = openapi.entry_operation(components, "202", {**unknown, **finished})
+    add("DELETE", "/tasks/{id}", endpoints.cancel, "cancel", summary, operation, status_code=202)
+    router.add_api_route(
+        "/schemas",
+        endpoints.schemas,
+        methods=["GET"],
+        tags=["dispatch"],
+        operation_id="schemas",
+        summary="Every algorithm with its schemas, example and limits",
+    )
     return router
 
 
 class _Endpoints:
-    """Refusals are raised through them: :func:`refusal_response` answers."""
+    """A Refusal that is raised in one is answered by :func:`refusal_response`."""
 
     def __init__(self, manager: RunManager, adapter: Adapter) -> None:
         self._manager = manager

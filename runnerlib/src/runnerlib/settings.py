@@ -13,10 +13,6 @@ from runnerlib.fetching.rules import MEBIBYTE, FetchRules
 from runnerlib.service.settings import ServiceSettings
 
 
-def _alias(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
-
-
 def _checked_networks(text: str) -> str:
     read_networks(text)
     return text
@@ -33,7 +29,7 @@ class RunnerSettings(ServiceSettings):
     name: str = Field(
         default="",
         max_length=100,
-        validation_alias=_alias("RUNNER_NAME", "CONTAINER_NAME", "NAME"),
+        validation_alias=AliasChoices("RUNNER_NAME", "CONTAINER_NAME", "NAME"),
         description="Name of this runner; without one, the name of the adapter's folder.",
     )
     port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

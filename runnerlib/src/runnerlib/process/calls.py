@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from runnerlib.adapter.failures import classify
-from runnerlib.adapter.model import Algorithm
 from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
 from runnerlib.contract import FailureCode, RunError
@@ -50,8 +49,7 @@ class _Calls:
                 arguments.append(read_arguments(algorithm, payload))
                 members.append(at)
             except BaseException as error:  # the outermost level for this member: its neighbours are called
-                failure = _failure(error, algorithm, request.ids[at][0])
-                frames.append(ipc.failed(request.call, at, time.monotonic() - started, failure))
+                frames.append(self._failed(request, at, time.monotonic() - started, error))
         if frames:
             self._channel.send(b"".join(frames))
         return members, arguments
@@ -66,9 +64,21 @@ class _Calls:
                     raise value
                 frames.append(ipc.succeeded(request.call, at, seconds, algorithm.encode_result(value)))
             except BaseException as error:  # the outermost level for this member
-                failure = _failure(error, algorithm, request.ids[at][0])
-                frames.append(ipc.failed(request.call, at, seconds, failure))
+                frames.append(self._failed(request, at, seconds, error))
         return b"".join(frames)
+
+    def _failed(self, request: CallRequest, at: int, seconds: float, error: BaseException) -> bytes:
+        return ipc.failed(request.call, at, seconds, self._error(request, at, error))
+
+    def _error(self, request: CallRequest, at: int, error: BaseException) -> RunError:
+        """The error for the caller. The traceback is logged."""
+        classified = classify(error, self._session.algorithms[request.algorithm].options)
+        about = {"algorithm": request.algorithm, "task_id": request.ids[at][0], "error": classified.message}
+        if classified.code == FailureCode.INVALID_PAYLOAD.value:
+            log.info("a payload does not fit", **about)
+        else:
+            log.warning("a handler failed", **about, code=classified.code, traceback=classified.traceback)
+        return classified
 
 
 class SyncCalls(_Calls):
@@ -130,7 +140,7 @@ class SyncCalls(_Calls):
             seconds = time.monotonic() - started
             if isinstance(error, TaskCancelled) and self._cancelled.has(request.call, at):
                 return ipc.cancelled(request.call, at, seconds)
-            return ipc.failed(request.call, at, seconds, _failure(error, algorithm, request.ids[at][0]))
+            return self._failed(request, at, seconds, error)
         finally:
             task.close()
 
@@ -141,8 +151,7 @@ class SyncCalls(_Calls):
         try:
             values = self._session.call_batch(request.algorithm, arguments, [tasks[at] for at in members])
         except BaseException as error:  # the outermost level: the members run again, one by one
-            algorithm = self._session.algorithms[request.algorithm]
-            return ipc.batch_failed(request.call, _failure(error, algorithm, request.ids[0][0]))
+            return ipc.batch_failed(request.call, self._error(request, 0, error))
         finally:
             for task in tasks:
                 task.close()
@@ -242,7 +251,7 @@ class AsyncCalls(_Calls):
                 return ipc.cancelled(request.call, 0, seconds)
             if isinstance(error, asyncio.CancelledError) and _was_cancelled():
                 return ipc.interrupted(request.call)
-            return ipc.failed(request.call, 0, seconds, _failure(error, algorithm, request.ids[0][0]))
+            return self._failed(request, 0, seconds, error)
         finally:
             task.close()
 
@@ -255,29 +264,11 @@ class AsyncCalls(_Calls):
         except BaseException as error:  # the outermost level: the members run again, one by one
             if isinstance(error, asyncio.CancelledError) and not self._was_asked(request) and _was_cancelled():
                 return ipc.interrupted(request.call)
-            algorithm = self._session.algorithms[request.algorithm]
-            return ipc.batch_failed(request.call, _failure(error, algorithm, request.ids[0][0]))
+            return ipc.batch_failed(request.call, self._error(request, 0, error))
         finally:
             for task in tasks:
                 task.close()
         return self._batch_outcomes(request, members, values, time.monotonic() - started)
-
-
-def _failure(error: BaseException, algorithm: Algorithm, id: str) -> RunError:
-    """The error for the caller. The traceback is logged."""
-    failure = classify(error, algorithm.options)
-    if failure.code == FailureCode.INVALID_PAYLOAD.value:
-        log.info("a payload does not fit", algorithm=algorithm.name, task_id=id, error=failure.message)
-        return failure
-    log.warning(
-        "a handler failed",
-        algorithm=algorithm.name,
-        task_id=id,
-        code=failure.code,
-        error=failure.message,
-        traceback=failure.traceback,
-    )
-    return failure
 
 
 def _was_cancelled() -> bool:

@@ -87,8 +87,7 @@ def create_app(
     app.add_middleware(PlainBody)
     app.add_middleware(HeadAsGet)
     add_problem_handlers(app)
-    app.include_router(_health_routes(health))
-    app.include_router(_metrics_route(registry if registry is not None else new_registry()))
+    app.include_router(_health_routes(health, registry if registry is not None else new_registry()))
     _add_docs(app)
     return app
 
@@ -112,7 +111,7 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"}, receive, head_only)
 
 
-def _health_routes(health: Health) -> APIRouter:
+def _health_routes(health: Health, registry: CollectorRegistry) -> APIRouter:
     router = APIRouter(tags=[_HEALTH])
 
     @router.get("/healthz/live", summary="The process answers")
@@ -127,12 +126,6 @@ def _health_routes(health: Health) -> APIRouter:
     async def ready() -> JSONResponse:
         is_ready = health.is_ready
         return JSONResponse({"ready": is_ready, "reasons": health.reasons}, status_code=200 if is_ready else 503)
-
-    return router
-
-
-def _metrics_route(registry: CollectorRegistry) -> APIRouter:
-    router = APIRouter(tags=[_HEALTH])
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
