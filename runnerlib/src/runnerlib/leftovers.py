@@ -91,6 +91,7 @@ class TemporaryFolders:
 
 def environment_with(folder: Path | None) -> dict[str, str]:
     """The environment of a worker process: the whole of this one's, with `folder` as its TMPDIR."""
+    # Read here and not in settings: a child needs all variables as they are at its start, the author's changes too.
     return dict(os.environ) if folder is None else {**os.environ, "TMPDIR": str(folder)}
 
 

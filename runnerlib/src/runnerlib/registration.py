@@ -98,7 +98,7 @@ class Registration:
             health.set(_PART, False, _LOADING)
         self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
 
-    def offer(self, working: Collection[str]) -> None:
+    def advertise(self, working: Collection[str]) -> None:
         """Tells it which algorithms can run from now on. Safe from any thread."""
         self._working = working
         self._changed.set()

@@ -155,4 +155,4 @@ class Runner:
 
     def _ready_changed(self) -> None:
         if self._registration is not None:
-            self._registration.offer(self._pool.working())
+            self._registration.advertise(self._pool.working())

@@ -139,7 +139,7 @@ def test_kills_from_before_a_call_are_not_held_against_it(monkeypatch: pytest.Mo
         with theirs:
             transport, frames = await asyncio.get_running_loop().create_connection(worker_process._Frames, sock=ours)
             worker = WorkerProcess(process, None, transport, frames)
-            worker.begins()
+            worker.recount_memory_kills()
             worker.kill()
             return await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
 

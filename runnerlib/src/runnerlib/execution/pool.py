@@ -89,7 +89,7 @@ class Pool(Component):
         stack.push_async_callback(asyncio.to_thread, self._folders.close)
         for group in self._groups:
             for index in range(len(group.slots)):
-                background(stack, group.keep(index), f"worker process {index} of {group.group.name}")
+                background(stack, group.supervise(index), f"worker process {index} of {group.group.name}")
         stack.push_async_callback(self._stop)
 
     async def _stop(self) -> None:
@@ -240,7 +240,7 @@ class Group:
 
     # the life of the processes
 
-    async def keep(self, index: int) -> None:
+    async def supervise(self, index: int) -> None:
         """Keeps slot `index` served by a process until :meth:`stop`."""
         slot = self.slots[index]
         self_test, backoff = True, Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
@@ -287,7 +287,7 @@ class Group:
                 slot.kill()
 
     async def stop(self, tear_down_seconds: float) -> None:
-        """Ends the processes; :meth:`keep` returns."""
+        """Ends the processes; :meth:`supervise` returns."""
         self._stopping = True
         self._tear_down_seconds = tear_down_seconds
         if self._sweep is not None:

@@ -120,7 +120,7 @@ class Slot:
         if limit is not None and self.served >= limit:
             self._recycle_reason = "max_tasks_per_process"
         if len(self._calls) == 1:
-            worker.begins()
+            worker.recount_memory_kills()
         worker.coalesce(self._capacity > 1 or len(runs) >= _MANY)
         worker.send(call.frame(now))
         self._watch(call, now)

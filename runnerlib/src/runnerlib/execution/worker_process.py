@@ -82,8 +82,8 @@ class WorkerProcess:
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def begins(self) -> None:
-        """It was idle and gets a call: kills by the kernel before that have nothing to do with the call."""
+    def recount_memory_kills(self) -> None:
+        """Called when it was idle and gets a call: earlier kills by the kernel have nothing to do with that call."""
         now = time.monotonic()
         if now - self._counted_at >= _COUNT_SECONDS:
             self._memory_kills, self._counted_at = memory_kills(), now
@@ -106,8 +106,7 @@ class WorkerProcess:
 
     async def _wait(self) -> None:
         """Sets :attr:`exited` after the last frame has been read, so that no finished run counts as lost."""
-        lost = asyncio.ensure_future(self._frames.closed.wait())
-        either: list[asyncio.Future[Any]] = [lost, self._ended]
+        either: list[asyncio.Future[Any]] = [self._frames.closed, self._ended]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         is_cut_off = False
         if not self._ended.done():
@@ -119,8 +118,7 @@ class WorkerProcess:
         # If it ended in another way, it was only slow to die.
         is_cut_off = is_cut_off and code == -signal.SIGKILL
         self._frames.resume()
-        await asyncio.wait([lost], timeout=_LAST_FRAMES_SECONDS)
-        lost.cancel()
+        await asyncio.wait([self._frames.closed], timeout=_LAST_FRAMES_SECONDS)
         self._transport.abort()
         before, after = self._memory_kills, memory_kills()
         memory_ran_out = None if before is None or after is None else after > before
@@ -245,7 +243,7 @@ class _Frames(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.on_frames: OnFrames | None = None
-        self.closed = asyncio.Event()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.coalesce = False
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -276,7 +274,7 @@ class _Frames(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed.set()
+        self.closed.set_result(None)
 
 
 def memory_kills(root: Path = _ROOT) -> int | None:

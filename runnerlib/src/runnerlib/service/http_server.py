@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.listening = asyncio.Event()
+        self.listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -82,7 +82,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.listening.set()
+        self.listening.set_result(None)
 
 
 class _Requests:
@@ -126,12 +126,9 @@ class _Requests:
 
 
 async def _listening(server: _Server, task: "asyncio.Task[None]") -> None:
-    waiter = asyncio.ensure_future(server.listening.wait())
-    try:
-        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()
-    if not server.listening.is_set():
+    either: list[asyncio.Future[None]] = [server.listening, task]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not server.listening.done():
         task.result()
         raise RuntimeError("the HTTP server ended before it listened")
 
