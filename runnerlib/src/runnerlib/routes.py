@@ -55,16 +55,15 @@ def runner_routes(manager: RunManager, adapter: Adapter, components: openapi.Com
         id: str,
         summary: str,
         operation: dict[str, Any],
-        tag: str = "dispatch",
         **more: Any,
     ) -> None:
-        more |= {"tags": [tag], "response_class": Response, "openapi_extra": operation}
+        more = {"tags": ["dispatch"], "response_class": Response, "openapi_extra": operation, **more}
         router.add_api_route(path, endpoint, methods=[method], operation_id=id, summary=summary, **more)
 
     for name, algorithm in algorithms.items():
         id, summary, operation = f"run_{name}", algorithm.summary or name, openapi.run_operation(algorithm, components)
-        more = {"name": id, "description": _description(algorithm)}
-        add("POST", f"/run/{name}", endpoints.run(name), id, summary, operation, "run", **more)
+        more = {"name": id, "tags": ["run"], "description": _description(algorithm)}
+        add("POST", f"/run/{name}", endpoints.run(name), id, summary, operation, **more)
     router.add_api_route("/run/{algorithm}", endpoints.unknown, methods=["POST"], include_in_schema=False)
     summary, operation = "Many runs of one algorithm, for controllers", openapi.batch_operation(algorithms, components)
     add("POST", "/batch/{algorithm}", endpoints.batch, "batch", summary, operation)
