@@ -8,23 +8,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.adapter.model import Adapter
 from runnerlib.contract import HEADER_BOOT
+from runnerlib.errors import Refusal
 from runnerlib.openapi import Components
-from runnerlib.reception import Reception
-from runnerlib.routes import runner_routes
+from runnerlib.routes import refusal_response, runner_routes
+from runnerlib.run_manager import RunManager
 from runnerlib.service.health import Health
 from runnerlib.service.web import BodyLimit, create_app
 
-#: As much as one message of the queue may have, and what an item of a batch has around it.
+#: The largest message of the queue, and what an item of a batch has around it.
 MAX_BODY_BYTES = 16 * 1024 * 1024 + 1024
 
 
 def create_runner_app(
-    name: str, boot: str, adapter: Adapter, reception: Reception, health: Health, registry: CollectorRegistry
+    name: str, boot: str, adapter: Adapter, manager: RunManager, health: Health, registry: CollectorRegistry
 ) -> FastAPI:
-    """Everything but the server: routes, docs, health, metrics, and the boot id on every answer."""
+    """Routes, docs, health, metrics, and the boot id on every answer."""
     components = Components()
-    app = create_app(name, health=health, registry=registry, description=_first_paragraph(adapter.module.__doc__))
-    app.include_router(runner_routes(reception, adapter, components))
+    description = (adapter.module.__doc__ or "").strip().split("\n\n")[0]
+    app = create_app(name, health=health, registry=registry, description=description)
+    app.include_router(runner_routes(manager, adapter, components))
+    app.add_exception_handler(Refusal, refusal_response)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(BootHeader, boot=boot)
     _document(app, components)
@@ -32,7 +35,7 @@ def create_runner_app(
 
 
 class BootHeader:
-    """Tells in every answer which process gave it."""
+    """ASGI middleware: adds the id of this process to every answer."""
 
     def __init__(self, app: ASGIApp, boot: str) -> None:
         self._app = app
@@ -48,7 +51,7 @@ class BootHeader:
 
 
 def _document(app: FastAPI, components: Components) -> None:
-    """Adds the schemas of the algorithms to the OpenAPI document, which is made once, when somebody asks."""
+    """Adds the schemas of the algorithms to the OpenAPI document, which is made once, when it is first asked for."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,7 +60,3 @@ def _document(app: FastAPI, components: Components) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _first_paragraph(text: str | None) -> str:
-    return (text or "").strip().split("\n\n")[0]

@@ -2,8 +2,8 @@
 
 Each worker process has a folder of its own as ``TMPDIR``. Whatever a handler starts (by exec: a mere fork shows the
 variables that its parent was started with) inherits that variable, also when it leaves the process group (``setsid``)
-or is adopted by another parent, so that the folder's path tells whose it is. The folders of one runner lie in one that
-it locks; what a killed runner left is found by its lock being free.
+or is adopted by another parent, so that the folder's path identifies it. The folders of one runner lie in a folder that
+it locks; those of a killed runner are found because their lock is free.
 """
 
 import fcntl
@@ -26,14 +26,14 @@ log = get_logger(__name__)
 _PREFIX = "plugplay-tmp-"
 #: The names that :func:`tempfile.mkdtemp` makes; with a dot until it is locked.
 _ROOT = re.compile(rf"\.?{_PREFIX}[a-z0-9_]{{8}}")
-#: A folder that is not locked by then never will be: its process died.
+#: A folder that is not locked after so long never will be: its process died.
 _LOCKED_WITHIN_SECONDS = 60
 _PROCESSES = "/proc"
 #: Processes that start others while they are being ended are looked for again, this many times.
 _ROUNDS = 5
 #: multiprocessing makes such a folder once in a process, and fails when it is gone.
 _NEEDED_BY_PYTHON = "pymp-"
-#: Two changes within so long may bear the same time: kernels stamp files by their timer.
+#: Two changes within so long may have the same time: kernels stamp files by their timer.
 _TIMESTAMP_NS = 20_000_000
 #: How a folder is opened.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -49,7 +49,7 @@ class TemporaryFolders:
         self._owner = -1
 
     def open(self) -> None:
-        """Without a place for temporary files worker processes have none of their own, and go on."""
+        """Without a place for temporary files, worker processes work without folders of their own."""
         self._owner = os.getpid()
         try:
             _remove_abandoned(Path(tempfile.gettempdir()))
@@ -57,7 +57,7 @@ class TemporaryFolders:
             # The lock also keeps systemd-tmpfiles from removing what is old in there.
             self._lock = os.open(made, os.O_RDONLY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Under its name once it is locked: nobody is to find it free.
+            # It gets its name once it is locked, so that no other runner finds it unlocked.
             root = made.rename(made.with_name(made.name.removeprefix(".")))
         except OSError as error:
             log.warning("there is no place for temporary files; set TMPDIR to a folder", error=str(error))
@@ -89,16 +89,30 @@ class TemporaryFolders:
             self._lock = -1
 
 
+def environment_with(folder: Path | None) -> dict[str, str]:
+    """The environment of a worker process: the whole of this one's, with `folder` as its TMPDIR."""
+    # Read here and not in settings: a child needs all variables as they are at its start, the author's changes too.
+    return dict(os.environ) if folder is None else {**os.environ, "TMPDIR": str(folder)}
+
+
 @contextmanager
-def own_temporary_folder() -> Iterator[Path | None]:
-    """For commands that call handlers in their own process: at the end, files that those left are removed, and what
-    they started by exec is ended.
+def own_temporary_folder() -> Iterator[None]:
+    """For commands that call handlers in their own process: a TMPDIR for it and for what it starts.
+
+    At the end, files that are left there are removed, and processes that were started by exec are ended.
     """
     folders = TemporaryFolders()
     folders.open()
+    before, chosen = os.environ.get("TMPDIR"), tempfile.tempdir
     try:
-        yield folders.new()
+        if (folder := folders.new()) is not None:
+            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        yield
     finally:
+        tempfile.tempdir = chosen
+        os.environ.pop("TMPDIR", None)
+        if before is not None:
+            os.environ["TMPDIR"] = before
         folders.close()
 
 
@@ -115,7 +129,7 @@ class OwnFolder:
         self._kept = frozenset(self._names())
 
     def left(self) -> list[str]:
-        """Names of what calls have left in it. Asked after each call, it looks inside when something has changed."""
+        """Names of what calls have left in it. It looks inside only when the folder has changed."""
         changed_at = self._changed_at()
         if changed_at == self._unused_since:
             return []
@@ -206,7 +220,7 @@ def _remove_files(folder: int) -> list[str]:
 
 
 def end_processes(folder: Path) -> None:
-    """SIGKILL to each process whose TMPDIR is `folder` or lies in it. Linux only: elsewhere nothing tells."""
+    """SIGKILL to each process whose TMPDIR is `folder` or lies in it. Linux only: other systems do not show that."""
     if sys.platform != "linux":
         return
     mark = re.compile(b"(?:^|\0)TMPDIR=" + re.escape(os.fsencode(folder)) + b"[/\0]")
@@ -222,7 +236,7 @@ def _end_if_marked(pid: int, mark: "re.Pattern[bytes]") -> bool:
     with suppress(OSError):
         if pid == os.getpid() or not _is_marked(pid, mark):
             return False
-        # From here on the number cannot come to mean another process, where the system has such descriptors.
+        # From here on the number cannot become another process's, where the system has such descriptors.
         descriptor = _descriptor_of(pid)
         try:
             if _is_marked(pid, mark):
@@ -266,7 +280,7 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def _is_abandoned(name: str, root: int) -> bool:
-    """Whether what nobody has locked is one of ours, by its owner and what is in it, and will not be locked yet."""
+    """Whether an unlocked folder is one of ours, by its owner and its content, and will not be locked any more."""
     found = os.fstat(root)
     if name.startswith(".") and time.time() - found.st_mtime < _LOCKED_WITHIN_SECONDS:
         return False

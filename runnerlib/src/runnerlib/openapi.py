@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runnerlib.adapter.model import Algorithm
-from runnerlib.batch_body import MAX_ATTEMPT
 from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
@@ -14,6 +13,7 @@ from runnerlib.contract import (
     BatchEntry,
     BatchItem,
 )
+from runnerlib.request_parsing import MAX_ATTEMPT
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
@@ -65,9 +65,9 @@ def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any
     payload = components.place(algorithm.input_schema(), algorithm.name)
     content: dict[str, Any] = {"schema": payload}
     result: dict[str, Any] = components.place(algorithm.output_schema() or {}, f"{algorithm.name}_result")
-    described = algorithm.describe()
-    if described.example is not None:
-        content["example"] = described.example.payload
+    answer = {"type": "object", "properties": {"result": result}, "required": ["result"]}
+    if (example := algorithm.describe().example) is not None:
+        content["example"] = example.payload
     return {
         "requestBody": {"required": True, "content": {"application/json": content}},
         "parameters": [
@@ -75,7 +75,7 @@ def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any
             for name, schema, text in _HEADERS
         ],
         "responses": {
-            "200": {"description": "What the handler returned.", "content": _json(_object(result=result))},
+            "200": {"description": "What the handler returned.", "content": _json(answer)},
             "202": {
                 "description": "Not ended yet; ask again with the same Task-Id and Task-Attempt.",
                 "content": _json(components.place(BatchEntry.model_json_schema(), "BatchEntry")),
@@ -96,7 +96,10 @@ def batch_operation(algorithms: Iterable[str], components: Components) -> dict[s
         ],
         "requestBody": {"required": True, "content": _json({"type": "array", "items": item})},
         "responses": {
-            "200": {"description": "One entry for each item, in order.", "content": _json(_array(entry))},
+            "200": {
+                "description": "One entry for each item, in order.",
+                "content": _json({"type": "array", "items": entry}),
+            },
             **_errors({**used, "404": "`unknown_algorithm`."}),
         },
     }
@@ -110,14 +113,6 @@ def entry_operation(components: Components, done: str, errors: Mapping[str, str]
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-def _array(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _errors(texts: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""Tells discovery that this runner is there, again and again, from a thread that never holds up the serving."""
+"""Registers this runner at discovery and renews its lease, in a thread that never holds up the serving."""
 
-import random
 import re
 import threading
 import time
@@ -11,7 +10,7 @@ import requests
 
 from runnerlib.contract import RunnerRegistration, clash_sentence, unregistrable
 from runnerlib.contract.registry import MAX_ALGORITHMS_OF_RUNNER
-from runnerlib.offer import Offer
+from runnerlib.service.backoff import Backoff
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
 
@@ -22,18 +21,20 @@ RENEW_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
 TIMEOUT_SECONDS = (2.0, 5.0)
-#: What belongs to another runner may be given up there: asked as often, so that it works soon after.
+#: An algorithm that belongs to another runner may be given up there: renewing this often, it works soon after that.
 CLASH_SECONDS = 2.0
-#: ... by registrations of at most so many bytes: larger ones are work for discovery.
+#: Only registrations of at most so many bytes are renewed that often: larger ones are work for discovery.
 SMALL_BYTES = 32 * 1024
 #: A stop is held up no longer than this.
 LEAVE_SECONDS = 1.0
-#: Parts of the runner's readiness: being on the list at all, and each algorithm.
+#: An algorithm that cannot run for so long is deregistered; until then it may come back at once.
+UNREADY_SECONDS = 15.0
+#: Parts of the runner's readiness: the registration as a whole, and each algorithm.
 _PART = "registration"
 _PART_OF = "registration of "
-#: Until the first answer; a reader of the readiness knows the word from worker processes.
+#: Until the first answer; worker processes use the same word, which the container's probe knows.
 _LOADING = "loading"
-#: Statuses that say that this registration will not do, however often it is sent. Others are passing trouble.
+#: Statuses that say that this registration will never be accepted. Others are temporary.
 _REFUSALS = (400, 403, 404, 405, 409, 411, 413, 415, 422, 507)
 
 
@@ -42,11 +43,38 @@ def runner_id(name: str, address: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{address}")[:200]
 
 
+class AdvertisedAlgorithms:
+    """Those that can run, and for a moment those that just could. Times are seconds of one monotonic clock. Pure."""
+
+    def __init__(self) -> None:
+        self._working: frozenset[str] = frozenset()
+        #: algorithm that no longer works → when that was first seen
+        self._lost_at: dict[str, float] = {}
+
+    def at(self, now: float, working: Collection[str]) -> frozenset[str]:
+        """What to register now that these can run."""
+        for name in self._working.difference(working):
+            self._lost_at[name] = now
+        self._working = frozenset(working)
+        self._lost_at = {
+            name: lost_at
+            for name, lost_at in self._lost_at.items()
+            if name not in self._working and now < lost_at + UNREADY_SECONDS
+        }
+        return self._working.union(self._lost_at)
+
+    def unchanged_seconds(self, now: float) -> float | None:
+        """How long that stays the same while the same can run; None when nothing will be removed."""
+        if not self._lost_at:
+            return None
+        return min(self._lost_at.values()) + UNREADY_SECONDS - now
+
+
 class Registration:
-    """Registers the algorithms that work, renews, and takes the runner off the list when none does, or when stopped.
+    """Registers the algorithms that work, renews, and deregisters the runner when none does, or when stopped.
 
     `health` says why discovery refuses the runner, and for each algorithm why it gets no tasks. A discovery that
-    does not answer makes nobody unready.
+    does not answer makes no runner unready.
     """
 
     def __init__(self, discovery: str, registration: RunnerRegistration, health: Health) -> None:
@@ -54,14 +82,14 @@ class Registration:
         self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
         self._registration = registration
         self._health = health
-        self._offer = Offer()
+        self._advertised = AdvertisedAlgorithms()
+        self._backoff = Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, least=0.5)
         self._working: Collection[str] = ()
-        self._told: frozenset[str] = frozenset()
+        self._sent: frozenset[str] = frozenset()
         self._clashes: dict[str, str] = {}
         self._changed = threading.Event()
         self._leaving = False
         self._registered = False
-        self._failures = 0
         self._refused = unregistrable(registration.algorithms)
         for name, reason in self._refused.items():
             log.error("an algorithm cannot be registered and gets no tasks", algorithm=name, reason=reason)
@@ -70,8 +98,8 @@ class Registration:
             health.set(_PART, False, _LOADING)
         self._thread = threading.Thread(target=self._live, name="registration", daemon=True)
 
-    def offer(self, working: Collection[str]) -> None:
-        """These algorithms can run from now on. Safe from any thread."""
+    def advertise(self, working: Collection[str]) -> None:
+        """Tells it which algorithms can run from now on. Safe from any thread."""
         self._working = working
         self._changed.set()
 
@@ -79,21 +107,21 @@ class Registration:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes the runner off the list, if discovery answers in time; else the end of the lease does it."""
+        """Deregisters the runner if discovery answers in time; else the end of the lease does."""
         self._leaving = True
         self._changed.set()
         self._thread.join(LEAVE_SECONDS)
 
     def _live(self) -> None:
         with requests.Session() as session:
-            # Discovery is next door: a proxy for the outside would not find it.
+            # Discovery is in the same network: a proxy for the outside would not find it.
             session.trust_env = False
             session.headers["Content-Type"] = "application/json"
             while not self._leaving:
                 self._changed.clear()
                 try:
                     seconds = self._step(session)
-                except Exception as error:  # whatever it is, the runner must not fall silent: it is tried on
+                except Exception as error:  # the outermost level of this thread: it tries again later
                     log.exception("registering failed; trying on", url=self._url)
                     self._health.set(_PART, False, f"registering failed, {type(error).__name__}: {_short(error)}")
                     seconds = MAX_BACKOFF_SECONDS
@@ -102,54 +130,52 @@ class Registration:
                 self._leave(session)
 
     def _step(self, session: requests.Session) -> float:
-        """Does what is due; the seconds until the next look."""
+        """Does what is due; returns the seconds until the next step."""
         now = time.monotonic()
-        names = self._offer.at(now, self._working).difference(self._refused)
+        names = self._advertised.at(now, self._working).difference(self._refused)
         if names:
             due = self._register(session, names)
-            left = self._offer.unchanged_seconds(now)
+            left = self._advertised.unchanged_seconds(now)
             return due if left is None else min(due, max(0.0, left))
         if self._registered:
             self._leave(session)
         return RENEW_SECONDS
 
     def _register(self, session: requests.Session, names: frozenset[str]) -> float:
-        """Offers these, or renews; the seconds until that is due again."""
+        """Registers these, or renews; returns the seconds until that is due again."""
         offered = [one for one in self._registration.algorithms if one.name in names]
         kept = [one.name for one in self._registration.algorithms if one.name not in names][:MAX_ALGORITHMS_OF_RUNNER]
         update = {"algorithms": offered, "keeps": kept}
         body = self._registration.model_copy(update=update).model_dump_json().encode()
         answer = self._call(session, "PUT", body)
         if isinstance(answer, requests.Response) and answer.ok:
-            if not self._registered or names != self._told:
+            if not self._registered or names != self._sent:
                 log.info("registered", url=self._url, algorithms=[one.name for one in offered])
-            self._registered, self._told, self._failures = True, names, 0
+            self._registered, self._sent = True, names
+            self._backoff.reset()
             self._health.set(_PART, True)
             content = _content(answer)
-            self._tell_clashes(content)
-            asks_soon = self._clashes and len(body) <= SMALL_BYTES
-            return min(_renew_seconds(content), CLASH_SECONDS if asks_soon else RENEW_SECONDS)
-        self._failures += 1
-        most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(10, self._failures - 1))
+            self._report_clashes(content)
+            is_soon = self._clashes and len(body) <= SMALL_BYTES
+            return min(_renew_seconds(content), CLASH_SECONDS if is_soon else RENEW_SECONDS)
         reason = answer if isinstance(answer, str) else self._refusal(answer)
-        if self._failures in (1, 5) or self._failures % 20 == 0:
-            log.warning("cannot register; trying on", url=self._url, reason=reason, failures=self._failures)
-        # Jitter, so that a whole environment does not come back in one instant.
-        return random.uniform(most / 2, most)  # noqa: S311 - no secret
+        seconds = self._backoff.next_seconds()
+        if (failures := self._backoff.failures) in (1, 5) or failures % 20 == 0:
+            log.warning("cannot register; trying on", url=self._url, reason=reason, failures=failures)
+        return seconds
 
     def _refusal(self, answer: requests.Response) -> str:
-        """Why discovery did not take the registration. Not ready is who is refused for what it is or says."""
+        """Why discovery did not accept the registration. A temporary failure does not make the runner unready."""
         reason = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
-        is_verdict = answer.status_code in _REFUSALS
-        if is_verdict:
+        if answer.status_code in _REFUSALS:
             self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {reason}")
         elif self._health.reasons.get(_PART) == _LOADING:
             self._health.set(_PART, True)
         return reason
 
-    def _tell_clashes(self, content: dict[str, Any]) -> None:
-        told = content.get("clashes")
-        clashes = {str(name): str(owner) for name, owner in told.items()} if isinstance(told, dict) else {}
+    def _report_clashes(self, content: dict[str, Any]) -> None:
+        sent = content.get("clashes")
+        clashes = {str(name): str(owner) for name, owner in sent.items()} if isinstance(sent, dict) else {}
         for name in self._clashes.keys() - clashes.keys():
             log.info("an algorithm is this runner's now", algorithm=name)
             self._health.set(f"{_PART_OF}{name}", True)
@@ -169,8 +195,8 @@ class Registration:
         self._registered = False
 
     def _call(self, session: requests.Session, method: str, body: bytes | None) -> requests.Response | str:
-        """The answer, else why there was none."""
-        # Who leaves says which process does: another may have registered meanwhile.
+        """The response, or why there was none."""
+        # With the boot id of this process: another may have registered under this id meanwhile.
         query = None if body is not None else {"boot": self._registration.boot}
         try:
             return session.request(
@@ -183,7 +209,7 @@ class Registration:
 
 
 def _content(answer: requests.Response) -> dict[str, Any]:
-    """Empty when it is no JSON object: another registry may say what it likes."""
+    """Empty when it is no JSON object: another registry may answer anything."""
     try:
         content = answer.json()
     except ValueError:
@@ -192,7 +218,7 @@ def _content(answer: requests.Response) -> dict[str, Any]:
 
 
 def _renew_seconds(content: dict[str, Any]) -> float:
-    """Discovery tells how long its lease is; another registry may tell nothing."""
+    """A third of the lease, if the registry says how long it is."""
     lease = content.get("lease_seconds")
     if isinstance(lease, bool) or not isinstance(lease, int | float) or not lease > 0:
         return RENEW_SECONDS

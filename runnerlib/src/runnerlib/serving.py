@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 
-from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from runnerlib.adapter.errors import AdapterError
@@ -15,13 +14,11 @@ from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter
 from runnerlib.app import create_runner_app
 from runnerlib.contract import RunnerRegistration
-from runnerlib.drain import Drain
-from runnerlib.execution.measures import Measures
-from runnerlib.execution.pool import Pool
-from runnerlib.execution.setup import Callbacks, ProcessSetup
-from runnerlib.reception import Reception
+from runnerlib.execution.metrics import RunMetrics
+from runnerlib.execution.pool import Callbacks, Pool, ProcessSetup
 from runnerlib.registration import Registration
-from runnerlib.run_table import RunTable
+from runnerlib.run_manager import RunManager
+from runnerlib.run_registry import RunRegistry
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import StartupError, background, run_service
@@ -30,10 +27,15 @@ from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import load_settings
 from runnerlib.settings import RunnerSettings, option_overrides
 
-#: The exit code for an adapter that cannot be served: only its author can change that, so nobody need start it again.
+#: The exit code for an adapter that cannot be served: starting it again will not help, only its author can.
 ADAPTER_MISTAKE = 3
-#: Off the list, a runner serves for so long whoever has not heard of it yet, instead of refusing the connection.
-HEARD_SECONDS = 0.2
+#: After it is deregistered, a runner serves callers that do not know that yet for so long.
+DEREGISTER_GRACE_SECONDS = 0.2
+#: After the last run has ended, undelivered outcomes can still be fetched for so long.
+LINGER_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+#: Worker processes may tear down for so long after that.
+_TEAR_DOWN_SECONDS = 0.7
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
 log = get_logger(__name__)
@@ -65,55 +67,70 @@ class Runner:
         self.port = 0
         self._adapter = adapter
         self._settings = settings
-        self._measures = Measures()
+        self._metrics = RunMetrics()
         self._health = Health()
         self._registration: Registration | None = None
-        self._reception = Reception(adapter.algorithms, RunTable(time.monotonic), self._measures)
+        self._manager = RunManager(adapter.algorithms, RunRegistry(time.monotonic), self._metrics)
         self._pool = Pool(
             adapter,
             self._process_setup(overrides),
-            Callbacks(self._reception.finish, self._reception.release, self._ready_changed),
+            Callbacks(self._manager.finish, self._manager.release, self._ready_changed),
             self._health,
-            self._measures,
+            self._metrics,
             settings.cancel_grace_seconds,
         )
-        self._reception.connect(self._pool)
+        self._manager.connect(self._pool)
 
     async def build(self, stack: AsyncExitStack) -> None:
-        """Left in reverse order: off the list, drained, no more answers, no more processes."""
+        """Left in reverse order: drained, then no more answers, then no more processes."""
         settings = self._settings
         await stack.enter_async_context(self._pool)
-        background(stack, self._reception.sweep(), "sweep of kept outcomes")
-        app = create_runner_app(self.name, self.boot, self._adapter, self._reception, self._health, self._registry())
+        background(stack, self._manager.sweep(), "sweep of kept outcomes")
+        registry = new_registry()
+        registry.register(self._metrics)
+        app = create_runner_app(self.name, self.boot, self._adapter, self._manager, self._health, registry)
         server = await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
         self.port = server.port
-        drain = Drain(self._reception, self._pool, self._health, settings.grace_seconds, self._leave)
-        await stack.enter_async_context(drain)
+        stack.push_async_callback(self._drain)
         log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
             self._registration = Registration(settings.discovery, self._described(), self._health)
             self._ready_changed()
             self._registration.start()
 
-    async def _leave(self) -> None:
-        """In a thread: runs are answered meanwhile."""
+    async def _drain(self) -> None:
+        """Deregisters, starts nothing new, lets runs end, and waits until their outcomes are fetched.
+
+        Takes ``grace_seconds`` and little more: what follows must still fit into the time of a stop.
+        """
+        grace_seconds = self._settings.grace_seconds
+        ends_at = time.monotonic() + grace_seconds
+        log.info("draining", grace_seconds=grace_seconds)
+        self._health.set("draining", False, "this runner is stopping")
         if self._registration is not None:
+            # In a thread: runs are answered meanwhile.
             await asyncio.to_thread(self._registration.stop)
-            await asyncio.sleep(HEARD_SECONDS)
+            await asyncio.sleep(DEREGISTER_GRACE_SECONDS)
+        self._manager.start_draining()
+        await self._pool.drain(max(0.0, ends_at - time.monotonic()))
+        linger_until = min(time.monotonic(), ends_at) + LINGER_SECONDS
+        while self._manager.undelivered and time.monotonic() < linger_until:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._pool.stop_by(ends_at + LINGER_SECONDS + _TEAR_DOWN_SECONDS)
 
     def _described(self) -> RunnerRegistration:
-        """Raises StartupError for a name or address that nobody can register under."""
+        """Raises StartupError for a name or address that cannot be registered."""
         try:
             head = RunnerRegistration(name=self.name, host=self._address(), boot=self.boot, algorithms=[])
         except ValidationError as error:
             field, said = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
             variable = {"name": "RUNNER_NAME", "host": "ADVERTISE_HOST"}.get(str(field), str(field))
             raise StartupError(f"discovery takes no such {field}: {said}; set {variable}") from None
-        # All of them, also more than one runner can register: which of them cannot, the registration says.
+        # All of them, even more than one runner can register: the registration says which of them cannot be.
         return head.model_copy(update={"algorithms": self._adapter.describe()})
 
     def _address(self) -> str:
-        """What others can reach this runner by."""
+        """Where others reach this runner."""
         settings = self._settings
         host = settings.advertise_host
         if not host:
@@ -122,11 +139,6 @@ class Runner:
             host = f"[{host}]" if ":" in host else host
         bare = host.rpartition("]")[2] if host.startswith("[") else host.partition("://")[2] or host
         return host if ":" in bare else f"{host}:{self.port}"
-
-    def _registry(self) -> CollectorRegistry:
-        registry = new_registry()
-        registry.register(self._measures)
-        return registry
 
     def _process_setup(self, overrides: dict[str, str]) -> ProcessSetup:
         settings = self._settings
@@ -143,4 +155,4 @@ class Runner:
 
     def _ready_changed(self) -> None:
         if self._registration is not None:
-            self._registration.offer(self._pool.working())
+            self._registration.advertise(self._pool.working())

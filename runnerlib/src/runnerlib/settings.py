@@ -1,9 +1,7 @@
 """What the operator of a runner can choose, by environment variables."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +11,6 @@ from runnerlib.adapter.options import OVERRIDE_PREFIX
 from runnerlib.fetching.addresses import read_networks, read_ports
 from runnerlib.fetching.rules import MEBIBYTE, FetchRules
 from runnerlib.service.settings import ServiceSettings
-
-
-def _alias(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
 
 
 def _checked_networks(text: str) -> str:
@@ -35,7 +29,7 @@ class RunnerSettings(ServiceSettings):
     name: str = Field(
         default="",
         max_length=100,
-        validation_alias=_alias("RUNNER_NAME", "CONTAINER_NAME", "NAME"),
+        validation_alias=AliasChoices("RUNNER_NAME", "CONTAINER_NAME", "NAME"),
         description="Name of this runner; without one, the name of the adapter's folder.",
     )
     port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -90,23 +84,3 @@ def option_overrides(environment: Mapping[str, str] | None = None) -> dict[str, 
     """Environment variables that override OPTIONS."""
     variables = os.environ if environment is None else environment
     return {name: value for name, value in variables.items() if name.startswith(OVERRIDE_PREFIX)}
-
-
-def environment_with(temporary_folder: Path | None) -> dict[str, str]:
-    """The environment of a worker process: this one's, with its own TMPDIR."""
-    return dict(os.environ) if temporary_folder is None else {**os.environ, "TMPDIR": str(temporary_folder)}
-
-
-@contextmanager
-def as_temporary_folder(folder: Path | None) -> Iterator[None]:
-    """Makes it the TMPDIR of this process and of what it starts, for a while."""
-    before, chosen = os.environ.get("TMPDIR"), tempfile.tempdir
-    if folder is not None:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = chosen
-        os.environ.pop("TMPDIR", None)
-        if before is not None:
-            os.environ["TMPDIR"] = before

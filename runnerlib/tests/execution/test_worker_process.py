@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from runnerlib.execution import worker_process
-from runnerlib.execution.endings import Death
-from runnerlib.execution.memory_kills import memory_kills
-from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
+from runnerlib.execution.outcomes import Death
+from runnerlib.execution.worker_process import StartFailed, WorkerProcess, memory_kills, start_process
 from runnerlib.leftovers import TemporaryFolders
 
 PATIENCE_SECONDS = 20.0
@@ -140,7 +139,7 @@ def test_kills_from_before_a_call_are_not_held_against_it(monkeypatch: pytest.Mo
         with theirs:
             transport, frames = await asyncio.get_running_loop().create_connection(worker_process._Frames, sock=ours)
             worker = WorkerProcess(process, None, transport, frames)
-            worker.begins()
+            worker.recount_memory_kills()
             worker.kill()
             return await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
 

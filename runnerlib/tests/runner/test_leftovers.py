@@ -170,20 +170,20 @@ def test_what_handlers_started_ends_with_their_worker_process(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who was started by whom")
 def test_what_a_killed_runner_left_is_cleared_up_by_the_next_one(
-    serve_adapter: Callable[..., Any], place: Path
+    serve_adapter: Callable[..., Any], tmp_path: Path
 ) -> None:
     start = ADAPTER[: ADAPTER.index("def run_once")].replace("OPTIONS", "NO_OPTIONS")
-    runner = serve_adapter(start, TMPDIR=str(place))
+    runner = serve_adapter(start, TMPDIR=str(tmp_path))
     left = [runner.run("start", {"how": how}).json()["result"][1] for how in HOW]
-    (folder,) = place.iterdir()
+    (folder,) = tmp_path.iterdir()
     os.kill(runner.process.pid, signal.SIGKILL)
     runner.process.wait()
     assert folder.is_dir()
-    other = serve_adapter("def run_x(): ...", TMPDIR=str(place))
+    other = serve_adapter("def run_x(): ...", TMPDIR=str(tmp_path))
     assert all(is_gone(pid) for pid in left)
-    (its_own,) = place.iterdir()
+    (its_own,) = tmp_path.iterdir()
     assert its_own != folder
-    third = serve_adapter("def run_x(): ...", TMPDIR=str(place))
-    assert len(list(place.iterdir())) == 2  # nothing is taken from one that runs
+    third = serve_adapter("def run_x(): ...", TMPDIR=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2  # nothing is taken from one that runs
     assert (third.stop(), other.stop()) == (0, 0)
-    assert list(place.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

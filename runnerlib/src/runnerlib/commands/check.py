@@ -1,4 +1,4 @@
-"""``check``: says before deploy what a start would stumble over."""
+"""``check``: finds before deploy what would make a start fail."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.settings import option_overrides
 
-#: The exit code that says so: the runner may be started, and serves its other algorithms.
+#: The exit code for algorithms that cannot be registered: the runner can be started and serves the others.
 UNREGISTRABLE = 4
 
 
@@ -41,8 +41,8 @@ def _line(algorithm: Algorithm) -> str:
     )
     returns = "" if algorithm.returns is None else f" -> {spelt(algorithm.return_hint)}"
     traits = ["batched"] * algorithm.has_batch + ["async"] * algorithm.is_async
-    told = f"  [{', '.join(traits)}]" if traits else ""
-    return f"{algorithm.name}({fields}){returns}{told}  {algorithm.summary or '(no docstring)'}"
+    suffix = f"  [{', '.join(traits)}]" if traits else ""
+    return f"{algorithm.name}({fields}){returns}{suffix}  {algorithm.summary or '(no docstring)'}"
 
 
 def _self_test(adapter: Adapter, device: str, fetch_rules: FetchRules) -> int:

@@ -1,31 +1,32 @@
 """The command line: which command, with what."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.loading import load_adapter
 from runnerlib.commands.check import check
-from runnerlib.commands.run import run
-from runnerlib.commands.schemas import schemas
-from runnerlib.commands.shell import shell
+from runnerlib.commands.run import run, shell
 from runnerlib.leftovers import own_temporary_folder
 from runnerlib.service.logs import configure_logging
 from runnerlib.service.settings import load_settings
-from runnerlib.settings import RunnerSettings, as_temporary_folder
+from runnerlib.settings import RunnerSettings, option_overrides
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit code."""
-    chosen = build_parser().parse_args(arguments)
+    chosen = _build_parser().parse_args(arguments)
     if chosen.command in (None, "serve"):
         return _serve()
     settings = load_settings(RunnerSettings)
     configure_logging("runner", settings)
     try:
-        with own_temporary_folder() as folder, as_temporary_folder(folder):
+        with own_temporary_folder():
             return _run(chosen, settings)
     except AdapterError as error:
         for problem in error.problems:
@@ -42,12 +43,12 @@ def _run(chosen: argparse.Namespace, settings: RunnerSettings) -> int:
         case "run":
             return run(path, settings.device, fetch_rules, chosen.algorithm, chosen.payload)
         case "schemas":
-            return schemas(path)
+            return _schemas(path)
         case _:
             return shell(path, settings.device, fetch_rules)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runnerlib", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -79,8 +80,17 @@ def _add_path(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _schemas(path: Path) -> int:
+    """Prints every algorithm as it will be registered."""
+    with redirect_stdout(sys.stderr):
+        adapter = load_adapter(path, option_overrides())
+    described = [one.model_dump(mode="json") for one in adapter.describe()]
+    print(json.dumps(described, ensure_ascii=False, indent=2))
+    return 0
+
+
 def _serve() -> int:
-    # Not at the top: the web server's parts are half a second and 30 MB that check and run have no use for.
+    # Not at the top: importing the web server takes half a second and 30 MB, which check and run do not need.
     from runnerlib.serving import serve
 
     return serve()

@@ -1,8 +1,11 @@
-"""``run``: one call of one algorithm, as a sender would make it, without an environment around it."""
+"""``run`` and ``shell``: handlers called in this process, without an environment around them."""
 
-import contextlib
+import asyncio
+import code
+import functools
 import sys
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,9 @@ class _Refused(Exception):
 
 
 def run(path: Path, device: str, fetch_rules: FetchRules, name: str, payload: str) -> int:
-    """Prints the result as JSON. Raises AdapterError for mistakes of the adapter; 1 when the call fails."""
+    """Makes one call as a sender would, and prints the result as JSON; returns 1 when it fails. Raises AdapterError."""
     # What an author prints must not mix with the result.
-    with contextlib.redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):
         adapter = load_adapter(path, option_overrides())
         try:
             algorithm = _algorithm(adapter, name)
@@ -59,7 +62,7 @@ def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
         return read_arguments(algorithm, data)
     except InvalidPayload as error:
         cause = error.__cause__
-        told = sentences(algorithm, cause) if isinstance(cause, ValidationError) else [f"{algorithm.name}: {error}"]
+        told = _sentences(algorithm, cause) if isinstance(cause, ValidationError) else [f"{algorithm.name}: {error}"]
         raise _Refused("\n".join(told)) from None
     except ValidatorFailed as error:
         raise _Refused(_told(algorithm, "a type that reads the payload", error)) from None
@@ -70,8 +73,8 @@ def _like(algorithm: Algorithm) -> str:
     return strict_json.dumps(algorithm.example.payload if algorithm.example else payload).decode()
 
 
-def sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
-    """One for each field at fault."""
+def _sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
+    """One sentence for each field at fault."""
     name, fields = algorithm.name, [p.field for p in algorithm.parameters]
     found = []
     for one in error.errors(include_url=False, include_context=False):
@@ -106,3 +109,48 @@ def _told(algorithm: Algorithm, who: str, error: BaseException) -> str:
 
 def _show(fraction: float, message: str) -> None:
     print(f"{fraction:4.0%} {message}".rstrip(), file=sys.stderr)
+
+
+def shell(path: Path, device: str, fetch_rules: FetchRules) -> int:
+    """A Python prompt in which handlers can be called with what callers send. Raises AdapterError."""
+    adapter = load_adapter(path, option_overrides())
+    try:
+        with Session(adapter, device=device, fetch_rules=fetch_rules) as session:
+            names = {**vars(adapter.module), **_filled(session)}
+            code.interact(banner=_banner(session), local=names, exitmsg="")
+    except LoadError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _filled(session: Session) -> dict[str, Callable[..., Any]]:
+    """``run_*`` and ``batch_*`` with their provided names filled in; an ``async def`` is run to its end."""
+    functions: dict[str, Callable[..., Any]] = {}
+    for name, algorithm in session.algorithms.items():
+        task = Task("shell", report=_show)
+        functions[f"run_{name}"] = _plain(algorithm.handler, session.provided(name, task), algorithm.is_async)
+        if algorithm.batch_handler is not None:
+            provided = session.provided(name, task, batch=True)
+            functions[f"batch_{name}"] = _plain(algorithm.batch_handler, provided, algorithm.is_async)
+    return functions
+
+
+def _plain(function: Callable[..., Any], provided: Mapping[str, Any], is_async: bool) -> Callable[..., Any]:
+    given = functools.partial(function, **provided)
+    if not is_async:
+        return given
+
+    @functools.wraps(function)
+    def wait(*arguments: Any, **named: Any) -> Any:
+        return asyncio.run(given(*arguments, **named))
+
+    return wait
+
+
+def _banner(session: Session) -> str:
+    lines = [
+        f"  run_{name}({', '.join(p.name for p in one.parameters)})  {one.summary}".rstrip()
+        for name, one in session.algorithms.items()
+    ]
+    return "\n".join(["What the runner provides is filled in; Ctrl-D ends.", *lines])

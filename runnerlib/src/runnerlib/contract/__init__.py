@@ -1,12 +1,5 @@
 """The words and shapes that cross a process border. Needs pydantic only."""
 
-from runnerlib.contract.dead_letters import (
-    DeadLetterDetail,
-    DeadLetterListView,
-    DeadLettersDone,
-    DeadLetterView,
-    SkippedDeadLetter,
-)
 from runnerlib.contract.envelope import (
     Envelope,
     EnvelopeError,
@@ -14,6 +7,27 @@ from runnerlib.contract.envelope import (
     parse_envelope,
     task_digest,
     unknown_fields,
+)
+from runnerlib.contract.models import (
+    PROBLEM_MEDIA_TYPE,
+    BatchEntry,
+    BatchItem,
+    DeadLetterDetail,
+    DeadLetterListView,
+    DeadLettersDone,
+    DeadLetterView,
+    EntryState,
+    FailureCode,
+    HistoryEntry,
+    Problem,
+    Progress,
+    RunError,
+    SkippedDeadLetter,
+    TaskError,
+    TaskListView,
+    TaskState,
+    TaskSummaryView,
+    TaskView,
 )
 from runnerlib.contract.names import (
     ALGORITHM_PATTERN,
@@ -27,7 +41,6 @@ from runnerlib.contract.names import (
     near_names,
     new_task_id,
 )
-from runnerlib.contract.problems import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.contract.registry import (
     AlgorithmDescription,
     AlgorithmName,
@@ -45,17 +58,7 @@ from runnerlib.contract.registry import (
     schema_digest,
     unregistrable,
 )
-from runnerlib.contract.runner_api import BatchEntry, BatchItem, EntryState, Progress, RunError
 from runnerlib.contract.strict_json import StrictJsonError
-from runnerlib.contract.tasks import (
-    FailureCode,
-    HistoryEntry,
-    TaskError,
-    TaskListView,
-    TaskState,
-    TaskSummaryView,
-    TaskView,
-)
 
 __all__ = [
     "ALGORITHM_PATTERN",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runnerlib.contract import strict_json
+from runnerlib.contract.models import FailureCode
 from runnerlib.contract.names import is_algorithm, is_task_id
 from runnerlib.contract.strict_json import StrictJsonError
-from runnerlib.contract.tasks import FailureCode
 
 #: Default limit of one message; a setting may raise it up to :data:`MAX_MESSAGE_BYTES`.
 DEFAULT_MESSAGE_BYTES = 1024 * 1024
@@ -21,14 +21,14 @@ MAX_EXPIRES_SECONDS = 10 * 366 * 86_400
 
 #: Every field that a message may have.
 FIELDS = ("algorithm", "payload", "id", "expires_seconds")
-#: Names we know but do not offer yet. Dropping them silently would break a promise.
+#: Names that are planned but not supported yet. Ignoring them would break what they promise.
 _UNSUPPORTED = ("callback_url", "priority")
 #: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `delay_seconds`
 #: is no misspelt `expires_seconds`.
 _NEAR = 0.75
 #: Characters of an unknown field's name that a sentence repeats.
 _MOST_NAME = 64
-#: Unknown fields of one message that are told; to look for what each resembles takes time.
+#: Unknown fields of one message that are reported; finding what each resembles takes time.
 _MOST_UNKNOWN = 8
 _FIELDS = frozenset(FIELDS)
 
@@ -50,7 +50,7 @@ class UnknownField:
 
     @property
     def sentence(self) -> str:
-        """What is wrong with it, for its sender."""
+        """What is wrong with it, as a sentence for the sender."""
         shown = self.name if len(self.name) <= _MOST_NAME else f"{self.name[:_MOST_NAME]}…"
         advice = f"did you mean {self.near!r}?" if self.near else f"a message has {', '.join(FIELDS)}"
         return f"unknown field {shown!r}; {advice}"
@@ -60,7 +60,7 @@ class UnknownField:
 class Envelope:
     """One accepted message. `payload` is compact JSON; `id` is None when the sender gave none.
 
-    `unknown` are the fields that were left out of account. A door that can answer refuses the message for them.
+    `unknown` are the fields that were ignored. Where the sender gets an answer, the message is refused for them.
     """
 
     algorithm: str
@@ -87,7 +87,7 @@ def parse_envelope(body: bytes, *, max_bytes: int = DEFAULT_MESSAGE_BYTES) -> En
 
 
 def envelope_from(value: Any) -> Envelope:
-    """The same for a message that has already been read by the strict parser. Raises EnvelopeError."""
+    """Like :func:`parse_envelope` for a message that the strict parser has already read. Raises EnvelopeError."""
     if not isinstance(value, dict):
         raise _malformed('the message must be a JSON object: {"algorithm": ..., "payload": ...}')
     for name in _UNSUPPORTED:
@@ -121,7 +121,7 @@ def unknown_fields(message: Mapping[str, Any]) -> tuple[UnknownField, ...]:
 
 
 def task_digest(algorithm: str, payload: Any) -> str:
-    """Same id with another digest is another task by mistake (`id_conflict`)."""
+    """Identifies the content of a task: the same id with another digest is an `id_conflict`."""
     return hashlib.sha256(strict_json.canonical([algorithm, payload])).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Names that every party must spell alike: algorithms, task ids, headers."""
+"""Names that all parties spell alike: algorithms, task ids, headers."""
 
 import difflib
 import itertools
@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Iterable
 
-#: An algorithm's name. Our own queues use a hyphen or a dotted step, which no algorithm can spell.
+#: An algorithm's name. Our own queues' names have a hyphen or a dot, which no algorithm's name can have.
 ALGORITHM_PATTERN = r"[a-z][a-z0-9_]{0,62}"
 #: A task id, given by the producer or by us.
 TASK_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -18,10 +18,10 @@ HEADER_TASK_DEADLINE = "Task-Deadline"
 #: Which process answered; another boot id at the same address means that all it was running is gone.
 HEADER_BOOT = "Runner-Boot"
 
-#: In a payload's JSON Schema, with the value false: what fits here is the runner's to say, not the schema's.
+#: In a payload's JSON Schema, with the value false: only the runner can check this part.
 UNCHECKED = "x-checked"
 
-#: Names that one is compared with; each costs some 30 µs, and an environment may have thousands.
+#: Names that one is compared with; each takes some 30 µs, and an environment may have thousands.
 _MOST_COMPARED = 1000
 
 _ALGORITHM = re.compile(ALGORITHM_PATTERN)

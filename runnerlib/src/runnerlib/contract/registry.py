@@ -1,4 +1,4 @@
-"""What a runner tells discovery, and what discovery tells everybody."""
+"""Registration: what a runner sends to discovery, and the catalogue that discovery serves."""
 
 import hashlib
 import re
@@ -35,7 +35,7 @@ MAX_LIMITS: dict[str, float] = {
 }
 #: A registration nests a description two levels deep.
 _MAX_DEPTH = strict_json.MAX_DEPTH - 2
-#: What a terminal obeys or what turns text around; tabs and line ends are harmless.
+#: Control characters and those that change the direction of text; tabs and line ends are harmless.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 #: A DNS name, whose labels are neither empty nor longer than 63 characters, or an address; and a port.
 _HOST = re.compile(
@@ -89,7 +89,7 @@ class Limits(BaseModel):
     result_bytes: int = Field(default=1024 * 1024, ge=1, description="Bytes of a result; at most 16 MiB.")
 
     def bounded(self) -> "Limits":
-        """The same within MAX_LIMITS: what a registry says that checks nothing."""
+        """The same, cut to MAX_LIMITS: another registry may not have checked them."""
         beyond = {name: most for name, most in MAX_LIMITS.items() if getattr(self, name) > most}
         return self.model_copy(update=beyond) if beyond else self
 
@@ -203,10 +203,10 @@ def schema_digest(description: AlgorithmDescription) -> str:
 
 
 def unregistrable(descriptions: Iterable[AlgorithmDescription], *, together: bool = True) -> dict[str, str]:
-    """Algorithm → why discovery does not take it, in words for its author; empty when all can be registered.
+    """Algorithm → why discovery does not accept it, as a sentence for its author; empty when all can be registered.
 
-    Asked by ``check``, by a runner before it registers, and by discovery: what one takes, all take. `together`: they
-    are of one runner.
+    Used by ``check``, by runners before they register, and by discovery, so that all accept the same. `together`: the
+    descriptions are of one runner.
     """
     refused: dict[str, str] = {}
     count, size = 0, 0
@@ -231,7 +231,7 @@ def unregistrable(descriptions: Iterable[AlgorithmDescription], *, together: boo
 
 
 def clash_sentence(algorithm: str, owner: str, name: str) -> str:
-    """What the author of runner `name` is told when its algorithm belongs to another runner."""
+    """The message for the author of runner `name`, one of whose algorithms belongs to another runner."""
     return (
         f"{algorithm!r} belongs to runner {owner!r}, which registered it first: {name!r} gets no tasks of it; "
         f"rename one of the two functions, or decide for this runner: worker take-over {algorithm} {name}"
@@ -260,7 +260,7 @@ _PARTS = {
 
 
 def _unsendable(description: AlgorithmDescription) -> str | None:
-    """Looks at the bytes that would be sent, part by part."""
+    """Checks the bytes that would be sent, part by part."""
     for text, words in ((description.summary, "summary"), (description.description, "description")):
         found = _CONTROL.search(text)
         if found is not None:
@@ -272,7 +272,7 @@ def _unsendable(description: AlgorithmDescription) -> str | None:
             strict_json.loads(data, max_depth=_MAX_DEPTH)
         except StrictJsonError as error:
             return f"{words} cannot be sent: {error}"
-        except ValueError as error:  # pydantic's word for a lone surrogate
+        except ValueError as error:  # how pydantic reports a lone surrogate
             return f"{words} cannot be sent as UTF-8 text; take out what is no character ({str(error)[:120]})"
         if len(data) > most:
             return f"{words} has {len(data)} bytes, at most {most} can be registered; {advice}"

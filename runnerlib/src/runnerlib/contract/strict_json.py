@@ -1,4 +1,4 @@
-"""One strict JSON parser for every door (RFC 8259, without what makes two parsers disagree).
+"""The strict JSON parser for everything that comes in (RFC 8259, without what makes two parsers disagree).
 
 Refused: duplicate keys, integers beyond 64 bit, NaN and infinities (also ``1e400``), nesting deeper than
 :data:`MAX_DEPTH`, lone surrogates, and anything that is not UTF-8. What passes reads the same in every language
@@ -22,7 +22,7 @@ _MAX_INTEGER_DIGITS = 20
 
 
 class StrictJsonError(ValueError):
-    """The text is not JSON that we accept; the message says why, in words for the sender."""
+    """The text is not JSON that is accepted; the message is a sentence for the sender."""
 
 
 def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
@@ -101,7 +101,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _may_overflow(data: bytes) -> bool:
-    """Whether a number may be too large: by far the quickest look, which spares most texts a call for each number."""
+    """Whether a number may be too large: a quick check that saves most texts a call for each number."""
     digits = data.translate(_ZEROS)
     return _LONG_INTEGER in digits or any(each in digits for each in _LARGE_EXPONENTS)
 

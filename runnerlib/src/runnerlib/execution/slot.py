@@ -1,4 +1,4 @@
-"""One worker process after another, and the calls that are in the present one."""
+"""One slot: one worker process after another, and the calls that are in the present one."""
 
 import asyncio
 import time
@@ -7,13 +7,12 @@ from typing import Any, Protocol
 
 from runnerlib.adapter.model import Algorithm, ProcessGroup
 from runnerlib.contract import EntryState, RunError
-from runnerlib.execution import endings
-from runnerlib.execution.call import Call
-from runnerlib.execution.endings import Death
-from runnerlib.execution.work_queue import WorkQueue
+from runnerlib.execution import outcomes
+from runnerlib.execution.outcomes import Death, Fate, fate_of
+from runnerlib.execution.work_queue import Call, WorkQueue
 from runnerlib.execution.worker_process import Frame, WorkerProcess
 from runnerlib.frames import encode
-from runnerlib.run_table import Outcome, Run
+from runnerlib.run_registry import Outcome, Run
 from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
@@ -32,13 +31,13 @@ class Owner(Protocol):
     finish: Callable[[Run, Outcome], None]
 
     def algorithm(self, name: str) -> Algorithm: ...
-    def again(self, runs: list[Run], alone: bool) -> None: ...
+    def requeue(self, runs: list[Run], isolated: bool) -> None: ...
     def call_started(self, call: Call) -> None: ...
     def call_ended(self) -> None: ...
 
 
 class Slot:
-    """`capacity` calls at once in one process: 1 for ``def`` handlers."""
+    """`capacity`: calls at the same time in one process; 1 for ``def`` handlers."""
 
     def __init__(self, owner: Owner, capacity: int) -> None:
         self._owner = owner
@@ -47,44 +46,40 @@ class Slot:
         self._calls: dict[int, Call] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._next_call = 0
-        self._served = 0
+        #: tasks that the present process was given
+        self.served = 0
         self._retiring: asyncio.Future[str] | None = None
         self._recycle_reason = ""
         #: calls that the process is being killed for
-        self._guilty: set[int] = set()
+        self._killed_for: set[int] = set()
         self._killed = False
-        #: the only call in the process is a suspect, run by itself
-        self._alone = False
+        #: the only call in the process is an isolated run
+        self._is_isolating = False
 
     @property
     def busy(self) -> int:
         return len(self._calls)
-
-    @property
-    def served(self) -> int:
-        """Tasks that the present process has been given."""
-        return self._served
 
     def runs(self) -> list[Run]:
         """What is in the process and has not ended."""
         return [run for call in self._calls.values() for run in call.unfinished]
 
     async def serve(self, worker: WorkerProcess) -> str:
-        """Gives calls to `worker` until it dies or has served its time; the answer says why."""
-        self._worker, self._served, self._killed, self._recycle_reason = worker, 0, False, ""
+        """Gives calls to `worker` until it dies or is to be replaced; returns the reason."""
+        self._worker, self.served, self._killed, self._recycle_reason = worker, 0, False, ""
         self._retiring = asyncio.get_running_loop().create_future()
         try:
-            self.kick()
+            self.schedule()
             either: list[asyncio.Future[Any]] = [worker.exited, self._retiring]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._worker = None
         if not worker.exited.done():
             return self._retiring.result()
-        self._bury(worker.exited.result())
+        self._on_exit(worker.exited.result())
         return "killed" if self._killed else "died"
 
-    def kick(self) -> None:
+    def schedule(self) -> None:
         """Takes what waits, as far as there is room."""
         worker = self._worker
         while (
@@ -94,23 +89,23 @@ class Slot:
             and not self._recycle_reason
             and len(self._calls) < self._capacity
         ):
-            suspect = self._owner.queue.has_alone
-            if self._alone or (suspect and self._calls):
-                # A suspect is the only one in its process, so that a death tells who it was.
+            isolated = self._owner.queue.has_isolated
+            if self._is_isolating or (isolated and self._calls):
+                # It must be the only one in its process, so that a death shows which run caused it.
                 return
-            runs = [self._owner.queue.take_alone()] if suspect else self._take()
+            runs = [self._owner.queue.take_isolated()] if isolated else self._take()
             if not runs:
                 return
-            self._alone = suspect
+            self._is_isolating = isolated
             self._start(worker, runs)
 
     def _take(self) -> list[Run]:
-        at_most = None if (limit := self._owner.group.max_tasks_per_process) is None else max(1, limit - self._served)
+        at_most = None if (limit := self._owner.group.max_tasks_per_process) is None else max(1, limit - self.served)
         now = time.monotonic()
         while taken := self._owner.queue.take(self._capacity > 1, at_most):
             for run in taken:
                 if run.deadline_at is not None and run.deadline_at <= now:
-                    self._owner.finish(run, endings.expired())
+                    self._owner.finish(run, outcomes.expired())
             if in_time := [run for run in taken if run.outcome is None]:
                 return in_time
         return []
@@ -120,16 +115,18 @@ class Slot:
         self._next_call += 1
         call = Call(self._next_call, self._owner.algorithm(runs[0].algorithm), runs, now)
         self._calls[call.number] = call
-        self._served += len(runs)
+        self.served += len(runs)
         limit = self._owner.group.max_tasks_per_process
-        if limit is not None and self._served >= limit:
+        if limit is not None and self.served >= limit:
             self._recycle_reason = "max_tasks_per_process"
         if len(self._calls) == 1:
-            worker.begins()
+            worker.recount_memory_kills()
         worker.coalesce(self._capacity > 1 or len(runs) >= _MANY)
         worker.send(call.frame(now))
         self._watch(call, now)
         self._owner.call_started(call)
+
+    # what the process answers
 
     def on_frames(self, frames: list[Frame]) -> None:
         now = time.monotonic()
@@ -139,19 +136,19 @@ class Slot:
                 continue
             kind = header["kind"]
             if kind == "outcome":
-                self._outcome(call, header["at"], _STATES[header["state"]], header["seconds"], body, now)
+                self._on_outcome(call, header["at"], _STATES[header["state"]], header["seconds"], body, now)
             elif kind == "done":
-                self._done(call, header["rss"])
+                self._on_done(call, header["rss"])
             elif kind == "progress":
                 run = call.runs[header["at"]]
                 if run.outcome is None:
                     run.progress = (header["fraction"], header["message"])
             elif kind == "batch_failed":
-                self._batch_failed(call, RunError.model_validate_json(body))
+                self._on_batch_failed(call, RunError.model_validate_json(body))
             elif kind == "interrupted":
-                self._interrupted(call)
+                self._on_interrupted(call)
 
-    def _outcome(self, call: Call, at: int, state: EntryState, seconds: float, body: bytes, now: float) -> None:
+    def _on_outcome(self, call: Call, at: int, state: EntryState, seconds: float, body: bytes, now: float) -> None:
         run = call.runs[at]
         call.advance(at, now)
         if (following := call.current) is not None and following.deadline_at is not None:
@@ -160,27 +157,27 @@ class Slot:
         if run.outcome is not None:
             return
         if state is EntryState.SUCCEEDED:
-            self._owner.queue.pace.note(run.algorithm, seconds)
+            self._owner.queue.latency.observe(run.algorithm, seconds)
             self._owner.finish(run, Outcome(state, body, None, seconds))
         elif state is EntryState.FAILED:
             self._owner.finish(run, Outcome(state, None, RunError.model_validate_json(body), seconds))
         else:
             self._owner.finish(run, Outcome(state, None, None, seconds))
 
-    def _batch_failed(self, call: Call, error: RunError) -> None:
+    def _on_batch_failed(self, call: Call, error: RunError) -> None:
         log.warning(
             "a batched call failed as a whole; its members run again one by one",
             algorithm=call.runs[0].algorithm,
             size=len(call.runs),
             error=error.message,
         )
-        self._owner.again(call.unfinished, alone=True)
+        self._owner.requeue(call.unfinished, isolated=True)
 
-    def _interrupted(self, call: Call) -> None:
-        """Another handler of the process may have cancelled it, or one that left a task behind; else it did itself."""
+    def _on_interrupted(self, call: Call) -> None:
+        """Another handler of the process may have cancelled it, or a task that one left behind; else it did itself."""
         if self._is_sole(call):
             for run in call.unfinished:
-                self._owner.finish(run, endings.cancelled_itself())
+                self._owner.finish(run, outcomes.cancelled_itself())
             return
         log.warning(
             "a call was cancelled by a handler; it runs again by itself, in a fresh process",
@@ -188,13 +185,13 @@ class Slot:
             size=len(call.runs),
         )
         self._recycle_reason = self._recycle_reason or "interrupted"
-        self._owner.again(call.unfinished, alone=True)
+        self._owner.requeue(call.unfinished, isolated=True)
 
     def _is_sole(self, call: Call) -> bool:
         """Whether the process was never given anything else, so that only this call can be to blame."""
-        return self._served == len(call.runs)
+        return self.served == len(call.runs)
 
-    def _done(self, call: Call, rss_bytes: int) -> None:
+    def _on_done(self, call: Call, rss_bytes: int) -> None:
         self._forget(call)
         limit_mb = self._owner.group.max_rss_mb
         if limit_mb is not None and rss_bytes > limit_mb * 1024 * 1024 and not self._recycle_reason:
@@ -202,17 +199,47 @@ class Slot:
         if self._recycle_reason and not self._calls and self._retiring is not None and not self._retiring.done():
             self._retiring.set_result(self._recycle_reason)
         self._owner.call_ended()
-        self.kick()
+        self.schedule()
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.number, None)
-        self._alone = False
-        self._guilty.discard(call.number)
+        self._is_isolating = False
+        self._killed_for.discard(call.number)
         timer = self._timers.pop(call.number, None)
         if timer is not None:
             timer.cancel()
 
-    # time limits, cancels
+    def _on_exit(self, death: Death) -> None:
+        """Applies :func:`fate_of` to each call that was in the process."""
+        calls = list(self._calls.values())
+        # A coroutine that has ended may have left a task behind, which then ended the process.
+        is_certain = len(calls) == 1 and (self._capacity == 1 or self._is_sole(calls[0]))
+        if calls and not self._killed and not is_certain:
+            log.warning(
+                f"a worker process {outcomes.how_it_ended(death)}; what it ran runs again, each by itself",
+                runs=sum(len(call.unfinished) for call in calls),
+            )
+        for call in reversed(calls):
+            culprit = call.current if is_certain else None
+            fate = fate_of(
+                killed=self._killed,
+                killed_for_batch=call.is_batch and call.number in self._killed_for,
+                has_culprit=culprit is not None and culprit.outcome is None,
+            )
+            self._forget(call)
+            if fate is Fate.LOST and culprit is not None:
+                log.error(
+                    f"a worker process {outcomes.how_it_ended(death)}",
+                    algorithm=culprit.algorithm,
+                    task_id=culprit.id,
+                    attempt=culprit.attempt,
+                )
+                self._owner.finish(culprit, outcomes.lost(death, time.monotonic() - call.since))
+            self._owner.requeue(call.unfinished, isolated=fate is Fate.ISOLATED)
+            self._owner.call_ended()
+        self._killed_for.clear()
+
+    # time limits, cancellation
 
     def _watch(self, call: Call, now: float) -> None:
         wait = max(0.0, call.next_check_at() - now)
@@ -227,61 +254,60 @@ class Slot:
         if call.is_batch and call.is_too_long(now) and call.unfinished:
             log.warning("a batched call took too long", algorithm=call.runs[0].algorithm, size=len(call.runs))
             self._end(call)
-        elif call.number in self._calls and call.number not in self._guilty:
+        elif call.number in self._calls and call.number not in self._killed_for:
             self._watch(call, now)
 
     def cancel(self, run: Run) -> bool:
-        """Asks the run to stop, kills it after the grace; False when it is not here."""
+        """Asks the run to stop and kills it after the grace. Returns False if it is not here."""
         place = self._find(run)
         if place is None:
             return False
         call, at = place
         if call.is_batch or call.current is not run:
-            self._owner.finish(run, endings.CANCELLED)
+            self._owner.finish(run, outcomes.CANCELLED)
             self.stop_run(run)
         else:
-            self._tell_cancelled(call, at)
+            self._send_cancel(call, at)
             loop = asyncio.get_running_loop()
             loop.call_later(self._owner.cancel_grace_seconds, self._cancel_hard, call, run)
         return True
 
     def _cancel_hard(self, call: Call, run: Run) -> None:
         if run.outcome is None and call.number in self._calls and call.current is run:
-            self._owner.finish(run, endings.CANCELLED)
-            self._kill(call)
+            self._owner.finish(run, outcomes.CANCELLED)
+            self._kill_for(call)
 
     def stop_run(self, run: Run) -> bool:
-        """Stops a run that has its outcome already; neighbours that are still wanted go on. False: not here."""
+        """Stops a run that has its outcome already; other runs of its call go on. Returns False if it is not here."""
         place = self._find(run)
         if place is None:
             return False
         call, at = place
         if not call.is_batch and call.current is not run:
-            self._tell_cancelled(call, at)
+            self._send_cancel(call, at)
         elif not call.is_batch or not call.unfinished:
             self._end(call)
         return True
 
     def _end(self, call: Call) -> None:
-        """Ends a call that is on: by a kill where it is alone in its process, else by asking first."""
-        if call.number in self._guilty:
+        """Ends a call in progress: by a kill when it is the only one in its process, else by asking first."""
+        if call.number in self._killed_for:
             return
-        self._guilty.add(call.number)
+        self._killed_for.add(call.number)
         if self._capacity == 1:
-            self._kill(call)
+            self._kill_for(call)
         else:
-            self._tell_cancelled(call, 0)
-            asyncio.get_running_loop().call_later(self._owner.cancel_grace_seconds, self._kill, call)
+            self._send_cancel(call, 0)
+            asyncio.get_running_loop().call_later(self._owner.cancel_grace_seconds, self._kill_for, call)
 
-    def _tell_cancelled(self, call: Call, at: int) -> None:
+    def _send_cancel(self, call: Call, at: int) -> None:
         if self._worker is not None:
             self._worker.send(encode({"kind": "cancel", "call": call.number, "at": at}))
 
-    def _kill(self, call: Call) -> None:
-        if call.number in self._calls and self._worker is not None:
-            self._guilty.add(call.number)
-            self._killed = True
-            self._worker.kill()
+    def _kill_for(self, call: Call) -> None:
+        if call.number in self._calls:
+            self._killed_for.add(call.number)
+            self.kill()
 
     def kill(self) -> None:
         """Ends the process whatever it does; what it ran is not charged."""
@@ -295,35 +321,3 @@ class Slot:
                 if one is run:
                     return call, at
         return None
-
-    # deaths
-
-    def _bury(self, death: Death) -> None:
-        """Decides what a death costs: the run that was on when it is known, else nobody, but then each runs alone."""
-        calls = list(self._calls.values())
-        # A coroutine that has ended may have left a task behind, and that ended the process.
-        is_certain = len(calls) == 1 and (self._capacity == 1 or self._is_sole(calls[0]))
-        if calls and not self._killed and not is_certain:
-            log.warning(
-                f"a worker process {endings.how_it_ended(death)}; what it ran runs again, each by itself",
-                runs=sum(len(call.unfinished) for call in calls),
-            )
-        for call in reversed(calls):
-            was_guilty = call.number in self._guilty
-            self._forget(call)
-            left = call.unfinished
-            current = call.current
-            if not self._killed and is_certain and current is not None and current.outcome is None:
-                log.error(
-                    f"a worker process {endings.how_it_ended(death)}",
-                    algorithm=current.algorithm,
-                    task_id=current.id,
-                    attempt=current.attempt,
-                )
-                self._owner.finish(current, endings.lost(death, time.monotonic() - call.since))
-                self._owner.again([run for run in left if run is not current], alone=False)
-            else:
-                suspect = not self._killed or (was_guilty and call.is_batch)
-                self._owner.again(left, alone=suspect)
-            self._owner.call_ended()
-        self._guilty.clear()

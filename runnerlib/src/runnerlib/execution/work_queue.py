@@ -1,15 +1,44 @@
-"""Runs that wait for a slot, and which of them go into one call. Pure."""
+"""Runs that wait for a slot, which of them go into one call, and the time limits of that call. Pure."""
 
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 
-from runnerlib.adapter.model import Algorithm
-from runnerlib.execution.pace import Pace
-from runnerlib.run_table import Run
+from pydantic_core import to_json
 
-#: Runs that may travel together: the same algorithm and, for a batched twin, the same shared values.
+from runnerlib.adapter.model import Algorithm
+from runnerlib.execution import outcomes
+from runnerlib.frames import encode_raw
+from runnerlib.run_registry import Outcome, Run
+
+#: Runs without a batch handler share a call up to this long: that saves messages without delaying answers noticeably.
+SEQUENCE_SECONDS = 0.1
+MAX_SEQUENCE = 256
+#: Weight of the latest run in the mean.
+_WEIGHT = 0.2
+#: A mean is used after this many runs.
+_ENOUGH = 3
+
+#: Runs that may share a call: the same algorithm and, for a batch handler, the same shared values.
 _Bucket = tuple[str, bytes]
+
+
+class LatencyEstimate:
+    """A moving mean of seconds per run for each algorithm; one long run raises it at once."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, tuple[int, float]] = {}
+
+    def observe(self, algorithm: str, seconds: float) -> None:
+        count, mean = self._means.get(algorithm, (0, seconds))
+        self._means[algorithm] = (count + 1, max(seconds * _WEIGHT, mean + _WEIGHT * (seconds - mean)))
+
+    def fitting(self, algorithm: str) -> int:
+        """How many runs are expected to fit into one short call."""
+        count, mean = self._means.get(algorithm, (0, 0.0))
+        if count < _ENOUGH:
+            return 1
+        return max(1, min(MAX_SEQUENCE, int(SEQUENCE_SECONDS / max(mean, 1e-6))))
 
 
 class WorkQueue:
@@ -19,37 +48,37 @@ class WorkQueue:
         self._algorithms = algorithms
         self._slots = slots
         self._buckets: OrderedDict[_Bucket, deque[Run]] = OrderedDict()
-        #: suspects: members of a call that failed as a whole, each to be run by itself
-        self._alone: deque[Run] = deque()
-        self.pace = Pace()
+        #: members of a call that failed as a whole, each to be run alone in its process
+        self._isolated: deque[Run] = deque()
+        self.latency = LatencyEstimate()
 
     def add(self, runs: Iterable[Run]) -> None:
         for run in runs:
             self._bucket(run).append(run)
 
-    def add_again(self, runs: Iterable[Run]) -> None:
-        """Runs that had been taken and never started: they go first, in their order."""
+    def requeue(self, runs: Iterable[Run]) -> None:
+        """Runs that had been taken and never ended: they go first, in their order."""
         for run in reversed(list(runs)):
-            bucket = self._bucket(run)
-            bucket.appendleft(run)
+            self._bucket(run).appendleft(run)
             self._buckets.move_to_end((run.algorithm, run.shared_key), last=False)
 
-    def add_alone(self, runs: Iterable[Run]) -> None:
-        """They go before other suspects: the first call of a fresh process is the one whose death tells most."""
-        self._alone.extendleft(reversed(list(runs)))
+    def add_isolated(self, runs: Iterable[Run]) -> None:
+        """They go before other isolated runs: a death in the first call of a fresh process leaves the least doubt."""
+        self._isolated.extendleft(reversed(list(runs)))
 
     @property
-    def has_alone(self) -> bool:
-        _skip_ended(self._alone)
-        return bool(self._alone)
+    def has_isolated(self) -> bool:
+        _skip_ended(self._isolated)
+        return bool(self._isolated)
 
-    def take_alone(self) -> Run:
-        return self._alone.popleft()
+    def take_isolated(self) -> Run:
+        return self._isolated.popleft()
 
     def take(self, one_by_one: bool, at_most: int | None = None) -> list[Run]:
         """The runs of the next call, oldest first; empty when nothing waits.
 
-        `one_by_one`: the slot takes calls at the same time, so that runs without a twin need not share one.
+        `one_by_one`: the slot takes several calls at the same time, so that runs without a batch handler need not
+        share one.
         """
         while self._buckets:
             key, waiting = next(iter(self._buckets.items()))
@@ -67,13 +96,13 @@ class WorkQueue:
         return []
 
     def waiting(self) -> Iterator[Run]:
-        return (run for bucket in (*self._buckets.values(), self._alone) for run in bucket if run.outcome is None)
+        return (run for bucket in (*self._buckets.values(), self._isolated) for run in bucket if run.outcome is None)
 
     def clear(self) -> list[Run]:
-        """Everything that waits."""
+        """Removes and returns everything that waits."""
         waiting = list(self.waiting())
         self._buckets.clear()
-        self._alone.clear()
+        self._isolated.clear()
         return waiting
 
     def _limit(self, name: str, waiting: int, one_by_one: bool) -> int:
@@ -83,7 +112,7 @@ class WorkQueue:
         if one_by_one:
             return 1
         # Not more than this slot's share: the others must not stand idle meanwhile.
-        return min(self.pace.fitting(name), max(1, math.ceil(waiting / self._slots)))
+        return min(self.latency.fitting(name), max(1, math.ceil(waiting / self._slots)))
 
     def _bucket(self, run: Run) -> deque[Run]:
         key = (run.algorithm, run.shared_key)
@@ -106,3 +135,72 @@ def _take(waiting: deque[Run], limit: int) -> list[Run]:
         if run.outcome is None:
             taken.append(run)
     return taken
+
+
+class Call:
+    """One call that is in a worker process: a sequence of handler calls, one per run, or one call of the batch handler.
+
+    `number` identifies it in frames; `now` and all other times are seconds of one monotonic clock.
+    """
+
+    def __init__(self, number: int, algorithm: Algorithm, runs: list[Run], now: float) -> None:
+        self.number = number
+        self.runs = runs
+        #: a single run goes to the handler itself, so that only it can be to blame
+        self.is_batch = algorithm.has_batch and len(runs) > 1
+        self.timeout_seconds = algorithm.options.timeout_seconds
+        #: index of the run in progress; in a batch all are
+        self.position = 0
+        #: when that one started
+        self.since = now
+        for run in runs if self.is_batch else runs[:1]:
+            run.started_at = now
+
+    def frame(self, now: float) -> bytes:
+        """The request to the worker process."""
+        runs = [
+            (run.id, run.attempt, None if run.deadline_at is None else run.deadline_at - now, len(run.payload))
+            for run in self.runs
+        ]
+        header = {"kind": "call", "call": self.number, "algorithm": self.runs[0].algorithm, "batch": self.is_batch}
+        return encode_raw(to_json({**header, "runs": runs}), b"".join([run.payload for run in self.runs]))
+
+    def advance(self, at: int, now: float) -> None:
+        """The run at `at` has ended; the next one of a sequence has started."""
+        if not self.is_batch:
+            self.position = at + 1
+            self.since = now
+            if self.position < len(self.runs):
+                self.runs[self.position].started_at = now
+
+    @property
+    def current(self) -> Run | None:
+        """The run in progress, of a sequence."""
+        return self.runs[self.position] if not self.is_batch and self.position < len(self.runs) else None
+
+    @property
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.runs if run.outcome is None]
+
+    def next_check_at(self) -> float:
+        """When :meth:`overdue` may have something to report."""
+        deadlines = [run.deadline_at for run in self._in_progress() if run.deadline_at is not None]
+        return min([self.since + self.timeout_seconds, *deadlines])
+
+    def overdue(self, now: float) -> list[tuple[Run, Outcome]]:
+        """Runs whose own time is over, with their outcomes. A batch that takes too long is no run's fault."""
+        seconds = now - self.since
+        if not self.is_batch and self.is_too_long(now):
+            return [(run, outcomes.timed_out(self.timeout_seconds, seconds)) for run in self._in_progress()]
+        return [
+            (run, outcomes.past_deadline(seconds))
+            for run in self._in_progress()
+            if run.deadline_at is not None and run.deadline_at <= now
+        ]
+
+    def is_too_long(self, now: float) -> bool:
+        return now - self.since >= self.timeout_seconds
+
+    def _in_progress(self) -> list[Run]:
+        runs = self.runs if self.is_batch else self.runs[self.position : self.position + 1]
+        return [run for run in runs if run.outcome is None]

@@ -1,4 +1,4 @@
-"""One worker process as its starter sees it: frames to it, frames from it, its death."""
+"""A worker process as seen by the serving process: starting it, frames to and from it, and its death."""
 
 import asyncio
 import os
@@ -8,18 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from runnerlib.execution.endings import Death, how_it_ended
-from runnerlib.execution.memory_kills import memory_kills
+from runnerlib.execution.outcomes import Death, how_it_ended
 from runnerlib.frames import FrameError, FrameReader, encode
 from runnerlib.import_path import SAFELY
-from runnerlib.leftovers import TemporaryFolders, clear_up, remove
+from runnerlib.leftovers import TemporaryFolders, clear_up, environment_with, remove
 from runnerlib.service.logs import get_logger
-from runnerlib.settings import environment_with
 
 log = get_logger(__name__)
 
@@ -27,8 +25,9 @@ log = get_logger(__name__)
 COALESCE_SECONDS = 0.001
 #: How long the last frames of a dead process are waited for, when something else holds its socket open.
 _LAST_FRAMES_SECONDS = 0.5
-#: The kernel's count of kills is read at most so often.
+#: The kernel's count of kills is read at most this often.
 _COUNT_SECONDS = 1.0
+_ROOT = Path("/")
 
 T = TypeVar("T")
 Frame = tuple[dict[str, Any], bytes]
@@ -40,9 +39,9 @@ class StartFailed(Exception):
 
 
 class WorkerProcess:
-    """Made by :func:`start_process`. When it ends, however that is, what handlers started in it ends too.
+    """Made by :func:`start_process`. When it ends, for whatever reason, so does what handlers started in it.
 
-    Raises StartFailed when the system gives no thread for that; the process is gone then.
+    Raises StartFailed when no thread can be started to see to that; the process has been ended then.
     """
 
     def __init__(
@@ -75,53 +74,51 @@ class WorkerProcess:
         self._watch = asyncio.ensure_future(self._wait())
 
     def on_frames(self, on_frames: OnFrames) -> None:
-        """From now on frames go there."""
+        """From now on `on_frames` is called with what arrives."""
         self._frames.on_frames = on_frames
 
     def send(self, data: bytes) -> None:
-        """Bytes of whole frames; lost when the process is dead, which :attr:`exited` tells."""
+        """Sends whole frames. They are lost when the process is dead; :attr:`exited` says so."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def begins(self) -> None:
-        """It was idle and is given a call: what the kernel killed before has nothing to do with that."""
+    def recount_memory_kills(self) -> None:
+        """Called when it was idle and gets a call: earlier kills by the kernel have nothing to do with that call."""
         now = time.monotonic()
         if now - self._counted_at >= _COUNT_SECONDS:
             self._memory_kills, self._counted_at = memory_kills(), now
 
     def coalesce(self, wanted: bool) -> None:
-        """Whether many frames are about to come, so that reading may wait for some to gather."""
+        """Whether many frames are about to arrive, so that reading may wait for some to gather."""
         self._frames.coalesce = wanted
 
     def kill(self) -> None:
-        """Ends it at once, with what it started."""
+        """Ends it at once, together with what it started."""
         with self._lock:
             self._kill_group()
 
     async def stop(self, within_seconds: float) -> None:
-        """Lets it tear down what it loaded, then ends it in any case."""
+        """Lets it tear down what it loaded for so long, then ends it in any case."""
         self.send(encode({"kind": "stop"}))
         await asyncio.wait([self._watch], timeout=within_seconds)
         self.kill()
         await asyncio.wait([self._watch, self._cleared])
 
     async def _wait(self) -> None:
-        """Tells the death after the last frame, so that nothing that was finished counts as lost."""
-        lost = asyncio.ensure_future(self._frames.closed.wait())
-        either: list[asyncio.Future[Any]] = [lost, self._ended]
+        """Sets :attr:`exited` after the last frame has been read, so that no finished run counts as lost."""
+        either: list[asyncio.Future[Any]] = [self._frames.closed, self._ended]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         is_cut_off = False
         if not self._ended.done():
-            # It closed the socket: alive or not, it can do nothing for us any more.
+            # It closed the socket: alive or not, it is of no use any more.
             await asyncio.wait([self._ended], timeout=_LAST_FRAMES_SECONDS)
             is_cut_off = not self._ended.done()
             self.kill()
         code = await self._ended
-        # Whoever ended otherwise had only been slow to die.
+        # If it ended in another way, it was only slow to die.
         is_cut_off = is_cut_off and code == -signal.SIGKILL
         self._frames.resume()
-        await asyncio.wait([lost], timeout=_LAST_FRAMES_SECONDS)
-        lost.cancel()
+        await asyncio.wait([self._frames.closed], timeout=_LAST_FRAMES_SECONDS)
         self._transport.abort()
         before, after = self._memory_kills, memory_kills()
         memory_ran_out = None if before is None or after is None else after > before
@@ -130,7 +127,7 @@ class WorkerProcess:
     def _clear_up_behind(self) -> None:
         """In a thread of its own: waits for the end of the process, then ends and removes what is left of it.
 
-        Whatever happens here, the end is told: runs wait for it.
+        Whatever fails here, both futures are set: runs wait for them.
         """
         code = 0
         try:
@@ -139,24 +136,24 @@ class WorkerProcess:
             log.exception("the end of a worker process could not be waited for", pid=self.pid)
             self.kill()
         finally:
-            self._tell(self._ended, code)
+            self._set(self._ended, code)
         try:
             if self._folder is not None:
                 clear_up(self._folder)
         except Exception:
             log.exception("what a worker process left could not be cleared up", pid=self.pid)
         finally:
-            self._tell(self._cleared, None)
+            self._set(self._cleared, None)
 
     def _reap(self) -> int:
-        """Waits for the end, kills the process's group, and answers the exit code; 0 when another has taken it."""
+        """Waits for the end, kills the process group, and returns the exit code; 0 when other code has collected it."""
         is_there = True
         if hasattr(os, "waitid"):
             try:
                 # Not reaped yet, so that its number still means its group.
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
-                # The adapter ignores SIGCHLD, or waits for any child: the number may mean somebody else by now.
+                # The adapter ignores SIGCHLD, or waits for any child: the number may be another process's by now.
                 is_there = False
         else:
             self._process.wait()
@@ -169,16 +166,16 @@ class WorkerProcess:
 
     def _kill_group(self) -> None:
         if not self._is_reaped:
-            # Nobody is left, or somebody with other rights.
+            # No process is left, or one with other rights.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def _tell(self, future: "asyncio.Future[T]", value: T) -> None:
+    def _set(self, future: "asyncio.Future[T]", value: T) -> None:
         def set_result() -> None:
             if not future.done():
                 future.set_result(value)
 
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits for it
             self._loop.call_soon_threadsafe(set_result)
 
 
@@ -189,7 +186,7 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    # Closed on our side only, the process sees the end of the socket and goes.
+    # When our end is closed, the process sees the end of the socket and exits.
     transport, frames = await asyncio.get_running_loop().create_connection(_Frames, sock=ours)
     folder = folders.new()
     try:
@@ -242,11 +239,11 @@ async def _ready(worker: WorkerProcess, frames: "_Frames") -> None:
 
 
 class _Frames(asyncio.Protocol):
-    """Reads frames; a stream that is out of step is the end of the connection."""
+    """Reads frames; anything else in the stream ends the connection."""
 
     def __init__(self) -> None:
         self.on_frames: OnFrames | None = None
-        self.closed = asyncio.Event()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.coalesce = False
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -277,4 +274,34 @@ class _Frames(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed.set()
+        self.closed.set_result(None)
+
+
+def memory_kills(root: Path = _ROOT) -> int | None:
+    """Processes that the kernel killed for lack of memory so far in our control group, else on the whole machine.
+
+    None where it does not report that. A container is such a group: kills of its neighbours do not count there.
+    """
+    for counters in _kill_counters(root):
+        with suppress(OSError, ValueError):
+            for line in counters.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return None
+
+
+def _kill_counters(root: Path) -> Iterator[Path]:
+    """The nearest first. In a container our group may be mounted as if it were the top one."""
+    groups = root / "sys/fs/cgroup"
+    own: dict[str, str] = {}
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            own |= dict.fromkeys(controllers.split(","), path.strip("/"))
+    for place, controller, name in (
+        (groups, "", "memory.events"),
+        (groups / "memory", "memory", "memory.oom_control"),
+    ):
+        yield place / own.get(controller, "") / name
+        yield place / name
+    yield root / "proc/vmstat"

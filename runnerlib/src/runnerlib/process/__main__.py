@@ -6,14 +6,18 @@ if __name__ == "__main__":
     put_current_folder_last()
 
 import asyncio
+import ctypes
 import faulthandler
 import gc
 import io
 import os
+import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from runnerlib.adapter.errors import AdapterError
@@ -22,11 +26,13 @@ from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.rules import FetchRules
 from runnerlib.frames import encode
 from runnerlib.leftovers import OwnFolder
-from runnerlib.process.async_calls import AsyncCalls, close_loop, run_to_its_end
-from runnerlib.process.channel import Channel
-from runnerlib.process.parent import die_with, leave_signals_to_parent, offer_memory_first
-from runnerlib.process.sync_calls import SyncCalls
+from runnerlib.process.calls import AsyncCalls, SyncCalls, close_loop, run_to_its_end
+from runnerlib.process.ipc import Channel
 from runnerlib.service.logs import configure_logging
+
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_OOM_SCORE_OF_WORKERS = "500"
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,10 @@ class _Logging:
 
 
 def main(descriptor: int, parent: int) -> int:
-    die_with(parent)
-    leave_signals_to_parent()
-    offer_memory_first()
+    """Serves calls until told to stop; returns the exit code."""
+    _die_with(parent)
+    _leave_signals_to_parent()
+    _offer_memory_first()
     faulthandler.enable()
     # What an author prints belongs with the logs, and there at once: the process may die.
     os.dup2(2, 1)
@@ -90,10 +97,40 @@ def _serve_async(channel: Channel, session: Session, setup: dict[str, Any], fold
 
 def _ready(channel: Channel, folder: OwnFolder) -> None:
     folder.keep_what_is_there()
-    # What is loaded now stays: the collector need not look at it again and again.
+    # What is loaded now stays: the collector need not scan it again and again.
     gc.collect()
     gc.freeze()
     channel.send(encode({"kind": "ready"}))
+
+
+def _die_with(parent: int) -> None:
+    """Never outlives the serving process. On Linux the kernel ends this one, whatever a handler does; elsewhere it ends
+    when the socket does.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        # It died before the kernel was asked.
+        os._exit(1)
+
+
+def _offer_memory_first() -> None:
+    """When memory runs out, the kernel is to kill a worker process and not the serving process."""
+    with suppress(OSError):
+        _OOM_SCORE.write_text(_OOM_SCORE_OF_WORKERS)
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; the serving process decides what happens to the runs.
+
+    Handlers, not SIG_IGN: that would be inherited by what an author starts.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    return None
 
 
 if __name__ == "__main__":

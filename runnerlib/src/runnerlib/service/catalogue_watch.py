@@ -1,7 +1,6 @@
 """Follows discovery's catalogue by blocking queries, and keeps the last answer when discovery is away."""
 
 import asyncio
-import random
 import time
 from contextlib import AsyncExitStack
 
@@ -9,19 +8,21 @@ import aiohttp
 from pydantic import ValidationError
 
 from runnerlib.contract import Catalogue
+from runnerlib.service.backoff import Backoff
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import background
 from runnerlib.service.logs import get_logger
 
 log = get_logger(__name__)
 
-#: One blocking query, as asked for; discovery may cap it lower.
+#: Requested length of one blocking query; discovery may use less.
 WAIT_SECONDS = 30.0
-#: A discovery that has not answered for longer than this cannot make us sure of anything.
+#: After so long without an answer, a missing name proves nothing.
 SURE_FOR_SECONDS = 60.0
 BEYOND_LEASE_SECONDS = 0.1
-#: Changes that follow one another are taken together, so long after the one before: each costs a look at every name.
+#: Pause after a change, so that those that follow are handled together: each costs a look at every name.
 BETWEEN_CHANGES_SECONDS = 0.2
+LEAST_RETRY_SECONDS = 0.02
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
 #: Beyond this an answer is not a catalogue.
@@ -42,7 +43,8 @@ class CatalogueWatch(Component):
         self._answered_at: float | None = None
         self._changes = 0
         self._changed = asyncio.Event()
-        self._failures = 0
+        #: full jitter: clients that lost the same discovery do not all come back at once
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, least=0.0)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         timeout = aiohttp.ClientTimeout(total=self._wait_seconds + 10, sock_connect=2)
@@ -51,12 +53,12 @@ class CatalogueWatch(Component):
 
     @property
     def catalogue(self) -> Catalogue | None:
-        """The last known catalogue; None until discovery answered for the first time."""
+        """The last known catalogue; None before the first answer of discovery."""
         return self._catalogue
 
     @property
     def last_answer_age_seconds(self) -> float | None:
-        """Seconds since discovery last answered; None when it never did."""
+        """Seconds since the last answer of discovery; None before the first."""
         return None if self._answered_at is None else time.monotonic() - self._answered_at
 
     @property
@@ -89,7 +91,7 @@ class CatalogueWatch(Component):
 
     async def _ask(self, session: aiohttp.ClientSession) -> Catalogue:
         query: dict[str, str | int | float] = {}
-        if self._catalogue is not None and self._failures == 0:
+        if self._catalogue is not None and not self._backoff.failures:
             wait = self._seconds_to_wait(self._catalogue)
             query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": wait, "changes": "true"}
         async with session.get(self._url, params=query) as answer:
@@ -107,7 +109,7 @@ class CatalogueWatch(Component):
         return self._joined(said)
 
     def _joined(self, answer: Catalogue) -> Catalogue:
-        """What is known with what changed; a registry that tells no `since` tells everything."""
+        """The known catalogue with the changes of `answer` applied; without `since` the answer is complete."""
         known = self._catalogue
         if answer.since is None:
             return answer
@@ -121,14 +123,14 @@ class CatalogueWatch(Component):
         return answer.model_copy(update={"runners": runners, "algorithms": algorithms})
 
     def _seconds_to_wait(self, catalogue: Catalogue) -> float:
-        """No longer than until a young discovery has been up for a lease: then we are sure, without a change."""
+        """At most until a young discovery has been up for a lease: from then on :attr:`is_sure` holds."""
         left = catalogue.lease_seconds - catalogue.uptime_seconds
         return self._wait_seconds if left < 0 else min(self._wait_seconds, left + BEYOND_LEASE_SECONDS)
 
     def _accept(self, catalogue: Catalogue) -> None:
-        if self._failures:
+        if self._backoff.failures:
             log.info("discovery answers again", url=self._url)
-        self._failures = 0
+        self._backoff.reset()
         self._answered_at = time.monotonic()
         known = self._catalogue
         self._catalogue = catalogue
@@ -138,10 +140,7 @@ class CatalogueWatch(Component):
             changed.set()
 
     async def _pause(self, error: Exception) -> None:
-        """Full jitter: clients that lost the same discovery don't come back in one wave."""
-        if self._failures == 0:
+        if not self._backoff.failures:
             reason = str(error) or type(error).__name__
             log.warning("discovery does not answer; the last catalogue stays in use", url=self._url, reason=reason)
-        bound = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
-        self._failures += 1
-        await asyncio.sleep(random.uniform(0.02, bound))  # noqa: S311 - spreads retries, hides nothing
+        await asyncio.sleep(max(LEAST_RETRY_SECONDS, self._backoff.next_seconds()))

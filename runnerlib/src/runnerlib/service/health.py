@@ -4,14 +4,14 @@
 class Health:
     """Readiness of a process: ready when every part that was named is ready.
 
-    A part named at construction starts unready, so that nobody sees "ready" before it reported once.
+    A part named at construction starts unready, so that the process is not ready before that part has reported once.
     """
 
     def __init__(self, *parts: str) -> None:
         self._unready = dict.fromkeys(parts, "starting")
 
     def set(self, part: str, ready: bool, reason: str = "") -> None:
-        """Tells the state of one part; `reason` says why it is not ready. Safe from any thread."""
+        """Sets the state of one part; `reason` says why it is not ready. Safe from any thread."""
         if ready:
             self._unready.pop(part, None)
         else:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import StartupError, background
-from runnerlib.service.problem_errors import problem_response
+from runnerlib.service.problems import problem_response
 
 #: How long requests in progress may take after the stop began; held long polls are then answered 503.
 DRAIN_SECONDS = 1.0
@@ -22,7 +22,7 @@ BACKLOG = 2048
 
 
 class PortTaken(StartupError):
-    """Another process listens there."""
+    """The port is used by another process."""
 
 
 class HttpServer(Component):
@@ -70,11 +70,11 @@ class HttpServer(Component):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers (ours decide) and with an event that tells when it listens."""
+    """uvicorn without its signal handlers (ours decide) and with an event for when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.listening = asyncio.Event()
+        self.listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -82,11 +82,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.listening.set()
+        self.listening.set_result(None)
 
 
 class _Requests:
-    """Knows the requests in progress, so that a stop need not wait for a client that holds one open."""
+    """Keeps track of the requests in progress, so that a stop need not wait for a client that holds one open."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -126,12 +126,9 @@ class _Requests:
 
 
 async def _listening(server: _Server, task: "asyncio.Task[None]") -> None:
-    waiter = asyncio.ensure_future(server.listening.wait())
-    try:
-        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()
-    if not server.listening.is_set():
+    either: list[asyncio.Future[None]] = [server.listening, task]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not server.listening.done():
         task.result()
         raise RuntimeError("the HTTP server ended before it listened")
 

@@ -29,7 +29,7 @@ Build = Callable[[AsyncExitStack], Awaitable[None]]
 
 
 class StartupError(Exception):
-    """Something the operator must change; its text is a sentence that says what. Shown without a traceback."""
+    """Something that the operator must change; the text says what. Shown without a traceback."""
 
 
 class _Stop:
@@ -38,7 +38,7 @@ class _Stop:
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: "_StopLimit") -> None:
         self._loop = loop
         self._limit = limit
-        self.requested = asyncio.Event()
+        self.requested: asyncio.Future[None] = loop.create_future()
         self.exit_code = 0
         self.signalled = False
 
@@ -46,11 +46,12 @@ class _Stop:
         self.exit_code = max(self.exit_code, exit_code)
         # Before anything is stopped: the first component may already block the loop.
         self._limit.start()
-        self.requested.set()
+        if not self.requested.done():
+            self.requested.set_result(None)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signalled:
-            # Whoever asks twice does not want to wait.
+            # The second signal: do not wait.
             os._exit(128 + number)
         self.signalled = True
         self._loop.call_soon_threadsafe(self.request)
@@ -104,31 +105,25 @@ async def _serve(build: Build, settings: ServiceSettings, limit: "_StopLimit") -
     _current_stop.set(stop)
     with _signals(stop):
         life = asyncio.ensure_future(_live(build, settings, stop))
-        requested = asyncio.ensure_future(stop.requested.wait())
-        try:
-            await asyncio.wait([life, requested], return_when=asyncio.FIRST_COMPLETED)
-            if not life.done():
-                await asyncio.wait([life], timeout=settings.grace_seconds + CANCEL_AFTER_SECONDS)
-            if not life.done():
-                log.warning("the stop takes longer than grace_seconds; what remains is cancelled")
-                life.cancel()
-            await asyncio.wait([life])
-        finally:
-            requested.cancel()
+        await asyncio.wait([life, stop.requested], return_when=asyncio.FIRST_COMPLETED)
+        if not life.done():
+            await asyncio.wait([life], timeout=settings.grace_seconds + CANCEL_AFTER_SECONDS)
+        if not life.done():
+            log.warning("the stop takes longer than grace_seconds; what remains is cancelled")
+            life.cancel()
+        await asyncio.wait([life])
         return _verdict(life, stop)
 
 
 async def _live(build: Build, settings: ServiceSettings, stop: _Stop) -> None:
-    """Start, wait, stop. A stop that is asked for during the start interrupts it."""
+    """Start, wait, stop. A stop request during the start interrupts it."""
     async with AsyncExitStack() as stack:
         if settings.exit_with_parent:
             background(stack, _watch_parent(os.getppid(), stop), "parent watch")
         starting = asyncio.ensure_future(build(stack))
-        requested = asyncio.ensure_future(stop.requested.wait())
         try:
-            await asyncio.wait([starting, requested], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([starting, stop.requested], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            requested.cancel()
             if not starting.done():
                 starting.cancel()
                 await asyncio.wait([starting])
@@ -137,7 +132,7 @@ async def _live(build: Build, settings: ServiceSettings, stop: _Stop) -> None:
             starting.result()
         # Not before: a start may have much to do, e.g. change the tables of a database.
         with LoopWatchdog(asyncio.get_running_loop(), settings.watchdog_seconds):
-            await stop.requested.wait()
+            await asyncio.wait([stop.requested])
 
 
 def _verdict(life: "asyncio.Future[None]", stop: _Stop) -> int:

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry that already tells the process's memory, CPU, open files and Python version."""
+    """A registry with the process's memory, CPU, open files and Python version."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

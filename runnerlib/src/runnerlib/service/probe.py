@@ -11,11 +11,11 @@ import time
 _PORT = 8000
 #: A process that does not answer for this long hangs.
 _ANSWER_SECONDS = 8.0
-#: Docker ends it a little later; then the next look goes on waiting.
+#: Docker ends it a little later; the next probe then continues to wait.
 _MOST_SECONDS = 290.0
 _PAUSE_SECONDS = 1.0
 _MOST_BYTES = 65536
-#: What a part says that has not loaded yet, as JSON.
+#: Reasons of parts that have not loaded yet, as JSON.
 _LOADING = (b'"loading"', b'"starting"')
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runnerlib.contract import StrictJsonError, strict_json
-from runnerlib.service.problem_errors import ProblemError
+from runnerlib.service.problems import ProblemError
 
 
 class StrictRequest(Request):

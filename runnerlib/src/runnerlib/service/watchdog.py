@@ -1,4 +1,4 @@
-"""Ends a process whose event loop stands still. It answers nobody then; whoever started it starts it again."""
+"""Ends a process whose event loop stands still: it answers no requests then, and its supervisor starts it again."""
 
 import asyncio
 import faulthandler
@@ -15,10 +15,10 @@ from runnerlib.service.logs import get_logger
 
 #: The exit code of a process that its watchdog ended; EX_SOFTWARE of sysexits.h.
 EXIT_CODE = 70
-#: The loop is looked at so often within the time that it may stand still, but each second at least.
+#: The loop is checked so many times within the limit, but at least each second.
 _LOOKS = 10
 _MAX_TICK_SECONDS = 1.0
-#: What is said at the end may take so long: perhaps the loop stands still since nobody reads the log.
+#: Logging the end may take so long: perhaps the loop stands still because the log is not read.
 _LAST_WORDS_SECONDS = 2.0
 #: When not even a thread can run, the kernel ends the process after so many times the limit, in seconds of CPU time.
 _CPU_FACTOR = 4
@@ -86,7 +86,7 @@ class LoopWatchdog:
 
 
 def _stacks(left_out: set[int | None]) -> str:
-    """What the other threads are at."""
+    """Where the other threads are."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"Thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"

@@ -12,10 +12,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
-from runnerlib.service.body_limit import BodyLimit, PlainBody
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.problem_errors import ProblemError, add_problem_handlers, problem_response
+from runnerlib.service.problems import BodyLimit, PlainBody, ProblemError, add_problem_handlers, problem_response
 
 __all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registry", "problem_response"]
 
@@ -31,7 +30,7 @@ _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class ServiceApp(FastAPI):
-    """FastAPI whose OpenAPI document tells our errors instead of the framework's.
+    """FastAPI whose OpenAPI document has our errors instead of the framework's.
 
     `document` gives it as JSON; a service whose document changes sets another one.
     """
@@ -88,14 +87,13 @@ def create_app(
     app.add_middleware(PlainBody)
     app.add_middleware(HeadAsGet)
     add_problem_handlers(app)
-    app.include_router(_health_routes(health))
-    app.include_router(_metrics_route(registry if registry is not None else new_registry()))
+    app.include_router(_health_routes(health, registry if registry is not None else new_registry()))
     _add_docs(app)
     return app
 
 
 class HeadAsGet:
-    """ASGI middleware: answers HEAD as GET, without the body (RFC 9110, 9.1), for whoever watches by it."""
+    """ASGI middleware: answers HEAD as GET, without the body (RFC 9110, 9.1), for monitors that use it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -113,7 +111,7 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"}, receive, head_only)
 
 
-def _health_routes(health: Health) -> APIRouter:
+def _health_routes(health: Health, registry: CollectorRegistry) -> APIRouter:
     router = APIRouter(tags=[_HEALTH])
 
     @router.get("/healthz/live", summary="The process answers")
@@ -128,12 +126,6 @@ def _health_routes(health: Health) -> APIRouter:
     async def ready() -> JSONResponse:
         is_ready = health.is_ready
         return JSONResponse({"ready": is_ready, "reasons": health.reasons}, status_code=200 if is_ready else 503)
-
-    return router
-
-
-def _metrics_route(registry: CollectorRegistry) -> APIRouter:
-    router = APIRouter(tags=[_HEALTH])
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:

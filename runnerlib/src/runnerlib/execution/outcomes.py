@@ -1,24 +1,54 @@
-"""Words and outcomes for runs that did not end by themselves. Pure."""
+"""Outcomes of runs that did not end by themselves, and what the death of a worker process means for its runs. Pure."""
 
 import signal
 from dataclasses import dataclass
+from enum import Enum
 
 from runnerlib.contract import EntryState, FailureCode, RunError
 from runnerlib.frames import CONNECTION_LOST
-from runnerlib.run_table import Outcome
+from runnerlib.run_registry import Outcome
 
 CANCELLED = Outcome(EntryState.CANCELLED)
 
 
 @dataclass(frozen=True)
 class Death:
-    """What is known of the end of a worker process."""
+    """How a worker process ended."""
 
     returncode: int
-    #: it lived on without its connection, and was killed for it
+    #: It had closed its connection without exiting, and was killed for that.
     is_cut_off: bool = False
-    #: whether the kernel killed anything in reach for lack of memory meanwhile; None where it does not tell
+    #: Whether the kernel killed a process for lack of memory meanwhile; None where it does not report that.
     memory_ran_out: bool | None = None
+
+
+class Fate(Enum):
+    """What happens to the unfinished runs of a call whose worker process ended."""
+
+    #: The current run fails as ``runner_lost``; those behind it run again.
+    LOST = "lost"
+    #: All of them run again; the attempt is not counted.
+    AGAIN = "again"
+    #: The same, but each alone in its process, so that another death shows which run caused it.
+    ISOLATED = "isolated"
+
+
+def fate_of(*, killed: bool, killed_for_batch: bool, has_culprit: bool) -> Fate:
+    """Decides what a death costs one of the calls that were in the process.
+
+    =================================================  ==========
+    the process was killed by this runner ...
+    - because of this call, a batch                    ISOLATED
+    - because of another call, run, or a stop          AGAIN
+    the process died by itself ...
+    - and only the current run of this call can be     LOST
+      the cause (`has_culprit`)
+    - while it ran a batch, or other calls too         ISOLATED
+    =================================================  ==========
+    """
+    if killed:
+        return Fate.ISOLATED if killed_for_batch else Fate.AGAIN
+    return Fate.LOST if has_culprit else Fate.ISOLATED
 
 
 def expired() -> Outcome:
@@ -63,11 +93,11 @@ def how_it_ended(death: Death) -> str:
         name = signal.Signals(-death.returncode).name
     except ValueError:
         name = f"signal {-death.returncode}"
-    return f"was killed by {name}" if name != "SIGKILL" else f"was killed by SIGKILL ({_by_whom(death)})"
+    return f"was killed by {name}" if name != "SIGKILL" else f"was killed by SIGKILL ({_killed_by(death)})"
 
 
-def _by_whom(death: Death) -> str:
-    """Ours are not told here: whatever this runner kills has an outcome before."""
+def _killed_by(death: Death) -> str:
+    """Never this runner: the runs of a process that it kills have an outcome already, or run again."""
     if death.memory_ran_out is None:
         return "not by this runner; if memory is short, the kernel did it"
     if death.memory_ran_out:

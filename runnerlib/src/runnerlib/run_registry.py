@@ -1,15 +1,15 @@
-"""Which runs this process has, keyed (task id, attempt). Pure: no socket, no thread, the clock is handed in."""
+"""The runs of this process, keyed (task id, attempt). Pure: no socket, no thread; the clock is an argument."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
 from runnerlib.contract import EntryState, RunError
 
-#: How long an outcome is kept once it was handed to somebody who asked,
+#: How long an outcome is kept once it was delivered to a caller,
 KEEP_DELIVERED_SECONDS = 60.0
-#: and how long when nobody came for it.
+#: and how long otherwise.
 KEEP_SECONDS = 3600.0
 #: Kept outcomes together; above it the oldest go first, those that were delivered before the others.
 KEEP_BYTES = 64 * 1024 * 1024
@@ -55,7 +55,7 @@ class Run:
         self.payload = payload
         self.digest = _digest(algorithm, payload)
         self.deadline_at = deadline_at
-        #: tasks with equal keys may be in one call of the batched twin
+        #: runs with equal keys may be in one call of the batch handler
         self.shared_key = b""
         self.started_at: float | None = None
         self.progress: tuple[float, str] | None = None
@@ -78,8 +78,8 @@ class Run:
         return _OVERHEAD_BYTES + (len(result) if result is not None else 0)
 
 
-class Verdict(Enum):
-    """What becomes of a run that somebody submits."""
+class Decision(Enum):
+    """What happens to a submitted run."""
 
     START = "start"
     ATTACH = "attach"
@@ -87,21 +87,21 @@ class Verdict(Enum):
     CONFLICT = "conflict"
 
 
-class Admission(NamedTuple):
+class Submission(NamedTuple):
     """`run` is the one that was started or attached to; `replaced` a lower attempt that must be stopped."""
 
-    verdict: Verdict
+    decision: Decision
     run: Run | None = None
     replaced: Run | None = None
 
 
-_STALE = Admission(Verdict.STALE)
-_CONFLICT = Admission(Verdict.CONFLICT)
+_STALE = Submission(Decision.STALE)
+_CONFLICT = Submission(Decision.CONFLICT)
 _STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
 _UNKNOWN_OUTCOME = Outcome(EntryState.UNKNOWN)
 
 
-class RunTable:
+class RunRegistry:
     """The highest attempt of each task that this process has seen, running or kept."""
 
     def __init__(
@@ -121,19 +121,19 @@ class RunTable:
         self._delivered: OrderedDict[str, float] = OrderedDict()
         self._kept_bytes = 0
 
-    def submit(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None) -> Admission:
-        """The one decision about a run with a payload: start it, attach to it, or refuse it."""
+    def submit(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None) -> Submission:
+        """Decides about a run with a payload: start it, attach to it, or refuse it."""
         known = self._runs.get(id)
         if known is not None:
             if attempt < known.attempt:
                 return _STALE
             if attempt == known.attempt:
                 same = known.digest == _digest(algorithm, payload)
-                return Admission(Verdict.ATTACH, known) if same else _CONFLICT
+                return Submission(Decision.ATTACH, known) if same else _CONFLICT
         replaced = self._replace(known) if known is not None else None
         run = Run(id, attempt, algorithm, payload, deadline_at)
         self._runs[id] = run
-        return Admission(Verdict.START, run, replaced)
+        return Submission(Decision.START, run, replaced)
 
     def would_start(self, id: str, attempt: int) -> bool:
         """Whether :meth:`submit` would start something; asked before anything is changed."""
@@ -163,14 +163,14 @@ class RunTable:
         return True
 
     def release(self, run: Run) -> None:
-        """Gives a run up uncounted: whoever asks is told `unknown`, and the same attempt may start again."""
+        """Gives a run up, uncounted: its state becomes `unknown`, and the same attempt may start again."""
         if run.outcome is None:
             if self._runs.get(run.id) is run:
                 del self._runs[run.id]
             _end(run, _UNKNOWN_OUTCOME)
 
     def delivered(self, run: Run) -> None:
-        """Somebody was told the outcome; from now it is kept for a short while only."""
+        """The outcome was delivered; from now on it is kept for a short while only."""
         if run.outcome is not None and not run.delivered:
             run.delivered = True
             # A replaced run has its id in common with the one that took its place.
@@ -194,21 +194,18 @@ class RunTable:
 
     @property
     def undelivered(self) -> int:
-        """Outcomes that nobody has been told yet."""
+        """Outcomes that were not delivered yet."""
         return len(self._undelivered)
 
     @property
     def kept_bytes(self) -> int:
         return self._kept_bytes
 
-    def unfinished(self) -> Iterator[Run]:
-        return (run for run in list(self._runs.values()) if run.outcome is None)
-
     def __len__(self) -> int:
         return len(self._runs)
 
     def _replace(self, known: Run) -> Run | None:
-        """Makes room for a higher attempt; returns the lower one when it still runs."""
+        """Makes room for a higher attempt; returns the lower one if it still runs."""
         if known.outcome is not None:
             self._drop(known.id)
             return None

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from runnerlib.process.async_calls import AsyncCalls
-from runnerlib.process.orders import Order
+from runnerlib.process.calls import AsyncCalls
+from runnerlib.process.ipc import CallRequest
 
 
 class Stubborn:
@@ -32,7 +32,7 @@ def test_an_answer_goes_out_when_what_the_call_left_cannot_be_removed() -> None:
         calls = AsyncCalls(unused, channel, False, loop, folder)
         task = loop.create_task(answer())
         await task
-        calls._ended(Order(1, "x", False, [("t", 1)], [None], [b"{}"]), task)
+        calls._ended(CallRequest(1, "x", False, [("t", 1)], [None], [b"{}"]), task)
         await asyncio.sleep(0)
 
     channel: Any = Sent()

@@ -1,0 +1,257 @@
+"""The worker process's end of the socket: the calls that it receives, and the frames that it answers with."""
+
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runnerlib.adapter.payloads import clean
+from runnerlib.adapter.session import Task
+from runnerlib.contract import FailureCode, RunError
+from runnerlib.frames import CONNECTION_LOST, FrameError, FrameReader, encode, encode_raw
+
+#: One run reports its progress at most this often.
+PROGRESS_EVERY_SECONDS = 0.1
+_READ_BYTES = 256 * 1024
+_STATM = Path("/proc/self/statm")
+_MAX_MESSAGE_CHARACTERS = 2000
+
+Frame = tuple[dict[str, Any], bytes]
+OnFrames = Callable[[list[Frame]], None]
+
+
+class Channel:
+    """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
+
+    That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
+    Only this process uses the channel: frames of a process that a handler forked would mix with ours.
+    """
+
+    def __init__(self, connection: socket.socket, parent: int) -> None:
+        self._socket = connection
+        self._parent = parent
+        self._reader = FrameReader()
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._early: list[Frame] = []
+        self._on_frames: OnFrames = self._early.extend
+        self._process = os.getpid()
+
+    @property
+    def is_own(self) -> bool:
+        """False in a process that a handler forked."""
+        return self._process == os.getpid()
+
+    def send(self, data: bytes) -> None:
+        """Sends one or several whole frames. Ends the process when the other end is gone.
+
+        Also ends a forked one, which returned from the handler as if it were the worker process.
+        """
+        if not self.is_own:
+            os._exit(1)
+        try:
+            with self._lock:
+                self._socket.sendall(data)
+        except OSError:
+            self._end()
+
+    def first(self) -> Frame:
+        """Waits for the first frame; from then on a thread reads the others."""
+        while not self._early:
+            self._early += self._receive()
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+        return self._early.pop(0)
+
+    def deliver_to(self, on_frames: OnFrames) -> None:
+        """From now on the reading thread calls this with what arrives; it gets at once what arrived before."""
+        with self._reading:
+            self._on_frames = on_frames
+            if self._early:
+                on_frames(self._early)
+
+    def _read(self) -> None:
+        while True:
+            frames = self._receive()
+            with self._reading:
+                self._on_frames(frames)
+
+    def _receive(self) -> list[Frame]:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+            if data:
+                return self._reader.feed(data)
+        except (OSError, FrameError):
+            pass
+        self._end()
+        return []
+
+    def _end(self) -> None:
+        """Ends this process at once: without its connection it is of no use."""
+        if os.getppid() == self._parent:
+            # A handler closed it. This code tells the serving process, which then ends the whole group.
+            os._exit(CONNECTION_LOST)
+        if os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """A call and its runs, in order. `ends_at` are times of this process's monotonic clock."""
+
+    call: int
+    algorithm: str
+    batch: bool
+    ids: list[tuple[str, int]]
+    ends_at: list[float | None]
+    payloads: list[bytes]
+
+
+def read_call(header: dict[str, Any], body: bytes) -> CallRequest:
+    now = time.monotonic()
+    ids, ends_at, payloads, start = [], [], [], 0
+    for id, attempt, seconds_left, length in header["runs"]:
+        ids.append((id, attempt))
+        ends_at.append(None if seconds_left is None else now + seconds_left)
+        payloads.append(body[start : start + length])
+        start += length
+    return CallRequest(header["call"], header["algorithm"], header["batch"], ids, ends_at, payloads)
+
+
+class Cancelled:
+    """Which runs were cancelled: written by the reading thread, read by handlers."""
+
+    def __init__(self) -> None:
+        self._runs: set[tuple[int, int]] = set()
+
+    def add(self, call: int, at: int) -> None:
+        self._runs.add((call, at))
+
+    def has(self, call: int, at: int) -> bool:
+        return (call, at) in self._runs
+
+    def forget(self, call: int) -> None:
+        if self._runs:
+            self._runs = {run for run in self._runs if run[0] != call}
+
+
+class LiveTask(Task):
+    """The `task` of a handler; its progress is sent through the channel."""
+
+    def __init__(self, channel: Channel, cancelled: Cancelled, request: CallRequest, at: int) -> None:
+        id, attempt = request.ids[at]
+        ends_at = request.ends_at[at]
+        left = None if ends_at is None else ends_at - time.monotonic()
+        super().__init__(id, attempt, left, self._send_progress, partial(cancelled.has, request.call, at))
+        self._channel = channel
+        self._place = (request.call, at)
+        self._reports: ProgressReports | None = None
+
+    def _send_progress(self, fraction: float, message: str) -> None:
+        if self._reports is None:
+            self._reports = ProgressReports(self._channel, *self._place)
+        self._reports.report(fraction, clean(message[:_MAX_MESSAGE_CHARACTERS]))
+
+    def close(self) -> None:
+        super().close()
+        if self._reports is not None:
+            self._reports.close()
+
+
+class ProgressReports:
+    """Sends the progress of one run: the first report at once, then the latest one each tenth of a second.
+
+    Reports of a process that the handler forked are dropped.
+    """
+
+    def __init__(self, channel: Channel, call: int, at: int) -> None:
+        self._channel = channel
+        self._call = call
+        self._at = at
+        self._lock = threading.Lock()
+        self._sent_at = 0.0
+        self._pending: tuple[float, str] | None = None
+        self._timer: threading.Timer | None = None
+
+    def report(self, fraction: float, message: str) -> None:
+        if not self._channel.is_own:
+            return
+        with self._lock:
+            self._pending = (fraction, message)
+            wait = self._sent_at + PROGRESS_EVERY_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self._late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """The run has ended: what was not sent yet is dropped."""
+        with self._lock:
+            self._pending = None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _late(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            fraction, message = self._pending
+            self._pending = None
+            self._sent_at = time.monotonic()
+            header = {"kind": "progress", "call": self._call, "at": self._at, "fraction": fraction, "message": message}
+            self._channel.send(encode(header))
+
+
+EXPIRED = RunError(code=FailureCode.EXPIRED.value, message="the task's deadline passed before it could start")
+
+
+def succeeded(call: int, at: int, seconds: float, result: bytes) -> bytes:
+    return encode_raw(
+        b'{"kind":"outcome","call":%d,"at":%d,"state":"succeeded","seconds":%.6f}' % (call, at, seconds), result
+    )
+
+
+def failed(call: int, at: int, seconds: float, error: RunError) -> bytes:
+    header = b'{"kind":"outcome","call":%d,"at":%d,"state":"failed","seconds":%.6f}' % (call, at, seconds)
+    return encode_raw(header, error.model_dump_json().encode())
+
+
+def cancelled(call: int, at: int, seconds: float) -> bytes:
+    return encode_raw(b'{"kind":"outcome","call":%d,"at":%d,"state":"cancelled","seconds":%.6f}' % (call, at, seconds))
+
+
+def batch_failed(call: int, error: RunError) -> bytes:
+    """The batch handler failed as a whole: its members will run again, one by one."""
+    return encode_raw(b'{"kind":"batch_failed","call":%d}' % call, error.model_dump_json().encode())
+
+
+def interrupted(call: int) -> bytes:
+    """The call was cancelled, but not by the serving process: perhaps by another handler on the same loop."""
+    return encode_raw(b'{"kind":"interrupted","call":%d}' % call)
+
+
+def done(call: int, with_rss: bool) -> bytes:
+    """The call is over; the process can take another one. `with_rss`: with this process's memory."""
+    return encode_raw(b'{"kind":"done","call":%d,"rss":%d}' % (call, _rss_bytes() if with_rss else 0))
+
+
+def _rss_bytes() -> int:
+    """Memory of this process now; where the system does not report that, its highest so far."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,257 @@
+"""What happens to a request for a run: started, attached to or refused, then waited for and answered."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from runnerlib.adapter.model import Algorithm
+from runnerlib.contract import EntryState, FailureCode, RunError, StrictJsonError, near_names, strict_json
+from runnerlib.errors import Refusal
+from runnerlib.execution.metrics import RunMetrics
+from runnerlib.execution.pool import Pool
+from runnerlib.request_parsing import read_items
+from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry
+
+#: How often kept outcomes are looked through, also when nothing happens.
+SWEEP_SECONDS = 5.0
+
+#: Task ids and states are plain ASCII without quotes: they need no escaping.
+_STATES = {state: state.value.encode() for state in EntryState}
+
+
+class RunManager:
+    """The only owner of the run registry; used by the routes and by the worker processes' pool."""
+
+    def __init__(self, algorithms: Mapping[str, Algorithm], registry: RunRegistry, metrics: RunMetrics) -> None:
+        self._algorithms = algorithms
+        self._registry = registry
+        self._metrics = metrics
+        self._pool: Pool | None = None
+        self._is_draining = False
+
+    def connect(self, pool: Pool) -> None:
+        self._pool = pool
+
+    # called by the routes
+
+    def algorithm(self, name: str) -> Algorithm:
+        """Raises Refusal, with near names."""
+        found = self._algorithms.get(name)
+        if found is None:
+            near = near_names(name, self._algorithms)
+            did_you_mean = f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(self._algorithms)}"
+            raise Refusal("unknown_algorithm", f"this runner has no algorithm {name[:80]!r}{did_you_mean}")
+        return found
+
+    def submit(self, name: str, id: str, attempt: int, deadline_seconds: float | None, body: bytes) -> Run:
+        """Starts one run, or attaches to it. Raises Refusal."""
+        algorithm = self.algorithm(name)
+        try:
+            value = strict_json.loads(body)
+        except StrictJsonError as error:
+            raise Refusal("malformed", f"the body is {error}") from None
+        payload, shared_key = to_json(value), algorithm.shared_key(value)
+        if self._registry.would_start(id, attempt):
+            self._refuse_when_full(name)
+        decision, run, replaced = self._registry.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
+        if decision is Decision.STALE:
+            raise Refusal("stale_attempt", f"a later attempt than {attempt} of task {id} is known here")
+        if run is None:
+            raise Refusal("id_conflict", _conflict(id, attempt))
+        if decision is Decision.START:
+            run.shared_key = shared_key
+            self._start(name, [run], [replaced])
+        return run
+
+    async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
+        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then."""
+        algorithm = self.algorithm(name)
+        items = read_items(body)
+        if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
+            self._refuse_when_full(name)
+        found = self._submit_all(algorithm, items)
+        await wait_until_ended([one for one in found if isinstance(one, Run)], wait_seconds)
+        return b"[" + b",".join([self.entry(one) if isinstance(one, Run) else one for one in found]) + b"]"
+
+    def entry(self, run: Run, *, with_traceback: bool = True) -> bytes:
+        """What is known of a run, as a BatchEntry; an outcome counts as delivered."""
+        if run.outcome is not None:
+            self.delivered(run)
+        return _entry(run, with_traceback)
+
+    def delivered(self, run: Run) -> None:
+        self._registry.delivered(run)
+
+    def find(self, id: str) -> Run:
+        run = self._registry.find(id)
+        if run is None:
+            raise Refusal("unknown_task", f"this process has no run of task {id[:128]}")
+        return run
+
+    def cancel(self, id: str) -> Run:
+        """Asks the latest attempt to stop. Raises Refusal."""
+        run = self.find(id)
+        if run.outcome is not None:
+            raise Refusal("already_finished", f"task {id} has ended already: {run.outcome.state.value}")
+        if not run.cancel_requested:
+            self._running_pool().group_of(run.algorithm).cancel(run)
+        return run
+
+    # called by the pool
+
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """Records an outcome; the first one of a run stays."""
+        if self._registry.finish(run, outcome):
+            label = outcome.error.code if outcome.error is not None else outcome.state.value
+            self._metrics.outcome(run.algorithm, label, outcome.seconds)
+
+    def release(self, run: Run) -> None:
+        self._registry.release(run)
+
+    # stopping
+
+    def start_draining(self) -> None:
+        """From now on nothing new starts; known runs can still be asked for."""
+        self._is_draining = True
+
+    @property
+    def undelivered(self) -> int:
+        return self._registry.undelivered
+
+    async def sweep(self) -> None:
+        """Drops kept outcomes in time, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._registry.sweep()
+
+    def _submit_all(self, algorithm: Algorithm, items: list[dict[str, Any]]) -> list[Run | bytes]:
+        """For each item its run, or an entry that says why there is none.
+
+        What can fail comes first: once the first run is registered, nothing may keep the last from being started.
+        """
+        # Bytes again: strict reading from JSON differs from strict reading of Python values.
+        payloads = [
+            (to_json(item["payload"]), algorithm.shared_key(item["payload"])) if "payload" in item else None
+            for item in items
+        ]
+        found: list[Run | bytes] = []
+        started: list[Run] = []
+        replaced: list[Run | None] = []
+        for item, given in zip(items, payloads, strict=True):
+            id, attempt = item["id"], item["attempt"]
+            if given is None:
+                found.append(self._attach(algorithm.name, id, attempt))
+                continue
+            payload, shared_key = given
+            deadline_at = _deadline_at(item.get("deadline"))
+            decision, run, old = self._registry.submit(id, attempt, algorithm.name, payload, deadline_at)
+            if run is None:
+                found.append(_refused_entry(id, attempt, decision))
+                continue
+            if decision is Decision.START:
+                run.shared_key = shared_key
+                started.append(run)
+                replaced.append(old)
+            found.append(run)
+        self._start(algorithm.name, started, replaced)
+        return found
+
+    def _attach(self, name: str, id: str, attempt: int) -> Run | bytes:
+        run = self._registry.find(id, attempt)
+        if run is not None and run.algorithm == name:
+            return run
+        stale = self._registry.is_stale(id, attempt)
+        return _bare_entry(id, attempt, EntryState.STALE_ATTEMPT if stale else EntryState.UNKNOWN)
+
+    def _start(self, name: str, runs: list[Run], replaced: list[Run | None]) -> None:
+        pool = self._running_pool()
+        # One batch may name a task twice: only its highest attempt is to run.
+        pool.group_of(name).add([run for run in runs if run.outcome is None])
+        for old in replaced:
+            if old is not None:
+                pool.group_of(old.algorithm).stop_run(old)
+
+    def _refuse_when_full(self, name: str) -> None:
+        if self._is_draining:
+            raise Refusal("draining", "this runner is stopping; send it to another one")
+        group = self._running_pool().group_of(name)
+        if reason := group.unready_reason:
+            raise Refusal("not_ready", f"the worker processes of {name} cannot work now: {reason}")
+        if not group.has_room:
+            raise Refusal("busy", "every slot has a batch waiting; ask again")
+
+    def _running_pool(self) -> Pool:
+        if self._pool is None:
+            raise Refusal("not_ready", "this runner is starting; ask again")
+        return self._pool
+
+
+async def wait_until_ended(runs: Iterable[Run], seconds: float | None) -> None:
+    """Returns when all have ended, or after so many seconds."""
+    waiting = [run for run in runs if run.outcome is None]
+    if not waiting:
+        return
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(waiting)
+
+    def one_less() -> None:
+        nonlocal left
+        left -= 1
+        if not left and not ended.done():
+            ended.set_result(None)
+
+    for run in waiting:
+        run.watchers.append(one_less)
+    try:
+        await asyncio.wait([ended], timeout=seconds)
+    finally:
+        # A run of hours is polled thousands of times: it must not keep a watcher for each.
+        for run in waiting:
+            if run.outcome is None:
+                run.watchers.remove(one_less)
+
+
+def _entry(run: Run, with_traceback: bool) -> bytes:
+    """A BatchEntry, put together from a result that is JSON already."""
+    outcome = run.outcome
+    parts = [_bare_entry(run.id, run.attempt, run.state)[:-1]]
+    if outcome is None:
+        if run.progress is not None:
+            fraction, message = run.progress
+            parts += [b',"progress":', to_json({"fraction": fraction, "message": message})]
+    else:
+        if outcome.result is not None:
+            parts += [b',"result":', outcome.result]
+        elif outcome.error is not None:
+            parts += [b',"error":', _error(outcome.error, with_traceback)]
+        if outcome.seconds is not None:
+            parts.append(b',"seconds":%.6f' % outcome.seconds)
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _bare_entry(id: str, attempt: int, state: EntryState) -> bytes:
+    return b'{"id":"%s","attempt":%d,"state":"%s"}' % (id.encode(), attempt, _STATES[state])
+
+
+def _refused_entry(id: str, attempt: int, decision: Decision) -> bytes:
+    if decision is Decision.STALE:
+        return _bare_entry(id, attempt, EntryState.STALE_ATTEMPT)
+    error = RunError(code=FailureCode.ID_CONFLICT.value, message=_conflict(id, attempt))
+    return _bare_entry(id, attempt, EntryState.FAILED)[:-1] + b',"error":' + _error(error, False) + b"}"
+
+
+def _error(error: RunError, with_traceback: bool) -> bytes:
+    left_out = set() if with_traceback else {"traceback"}
+    return error.model_dump_json(exclude=left_out, exclude_none=True).encode()
+
+
+def _conflict(id: str, attempt: int) -> str:
+    return f"task {id}, attempt {attempt} is known here with another payload; use another id"
+
+
+def _deadline_at(seconds_left: float | None) -> float | None:
+    return None if seconds_left is None else time.monotonic() + seconds_left
