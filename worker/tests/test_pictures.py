@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from worker.child import ProcessPlan
 from worker.output import Output
 from worker.pictures import allowing_loopback, has_pictures, pictures_served
-from worker.processes import ManagedProcess, ProcessPlan
+from worker.processes import ManagedProcess
 from worker.runners import RunnerFolder
 from worker.samples import Sample
 

@@ -13,7 +13,7 @@ from runnerlib.contract import AlgorithmDescription, Catalogue, TaskState, TaskV
 from worker.errors import StartFailed
 from worker.gateway_client import GatewayClient
 from worker.output import Output
-from worker.readiness import explained
+from worker.processes import explained
 from worker.samples import Sample, payloads_for, read_samples
 from worker.shortened import shortened
 from worker.up import Environment

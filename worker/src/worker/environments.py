@@ -14,8 +14,8 @@ from pathlib import Path
 
 from worker.child import start_child
 from worker.errors import EnvironmentBroken
-from worker.growth import growth_told
-from worker.requirements import read_requirements
+from worker.install_progress import Report, with_size
+from worker.runner_code import read_requirements
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
@@ -46,8 +46,6 @@ for text in metadata.requires("plugplay-runnerlib") or []:
 print("\\n".join(wrong))
 sys.exit(bool(wrong))
 """
-
-Report = Callable[[str, str], None]
 
 
 class EnvironmentBuilder:
@@ -98,7 +96,7 @@ class EnvironmentBuilder:
                 _remove(folder)
                 (folder / _TEMPORARY).mkdir(parents=True)
                 try:
-                    async with growth_told(folder, partial(report, runner.name)) as tell:
+                    async with with_size(folder, partial(report, runner.name)) as tell:
                         await self._make(folder, python, runner, tell)
                     # Not all that it is made from: some packages write into their own folder when they are built.
                     if await asyncio.to_thread(_written, runner) != written:

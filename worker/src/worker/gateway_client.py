@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, WorkerError
-from worker.readiness import reasons_in
+from worker.processes import reasons_in
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5

@@ -16,9 +16,9 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from worker.child import start_child
+from worker.child import ProcessPlan, start_child
 from worker.output import Output
-from worker.processes import ManagedProcess, ProcessPlan
+from worker.processes import ManagedProcess
 from worker.runners import RunnerFolder
 from worker.samples import Sample
 

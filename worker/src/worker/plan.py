@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from worker.child import ProcessPlan
 from worker.ports import PortUse
-from worker.processes import ProcessPlan
 from worker.runners import ADAPTER_FILE, RunnerFolder
 from worker.settings import WorkerSettings
 
@@ -142,7 +142,7 @@ class Layout:
             | dict(self.runner_variables.get(runner.name, {})),
             folder=runner.path,
             stop_seconds=self._stop_seconds,
-            hopeless=frozenset({ADAPTER_MISTAKE}),
+            fatal_exit_codes=frozenset({ADAPTER_MISTAKE}),
             advice=f"mend {runner.path / ADAPTER_FILE}"
             + (", and it starts" if code else " and start the environment again"),
         )

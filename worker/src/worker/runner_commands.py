@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from worker.build_progress import BuildProgress
 from worker.environments import EnvironmentBuilder
 from worker.errors import EnvironmentBroken, NotRunning
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners
@@ -35,7 +35,7 @@ async def own_python(settings: WorkerSettings, name: str, output: Output) -> tup
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
     if builder.is_complete(runner):
         return runner, builder.path(runner) / "bin" / "python"
-    with data_folder_owned(data), BuildProgress(output) as progress:
+    with data_folder_owned(data), InstallProgress(output) as progress:
         # Installing may change what another look would take for other requirements.
         python = await builder.ensure(runner, partial(progress.step, notice=runner.notice))
         progress.done(name)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from worker.build_progress import BuildProgress
 from worker.child import start_child
 from worker.environments import EnvironmentBuilder
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder
@@ -27,7 +27,7 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
     runners = [r for r in select(settings, only).runners() if any(r.path.glob("test_*.py"))]
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=_TOOLS)
     with data_folder_owned(data):
-        with BuildProgress(output) as progress:
+        with InstallProgress(output) as progress:
             made = [builder.ensure(one, partial(progress.step, notice=one.notice)) for one in runners]
             pythons = await asyncio.gather(*made)
         for runner, python in zip(runners, pythons, strict=True):

@@ -7,7 +7,7 @@ from rich.live import Live
 
 from worker.gateway_client import GatewayClient
 from worker.output import Output
-from worker.readiness import explained
+from worker.processes import explained
 from worker.state_file import read_state
 from worker.status_view import StatusReport, report, shown
 

@@ -8,19 +8,18 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
-from worker.build_progress import BuildProgress
 from worker.discovery_view import give_up, is_registered
-from worker.edition_maker import Interpreters, RunnerTools
 from worker.errors import PortTaken, StartFailed
+from worker.folder_watcher import watch_folder
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.plan import MARK, Layout
-from worker.plug_in import follow_changes
-from worker.port_pool import PortPool
-from worker.ports import environment_of, is_free, listener_pid, taken_sentence
+from worker.ports import PortPool, environment_of, is_free, listener_pid, taken_sentence
 from worker.processes import ManagedProcess
-from worker.runner_set import RunnerSet
 from worker.selection import Selection
 from worker.state_file import EnvironmentState, StateFile, data_folder_owned
+from worker.supervisor import RunnerSet
+from worker.versions import Interpreters, RunnerContext
 
 #: Processes of a worker that was killed here a moment ago end by themselves within their grace and this time.
 _LEFTOVERS_SECONDS = 8.0
@@ -49,17 +48,17 @@ class Environment:
         self._output = output
         self._discovery = ManagedProcess(layout.discovery(), output)
         self._services = [ManagedProcess(plan, output) for plan in layout.services()]
-        tools = RunnerTools(
+        context = RunnerContext(
             layout,
             interpreters,
             PortPool(layout.settings.runner_ports_start, partial(is_free, layout.settings.host), layout.own_ports()),
             output,
-            BuildProgress(output),
+            InstallProgress(output),
             partial(registered, layout.discovery_url),
             self._write_state,
             give_up=partial(give_up, layout.discovery_url),
         )
-        self._runners = RunnerSet(selection, tools)
+        self._runners = RunnerSet(selection, context)
         self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
         self._state_file: StateFile | None = None
@@ -154,7 +153,7 @@ class Environment:
 
     def _follow(self) -> None:
         if self.layout.settings.reload:
-            following = follow_changes(self._selection.folder, self._runners.follow, self._output)
+            following = watch_folder(self._selection.folder, self._runners.follow, self._output)
             self._tasks.append(asyncio.create_task(following))
             self._output.say(f"{self._selection.folder} is followed: what is saved there takes over, new folders join")
 
