@@ -6,7 +6,6 @@ import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,25 +16,21 @@ from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
 from worker.demo import Demo
-from worker.discovery_view import take_over
+from worker.environment_client import EnvironmentClient, take_over
 from worker.environments import EnvironmentBuilder
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
-from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
 from worker.new_runner import make_runner, next_steps
 from worker.output import Output, standard_output
-from worker.pictures import allowing_loopback, has_pictures, pictures_served
 from worker.plan import Layout
-from worker.runner_commands import own_python, replace_process
-from worker.runner_tests import test_runners
+from worker.runner_commands import own_python, replace_process, test_runners
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder, list_runners, variables_of
-from worker.samples import Sample
+from worker.samples import Sample, allowing_loopback, has_pictures, pictures_served
 from worker.selection import leaving_out, select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
-from worker.status_command import show_again_and_again, show_once
-from worker.status_view import schemas_of
+from worker.status import schemas_of, show_again_and_again, show_once
 from worker.up import Environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -72,6 +67,10 @@ ReloadOption = Annotated[
         help="Whether changed runners are started anew, new ones join, removed ones leave. [RELOAD, yes]",
         show_default=False,
     ),
+]
+ImagesOption = Annotated[
+    bool,
+    typer.Option("--images", help="Also the runners that bring pictures to show, which are large, and real images."),
 ]
 
 
@@ -133,12 +132,7 @@ def demo(
     reload: ReloadOption = None,
     queue_url: QueueOption = None,
     database_url: DatabaseOption = None,
-    images: Annotated[
-        bool,
-        typer.Option(
-            "--images", help="Also the runners that bring pictures to show, which are large, and real images."
-        ),
-    ] = False,
+    images: ImagesOption = False,
     once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
 ) -> None:
@@ -164,19 +158,23 @@ def demo(
     variables = allowing_loopback(with_pictures, inherited_environment()) if images else {}
 
     async def body(environment: Environment) -> bool:
-        async with AsyncExitStack() as stack:
-            pictures: list[Sample] = []
-            if images:
-                served = pictures_served(environment.runners, environment.layout.data, output)
-                pictures = await stack.enter_async_context(served)
-            succeeded = await Demo(environment, output, pictures).run()
-            if not once:
-                output.say("everything goes on running; Ctrl-C stops")
-                await asyncio.Event().wait()
-        return succeeded
+        return await _demonstrate(environment, output, images=images, once=once)
 
     if not _run_environment(settings, names, output, body, variables):
         raise typer.Exit(1)
+
+
+async def _demonstrate(environment: Environment, output: Output, *, images: bool, once: bool) -> bool:
+    """Returns True if everything was as expected."""
+    served: contextlib.AbstractAsyncContextManager[list[Sample]] = contextlib.nullcontext([])
+    if images:
+        served = pictures_served(environment.runners, environment.layout.data, output)
+    async with served as pictures:
+        succeeded = await Demo(environment, output, pictures).run()
+        if not once:
+            output.say("everything goes on running; Ctrl-C stops")
+            await asyncio.Event().wait()
+    return succeeded
 
 
 @app.command()
@@ -200,7 +198,7 @@ def schemas(data: DataOption = None) -> None:
 
     async def look() -> None:
         state = read_state(settings.data_folder)
-        async with GatewayClient(state.gateway, state.discovery) as client:
+        async with EnvironmentClient(state.gateway, state.discovery) as client:
             typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
 
     _run(look())
@@ -229,7 +227,7 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
 
 app.command()(conformance)
 
-#: What is not ours goes to the command.
+#: Options that are not ours are passed on.
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The runner's folder in the folder of runners.")]
 
@@ -322,7 +320,7 @@ def _run_environment(
 
 
 def _queue_url(settings: WorkerSettings) -> str:
-    """Where the broker is; empty for the embedded queue. Raises UnsuitableServers when the two URLs do not fit."""
+    """Where the broker is; empty for the embedded queue. Raises UnsuitableServers if the two URLs do not fit."""
     try:
         url = queue_url_from(settings.queue_url, settings.rabbitmq_host, settings.queue_name)
         if not is_embedded(url, settings.database_url):
@@ -333,7 +331,7 @@ def _queue_url(settings: WorkerSettings) -> str:
 
 
 def _run(work: Coroutine[Any, Any, T], output: Output | None = None) -> T:
-    """Runs one command to its end; what can go wrong becomes a sentence and exit code 1."""
+    """Runs a command to its end; errors become a sentence and exit code 1."""
     try:
         return asyncio.run(work)
     except WorkerError as error:

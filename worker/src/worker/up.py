@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
-from worker.discovery_view import give_up, is_registered
+from worker.environment_client import give_up, is_registered
 from worker.errors import PortTaken, StartFailed
 from worker.folder_watcher import watch_folder
 from worker.install_progress import InstallProgress
