@@ -114,9 +114,8 @@ def up(
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
-        coming = (
-            f"; what is still being installed follows: {', '.join(environment.coming)}" if environment.coming else ""
-        )
+        names = ", ".join(environment.coming)
+        coming = f"; what is still being installed follows: {names}" if names else ""
         output.say(f"everything is started{coming}; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
         await asyncio.Event().wait()
 
@@ -212,7 +211,11 @@ def take_over_algorithm(
 ) -> None:
     """Give an algorithm to another runner that offers it; the one that owned it gets no more tasks of it."""
     settings = read_settings(data_folder=data)
-    _run(take_over(read_state(settings.data_folder).discovery, algorithm, runner))
+
+    async def give() -> None:
+        await take_over(read_state(settings.data_folder).discovery, algorithm, runner)
+
+    _run(give())
     typer.echo(f"{algorithm} belongs to {runner}")
 
 
@@ -287,11 +290,8 @@ def new_runner(
     settings = read_settings(runners_folder=runners, data_folder=data)
     try:
         folder = make_runner(settings.runners_folder.resolve(), name)
-    except BadName as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"the runner could not be made: {error}", err=True)
+    except (BadName, OSError) as error:
+        typer.echo(str(error) if isinstance(error, BadName) else f"the runner could not be made: {error}", err=True)
         raise typer.Exit(1) from None
     is_followed, gateway = False, Layout(settings, Path(), "json", {}).gateway_url
     with contextlib.suppress(NotRunning):
@@ -350,8 +350,8 @@ def _run(work: Coroutine[Any, Any, T], output: Output | None = None) -> T:
 
 
 def _output(settings: WorkerSettings, *, for_people: bool = False) -> Output:
-    wish = settings.log_format
-    as_json = wish == "json" or (wish == "auto" and not for_people and not sys.stdout.isatty())
+    wanted = settings.log_format
+    as_json = wanted == "json" or (wanted == "auto" and not for_people and not sys.stdout.isatty())
     return Output(standard_output(as_json=as_json), as_json=as_json)
 
 
