@@ -39,9 +39,7 @@ def conformance(
     """
     try:
         asked = read_level(level)
-        payloads = (
-            read_json(f"--{name}", text) for name, text in (("payload", payload), ("unfit", unfit), ("slow", slow))
-        )
+        payloads = [read_json("--payload", payload), read_json("--unfit", unfit), read_json("--slow", slow)]
         report = asyncio.run(examine(read_url(url), Options(algorithm, *payloads)))
     except WorkerError as error:
         typer.echo(str(error), err=True)
