@@ -17,17 +17,18 @@ from typing import Any
 import psutil
 import pytest
 
-from worker.environments import EnvironmentBuilder, Report
+from worker.child import ProcessPlan
+from worker.environments import EnvironmentBuilder
 from worker.errors import EnvironmentBroken
+from worker.install_progress import Report
 from worker.output import Output
 from worker.plan import MARK, Layout
-from worker.processes import ProcessPlan
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder
 from worker.settings import WorkerSettings
 
 #: Answers /healthz/ready like a service of ours, stops on SIGTERM, and does what its arguments say; as a runner, what
-#: words in its adapter say: "broken" fails the check, "hopeless" the start, "unready" cannot load, "slow" stops late.
+#: words in its adapter say: "broken" fails the check, "fatal" the start, "unready" cannot load, "slow" stops late.
 SERVICE = """
 import http.server, os, signal, subprocess, sys, time
 mode = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -37,7 +38,7 @@ if "check" in sys.argv:
         time.sleep(600)
     print("runner_adapter.py, line 1: a mistake" if "broken" in adapter else "1 algorithm")
     sys.exit("broken" in adapter)
-if "hopeless" in adapter:
+if "fatal" in adapter:
     print("run_x(): parameter 'y' has no type hint")
     sys.exit(3)
 print("hello from", os.getpid(), flush=True)

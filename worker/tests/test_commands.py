@@ -198,11 +198,13 @@ def test_status_and_schemas_of_a_running_environment(place: Place, until: Until)
         assert schemas["double"]["input_schema"]["properties"]["number"]["type"] == "integer"
 
 
-def test_status_without_an_environment_says_so(place: Place) -> None:
-    status = place.run("status")
-    assert status.returncode == 1
-    assert "no environment runs in" in status.stderr
-    assert "worker up" in status.stderr
+@pytest.mark.parametrize("words", [("status",), ("take-over", "double", "good")])
+def test_commands_that_need_an_environment_say_so(place: Place, words: tuple[str, ...]) -> None:
+    refused = place.run(*words)
+    assert refused.returncode == 1
+    assert "no environment runs in" in refused.stderr
+    assert "worker up" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(

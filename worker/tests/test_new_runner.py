@@ -12,7 +12,7 @@ import yaml
 from worker.errors import BadName
 from worker.new_runner import algorithm_of, next_steps
 from worker.new_runner import make_runner as new_folder
-from worker.runner_tests import PYTEST
+from worker.runner_commands import PYTEST
 from worker.runners import RunnerFolder, list_runners
 
 WORKER = Path(__file__).parent.parent

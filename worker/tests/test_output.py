@@ -1,25 +1,10 @@
-"""Lines on the terminal: whole, named, and JSON where a collector reads them."""
+"""Lines on the terminal: named, and JSON where a collector reads them."""
 
 import io
 import json
 import os
 
-from worker.lines import LineSplitter
 from worker.output import Output, SteadyStream
-
-
-def test_chunks_become_whole_lines() -> None:
-    splitter = LineSplitter()
-    assert splitter.feed("a\nbé".encode()[:-1]) == ["a"]
-    assert splitter.feed("é".encode()[1:] + b"c\r\nd") == ["béc"]
-    assert splitter.end() == ["d"]
-    assert splitter.end() == []
-
-
-def test_line_without_end_is_cut() -> None:
-    splitter = LineSplitter()
-    assert splitter.feed(b"x" * (LineSplitter.LIMIT + 1)) == ["x" * (LineSplitter.LIMIT + 1)]
-    assert splitter.feed(b"y\n") == ["y"]
 
 
 def test_what_is_not_json_is_wrapped_when_json_is_wanted() -> None:

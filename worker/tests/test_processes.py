@@ -9,10 +9,11 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from worker import backoff
+from worker import processes
+from worker.child import ProcessPlan
 from worker.errors import StartFailed
 from worker.output import Output
-from worker.processes import ManagedProcess, ProcessPlan
+from worker.processes import Backoff, ManagedProcess, explained, reasons_in
 
 Plan = Callable[..., ProcessPlan]
 
@@ -56,7 +57,7 @@ def test_process_that_was_ready_each_time_is_never_kept_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Any time of being ready counts.
-    monkeypatch.setattr(backoff, "READY_SECONDS", 1e-9, raising=False)
+    monkeypatch.setattr(processes, "READY_SECONDS", 1e-9, raising=False)
 
     async def scenario() -> None:
         process = ManagedProcess(service_plan(first_delay_seconds=0.05), output)
@@ -73,9 +74,11 @@ def test_process_that_was_ready_each_time_is_never_kept_waiting(
     assert terminal.getvalue().count("it is started again in 0.05 s") == 6
 
 
-def test_hopeless_end_is_final_and_advice_is_shown(service_plan: Plan, output: Output, terminal: io.StringIO) -> None:
+def test_fatal_exit_code_is_final_and_advice_is_shown(
+    service_plan: Plan, output: Output, terminal: io.StringIO
+) -> None:
     async def scenario() -> None:
-        plan = service_plan("exit3", hopeless=frozenset({3}), advice="mend the adapter")
+        plan = service_plan("exit3", fatal_exit_codes=frozenset({3}), advice="mend the adapter")
         process = ManagedProcess(plan, output)
         process.start()
         with pytest.raises(StartFailed, match="ended before it was ready"):
@@ -181,3 +184,48 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_delay_doubles_up_to_thirty_seconds() -> None:
+    backoff = Backoff(0.5, 30)
+    assert [backoff.next_seconds(0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_minute_of_health_starts_over() -> None:
+    backoff = Backoff(0.5, 30)
+    assert [backoff.next_seconds(1), backoff.next_seconds(1), backoff.next_seconds(61)] == [0.5, 1, 0.5]
+
+
+def test_a_process_that_was_ready_starts_over() -> None:
+    backoff = Backoff(0.5, 30)
+    delays = [backoff.next_seconds(3, ready) for ready in (0, 0, 2.5, 0.1)]
+    assert delays == [0.5, 1, 0.5, 1]
+
+
+def test_the_longest_delay_can_be_shorter() -> None:
+    backoff = Backoff(0.5, 5)
+    assert [backoff.next_seconds(0) for _ in range(6)] == [0.5, 1, 2, 4, 5, 5]
+
+
+def test_a_process_that_always_dies_never_overflows() -> None:
+    backoff = Backoff(0.5, 30)
+    assert {backoff.next_seconds(0) for _ in range(3000)} <= {0.5, 1, 2, 4, 8, 16, 30}
+
+
+def test_what_is_still_loading_is_no_reason() -> None:
+    answer = '{"ready": false, "reasons": {"worker processes of ocr": "no tool", "worker processes of big": "loading"}}'
+    assert reasons_in(answer) == {"ocr": "no tool"}
+
+
+@pytest.mark.parametrize("answer", ["", "[]", "{}", '{"reasons": 3}', "<html>"])
+def test_an_answer_of_somebody_else_has_no_reasons(answer: str) -> None:
+    assert reasons_in(answer) == {}
+
+
+def test_parts_with_the_same_reason_share_a_sentence() -> None:
+    reasons = {"ocr": "no tool", "size": "no disk", "describe": "no tool"}
+    assert explained(reasons, "images") == [
+        "size of images is not ready: no disk",
+        "describe, ocr of images are not ready: no tool",
+    ]
+    assert explained({"ocr": "no tool"}) == ["ocr is not ready: no tool"]

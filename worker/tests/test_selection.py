@@ -1,14 +1,13 @@
-"""Which runners an environment has."""
+"""Which runners an environment has, and how many processes of each."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from worker.errors import NoRunners
+from worker.errors import BadScale, NoRunners
 from worker.runners import RunnerFolder
-from worker.scale import read_scale
-from worker.selection import leaving_out, select
+from worker.selection import leaving_out, read_scale, select
 from worker.settings import WorkerSettings, read_settings
 
 MakeRunner = Callable[..., RunnerFolder]
@@ -49,3 +48,18 @@ def test_misspelt_name_in_the_scale_is_told_with_the_near_one(tmp_path: Path, ma
     make_runner("text")
     with pytest.raises(NoRunners, match="no runner called 'txt'; there are: text"):
         select(WorkerSettings(runners_folder=tmp_path / "runners", scale="txt=2"), [])
+
+
+def test_words_may_be_repeated_and_later_ones_win() -> None:
+    assert read_scale(["nlp=2, text=3", "", "text = 0"]) == {"nlp": 2, "text": 0}
+
+
+@pytest.mark.parametrize("word", ["nlp", "nlp=", "nlp=two", "=2", "nlp=-1", "nlp=2.5", "nlp=1e3"])
+def test_what_cannot_be_read_is_told_with_an_example(word: str) -> None:
+    with pytest.raises(BadScale, match="write it like nlp=2,text=3"):
+        read_scale([word])
+
+
+def test_slip_of_the_pen_starts_no_thousand_processes() -> None:
+    with pytest.raises(BadScale, match="nlp=1000 is more than the 64"):
+        read_scale(["nlp=1000"])

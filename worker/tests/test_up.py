@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 
-from worker.edition_maker import Interpreters
 from worker.errors import AlreadyRunning, PortTaken, StartFailed
 from worker.interrupt import Interrupted, run_environment
 from worker.output import Output
@@ -21,6 +20,7 @@ from worker.runners import RunnerFolder
 from worker.selection import Selection
 from worker.state_file import EnvironmentState, StateFile, read_state
 from worker.up import Environment
+from worker.versions import Interpreters
 
 Until = Callable[..., object]
 EnvironmentOf = Callable[..., Environment]

@@ -5,7 +5,7 @@ from worker.output import open_standard_streams
 
 def main() -> None:
     open_standard_streams()
-    # Not at the top: what is imported opens files.
+    # Not at the top: these imports open files.
     from worker.commands import app
 
     app(prog_name="worker")

@@ -6,7 +6,6 @@ import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,25 +16,21 @@ from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
 from worker.demo import Demo
-from worker.discovery_view import take_over
+from worker.environment_client import EnvironmentClient, take_over
 from worker.environments import EnvironmentBuilder
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
-from worker.gateway_client import GatewayClient
 from worker.interrupt import Interrupted, run_environment
 from worker.new_runner import make_runner, next_steps
 from worker.output import Output, standard_output
-from worker.pictures import allowing_loopback, has_pictures, pictures_served
 from worker.plan import Layout
-from worker.runner_commands import own_python, replace_process
-from worker.runner_tests import test_runners
+from worker.runner_commands import own_python, replace_process, test_runners
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import RunnerFolder, list_runners, variables_of
-from worker.samples import Sample
+from worker.samples import Sample, allowing_loopback, has_pictures, pictures_served
 from worker.selection import leaving_out, select
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
-from worker.status_command import show_again_and_again, show_once
-from worker.status_view import schemas_of
+from worker.status import schemas_of, show_again_and_again, show_once
 from worker.up import Environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -72,6 +67,10 @@ ReloadOption = Annotated[
         help="Whether changed runners are started anew, new ones join, removed ones leave. [RELOAD, yes]",
         show_default=False,
     ),
+]
+ImagesOption = Annotated[
+    bool,
+    typer.Option("--images", help="Also the runners that bring pictures to show, which are large, and real images."),
 ]
 
 
@@ -115,9 +114,8 @@ def up(
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
-        coming = (
-            f"; what is still being installed follows: {', '.join(environment.coming)}" if environment.coming else ""
-        )
+        names = ", ".join(environment.coming)
+        coming = f"; what is still being installed follows: {names}" if names else ""
         output.say(f"everything is started{coming}; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
         await asyncio.Event().wait()
 
@@ -133,12 +131,7 @@ def demo(
     reload: ReloadOption = None,
     queue_url: QueueOption = None,
     database_url: DatabaseOption = None,
-    images: Annotated[
-        bool,
-        typer.Option(
-            "--images", help="Also the runners that bring pictures to show, which are large, and real images."
-        ),
-    ] = False,
+    images: ImagesOption = False,
     once: Annotated[bool, typer.Option("--once", help="Stop everything when the tasks are done.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' informational lines too.")] = False,
 ) -> None:
@@ -164,19 +157,23 @@ def demo(
     variables = allowing_loopback(with_pictures, inherited_environment()) if images else {}
 
     async def body(environment: Environment) -> bool:
-        async with AsyncExitStack() as stack:
-            pictures: list[Sample] = []
-            if images:
-                served = pictures_served(environment.runners, environment.layout.data, output)
-                pictures = await stack.enter_async_context(served)
-            succeeded = await Demo(environment, output, pictures).run()
-            if not once:
-                output.say("everything goes on running; Ctrl-C stops")
-                await asyncio.Event().wait()
-        return succeeded
+        return await _demonstrate(environment, output, images=images, once=once)
 
     if not _run_environment(settings, names, output, body, variables):
         raise typer.Exit(1)
+
+
+async def _demonstrate(environment: Environment, output: Output, *, images: bool, once: bool) -> bool:
+    """Returns True if everything was as expected."""
+    served: contextlib.AbstractAsyncContextManager[list[Sample]] = contextlib.nullcontext([])
+    if images:
+        served = pictures_served(environment.runners, environment.layout.data, output)
+    async with served as pictures:
+        succeeded = await Demo(environment, output, pictures).run()
+        if not once:
+            output.say("everything goes on running; Ctrl-C stops")
+            await asyncio.Event().wait()
+    return succeeded
 
 
 @app.command()
@@ -200,7 +197,7 @@ def schemas(data: DataOption = None) -> None:
 
     async def look() -> None:
         state = read_state(settings.data_folder)
-        async with GatewayClient(state.gateway, state.discovery) as client:
+        async with EnvironmentClient(state.gateway, state.discovery) as client:
             typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
 
     _run(look())
@@ -214,7 +211,11 @@ def take_over_algorithm(
 ) -> None:
     """Give an algorithm to another runner that offers it; the one that owned it gets no more tasks of it."""
     settings = read_settings(data_folder=data)
-    _run(take_over(read_state(settings.data_folder).discovery, algorithm, runner))
+
+    async def give() -> None:
+        await take_over(read_state(settings.data_folder).discovery, algorithm, runner)
+
+    _run(give())
     typer.echo(f"{algorithm} belongs to {runner}")
 
 
@@ -229,7 +230,7 @@ def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, onl
 
 app.command()(conformance)
 
-#: What is not ours goes to the command.
+#: Options that are not ours are passed on.
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The runner's folder in the folder of runners.")]
 
@@ -289,11 +290,8 @@ def new_runner(
     settings = read_settings(runners_folder=runners, data_folder=data)
     try:
         folder = make_runner(settings.runners_folder.resolve(), name)
-    except BadName as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"the runner could not be made: {error}", err=True)
+    except (BadName, OSError) as error:
+        typer.echo(str(error) if isinstance(error, BadName) else f"the runner could not be made: {error}", err=True)
         raise typer.Exit(1) from None
     is_followed, gateway = False, Layout(settings, Path(), "json", {}).gateway_url
     with contextlib.suppress(NotRunning):
@@ -322,7 +320,7 @@ def _run_environment(
 
 
 def _queue_url(settings: WorkerSettings) -> str:
-    """Where the broker is; empty for the embedded queue. Raises UnsuitableServers when the two URLs do not fit."""
+    """Where the broker is; empty for the embedded queue. Raises UnsuitableServers if the two URLs do not fit."""
     try:
         url = queue_url_from(settings.queue_url, settings.rabbitmq_host, settings.queue_name)
         if not is_embedded(url, settings.database_url):
@@ -333,7 +331,7 @@ def _queue_url(settings: WorkerSettings) -> str:
 
 
 def _run(work: Coroutine[Any, Any, T], output: Output | None = None) -> T:
-    """Runs one command to its end; what can go wrong becomes a sentence and exit code 1."""
+    """Runs a command to its end; errors become a sentence and exit code 1."""
     try:
         return asyncio.run(work)
     except WorkerError as error:
@@ -352,8 +350,8 @@ def _run(work: Coroutine[Any, Any, T], output: Output | None = None) -> T:
 
 
 def _output(settings: WorkerSettings, *, for_people: bool = False) -> Output:
-    wish = settings.log_format
-    as_json = wish == "json" or (wish == "auto" and not for_people and not sys.stdout.isatty())
+    wanted = settings.log_format
+    as_json = wanted == "json" or (wanted == "auto" and not for_people and not sys.stdout.isatty())
     return Output(standard_output(as_json=as_json), as_json=as_json)
 
 

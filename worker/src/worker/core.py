@@ -1,4 +1,4 @@
-"""``python -m worker.core``: controller and gateway in one process, since a SQLite file has one owner."""
+"""``python -m worker.core``: controller and gateway in one process, because a SQLite file has one owner."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ DATABASE = "tasks.sqlite"
 def build(
     file: Path, gateway: GatewaySettings, controller: ControllerSettings
 ) -> Callable[[AsyncExitStack], Awaitable[None]]:
-    """What :func:`run_service` starts. Left in reverse order: no new tasks, then no new runs, then the file closes."""
+    """What :func:`run_service` starts. It stops in reverse: no new tasks, then no new runs, then the file closes."""
 
     async def enter(stack: AsyncExitStack) -> None:
         health, registry = Health(), new_registry()

@@ -1,52 +1,64 @@
-"""Sends sample tasks for every algorithm through the queue and shows what became of them."""
+"""``worker demo``: sends sample tasks for every algorithm through the queue and shows what became of them."""
 
 import asyncio
+import json
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from producer.printable import one_line
 from runnerlib.contract import AlgorithmDescription, Catalogue, TaskState, TaskView
+from worker.environment_client import EnvironmentClient
 from worker.errors import StartFailed
-from worker.gateway_client import GatewayClient
 from worker.output import Output
-from worker.readiness import explained
+from worker.processes import explained
 from worker.samples import Sample, payloads_for, read_samples
-from worker.shortened import shortened
 from worker.up import Environment
 
 #: How often a start in progress is looked at.
-_LOOK_SECONDS = 0.1
-#: What is ready waits so long for runners that are not, and is then shown first.
+_POLL_SECONDS = 0.1
+#: What is ready is shown without the other runners after this time.
 _PATIENCE_SECONDS = 15.0
 #: Longer values are shortened in the table.
 _PAYLOAD_CHARACTERS, _RESULT_CHARACTERS = 44, 67
 #: A message of an error may be long.
-_CELL = 2000
+_CELL_CHARACTERS = 2000
+#: Of an object inside another one, so many entries are shown when not all can be; the fewer the less room there is.
+_INNER_ENTRIES = (None, 2, 1)
+_OMITTED = "…"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One sample task at its end; `view` is None when it did not end in time."""
+    """One sample task at its end; `view` is None if it did not end in time."""
 
     sample: Sample
     view: TaskView | None
     milliseconds: float
 
     @property
-    def succeeded(self) -> bool:
-        return self.view is not None and self.view.state is TaskState.SUCCEEDED
+    def state(self) -> TaskState | None:
+        return None if self.view is None else self.view.state
 
     @property
     def failed_on_purpose(self) -> bool:
-        return self.sample.fails and self.view is not None and self.view.state is TaskState.FAILED
+        return self.sample.fails and self.state is TaskState.FAILED
 
     @property
     def is_as_expected(self) -> bool:
-        return self.failed_on_purpose if self.sample.fails else self.succeeded
+        return self.failed_on_purpose if self.sample.fails else self.state is TaskState.SUCCEEDED
+
+    @property
+    def result(self) -> str:
+        if self.view is None:
+            return "not finished in time"
+        if self.view.error is not None:
+            return f"{self.view.state.value}: {self.view.error.code.value}: {self.view.error.message}"
+        return shortened(self.view.result, _RESULT_CHARACTERS)
 
 
 class Demo:
@@ -61,22 +73,23 @@ class Demo:
         self._task_seconds = task_seconds
 
     async def run(self) -> bool:
-        """Shows the table, and another one for runners that take longer. True when every runner came up and every task
-        became what it should.
+        """Shows a table, and another one for runners that take longer.
+
+        Returns True if every runner came up and every task ended as it should.
         """
         layout = self._environment.layout
         outcomes: list[Outcome] = []
         shown: set[str] = set()
-        async with GatewayClient(layout.gateway_url, layout.discovery_url) as client:
+        async with EnvironmentClient(layout.gateway_url, layout.discovery_url) as client:
             while True:
                 missing, late = await self._wait_for_runners(client, shown)
                 catalogue = await client.catalogue()
                 names = [name for name in self._algorithms(catalogue) if name not in shown]
                 shown.update(names)
-                fresh = await self._send_samples(client, [self._view(catalogue, name) for name in names])
-                outcomes += fresh
-                if fresh or not outcomes:
-                    self._show(fresh)
+                new = await self._send_samples(client, [catalogue.algorithms[name].description for name in names])
+                outcomes += new
+                if new or not outcomes:
+                    self._show(new)
                 if not late:
                     break
                 self._output.say(f"not ready yet, and shown when it is: {', '.join(late)}")
@@ -84,38 +97,40 @@ class Demo:
         self._show_addresses()
         return bool(outcomes) and not missing and all(outcome.is_as_expected for outcome in outcomes)
 
-    async def _wait_for_runners(self, client: GatewayClient, shown: Collection[str]) -> tuple[list[str], list[str]]:
-        """Until each runner is registered and known to the gateway, or some are that were not `shown` and the others
-        let wait. Returns those that will not be, and those that may.
+    async def _wait_for_runners(self, client: EnvironmentClient, shown: Collection[str]) -> tuple[list[str], list[str]]:
+        """Waits until each runner is registered and known to the gateway, or until there is something new to show
+        while the others take long. Returns the runners that will not come up, and those that still may.
 
         A runner registers once everything of it has loaded or failed to: with what works.
         """
-        load_seconds = self._environment.layout.settings.load_seconds
+        environment = self._environment
+        load_seconds = environment.layout.settings.load_seconds
         began_at = changed_at = time.monotonic()
         before: set[str] = set()
         while True:
             catalogue = await client.catalogue()
             here = {(runner.host, runner.boot) for runner in catalogue.runners.values()}
-            hopeless = [r.plan.name for r in self._environment.runners if r.has_given_up]
-            absent = [r.plan.name for r in self._environment.runners if (r.plan.url, r.boot) not in here]
-            coming = self._environment.coming
+            ended = [r.plan.name for r in environment.runners if r.has_given_up]
+            absent = [r.plan.name for r in environment.runners if (r.plan.url, r.boot) not in here]
+            coming = environment.coming
             offered = set(self._algorithms(catalogue))
-            is_known = offered <= await _known_to(client)
+            # The gateway's view of the catalogue may be a moment behind.
+            is_known = offered <= {one.name for one in (await client.status()).algorithms if one.runners}
             now = time.monotonic()
             if coming:
                 began_at = now
             if offered != before:
                 before, changed_at = offered, now
-            late = [*coming, *(name for name in absent if name not in hopeless)]
+            late = [*coming, *(name for name in absent if name not in ended)]
             if is_known and not late:
-                return [*self._environment.broken, *hopeless], []
+                return [*environment.broken, *ended], []
             if is_known and offered - set(shown) and now - changed_at > _PATIENCE_SECONDS:
                 return [], late
             if now - began_at > load_seconds:
                 if not here:
                     raise StartFailed("no runner has registered; the lines above say why")
-                return [*self._environment.broken, *absent], []
-            await asyncio.sleep(_LOOK_SECONDS)
+                return [*environment.broken, *absent], []
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _algorithms(self, catalogue: Catalogue) -> list[str]:
         """What the runners of this environment offer now."""
@@ -123,11 +138,9 @@ class Demo:
         names = {name for runner in catalogue.runners.values() if runner.host in ours for name in runner.algorithms}
         return sorted(names)
 
-    @staticmethod
-    def _view(catalogue: Catalogue, name: str) -> AlgorithmDescription:
-        return catalogue.algorithms[name].description
-
-    async def _send_samples(self, client: GatewayClient, descriptions: Iterable[AlgorithmDescription]) -> list[Outcome]:
+    async def _send_samples(
+        self, client: EnvironmentClient, descriptions: Iterable[AlgorithmDescription]
+    ) -> list[Outcome]:
         known = read_samples()
         samples = []
         for description in descriptions:
@@ -140,16 +153,15 @@ class Demo:
             self._output.say(f"sending {len(samples)} tasks through the queue")
         return list(await asyncio.gather(*(self._send(client, sample) for sample in samples)))
 
-    async def _send(self, client: GatewayClient, sample: Sample) -> Outcome:
-        submitted = await client.submit(sample.algorithm, sample.payload)
+    async def _send(self, client: EnvironmentClient, sample: Sample) -> Outcome:
+        sent_at = time.monotonic()
+        id = await client.submit(sample.algorithm, sample.payload)
         told = -1.0
         while True:
-            view = await client.look(submitted.id)
-            spent = time.monotonic() - submitted.at
-            if view.state.is_terminal:
-                return Outcome(sample, view, spent * 1000)
-            if spent > self._task_seconds:
-                return Outcome(sample, None, spent * 1000)
+            view = await client.task(id)
+            spent = time.monotonic() - sent_at
+            if view.state.is_terminal or spent > self._task_seconds:
+                return Outcome(sample, view if view.state.is_terminal else None, spent * 1000)
             if view.progress is not None and view.progress.fraction > told:
                 told = view.progress.fraction
                 self._output.say(f"{sample.algorithm}: {told:.0%} {view.progress.message}")
@@ -160,17 +172,16 @@ class Demo:
         table.columns[1].max_width = _PAYLOAD_CHARACTERS
         table.columns[3].justify = "right"
         for outcome in outcomes:
-            view = outcome.view
-            runner = view.runner if view is not None and view.runner is not None else "-"
             cells = (
                 outcome.sample.algorithm,
                 shortened(outcome.sample.shown, _PAYLOAD_CHARACTERS),
-                _result(outcome),
+                outcome.result,
                 f"{outcome.milliseconds:.0f}",
-                runner,
+                (outcome.view.runner if outcome.view is not None else None) or "-",
             )
+            style = None if outcome.state is TaskState.SUCCEEDED else "red"
             # What authors and runners wrote is no markup.
-            table.add_row(*(Text(one_line(cell, _CELL)) for cell in cells), style=None if outcome.succeeded else "red")
+            table.add_row(*(Text(one_line(cell, _CELL_CHARACTERS)) for cell in cells), style=style)
         self._output.show(table)
 
     def _explain(self, outcomes: Sequence[Outcome], missing: Sequence[str]) -> None:
@@ -195,14 +206,23 @@ class Demo:
         self._output.show(table)
 
 
-async def _known_to(client: GatewayClient) -> set[str]:
-    """Algorithms that the gateway accepts: its view of the catalogue may be a moment behind."""
-    return {algorithm.name for algorithm in (await client.status()).algorithms if algorithm.runners}
+def shortened(value: Any, most: int) -> str:
+    """JSON of at most so many characters: without lists in objects, then with fewer inner entries, then cut."""
+    text = json.dumps(value, ensure_ascii=False)
+    for inner_entries in _INNER_ENTRIES:
+        if len(text) > most:
+            text = _abridged(value, 0, inner_entries)
+    return text if len(text) <= most else text[: most - 1] + _OMITTED
 
 
-def _result(outcome: Outcome) -> str:
-    if outcome.view is None:
-        return "not finished in time"
-    if outcome.view.error is not None:
-        return f"{outcome.view.state.value}: {outcome.view.error.code.value}: {outcome.view.error.message}"
-    return shortened(outcome.view.result, _RESULT_CHARACTERS)
+def _abridged(value: Any, depth: int, inner_entries: int | None) -> str:
+    if isinstance(value, list) and depth and value:
+        return f"[{_OMITTED}]"
+    if not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    shown = list(value.items())[: inner_entries if depth else None]
+    parts = [
+        f"{json.dumps(name, ensure_ascii=False)}: {_abridged(one, depth + 1, inner_entries)}" for name, one in shown
+    ]
+    omitted = [_OMITTED] if len(shown) < len(value) else []
+    return "{" + ", ".join(parts + omitted) + "}"

@@ -1,6 +1,6 @@
 """A virtual environment for each runner, made once and kept until its requirements change.
 
-Runners that require nothing share one: they would be equal, and a new runner is there at once instead of in a minute.
+Runners without requirements share one: theirs would be equal, and a new runner starts at once instead of in a minute.
 """
 
 import asyncio
@@ -14,24 +14,24 @@ from pathlib import Path
 
 from worker.child import start_child
 from worker.errors import EnvironmentBroken
-from worker.growth import growth_told
-from worker.requirements import read_requirements
+from worker.install_progress import Report, with_size
+from worker.runner_code import read_requirements
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
 
-#: Written last. A folder without it was never finished, whatever ended its making, and is made anew.
+#: Written last. A folder without it was never finished, and is made again.
 COMPLETE = "complete"
-#: pip downloads and compiles; more at a time than this only makes each slower
+#: pip downloads and compiles; more at a time only makes each slower.
 AT_THE_SAME_TIME = 4
-#: -I: neither the current folder nor PYTHONPATH shadows what pip imports
+#: -I: neither the current folder nor PYTHONPATH shadows what pip imports.
 _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _TAIL_LINES = 12
-#: In the environment's own folder: a system's folder for temporary files may be too small for what pip unpacks.
+#: In the environment's own folder: the system's folder for temporary files may be too small for what pip unpacks.
 _TEMPORARY = "tmp"
 #: Name of the environment of runners without requirements; no runner's name begins with a dot.
 _SHARED = ".shared"
-#: Fails when a package that runnerlib needs is now there in a version it cannot work with.
+#: Fails if a package that runnerlib needs is now installed in a version that it cannot work with.
 _CHECK = """
 import sys
 from importlib import metadata
@@ -46,8 +46,6 @@ for text in metadata.requires("plugplay-runnerlib") or []:
 print("\\n".join(wrong))
 sys.exit(bool(wrong))
 """
-
-Report = Callable[[str, str], None]
 
 
 class EnvironmentBuilder:
@@ -83,11 +81,11 @@ class EnvironmentBuilder:
         return (self.path(runner) / COMPLETE).exists()
 
     async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
-        """The Python of the runner's environment, made now when it isn't there. Raises EnvironmentBroken.
+        """The Python of the runner's environment, made now if it isn't there. Raises EnvironmentBroken.
 
-        `report(name, what)` is told each step.
+        `report(name, what)` is called for each step.
         """
-        # It may mean reading whole packages, which the loop would wait for.
+        # In threads: this may read whole packages.
         written = await asyncio.to_thread(_written, runner)
         folder = await asyncio.to_thread(self.path, runner)
         python = folder / "bin" / "python"
@@ -98,9 +96,9 @@ class EnvironmentBuilder:
                 _remove(folder)
                 (folder / _TEMPORARY).mkdir(parents=True)
                 try:
-                    async with growth_told(folder, partial(report, runner.name)) as tell:
+                    async with with_size(folder, partial(report, runner.name)) as tell:
                         await self._make(folder, python, runner, tell)
-                    # Not all that it is made from: some packages write into their own folder when they are built.
+                    # Not `installed()`: some packages write into their own folder when they are built.
                     if await asyncio.to_thread(_written, runner) != written:
                         raise EnvironmentBroken(
                             f"{runner.requirements}, or what it refers to, was changed while it was being installed"
@@ -129,9 +127,9 @@ class EnvironmentBuilder:
             await run(command, why=f"{runner.requirements} does not fit with what runnerlib needs")
 
     def remove_older(self, name: str, pythons: Collection[Path]) -> None:
-        """Removes what is left of runner `name` but the environments of these Pythons: they can be gigabytes.
+        """Removes the environments of runner `name`, which can be gigabytes, except those of these Pythons.
 
-        The newest one that was made after all of these stays, too: its version was refused, and may come mended.
+        Also keeps the newest one that was made after all of these: its version was refused, and may come back mended.
         """
         keep = {python.parent.parent for python in pythons} | {self._path(_SHARED, "")}
         for kind in (name, _SHARED):
@@ -147,7 +145,7 @@ class EnvironmentBuilder:
 async def _run(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], why: str, report: Callable[[str], None]
 ) -> None:
-    """Runs one step, in `folder`, to its end; its last lines go into the error."""
+    """Runs one step in `folder`; its last lines go into the error."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     async with start_child(command, folder=folder, environment=environment) as child:
         async for line in child.lines():
@@ -163,7 +161,7 @@ def _written(runner: RunnerFolder) -> dict[str, str]:
 
 
 def _requirements(runner: RunnerFolder) -> str:
-    """Whatever its encoding: pip knows more of them (PowerShell writes UTF-16), and says what it cannot read."""
+    """The text in any encoding: pip knows more of them (PowerShell writes UTF-16), and says what it cannot read."""
     try:
         if runner.requirements.exists() and not runner.requirements.is_file():
             return ""
@@ -180,7 +178,7 @@ def _has_requirements(runner: RunnerFolder) -> bool:
 
 
 def _made_at(folder: Path) -> int:
-    """0 when it was never finished."""
+    """0 if it was never finished."""
     try:
         return (folder / COMPLETE).stat().st_mtime_ns
     except OSError:
@@ -188,6 +186,6 @@ def _made_at(folder: Path) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """The mark goes first: what is half removed must not count."""
+    """Removes the mark first: what is half removed must not count."""
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

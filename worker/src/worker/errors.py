@@ -1,4 +1,4 @@
-"""What can go wrong while an environment is set up. Every message is a sentence that says what to do."""
+"""The errors of this package. Every message says what to do."""
 
 
 class WorkerError(Exception):
@@ -6,7 +6,7 @@ class WorkerError(Exception):
 
 
 class PortTaken(WorkerError):
-    """Another program listens where one of ours must."""
+    """Another program listens on a port that we need."""
 
 
 class EnvironmentBroken(WorkerError):
@@ -26,11 +26,11 @@ class AlreadyRunning(WorkerError):
 
 
 class NotRunning(WorkerError):
-    """A command needs a running environment and there is none."""
+    """A command needs a running environment, and there is none."""
 
 
 class StartFailed(WorkerError):
-    """A part that everything else needs did not come up."""
+    """A process did not come up."""
 
 
 class UnsuitableServers(WorkerError):
@@ -38,7 +38,7 @@ class UnsuitableServers(WorkerError):
 
 
 class BadScale(WorkerError):
-    """What `--scale` or SCALE says cannot be read."""
+    """`--scale` or SCALE cannot be read."""
 
 
 class BadName(WorkerError):

@@ -10,8 +10,8 @@ from worker.output import Output
 from worker.up import Environment
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: What a shell expects of a program that was killed by Ctrl-C.
-KILLED = 130
+#: The exit code that a shell expects of a program that was killed by Ctrl-C.
+_KILLED = 130
 T = TypeVar("T")
 
 
@@ -26,12 +26,17 @@ class Interrupted(Exception):
 async def run_environment(environment: Environment, body: Callable[[Environment], Awaitable[T]], output: Output) -> T:
     """Starts the environment, awaits `body`, stops the environment. Raises Interrupted after a signal."""
     loop = asyncio.get_running_loop()
-    life = asyncio.ensure_future(_live(environment, body))
+
+    async def live() -> T:
+        async with environment:
+            return await body(environment)
+
+    life = asyncio.ensure_future(live())
     asked = 0
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal asked
-        # A terminal that closes tells it twice, itself and by its shell.
+        # A terminal that closes sends it twice, itself and through its shell.
         asked = max(asked, 1) if number is signal.SIGHUP else asked + 1
         if asked > 1:
             environment.kill()
@@ -39,20 +44,15 @@ async def run_environment(environment: Environment, body: Callable[[Environment]
             life.cancel()
             output.say("stopping; once more kills")
 
-    # Who is started by nohup is not to hear of it.
-    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    numbers = [number for number in _SIGNALS if not (deaf and number is signal.SIGHUP)]
+    # nohup ignores this signal, and it stays ignored.
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in _SIGNALS if not (is_ignored and number is signal.SIGHUP)]
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         with contextlib.suppress(asyncio.CancelledError):
             return await life
-        raise Interrupted(KILLED if asked > 1 else 0)
+        raise Interrupted(_KILLED if asked > 1 else 0)
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-async def _live(environment: Environment, body: Callable[[Environment], Awaitable[T]]) -> T:
-    async with environment:
-        return await body(environment)

@@ -1,4 +1,4 @@
-"""Makes the folder of a new runner, whole at once: an environment that runs takes it up the moment it is there."""
+"""Makes the folder of a new runner, all at once: a running environment starts it the moment it exists."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ _FILES = (ADAPTER_FILE, REQUIREMENTS_FILE, f"test_{ADAPTER_FILE}", "Dockerfile",
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _HANDLER = re.compile(r"(?:run|batch)_(.+)")
 _FOLDER_MODE = 0o755
-#: What `producer` asks when nothing else is said.
+#: What `producer` uses by default.
 _USUAL_GATEWAY = "http://127.0.0.1:8000"
 
 
@@ -41,7 +41,7 @@ def make_runner(folder: Path, name: str) -> Path:
         raise BadName(f"{target} is there already; choose another name, or remove it first")
     _check_is_new(folder, algorithm)
     folder.mkdir(parents=True, exist_ok=True)
-    # A name with a dot is no runner yet; the renaming makes it one, with all its files.
+    # A folder whose name begins with a dot is no runner; renaming makes it one, with all its files.
     unfinished = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     try:
         for file in _FILES:
@@ -57,7 +57,7 @@ def make_runner(folder: Path, name: str) -> Path:
 
 
 def _check_is_new(folder: Path, algorithm: str) -> None:
-    """An algorithm belongs to the runner that registered it first: another one that offers it gets no tasks of it."""
+    """An algorithm belongs to the runner that registered it first: another that offers it gets no tasks of it."""
     for runner in list_runners(folder):
         if algorithm in _algorithms(runner.path / ADAPTER_FILE):
             raise BadName(
@@ -70,7 +70,7 @@ def _algorithms(adapter: Path) -> set[str]:
     try:
         tree = ast.parse(adapter.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        # It offers nothing as it is.
+        # It offers nothing as it stands.
         return set()
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return {match[1] for name in names if (match := _HANDLER.fullmatch(name))}
@@ -79,7 +79,7 @@ def _algorithms(adapter: Path) -> set[str]:
 def next_steps(target: Path, name: str, *, is_followed: bool, gateway: str = _USUAL_GATEWAY) -> str:
     """What to do now, for somebody who has never done it.
 
-    `is_followed`: an environment that runs takes it up; `gateway`: where that takes tasks, or will.
+    `is_followed`: a running environment starts it by itself; `gateway`: where that accepts tasks, or will.
     """
     algorithm = algorithm_of(name)
     where = "" if gateway == _USUAL_GATEWAY else f"GATEWAY_URL={gateway} "

@@ -1,4 +1,4 @@
-"""What the terminal shows: each line with the name of the process that wrote it."""
+"""Prints whole lines, each with the name of the process that wrote it; never fails or waits for the reader."""
 
 import errno
 import io
@@ -19,16 +19,16 @@ _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright
 #: A file or a pipe has no width of its own.
 _PIPE_COLUMNS = 180
 _OWN_NAME = "worker"
-#: What waits for a reader that does not read; more is dropped.
+#: Bytes kept for a reader that does not read; more is dropped.
 _MOST_WAITING = 4_000_000
-#: At the end, how long such a reader is waited for.
+#: How long to wait for such a reader at the end.
 _LAST_SECONDS = 1.0
 #: The reader is gone for good, the terminal was closed.
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class SteadyStream(io.TextIOBase):
-    """Writes to a descriptor and never fails or waits: whoever supervises processes must not depend on who reads.
+    """Writes to a descriptor and never fails or waits: a supervisor of processes must not depend on who reads.
 
     Text is dropped when the reader has gone or does not read, and while a disk is full.
     """
@@ -60,7 +60,7 @@ class SteadyStream(io.TextIOBase):
         content = text.encode("utf-8", "replace")
         with self._changed:
             if self._thread is None:
-                # A daemon: a reader that never reads must not keep this process.
+                # A daemon: a reader that never reads must not keep this process alive.
                 self._thread = threading.Thread(target=self._work, name="output", daemon=True)
                 self._thread.start()
             if self._gone or self._bytes > _MOST_WAITING:
@@ -112,14 +112,14 @@ class SteadyStream(io.TextIOBase):
 
 
 def standard_output(*, as_json: bool) -> TextIO:
-    """Of a program that goes on whoever reads."""
+    """The stdout of a program that goes on even if nobody reads it."""
     if sys.stdout is not sys.__stdout__:
         return sys.stdout
     return cast(TextIO, SteadyStream(1, as_json=as_json))
 
 
 def open_standard_streams() -> None:
-    """Where a caller closed one of them (`>&-`), the next file opened would take its place, and be written into."""
+    """Opens those that the caller closed (`>&-`): else the next open file would take their place and be written to."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -160,7 +160,7 @@ class Output:
             self.line(_OWN_NAME, line)
 
     def show(self, table: RenderableType) -> None:
-        """A table or more; on a pipe as wide as it needs, on a terminal no wider than that."""
+        """Prints a table: as wide as it needs on a pipe, no wider than the terminal on one."""
         width = self.console.width if self.is_terminal else _PIPE_COLUMNS
         Console(file=self.console.file, width=width, highlight=False).print(table)
 
@@ -175,7 +175,7 @@ class Output:
 
 
 def _colour(name: str) -> str:
-    """The same name has the same colour each time (`hash` differs between two starts)."""
+    """The same for the same name each time (`hash` differs between two starts)."""
     return "bold white" if name == _OWN_NAME else _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
 
 

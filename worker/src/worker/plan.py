@@ -1,4 +1,4 @@
-"""What an environment consists of: addresses, commands and variables of each process. Decides, starts nothing."""
+"""What an environment consists of: addresses, commands and variables of each process. Pure."""
 
 import sys
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from worker.child import ProcessPlan
 from worker.ports import PortUse
-from worker.processes import ProcessPlan
 from worker.runners import ADAPTER_FILE, RunnerFolder
 from worker.settings import WorkerSettings
 
@@ -15,23 +15,23 @@ DISCOVERY = "discovery"
 CORE = "core"
 CONTROLLER = "controller"
 GATEWAY = "gateway"
-#: Where the broker and the database are, passwords included: for those alone who need to know.
+#: Where the broker and the database are, passwords included; only controller and gateway get them.
 _SECRETS = ("QUEUE_URL", "DATABASE_URL", "RABBITMQ_HOST")
-#: Every process of an environment carries its data folder in this variable, so that it can be recognised.
+#: The variable in which every process carries the data folder of its environment, to be recognised by.
 MARK = "PLUGPLAY_ENVIRONMENT"
-#: `python -m runnerlib` ends with it when the adapter has a mistake; only its author can change that.
+#: Exit code of `python -m runnerlib` if the adapter has a mistake; only its author can change that.
 ADAPTER_MISTAKE = 3
-#: `python -m runnerlib check` ends with it when some algorithms cannot be registered, and the others work.
+#: Exit code of `python -m runnerlib check` if some algorithms cannot be registered, and the others work.
 UNREGISTRABLE = 4
 #: After SIGTERM a service takes its grace and a little more before it ends in any case.
 _BEYOND_GRACE_SECONDS = 6.0
-#: Everything needs the services: they never stay away longer than this once they could start again.
+#: Everything needs the services: the delay before a restart never exceeds this.
 _SERVICE_DELAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of one environment is."""
+    """Where the parts of an environment are, and how to start each."""
 
     settings: WorkerSettings
     data: Path
@@ -71,15 +71,11 @@ class Layout:
 
     def ports(self, runners: list[RunnerFolder]) -> list[PortUse]:
         """Every port that must be free."""
-        return self._own_ports() + [
-            PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners
-        ]
+        of_runners = [PortUse(self.runner_port(r), f"runner {r.name}", "RUNNER_PORTS_START") for r in runners]
+        return self.service_ports() + of_runners
 
-    def own_ports(self) -> list[int]:
-        """What no runner may have."""
-        return [use.port for use in self._own_ports()]
-
-    def _own_ports(self) -> list[PortUse]:
+    def service_ports(self) -> list[PortUse]:
+        """Ports that no runner may have."""
         own = [
             PortUse(self.settings.discovery_port, DISCOVERY, "DISCOVERY_PORT"),
             PortUse(self.settings.gateway_port, "the gateway", "GATEWAY_PORT"),
@@ -89,18 +85,14 @@ class Layout:
         return own
 
     def discovery(self) -> ProcessPlan:
-        return self._service(
-            DISCOVERY,
-            "runner_discovery",
-            self.settings.discovery_port,
-            {"SNAPSHOT_PATH": str(self.data / "discovery.json")},
-        )
+        variables = {"SNAPSHOT_PATH": str(self.data / "discovery.json")}
+        return self._service(DISCOVERY, "runner_discovery", self.settings.discovery_port, variables)
 
     def services(self) -> list[ProcessPlan]:
-        """What takes tasks and runs them, in the order of their start, which is also that of their stop.
+        """The services in the order in which they start, and stop.
 
-        The controller before the gateway, so that what is accepted is served; and it stops first, so that senders can
-        ask for results to the end. What they send meanwhile is durable and waits.
+        The controller starts before the gateway, so that accepted tasks are served. It also stops first, so that
+        senders can ask for results to the end; what they send meanwhile is durable and waits.
         """
         return [self.controller(), self.gateway()] if self.has_broker else [self.core()]
 
@@ -122,19 +114,19 @@ class Layout:
         label: str = "",
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> ProcessPlan:
-        """One process of a runner; `code` is where its files lie, when that is not its folder.
+        """One process of a runner; `code`: where its files are, if not in its folder.
 
-        Its own `variables` win over inherited ones, and not over what makes it a part of this environment.
+        Its own `variables` win over inherited ones, but not over what makes it a part of this environment.
         """
         port = self.runner_port(runner) if port is None else port
         return ProcessPlan(
             name=label or runner.name,
-            # -P: what an author calls like a module of the standard library must not be taken for it
+            # -P: an author's module must not shadow one of the standard library with the same name
             command=(str(python), "-P", "-m", "runnerlib"),
             url=self.url(port),
             environment=self._environment(port, variables)
             | {
-                # All its names: one that we inherited must not win.
+                # All variables for the name: an inherited one must not win.
                 **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
                 "RUNNER_ADAPTER": str((code or runner.path) / ADAPTER_FILE),
                 "ADVERTISE_HOST": self.url(port).removeprefix("http://"),
@@ -142,7 +134,7 @@ class Layout:
             | dict(self.runner_variables.get(runner.name, {})),
             folder=runner.path,
             stop_seconds=self._stop_seconds,
-            hopeless=frozenset({ADAPTER_MISTAKE}),
+            fatal_exit_codes=frozenset({ADAPTER_MISTAKE}),
             advice=f"mend {runner.path / ADAPTER_FILE}"
             + (", and it starts" if code else " and start the environment again"),
         )
@@ -150,7 +142,7 @@ class Layout:
     def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:
         return ProcessPlan(
             name=name,
-            # -P: what lies in the current folder must not shadow our packages
+            # -P: the current folder must not shadow our packages
             command=(sys.executable, "-P", "-m", module),
             url=self.url(port),
             environment=self._environment(port) | variables,
@@ -160,7 +152,7 @@ class Layout:
 
     @property
     def _servers(self) -> dict[str, str]:
-        """By the environment and never on a command line: that one can be read by every user of the machine."""
+        """Passed as variables, never on a command line: every user of the machine can read that."""
         return {"QUEUE_URL": self.queue_url, "DATABASE_URL": self.settings.database_url}
 
     @property

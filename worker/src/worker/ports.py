@@ -1,12 +1,16 @@
-"""Are our ports free? Asked before anything starts, so that nothing starts in vain."""
+"""Ports: whether they are free, asked before anything starts; who holds one that is not; a pool for runners."""
 
 import contextlib
 import socket
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.errors import PortTaken
+
 #: /proc/net/tcp: state of a listening socket
 _LISTENING = "0A"
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def taken_sentence(host: str, use: PortUse) -> str:
-    """What to tell somebody whose port is taken."""
+    """The error message for a port that is taken."""
     pid = listener_pid(use.port)
     holder = f" by process {pid}{_name_of(pid)}" if pid is not None else ""
     return (
@@ -42,7 +46,7 @@ def taken_sentence(host: str, use: PortUse) -> str:
 
 
 def listener_pid(port: int) -> int | None:
-    """The process that listens on the port, where /proc tells (Linux, own processes)."""
+    """The process that listens on the port, if /proc tells (Linux, own processes)."""
     inodes = _listening_inodes(port)
     if not inodes:
         return None
@@ -53,7 +57,7 @@ def listener_pid(port: int) -> int | None:
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """The variables a process was started with; empty when we may not know."""
+    """The variables a process was started with; empty if they cannot be read."""
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -91,3 +95,30 @@ def _name_of(pid: int) -> str:
     except OSError:
         return ""
     return f" ({' '.join(words).strip()[:80]})"
+
+
+class PortPool:
+    """Hands out the lowest free port, each to one process at a time.
+
+    `is_free(port)` tells whether nobody else listens there; `not_these` are ours but not for runners.
+    """
+
+    def __init__(self, first: int, is_free: Callable[[int], bool], not_these: Collection[int] = ()) -> None:
+        self._first = first
+        self._is_free = is_free
+        self._held = set(not_these)
+
+    def reserve(self, port: int) -> int:
+        """Takes this very port, even if somebody listens there now."""
+        self._held.add(port)
+        return port
+
+    def take(self) -> int:
+        """Raises PortTaken if there is none left."""
+        for port in range(self._first, _LAST_PORT + 1):
+            if port not in self._held and self._is_free(port):
+                return self.reserve(port)
+        raise PortTaken(f"no port from {self._first} on is free for a runner; choose another with RUNNER_PORTS_START")
+
+    def give_back(self, port: int) -> None:
+        self._held.discard(port)

@@ -1,45 +1,30 @@
-"""One process of the environment: started, its lines shown, started again when it dies, stopped within bounds."""
+"""One process of the environment: started, its lines shown, restarted with back-off when it dies, stopped in time."""
 
 import asyncio
 import contextlib
+import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 
 import aiohttp
 
 from runnerlib.contract import HEADER_BOOT
-from worker.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
-from worker.child import Child, rest_of, start_child
+from worker.child import Child, ProcessPlan, finish_reading, start_child
 from worker.errors import StartFailed
 from worker.output import Output
-from worker.readiness import explained, reasons_in
 
 #: How often a starting process is asked whether it is ready.
-_ASK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 #: How many of its last lines are kept, to tell why it ended.
 _LAST_LINES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessPlan:
-    """What to start. `hopeless` are exit codes after which starting it again would change nothing."""
-
-    name: str
-    command: tuple[str, ...]
-    url: str
-    environment: dict[str, str]
-    folder: Path | None = None
-    stop_seconds: float = 12
-    hopeless: frozenset[int] = field(default_factory=frozenset)
-    #: what to say after a hopeless end
-    advice: str = ""
-    #: before it is started again after a death, and at most after many
-    first_delay_seconds: float = FIRST_SECONDS
-    most_delay_seconds: float = MOST_SECONDS
+#: A process that was ready or lived for so long was healthy: after its death the delays start over.
+READY_SECONDS, HEALTHY_SECONDS = 2.0, 60.0
+#: What a worker process that has not loaded yet gives as its reason; anything else is why it cannot load.
+_LOADING = "loading"
+#: Parts whose name begins so are about one algorithm; readers want to know which.
+_OF_ALGORITHM = ("worker processes of ", "registration of ")
 
 
 class ManagedProcess:
@@ -89,12 +74,12 @@ class ManagedProcess:
         *,
         most_restarts: int | None = None,
         tell: Callable[[str], None] | None = None,
-        spared: Collection[str] = (),
+        ignored_parts: Collection[str] = (),
     ) -> None:
-        """Returns when ``/healthz/ready`` says so. Raises StartFailed when it ended for good, or after the time.
+        """Returns when ``/healthz/ready`` answers 200. Raises StartFailed if it ended for good, or after the time.
 
-        With `most_restarts` it is also given up when it died more often than that. `tell` is called with each new
-        reason why it cannot load; it may go on trying. Nor are parts waited for that are `spared`, once they failed.
+        Also raises StartFailed if it died more often than `most_restarts`. `tell` is called with each new reason why
+        it cannot load; it may go on trying. Does not wait for `ignored_parts` once they have failed.
         """
         deadline = time.monotonic() + timeout_seconds
         said, told = "it does not answer", ""
@@ -108,7 +93,7 @@ class ManagedProcess:
                             return
                         text = await answer.text()
                     self.reasons = reasons_in(text)
-                    if self.reasons and self.reasons.keys() <= set(spared):
+                    if self.reasons and self.reasons.keys() <= set(ignored_parts):
                         return
                     reason = "; ".join(explained(self.reasons))
                     said = reason or f"it answers {answer.status}: {text[:300]}"
@@ -117,7 +102,7 @@ class ManagedProcess:
                         tell(reason)
                 if most_restarts is not None and self.restarts > most_restarts:
                     raise StartFailed(f"{self.plan.name} does not stay alive; its last lines above say why")
-                await asyncio.sleep(_ASK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
         if self.has_given_up:
             raise StartFailed(f"{self.plan.name} ended before it was ready; its last lines above say why")
         raise StartFailed(f"{self.plan.name} was not ready after {timeout_seconds:g} s: {said}")
@@ -130,13 +115,13 @@ class ManagedProcess:
         self.ready_at = time.time()
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL after the plan's time; also to what it started itself. Idempotent."""
+        """Sends SIGTERM, then SIGKILL after the plan's time, also to what it started itself. Idempotent."""
         self._stop.set()
         if self._keeper is not None:
             await asyncio.wait([self._keeper])
 
     def kill(self) -> None:
-        """At once, with everything it started; :meth:`stop` then only waits for its end."""
+        """Kills it and everything it started; :meth:`stop` then only waits for its end."""
         self._stop.set()
         self._kill.set()
         if self._child is not None and self._child.lives:
@@ -160,7 +145,7 @@ class ManagedProcess:
             self.restarts += 1
 
     async def _run_once(self) -> str:
-        """From its start to its end; says how it ended."""
+        """Runs it from its start to its end; returns how it ended."""
         plan = self.plan
         try:
             async with start_child(plan.command, folder=plan.folder, environment=plan.environment) as child:
@@ -169,10 +154,10 @@ class ManagedProcess:
                 code = await self._until_end(child)
                 # Nothing that a dead process started may keep its port, its memory or our pipe.
                 child.kill_group()
-                await rest_of(reading)
+                await finish_reading(reading)
         except OSError as error:
             return f"cannot be started ({error})"
-        if code in plan.hopeless and not self._stop.is_set():
+        if code in plan.fatal_exit_codes and not self._stop.is_set():
             self._output.say(f"{plan.name} is not started again: {plan.advice}")
             self._stop.set()
         return _how_it_ended(code)
@@ -207,3 +192,50 @@ def _how_it_ended(code: int) -> str:
     with contextlib.suppress(ValueError):
         return f"was ended by {signal.Signals(-code).name}"
     return f"was ended by signal {-code}"
+
+
+class Backoff:
+    """The delay before each restart: doubles up to the longest, starts over after a healthy life."""
+
+    def __init__(self, first_seconds: float, most_seconds: float) -> None:
+        self._first_seconds = first_seconds
+        self._most_seconds = most_seconds
+        self._next_seconds = first_seconds
+
+    def next_seconds(self, lived_seconds: float, ready_seconds: float = 0.0) -> float:
+        """`ready_seconds`: how long it was ready before it died."""
+        if lived_seconds >= HEALTHY_SECONDS or ready_seconds >= READY_SECONDS:
+            self._next_seconds = self._first_seconds
+        delay = self._next_seconds
+        self._next_seconds = min(2 * delay, self._most_seconds)
+        return delay
+
+
+def reasons_in(answer: str) -> dict[str, str]:
+    """Part → why it cannot work, from an answer of ``/healthz/ready``; without those that are still loading.
+
+    Empty if it is not an answer of one of our services.
+    """
+    try:
+        reasons = json.loads(answer)["reasons"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {_algorithm(str(part)): str(reason) for part, reason in reasons if reason != _LOADING}
+
+
+def _algorithm(part: str) -> str:
+    for prefix in _OF_ALGORITHM:
+        part = part.removeprefix(prefix)
+    return part
+
+
+def explained(reasons: Mapping[str, str], owner: str = "") -> list[str]:
+    """One sentence for each reason, with the parts that have it: "ocr, describe of images are not ready: …"."""
+    parts: dict[str, list[str]] = {}
+    for part, reason in reasons.items():
+        parts.setdefault(reason, []).append(part)
+    return [
+        f"{', '.join(sorted(those))}{f' of {owner}' if owner else ''} "
+        f"{'is' if len(those) == 1 else 'are'} not ready: {reason}"
+        for reason, those in sorted(parts.items())
+    ]

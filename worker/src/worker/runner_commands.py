@@ -1,4 +1,4 @@
-"""A command in a runner's own virtual environment, which is made when it isn't there."""
+"""Commands in a runner's own virtual environment, which is made if it isn't there."""
 
 import asyncio
 import os
@@ -7,20 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from worker.build_progress import BuildProgress
+from worker.child import start_child
 from worker.environments import EnvironmentBuilder
 from worker.errors import EnvironmentBroken, NotRunning
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.runnerlib_source import find_runnerlib
 from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners
+from worker.selection import select
 from worker.settings import WorkerSettings, inherited_environment
 from worker.state_file import RunnerState, data_folder_owned, read_state
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
+#: A pytest configuration or conftest.py further up is not the author's.
+#: Needs the runner's own Python before, and its folder as the current one.
+PYTEST = ("-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "--confcutdir", ".", "-p", "no:cacheprovider")
 
 
 async def own_python(settings: WorkerSettings, name: str, output: Output) -> tuple[RunnerFolder, Path]:
-    """The runner and its Python: that of the environment that runs, else one that is made when it isn't there.
+    """The runner and its Python: that of the running environment, else one that is made if it isn't there.
 
     Raises NoRunners, EnvironmentBroken, AlreadyRunning.
     """
@@ -31,11 +36,11 @@ async def own_python(settings: WorkerSettings, name: str, output: Output) -> tup
             return runner, found.python
         if not found.coming:
             raise EnvironmentBroken(found.problem or f"{name} is not among the runners of the environment that runs")
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
     if builder.is_complete(runner):
         return runner, builder.path(runner) / "bin" / "python"
-    with data_folder_owned(data), BuildProgress(output) as progress:
+    with data_folder_owned(data), InstallProgress(output) as progress:
         # Installing may change what another look would take for other requirements.
         python = await builder.ensure(runner, partial(progress.step, notice=runner.notice))
         progress.done(name)
@@ -43,7 +48,7 @@ async def own_python(settings: WorkerSettings, name: str, output: Output) -> tup
 
 
 def _running(data: Path, runner: RunnerFolder) -> RunnerState | None:
-    """What the environment that runs knows of this runner; None when its runners are others."""
+    """What the running environment knows of this runner; None if its runners are others."""
     try:
         state = read_state(data)
     except NotRunning:
@@ -58,3 +63,28 @@ def replace_process(
     own = {"RUNNER_NAME": runner.name, "RUNNER_ADAPTER": str(runner.path / ADAPTER_FILE)}
     os.chdir(runner.path)
     os.execve(python, [str(python), *arguments], {**inherited_environment(), **variables, **own})  # noqa: S606
+
+
+async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
+    """Runs the tests in runners' folders. Returns True if all pass.
+
+    Leaves out runners without ``test_*.py``, and those scaled to 0.
+    """
+    data = settings.data_folder.resolve() / "tests"
+    runners = [r for r in select(settings, only).runners() if any(r.path.glob("test_*.py"))]
+    builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=("pytest",))
+    with data_folder_owned(data):
+        with InstallProgress(output) as progress:
+            made = [builder.ensure(one, partial(progress.step, notice=one.notice)) for one in runners]
+            pythons = await asyncio.gather(*made)
+        for runner, python in zip(runners, pythons, strict=True):
+            builder.remove_older(runner.name, [python])
+        passed = [await _test(runner, python, output) for runner, python in zip(runners, pythons, strict=True)]
+    return all(passed)
+
+
+async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
+    async with start_child([str(python), *PYTEST], folder=runner.path, environment=inherited_environment()) as child:
+        async for line in child.lines():
+            output.line(runner.name, line)
+        return await child.wait() == 0

@@ -12,7 +12,7 @@ _DISTRIBUTION = "plugplay-runnerlib"
 
 @dataclass(frozen=True, slots=True)
 class RunnerlibSource:
-    """What to give pip. `fingerprint` changes when an environment must be made anew."""
+    """Arguments for pip. Another `fingerprint` means another virtual environment."""
 
     arguments: tuple[str, ...]
     fingerprint: str

@@ -15,7 +15,7 @@ ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
 #: Variables of this runner alone, secrets perhaps.
 ENVIRONMENT_FILE = ".env"
-#: What a person is told before the requirements are installed, when that is much.
+#: Shown before the requirements are installed, if that takes much.
 NOTICE_FILE = "before-installing.txt"
 
 
@@ -23,7 +23,7 @@ NOTICE_FILE = "before-installing.txt"
 class RunnerFolder:
     """One runner. `position` is its place among all runners, so that its port does not depend on `--only`.
 
-    `path` may be a symbolic link: the runner is called as the folder of runners calls it, wherever the link leads.
+    `path` may be a symbolic link: the name in the folder of runners counts, wherever the link leads.
     """
 
     name: str
@@ -36,7 +36,7 @@ class RunnerFolder:
 
     @property
     def notice(self) -> str:
-        """What its author wants to be said before its requirements are installed; mostly nothing."""
+        """What its author wants to be shown before its requirements are installed; mostly empty."""
         try:
             return (self.path / NOTICE_FILE).read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
@@ -44,13 +44,13 @@ class RunnerFolder:
 
 
 def list_runners(folder: Path) -> list[RunnerFolder]:
-    """All that are there now, sorted by name; a folder whose name begins with a dot is none (yet)."""
+    """Sorted by name. A folder whose name begins with a dot is not a runner (yet)."""
     paths = sorted(path.parent for path in folder.resolve().glob(f"*/{ADAPTER_FILE}") if path.parent.name[0] != ".")
     return [RunnerFolder(path.name, path, position) for position, path in enumerate(paths)]
 
 
 def find_runners(folder: Path, only: Collection[str] = ()) -> list[RunnerFolder]:
-    """Sorted by name. Raises NoRunners when there are none, or when one of `only` is not among them."""
+    """Sorted by name. Raises NoRunners if there are none, or if one of `only` is not among them."""
     if not folder.is_dir():
         raise NoRunners(f"{folder} is no folder; name the folder of your runners with --runners")
     found = list_runners(folder)
@@ -63,7 +63,7 @@ def find_runners(folder: Path, only: Collection[str] = ()) -> list[RunnerFolder]
 
 
 def check_names(folder: Path, found: Collection[RunnerFolder], asked_for: Collection[str]) -> None:
-    """Raises NoRunners when one of the names is no runner's."""
+    """Raises NoRunners if one of the names is no runner's."""
     names = [runner.name for runner in found]
     for name in asked_for:
         if name not in names:
@@ -77,9 +77,9 @@ def check_names(folder: Path, found: Collection[RunnerFolder], asked_for: Collec
 
 
 def variables_of(runner: RunnerFolder) -> dict[str, str]:
-    """What its file of variables sets, as Compose reads such a file but for `$`, which means itself.
+    """The variables in its `.env`, read as Compose does, except that `$` means itself.
 
-    Raises BadVariables when others may read the file, or when it cannot be read; never tells what is in it.
+    Raises BadVariables if others may read the file, or if it cannot be read; the message never shows its content.
     """
     file = runner.path / ENVIRONMENT_FILE
     try:

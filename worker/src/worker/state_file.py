@@ -1,4 +1,4 @@
-"""``environment.json``: how other commands find the running environment. And the lock that makes it one at a time."""
+"""``environment.json``, where other commands find the running environment, and the lock on the data folder."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ _LOCK = "worker.lock"
 
 
 class ProcessState(BaseModel):
-    """One process of a runner. `since`: when it became ready, in seconds since 1970; null: it is not ready."""
+    """One process of a runner. `since`: when it became ready, in seconds since 1970; null if it is not ready."""
 
     url: str
     pid: int | None = None
@@ -24,11 +24,11 @@ class ProcessState(BaseModel):
 
 
 class RunnerState(BaseModel):
-    """`problem`: why it does not run, or why its newest change is not taken; empty when all is well."""
+    """`problem`: why it does not run, or why its newest change is not taken; empty if all is well."""
 
     processes: list[ProcessState] = []
     problem: str = ""
-    #: how far its newest version is: "installing", "checking", "starting"; empty when none is on its way
+    #: how far its newest version is: "installing", "checking", "starting"; empty if none is on its way
     coming: str = ""
     #: of its newest virtual environment
     python: Path | None = None
@@ -42,14 +42,14 @@ class EnvironmentState(BaseModel):
     discovery: str
     #: where its runners are
     folder: Path | None = None
-    #: the same when it follows changes there; null: it follows none
+    #: the same if it follows changes there, else null
     follows: Path | None = None
     runners: dict[str, RunnerState] = {}
 
 
 @contextlib.contextmanager
 def data_folder_owned(data: Path) -> Iterator[None]:
-    """Keeps other workers out of the data folder. The lock ends with this process, however it ends."""
+    """Keeps other workers out of the data folder. The lock ends with this process, however that ends."""
     data.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(data / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -68,7 +68,7 @@ def data_folder_owned(data: Path) -> Iterator[None]:
 
 
 class StateFile:
-    """The file is there from the first :meth:`write` to :meth:`remove`; readers see a whole one."""
+    """The file exists from the first :meth:`write` to :meth:`remove`; readers always see a whole one."""
 
     def __init__(self, data: Path) -> None:
         self._file = data / _STATE
@@ -83,7 +83,7 @@ class StateFile:
 
 
 def read_state(data: Path) -> EnvironmentState:
-    """Raises NotRunning with a sentence when there is no file, or one that a killed worker left."""
+    """Raises NotRunning if there is no file, or one that a killed worker left."""
     try:
         state = EnvironmentState.model_validate_json((data / _STATE).read_bytes())
     except (OSError, ValidationError):

@@ -8,31 +8,31 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
-from worker.build_progress import BuildProgress
-from worker.discovery_view import give_up, is_registered
-from worker.edition_maker import Interpreters, RunnerTools
+from worker.environment_client import give_up, is_registered
 from worker.errors import PortTaken, StartFailed
+from worker.folder_watcher import watch_folder
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.plan import MARK, Layout
-from worker.plug_in import follow_changes
-from worker.port_pool import PortPool
-from worker.ports import environment_of, is_free, listener_pid, taken_sentence
+from worker.ports import PortPool, environment_of, is_free, listener_pid, taken_sentence
 from worker.processes import ManagedProcess
-from worker.runner_set import RunnerSet
+from worker.runners import RunnerFolder
 from worker.selection import Selection
 from worker.state_file import EnvironmentState, StateFile, data_folder_owned
+from worker.supervisor import RunnerSet
+from worker.versions import Interpreters, RunnerContext
 
-#: Processes of a worker that was killed here a moment ago end by themselves within their grace and this time.
+#: Processes of a worker that was killed a moment ago end by themselves within their grace and this time.
 _LEFTOVERS_SECONDS = 8.0
-#: How often a process that was ready is looked at, to tell when it is ready again after a new start.
-_LOOK_SECONDS = 0.5
+#: How often a process that was ready is looked at, to tell when it is ready again after a restart.
+_POLL_SECONDS = 0.5
 
 
 class Environment:
     """``async with Environment(...)``: everything is started on entering and stopped on leaving.
 
-    A runner whose virtual environment cannot be made is left out (`broken`); the others go on, and wait for none. With
-    the setting `reload` the runners follow their folders until the end.
+    A runner whose virtual environment cannot be made is left out (`broken`); no other waits for it. With the setting
+    `reload`, the runners follow their folders until the end.
     """
 
     def __init__(
@@ -49,17 +49,18 @@ class Environment:
         self._output = output
         self._discovery = ManagedProcess(layout.discovery(), output)
         self._services = [ManagedProcess(plan, output) for plan in layout.services()]
-        tools = RunnerTools(
+        not_for_runners = [use.port for use in layout.service_ports()]
+        context = RunnerContext(
             layout,
             interpreters,
-            PortPool(layout.settings.runner_ports_start, partial(is_free, layout.settings.host), layout.own_ports()),
+            PortPool(layout.settings.runner_ports_start, partial(is_free, layout.settings.host), not_for_runners),
             output,
-            BuildProgress(output),
+            InstallProgress(output),
             partial(registered, layout.discovery_url),
             self._write_state,
-            give_up=partial(give_up, layout.discovery_url),
+            partial(give_up, layout.discovery_url),
         )
-        self._runners = RunnerSet(selection, tools)
+        self._runners = RunnerSet(selection, context)
         self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
         self._state_file: StateFile | None = None
@@ -83,8 +84,8 @@ class Environment:
         try:
             self._files.enter_context(data_folder_owned(self.layout.data))
             folders = self._selection.runners()
-            await self._check_ports()
-            # Of a worker that was killed.
+            await self._check_ports(folders)
+            # A worker that was killed may have left it.
             shutil.rmtree(self.layout.code_folder, ignore_errors=True)
             pythons = await self._runners.prepare(folders)
             await self._start(self._discovery)
@@ -106,29 +107,28 @@ class Environment:
         await self._stop()
 
     def kill(self) -> None:
-        """Ends everything at once."""
+        """Kills everything at once."""
         for process in [*self._services, *self._runners.every_process, self._discovery]:
             process.kill()
 
-    async def _check_ports(self) -> None:
-        uses = self.layout.ports(self._selection.runners())
+    async def _check_ports(self, folders: list[RunnerFolder]) -> None:
         host = self.layout.settings.host
         deadline = time.monotonic() + self.layout.settings.grace_seconds + _LEFTOVERS_SECONDS
-        for use in uses:
+        for use in self.layout.ports(folders):
             while not is_free(host, use.port):
                 if time.monotonic() > deadline or not self._is_leftover(use.port):
                     raise PortTaken(taken_sentence(host, use))
                 await asyncio.sleep(0.1)
 
     def _is_leftover(self, port: int) -> bool:
-        """We own the data folder, so a process that carries its mark lost its worker and is about to end."""
+        """We own the data folder, so a process that carries its mark has lost its worker and is about to end."""
         pid = listener_pid(port)
         if pid is None:
             return is_free(self.layout.settings.host, port)
         return environment_of(pid).get(MARK) == str(self.layout.data)
 
     async def _start(self, process: ManagedProcess) -> None:
-        """Everything else needs it: waits until it is ready. Raises StartFailed."""
+        """Starts what everything else needs, and waits until it is ready. Raises StartFailed."""
         process.start()
         started_at = time.monotonic()
         await process.wait_ready(self.layout.settings.start_seconds, most_restarts=1)
@@ -136,10 +136,10 @@ class Environment:
         self._tasks.append(asyncio.create_task(self._announce(process)))
 
     async def _announce(self, process: ManagedProcess) -> None:
-        """Tells when it is ready again after each new start."""
+        """Says when it is ready again after each restart."""
         while not process.has_given_up:
             if process.is_ready:
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
                 continue
             started_at = time.monotonic()
             try:
@@ -154,12 +154,12 @@ class Environment:
 
     def _follow(self) -> None:
         if self.layout.settings.reload:
-            following = follow_changes(self._selection.folder, self._runners.follow, self._output)
+            following = watch_folder(self._selection.folder, self._runners.follow, self._output)
             self._tasks.append(asyncio.create_task(following))
             self._output.say(f"{self._selection.folder} is followed: what is saved there takes over, new folders join")
 
     async def _stop(self) -> None:
-        """Runners first: what they cannot end in time they give up uncounted, and it goes back into the queue."""
+        """Stops runners first: runs that do not finish in time go back into the queue without costing an attempt."""
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
@@ -183,5 +183,5 @@ class Environment:
         )
         try:
             self._state_file.write(state)
-        except OSError as error:  # a full disk: what runs goes on
+        except OSError as error:  # such as a full disk, which must not stop anything
             self._output.say(f"worker status shows an older state, since it cannot be written: {error.strerror}")

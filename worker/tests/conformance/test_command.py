@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from worker.conformance.command import asked_level, read_json, read_url
-from worker.conformance.errors import BadRequest
-from worker.conformance.levels import Level
-from worker.conformance.subject import NOTHING
+from worker.conformance.checks import Level
+from worker.conformance.client import NOTHING
+from worker.conformance.command import read_json, read_level, read_url
+from worker.conformance.target import BadRequest
 
 
 def _worker(*words: str) -> subprocess.CompletedProcess[str]:
@@ -19,9 +19,9 @@ def _worker(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_levels_are_asked_for_by_name_or_number() -> None:
-    assert (asked_level("Durable"), asked_level("4")) == (Level.DURABLE, Level.BATCHED)
+    assert (read_level("Durable"), read_level("4")) == (Level.DURABLE, Level.BATCHED)
     with pytest.raises(BadRequest, match="'5' is no level; there are 1 or plain, 2 or observed"):
-        asked_level("5")
+        read_level("5")
 
 
 def test_an_address_needs_no_scheme() -> None:

@@ -1,4 +1,4 @@
-"""The command: what was typed becomes a report and an exit code."""
+"""The command ``worker conformance``: reads what was typed, prints the report, sets the exit code."""
 
 import asyncio
 import json
@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.conformance.errors import BadRequest
+from worker.conformance.checks import LEVELS, Level
+from worker.conformance.client import NOTHING
 from worker.conformance.examining import examine
-from worker.conformance.levels import Level, read_level
-from worker.conformance.report import Report
-from worker.conformance.subject import NOTHING, Wishes
+from worker.conformance.target import BadRequest, Options
 from worker.errors import WorkerError
 
 _NOT_REACHED, _USAGE = 1, 2
@@ -39,51 +38,42 @@ def conformance(
     Exits with 0 when that is at least LEVEL, with 1 when it is not, with 2 for a mistake in what was typed.
     """
     try:
-        asked = asked_level(level)
-        wishes = Wishes(
-            algorithm, read_json("--payload", payload), read_json("--unfit", unfit), read_json("--slow", slow)
-        )
-        report = asyncio.run(examine(read_url(url), wishes))
-    except BadRequest as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(_USAGE) from None
+        asked = read_level(level)
+        payloads = [read_json("--payload", payload), read_json("--unfit", unfit), read_json("--slow", slow)]
+        report = asyncio.run(examine(read_url(url), Options(algorithm, *payloads)))
     except WorkerError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(_NOT_REACHED) from None
-    typer.echo(shown(report, asked, as_json=as_json))
-    if report.level < asked:
+        raise typer.Exit(_USAGE if isinstance(error, BadRequest) else _NOT_REACHED) from None
+    is_reached = report.level >= asked
+    if as_json:
+        typer.echo(json.dumps({**report.as_json(), "asked": asked.word}, indent=2, ensure_ascii=False))
+    else:
+        missed = "" if is_reached else f"\nlevel {asked.value}, {asked.word}, was asked for and is not reached"
+        typer.echo(report.text() + missed)
+    if not is_reached:
         raise typer.Exit(_NOT_REACHED)
 
 
 def read_url(url: str) -> str:
-    """``host:port`` is one, too. Raises BadRequest."""
+    """Accepts ``host:port``, too. Raises BadRequest."""
     text = url if "://" in url else f"http://{url}"
     if not text.startswith(("http://", "https://")):
         raise BadRequest(f"{url!r} is no address of a runner; it looks like http://127.0.0.1:8101")
     return text
 
 
-def asked_level(text: str) -> Level:
-    """Raises BadRequest."""
-    try:
-        return read_level(text)
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
+def read_level(text: str) -> Level:
+    """By name or number. Raises BadRequest."""
+    for level in LEVELS:
+        if text.strip().lower() in (level.word, str(level.value)):
+            return level
+    choices = ", ".join(f"{level.value} or {level.word}" for level in LEVELS)
+    raise BadRequest(f"{text!r} is no level; there are {choices}")
 
 
 def read_json(option: str, text: str | None) -> Any:
-    """NOTHING when the option was not given. Raises BadRequest."""
-    if text is None:
-        return NOTHING
+    """NOTHING if the option was not given. Raises BadRequest."""
     try:
-        return json.loads(text)
+        return NOTHING if text is None else json.loads(text)
     except ValueError as error:
         raise BadRequest(f"{option} is not JSON: {error}") from None
-
-
-def shown(report: Report, asked: Level, *, as_json: bool) -> str:
-    """For a person or a program."""
-    if as_json:
-        return json.dumps({**report.as_json(), "asked": asked.word}, indent=2, ensure_ascii=False)
-    missed = "" if report.level >= asked else f"\nlevel {asked.value}, {asked.word}, was asked for and is not reached"
-    return report.text() + missed

@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 
-from worker import live_runner
-from worker.build_progress import BuildProgress
-from worker.edition_maker import Interpreters, RunnerTools
+from worker import supervisor
+from worker.install_progress import InstallProgress
 from worker.output import Output
 from worker.plan import Layout
-from worker.port_pool import PortPool
-from worker.ports import is_free
+from worker.ports import PortPool, is_free
 from worker.processes import ManagedProcess
-from worker.runner_set import RunnerSet
 from worker.runners import RunnerFolder
 from worker.selection import Selection
 from worker.state_file import RunnerState
+from worker.supervisor import RunnerSet
+from worker.versions import Interpreters, RunnerContext
 
 Until = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -58,12 +57,12 @@ class Stage:
         self.ports = PortPool(settings.runner_ports_start, lambda port: is_free(settings.host, port))
         self.runners = RunnerSet(
             Selection(self.folder, frozenset(), self.scale),
-            RunnerTools(
+            RunnerContext(
                 self.layout,
                 self.our_python,
                 self.ports,
                 self.output,
-                BuildProgress(self.output),
+                InstallProgress(self.output),
                 self._is_registered,
                 lambda: None,
             ),
@@ -110,7 +109,7 @@ def stage(
     until_async: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Stage:
-    monkeypatch.setattr(live_runner, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "GONE_SECONDS", 0.2)
     return Stage(tmp_path / "runners", layout, our_python, output, terminal, until_async)
 
 
@@ -398,7 +397,7 @@ def test_version_that_lacks_no_more_than_the_one_before_takes_over(stage: Stage)
 def test_version_that_ends_at_once_is_told_with_its_last_lines(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.running("text"):
-            await stage.edited("text", "hopeless")
+            await stage.edited("text", "fatal")
             await stage.until(lambda: "'y' has no type hint" in stage.state("text").problem, 30)
             await stage.until_quiet()
             assert stage.only.is_ready
@@ -406,11 +405,11 @@ def test_version_that_ends_at_once_is_told_with_its_last_lines(stage: Stage) -> 
     asyncio.run(scenario())
 
 
-def test_runner_that_was_hopeless_from_the_start_starts_when_it_is_mended(stage: Stage) -> None:
+def test_runner_that_could_not_start_at_first_starts_when_it_is_mended(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.running("text"):
             pass
-        stage.write("text", "hopeless")
+        stage.write("text", "fatal")
         folder = RunnerFolder("text", stage.folder / "text", 0)
         await stage.runners.start([folder], await stage.runners.prepare([folder]))
         await stage.until(lambda: "'y' has no type hint" in stage.state("text").problem, 30)

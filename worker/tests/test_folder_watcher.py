@@ -1,4 +1,4 @@
-"""The folder of runners is followed: notices of the system, or a look now and then."""
+"""The folder of runners is watched: by notifications of the system, or by a look now and then."""
 
 import asyncio
 import io
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from watchfiles import Change
 
-from worker import plug_in
+from worker import folder_watcher
+from worker.folder_watcher import matters, watch_folder
 from worker.output import Output
-from worker.plug_in import follow_changes, matters
 
 Until = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -62,18 +62,18 @@ class Looks:
 def test_change_is_looked_at_soon_also_in_a_folder_that_was_replaced(
     tmp_path: Path, output: Output, terminal: io.StringIO, until_async: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plug_in, "_LOOK_MILLISECONDS", 300)
+    monkeypatch.setattr(folder_watcher, "_LOOK_MILLISECONDS", 300)
     runners = tmp_path / "runners"
     (runners / "text").mkdir(parents=True)
 
     async def scenario() -> None:
         looks = Looks()
-        following = asyncio.create_task(follow_changes(runners, looks, output))
+        following = asyncio.create_task(watch_folder(runners, looks, output))
         await until_async(lambda: looks.count, 20)
         runners.rename(tmp_path / "before")
         (runners / "text").mkdir(parents=True)
-        monkeypatch.setattr(plug_in, "_LOOK_MILLISECONDS", 60_000)
-        # Only notices of the new folder can come now, once it is watched.
+        monkeypatch.setattr(folder_watcher, "_LOOK_MILLISECONDS", 60_000)
+        # Only notifications of the new folder can come now, once it is watched.
         seen = 0
         while looks.count < 5:
             seen += 1
@@ -90,19 +90,19 @@ def test_change_is_looked_at_soon_also_in_a_folder_that_was_replaced(
     )
 
 
-def test_without_notices_the_folder_is_looked_at_each_second_and_that_is_told_once(
+def test_without_notifications_the_folder_is_looked_at_each_second_and_that_is_told_once(
     tmp_path: Path, output: Output, terminal: io.StringIO, until_async: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def none(folder: Path) -> AsyncGenerator[bool, None]:
         raise OSError("too many watches")
         yield True
 
-    monkeypatch.setattr(plug_in, "notices", none)
-    monkeypatch.setattr(plug_in, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(folder_watcher, "notifications", none)
+    monkeypatch.setattr(folder_watcher, "_POLL_SECONDS", 0.05)
 
     async def scenario() -> None:
         looks = Looks()
-        following = asyncio.create_task(follow_changes(tmp_path, looks, output))
+        following = asyncio.create_task(watch_folder(tmp_path, looks, output))
         await until_async(lambda: looks.count >= 3)
         following.cancel()
         await asyncio.wait([following], timeout=10)

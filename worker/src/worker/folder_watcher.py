@@ -1,4 +1,4 @@
-"""Follows the folder of runners: what was saved there is looked at a moment later."""
+"""Watches the folder of runners: what was saved there is looked at a moment later."""
 
 import asyncio
 import contextlib
@@ -11,28 +11,27 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from worker.output import Output
-from worker.runner_code import is_code
+from worker.runner_code import PACKAGING_FILES, is_code, is_ignored_folder
 from worker.runners import ENVIRONMENT_FILE
-from worker.tree import PACKAGING_FILES, is_ignored_folder
 
-#: An editor or a checkout writes several files: it is quiet for so long before anybody looks,
+#: An editor or a checkout writes several files: a look waits until it has been quiet for so long,
 _QUIET_MILLISECONDS = 120
-#: but never longer than this after the first change.
+#: but at most this long after the first change.
 _MOST_MILLISECONDS = 1000
-#: Without any notice the folder is looked at as often: a notice can be lost, and the folder itself replaced.
+#: How often to look without any notification: one can be lost, and the folder itself replaced.
 _LOOK_MILLISECONDS = 5000
-#: The same where the system gives no notices.
+#: The same where the system gives no notifications.
 _POLL_SECONDS = 1.0
-#: Where a look takes long (a million files beside the code), the next one that nobody asked for is that much later.
+#: Where a look takes long (a million files beside the code), the next unprompted one is this many times as much later.
 _REST = 20
 
 
-async def follow_changes(folder: Path, look: Callable[[], Awaitable[None]], output: Output) -> None:
-    """For ever: awaits `look` whenever something may have changed."""
+async def watch_folder(folder: Path, look: Callable[[], Awaitable[None]], output: Output) -> None:
+    """Awaits `look` whenever something may have changed. Never returns."""
     told, rests_until = False, 0.0
     while True:
         try:
-            async with contextlib.aclosing(notices(folder)) as changes:
+            async with contextlib.aclosing(notifications(folder)) as changes:
                 async for is_change in changes:
                     if is_change or time.monotonic() >= rests_until:
                         rests_until = time.monotonic() + _REST * await _look(look, output)
@@ -43,8 +42,8 @@ async def follow_changes(folder: Path, look: Callable[[], Awaitable[None]], outp
             await asyncio.sleep(max(_POLL_SECONDS, _REST * await _look(look, output)))
 
 
-async def notices(folder: Path) -> AsyncGenerator[bool, None]:
-    """True at once and for each burst of changes, False now and then. Ends when the folder is another one."""
+async def notifications(folder: Path) -> AsyncGenerator[bool, None]:
+    """Yields True at first and after each burst of changes, False now and then. Ends if the folder was replaced."""
     identity = _identity(folder)
     yield True
     async for changes in awatch(
@@ -61,7 +60,7 @@ async def notices(folder: Path) -> AsyncGenerator[bool, None]:
 
 
 def matters(folder: Path, change: Change, path: str) -> bool:
-    """Whether such a change can change a runner. Folders come and go as a whole, without a word about their files."""
+    """Whether such a change can change a runner. Folders come and go as a whole, without changes of their files."""
     parts = Path(os.path.relpath(path, folder)).parts
     # No parts: the folder of runners itself.
     name = parts[-1] if parts else ""
@@ -82,7 +81,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 async def _look(look: Callable[[], Awaitable[None]], output: Output) -> float:
-    """The seconds that it took."""
+    """Returns the seconds that it took."""
     started_at = time.monotonic()
     try:
         await look()

@@ -1,6 +1,6 @@
 """Values in the cells of a table."""
 
-from worker.shortened import shortened
+from worker.demo import shortened
 
 MEME = {"label": "fry", "score": 0.99, "top": [{"label": "fry", "score": 0.99}], "known": True}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from worker.build_progress import BuildProgress
-from worker.edition_maker import EditionMaker, RunnerTools
-from worker.environments import Report
 from worker.errors import EnvironmentBroken
+from worker.install_progress import InstallProgress, Report
 from worker.output import Output
 from worker.plan import Layout
-from worker.port_pool import PortPool
+from worker.ports import PortPool
+from worker.runner_code import version_of
 from worker.runners import RunnerFolder
+from worker.versions import RunnerContext, VersionBuilder
 
 MakeRunner = Callable[..., RunnerFolder]
 
@@ -50,30 +50,31 @@ class SlowPip:
 
 
 @pytest.fixture
-def maker_of(layout: Layout, output: Output) -> Callable[[SlowPip], EditionMaker]:
+def builder_of(layout: Layout, output: Output) -> Callable[[SlowPip], VersionBuilder]:
     async def always(host: str, boot: str) -> bool:
         return True
 
-    def make(pip: SlowPip) -> EditionMaker:
-        ports, progress = PortPool(1, lambda port: True), BuildProgress(output)
-        return EditionMaker(1, RunnerTools(layout, pip, ports, output, progress, always, lambda: None))
+    def make(pip: SlowPip) -> VersionBuilder:
+        ports, progress = PortPool(1, lambda port: True), InstallProgress(output)
+        context = RunnerContext(layout, pip, ports, output, progress, always, lambda: None)
+        return VersionBuilder(1, context, version_of)
 
     return make
 
 
 def test_edit_that_leaves_the_requirements_alone_does_not_start_the_install_over(
-    maker_of: Callable[[SlowPip], EditionMaker], make_runner: MakeRunner, until_async: Callable[..., object]
+    builder_of: Callable[[SlowPip], VersionBuilder], make_runner: MakeRunner, until_async: Callable[..., object]
 ) -> None:
     async def scenario() -> None:
         pip = SlowPip()
-        maker, runner = maker_of(pip), make_runner("text", requirements="torch")
-        first = asyncio.create_task(maker.python(runner))
+        builder, runner = builder_of(pip), make_runner("text", requirements="torch")
+        first = asyncio.create_task(builder.python(runner))
         await until_async(lambda: pip.begun)
         first.cancel()
         await asyncio.wait([first])
-        second = asyncio.create_task(maker.python(runner))
+        second = asyncio.create_task(builder.python(runner))
         await asyncio.sleep(0)
-        assert maker.is_installing
+        assert builder.is_installing
         pip.done.set()
         assert await second == Path("torch")
         assert (pip.begun, pip.cancelled) == (["torch"], [])
@@ -82,17 +83,17 @@ def test_edit_that_leaves_the_requirements_alone_does_not_start_the_install_over
 
 
 def test_other_requirements_end_the_install_and_stop_ends_it_too(
-    maker_of: Callable[[SlowPip], EditionMaker], make_runner: MakeRunner, until_async: Callable[..., object]
+    builder_of: Callable[[SlowPip], VersionBuilder], make_runner: MakeRunner, until_async: Callable[..., object]
 ) -> None:
     async def scenario() -> None:
         pip = SlowPip()
-        maker = maker_of(pip)
+        builder = builder_of(pip)
         waiting = []
         for requirements in ("torch", "numpy"):
-            waiting.append(asyncio.create_task(maker.python(make_runner("text", requirements=requirements))))
+            waiting.append(asyncio.create_task(builder.python(make_runner("text", requirements=requirements))))
             await until_async(lambda requirements=requirements: requirements in pip.begun)
         assert pip.cancelled == ["torch"]
-        await maker.stop()
+        await builder.stop()
         assert pip.cancelled == ["torch", "numpy"]
         await asyncio.wait(waiting)
 
@@ -100,15 +101,15 @@ def test_other_requirements_end_the_install_and_stop_ends_it_too(
 
 
 def test_failed_install_is_tried_again_when_it_is_asked_for_again(
-    maker_of: Callable[[SlowPip], EditionMaker], make_runner: MakeRunner
+    builder_of: Callable[[SlowPip], VersionBuilder], make_runner: MakeRunner
 ) -> None:
     async def scenario() -> None:
         pip = SlowPip()
         pip.done.set()
-        maker, runner = maker_of(pip), make_runner("text", requirements="wrong")
+        builder, runner = builder_of(pip), make_runner("text", requirements="wrong")
         for _ in range(2):
             with pytest.raises(EnvironmentBroken, match="no such package"):
-                await maker.python(runner)
+                await builder.python(runner)
         assert pip.begun == ["wrong", "wrong"]
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from rich.console import Console
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from runnerlib.contract import RunnerLevel
 from worker.state_file import EnvironmentState, ProcessState, RunnerState
-from worker.status_view import StatusReport, report, runner_lines, shown, spent
+from worker.status import StatusReport, report, runner_lines, shown, spent
 
 READY, STARTING, LOST = (f"http://127.0.0.1:{port}" for port in (8101, 8102, 8103))
 STATE = EnvironmentState(

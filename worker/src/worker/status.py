@@ -1,21 +1,28 @@
-"""A running environment as a person or a program wants to see it."""
+"""``worker status``: a running environment as a person or a program wants to see it."""
 
+import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from producer.printable import one_line, printable
 from runnerlib.contract import Catalogue, clash_sentence
-from worker.state_file import EnvironmentState, ProcessState
+from worker.environment_client import EnvironmentClient
+from worker.output import Output
+from worker.processes import explained
+from worker.state_file import EnvironmentState, ProcessState, read_state
 
+_REFRESH_SECONDS = 1.0
 _DOING = {"installing": "being installed", "checking": "being checked", "starting": "starting"}
-#: Of the names and addresses that others registered.
+#: Longest name or address that is shown, since others registered it.
 _MOST_CHARACTERS = 1000
 #: One space right of each cell.
 _PADDING = (0, 1, 0, 0)
@@ -51,6 +58,43 @@ class StatusReport(BaseModel):
     more_dead_letters: bool = Field(description="Whether there are more than were counted.")
 
 
+async def look(data: Path) -> StatusReport:
+    """Raises NotRunning."""
+    state = read_state(data)
+    async with EnvironmentClient(state.gateway, state.discovery) as client:
+        status, (dead_letters, more) = await asyncio.gather(client.status(), client.open_dead_letters())
+        found = report(state, status, dead_letters, more)
+        for line in found.runners:
+            # It was ready once: what keeps it off the list now, only it knows.
+            if line.state == "not registered" and not line.problem:
+                line.problem = "; ".join(explained(await client.reasons(line.host)))
+    return found
+
+
+async def show_once(data: Path, output: Output, *, as_json: bool) -> None:
+    found = await look(data)
+    if as_json:
+        output.console.file.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        output.show(shown(found))
+
+
+async def show_again_and_again(data: Path, output: Output, *, as_json: bool) -> None:
+    """Until interrupted, or until the environment ends. On a terminal in one place; as JSON, one line each time."""
+    if output.is_terminal and not as_json:
+        with Live(console=output.console, auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(shown(await look(data)), refresh=True)
+                await asyncio.sleep(_REFRESH_SECONDS)
+    while True:
+        if as_json:
+            output.console.file.write((await look(data)).model_dump_json() + "\n")
+            output.console.file.flush()
+        else:
+            await show_once(data, output, as_json=False)
+        await asyncio.sleep(_REFRESH_SECONDS)
+
+
 def schemas_of(catalogue: Catalogue) -> dict[str, Any]:
     """Algorithm → its summary, schemas, example and limits."""
     return {
@@ -71,7 +115,7 @@ def report(state: EnvironmentState, status: Status, dead_letters: int, more: boo
 
 
 def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> list[RunnerLine]:
-    """Every process that this environment started, then those that others started and that are registered."""
+    """The processes that this environment started, then those that others started and registered."""
     by_host = {runner.host: runner for runner in registered}
     lines = []
     for name, runner in state.runners.items():
@@ -91,26 +135,19 @@ def runner_lines(state: EnvironmentState, registered: list[RunnerStatus]) -> lis
                     coming="" if number else runner.coming,
                 )
             )
-    others = [
-        RunnerLine(
-            name=one.name,
-            state="elsewhere",
-            host=one.host,
-            algorithms=_own(one),
-            problem=_problem(one.name, "", one),
-        )
-        for one in by_host.values()
-    ]
-    return lines + others
+    for one in by_host.values():
+        problem = _problem(one.name, "", one)
+        lines.append(RunnerLine(name=one.name, state="elsewhere", host=one.host, algorithms=_own(one), problem=problem))
+    return lines
 
 
 def _own(runner: RunnerStatus | None) -> list[str]:
-    """What it gets tasks of."""
+    """The algorithms that it gets tasks of."""
     return [] if runner is None else [name for name in runner.algorithms if name not in runner.clashes]
 
 
 def _problem(name: str, known: str, runner: RunnerStatus | None) -> str:
-    """What is known to `worker`, and what the runner gets no tasks of, unless that says so already."""
+    """What `worker` knows, and which algorithms the runner gets no tasks of, unless `known` says so already."""
     clashes = {} if runner is None else runner.clashes
     sentences = [clash_sentence(algorithm, owner, name) for algorithm, owner in clashes.items()]
     return "\n".join(filter(None, [known, *(each for each in sentences if each not in known)]))
@@ -120,27 +157,20 @@ def _state(process: ProcessState, is_registered: bool) -> str:
     if process.draining:
         return "draining"
     if process.since is None:
-        # What works is offered, also when something else of it cannot load.
+        # What works is offered even if something else cannot load.
         return "partly ready" if is_registered else "starting"
     return "ready" if is_registered else "not registered"
 
 
 def shown(report: StatusReport) -> RenderableType:
-    """Both tables, the sentences below them. Readable at 80 columns."""
+    """Two tables and the sentences below them, readable at 80 columns."""
     sentences = [Text(printable(text)) for text in _sentences(report)]
     return Group(_runner_table(report), "", _task_table(report.status), *sentences)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(
-        *columns,
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=_PADDING,
-    )
+    style: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": _PADDING}
+    table = Table(*columns, title=title, title_justify="left", **style)
     for column in table.columns:
         column.overflow = "fold"
     return table
@@ -176,7 +206,7 @@ def _task_table(status: Status) -> Table:
 
 
 def _sentences(report: StatusReport) -> list[str]:
-    """What a table cannot say."""
+    """What the tables cannot show."""
     found = [f"{line.name}: {line.problem}" for line in report.runners if line.problem]
     found += [
         f"{line.name}: its newest version is {_DOING[line.coming]}, what ran before goes on"
@@ -207,7 +237,7 @@ def _counts(tasks: TaskCounts) -> list[str]:
 
 
 def spent(seconds: float) -> str:
-    """A duration, as exactly as anybody wants to know."""
+    """A duration, rounded to a readable unit."""
     if seconds < _MINUTE:
         return f"{max(0.0, seconds):.0f} s"
     if seconds < _HOUR:

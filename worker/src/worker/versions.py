@@ -1,0 +1,275 @@
+"""One version of a runner: builds it, checks it, waits until it can take over, ends it."""
+
+import asyncio
+import itertools
+import shutil
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from worker.child import ProcessPlan, start_child
+from worker.errors import AdapterRefused, StartFailed
+from worker.install_progress import InstallProgress, Report
+from worker.output import Output
+from worker.plan import UNREGISTRABLE, Layout
+from worker.ports import PortPool
+from worker.processes import ManagedProcess, explained
+from worker.runner_code import code_digests, copy_code, place_among_neighbours
+from worker.runners import RunnerFolder, variables_of
+from worker.state_file import ProcessState
+
+#: A new version that dies more often than that before it is ready is given up.
+_MOST_RESTARTS = 2
+#: Files that vanish while they are copied are being written: so often, with this pause, the copy is tried again.
+_COPIES, _COPY_AGAIN_SECONDS = 10, 0.3
+_POLL_SECONDS = 0.05
+#: Importing a large library on a busy machine takes this long; an import that hangs, longer.
+CHECK_SECONDS = 120.0
+_CHECK_LINES = 12
+
+
+class Interpreters(Protocol):
+    """Where runners get their Python from: an EnvironmentBuilder, or in tests something faster."""
+
+    async def ensure(self, runner: RunnerFolder, report: Report) -> Path: ...
+    def path(self, runner: RunnerFolder) -> Path: ...
+    def is_complete(self, runner: RunnerFolder) -> bool: ...
+    def remove_older(self, name: str, pythons: list[Path]) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunnerContext:
+    """What all runners of an environment share."""
+
+    layout: Layout
+    interpreters: Interpreters
+    ports: PortPool
+    output: Output
+    progress: InstallProgress
+    #: (address, boot id) → whether discovery lists it
+    is_registered: Callable[[str, str], Awaitable[bool]]
+    #: called when the state of a runner has changed
+    changed: Callable[[], None]
+    #: called with the name of a runner that has left for good
+    give_up: Callable[[str], Awaitable[None]] | None = None
+    serials: "itertools.count[int]" = field(default_factory=itertools.count)
+
+
+@dataclass(eq=False)
+class RunnerVersion:
+    """A copy of a runner's code and the processes that run it. `code` is None if they run the runner's own folder."""
+
+    version: str
+    python: Path
+    code: Path | None
+    processes: list[ManagedProcess]
+    ports: Sequence[int]
+    #: tasks that tell when a process is ready again
+    watches: list["asyncio.Task[None]"] = field(default_factory=list)
+    draining: bool = False
+
+    def start(self) -> None:
+        for process in self.processes:
+            process.start()
+
+    async def stop(self, ports: PortPool) -> None:
+        """Lets the processes finish what they run, then gives back ports and copy. Idempotent."""
+        self.draining = True
+        for watch in self.watches:
+            watch.cancel()
+        await asyncio.gather(*(process.stop() for process in self.processes))
+        for port in self.ports:
+            ports.give_back(port)
+        self.ports = ()
+        if self.code is not None:
+            await asyncio.to_thread(shutil.rmtree, self.code, ignore_errors=True)
+
+    def state(self) -> list[ProcessState]:
+        return [
+            ProcessState(
+                url=process.plan.url,
+                pid=process.pid,
+                since=process.ready_at if process.is_ready else None,
+                draining=self.draining,
+            )
+            for process in self.processes
+            if process.pid is not None or not self.draining
+        ]
+
+
+class VersionBuilder:
+    """Builds versions with `count` processes each; `version_of` computes the version from the digests of files."""
+
+    def __init__(self, count: int, context: RunnerContext, version_of: Callable[[Mapping[str, str]], str]) -> None:
+        self._count = count
+        self._context = context
+        self._version_of = version_of
+        self._installing: tuple[Path, asyncio.Task[Path]] | None = None
+
+    @property
+    def is_installing(self) -> bool:
+        return self._installing is not None and not self._installing[1].done()
+
+    async def stop(self) -> None:
+        if self._installing is not None:
+            self._installing[1].cancel()
+            await asyncio.wait([self._installing[1]])
+
+    async def python(self, folder: RunnerFolder) -> Path:
+        """The Python of the runner's virtual environment, made now if it isn't there. Raises EnvironmentBroken.
+
+        Installing goes on if the caller is cancelled: a further edit that leaves the requirements alone finds it begun.
+        """
+        path = self._context.interpreters.path(folder)
+        if self._installing is not None and self._installing[0] != path:
+            self._installing[1].cancel()
+        if self._installing is None or self._installing[0] != path or self._installing[1].done():
+            task = asyncio.ensure_future(self._install(folder))
+            task.add_done_callback(_retrieve_error)
+            self._installing = path, task
+        return await asyncio.shield(self._installing[1])
+
+    async def _install(self, folder: RunnerFolder) -> Path:
+        with self._context.progress as progress:
+            try:
+                report = partial(progress.step, notice=folder.notice)
+                python = await self._context.interpreters.ensure(folder, report)
+            except BaseException:
+                progress.failed(folder.name)
+                raise
+            progress.done(folder.name)
+        return python
+
+    async def build(self, folder: RunnerFolder, python: Path, first_port: int | None = None) -> RunnerVersion:
+        """A version that is not started yet. Raises PortTaken, BadVariables; AdapterRefused if files cannot be read."""
+        context = self._context
+        variables = await asyncio.to_thread(variables_of, folder)
+        copy, place, version = await self._copied(folder)
+        ports = [
+            first_port if first_port is not None and number == 0 else context.ports.take()
+            for number in range(self._count)
+        ]
+        labels = [folder.name if self._count == 1 else f"{folder.name}-{number + 1}" for number in range(self._count)]
+        plans = [
+            context.layout.runner(folder, python, port, place, label, variables)
+            for port, label in zip(ports, labels, strict=True)
+        ]
+        return RunnerVersion(version, python, copy, [ManagedProcess(plan, context.output) for plan in plans], ports)
+
+    async def _copied(self, folder: RunnerFolder) -> tuple[Path | None, Path | None, str]:
+        """The folder of the copy, the place of the adapter in it, the version.
+
+        A new copy each time: two processes of the same version may exist for a while.
+        """
+        layout = self._context.layout
+        if not layout.settings.reload:
+            return None, None, self._version_of(await asyncio.to_thread(code_digests, folder.path))
+        why = ""
+        for _ in range(_COPIES):
+            target = layout.code_folder / f"{folder.name}-{next(self._context.serials)}"
+            try:
+                place = await asyncio.to_thread(place_among_neighbours, folder.path, target)
+                digests = await asyncio.to_thread(copy_code, folder.path, place)
+            except OSError as error:
+                why = str(error)
+                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+                await asyncio.sleep(_COPY_AGAIN_SECONDS)
+            else:
+                return target, place, self._version_of(digests)
+        raise AdapterRefused(f"its files cannot be read: {why}")
+
+
+def _retrieve_error(task: "asyncio.Task[Path]") -> None:
+    """The caller may be gone; asyncio complains about errors that are never retrieved."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def check_adapter(plan: ProcessPlan, *, seconds: float = CHECK_SECONDS) -> None:
+    """Runs ``python -m runnerlib check`` where the adapter would be served. Raises AdapterRefused with what it says.
+
+    Algorithms that cannot be registered are no reason: the runner serves the rest, and its readiness says what is
+    missing.
+    """
+    command = (*plan.command, "check", plan.environment["RUNNER_ADAPTER"])
+    tail: deque[str] = deque(maxlen=_CHECK_LINES)
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            start_child(command, folder=plan.folder, environment=plan.environment) as child,
+        ):
+            async for line in child.lines():
+                if line.strip():
+                    tail.append(line.rstrip())
+            code = await child.wait()
+    except TimeoutError:
+        advice = f"importing it took longer than {seconds:g} s; move what takes long into a load_ function"
+        raise AdapterRefused("\n".join([*tail, advice])) from None
+    except OSError as error:
+        raise AdapterRefused(f"it could not be checked: {error}") from None
+    if code not in (0, UNREGISTRABLE):
+        raise AdapterRefused("\n".join(tail) or f"its check ended with {code} and said nothing")
+
+
+async def wait_in_place(
+    version: RunnerVersion,
+    context: RunnerContext,
+    tell: Callable[[str], None],
+    ignored_parts: Collection[str] = (),
+) -> None:
+    """Waits until it is ready and discovery lists it: from then on the version before is not needed.
+
+    `tell` is called with each reason why it cannot load; it goes on trying. `ignored_parts` cannot work in the version
+    before either, so need not now. Raises StartFailed.
+    """
+    seconds = context.layout.settings.load_seconds
+    await _wait_ready(version, context, tell, ignored_parts)
+    try:
+        async with asyncio.timeout(seconds):
+            for process in version.processes:
+                while not await context.is_registered(process.plan.url, process.boot):  # noqa: ASYNC110 - asked
+                    await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise StartFailed("it is ready, but discovery does not list it") from None
+    # It is listed once all of it has loaded or failed to: only now is it known what works.
+    await _wait_ready(version, context, tell, ignored_parts)
+
+
+async def _wait_ready(
+    version: RunnerVersion, context: RunnerContext, tell: Callable[[str], None], ignored_parts: Collection[str]
+) -> None:
+    seconds = context.layout.settings.load_seconds
+    for process in version.processes:
+        ready = asyncio.ensure_future(
+            process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, ignored_parts=ignored_parts)
+        )
+        incomplete = asyncio.ensure_future(_wait_listed_incomplete(process, context, ignored_parts))
+        try:
+            await asyncio.wait([ready, incomplete], return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                raise StartFailed(incomplete.result())
+            await ready
+        except StartFailed as error:
+            last_lines = [] if process.reasons else process.last_lines
+            raise StartFailed("\n".join([str(error), *last_lines])) from None
+        finally:
+            ready.cancel()
+            incomplete.cancel()
+            await asyncio.wait([ready, incomplete])
+
+
+async def _wait_listed_incomplete(
+    process: ManagedProcess, context: RunnerContext, ignored_parts: Collection[str]
+) -> str:
+    """Waits until discovery lists it although parts of it failed; returns why these cannot work.
+
+    From then on it would take tasks from the version before, or all of them where its schemas differ.
+    """
+    while True:
+        lacking = {part: why for part, why in process.reasons.items() if part not in ignored_parts}
+        if lacking and await context.is_registered(process.plan.url, process.boot):
+            return "; ".join(explained(lacking))
+        await asyncio.sleep(_POLL_SECONDS)
