@@ -29,7 +29,7 @@ def refuse_bad_lines(lines: Iterable[LineTask | BadLine], client: GatewayClient,
     """Names the bad lines. Raises BadInput when there are any."""
     try:
         # Here and not above: it loads the gateway's checks, which no other command needs.
-        from producer.gateway.submission import Admission, Refused
+        from producer.gateway.admission import Admission, Refused
     except ImportError:
         raise BadInput(
             "--strict checks as the gateway does, and needs its packages; from a checkout: "
