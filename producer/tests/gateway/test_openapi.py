@@ -151,7 +151,7 @@ def test_document_is_written_once_for_a_catalogue_and_a_schema_is_placed_once(mo
     monkeypatch.setattr(openapi, "place", counting)
 
     async def scenario() -> None:
-        known = Known(catalogue(1, one=ITEM))
+        known = View(catalogue(1, one=ITEM))
         document = Document(static, known)
         first = await asyncio.gather(*(document.current() for _ in range(5)))
         assert len(written) == 1 and len(set(first)) == 1
@@ -163,7 +163,7 @@ def test_document_is_written_once_for_a_catalogue_and_a_schema_is_placed_once(mo
     asyncio.run(scenario())
 
 
-class Known:
+class View:
     is_sure = True
 
     def __init__(self, catalogue: Catalogue) -> None:

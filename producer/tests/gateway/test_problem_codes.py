@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from producer import gateway
-from producer.gateway.problem_codes import ProblemCode, problem
+from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.request_parsing import problem
 from runnerlib.contract import FailureCode
 
 

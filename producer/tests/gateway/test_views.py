@@ -24,12 +24,12 @@ def task(state: TaskState = TaskState.QUEUED, algorithm: str = "upper", attempt:
 
 
 @dataclass
-class Known:
+class View:
     catalogue: Catalogue | None
     is_sure: bool = True
 
 
-def known(runners: list[str] | None = None, outdated: list[str] | None = None, **more: Any) -> Known:
+def known(runners: list[str] | None = None, outdated: list[str] | None = None, **more: Any) -> View:
     """`upper` is known, with these runners."""
     view = AlgorithmView(
         description=AlgorithmDescription(name="upper"),
@@ -44,10 +44,10 @@ def known(runners: list[str] | None = None, outdated: list[str] | None = None, *
     catalogue = Catalogue(
         epoch="e", index=1, uptime_seconds=99, lease_seconds=30, runners=live, algorithms={"upper": view}
     )
-    return Known(catalogue, **more)
+    return View(catalogue, **more)
 
 
-def why(waiting: TaskSummary, environment: Known) -> str | None:
+def why(waiting: TaskSummary, environment: View) -> str | None:
     return pending_reason(waiting, environment, unknown_grace_seconds=600)
 
 
@@ -66,7 +66,7 @@ def test_task_whose_runners_take_nothing_waits_for_what_a_controller_has_found_o
 @pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED])
 def test_task_that_runs_or_has_ended_waits_for_nothing(state: TaskState) -> None:
     assert why(task(state), known()) is None
-    assert why(task(state, "nobody"), Known(None, is_sure=False)) is None
+    assert why(task(state, "nobody"), View(None, is_sure=False)) is None
 
 
 def test_known_algorithm_without_a_runner() -> None:
@@ -94,7 +94,7 @@ def test_end_of_an_unknown_algorithm_is_the_earlier_of_grace_and_expiry() -> Non
 
 def test_nobody_is_called_unknown_while_discovery_is_not_sure() -> None:
     assert why(task(algorithm="uper"), known(is_sure=False)) == "no runner offers 'uper' now; it waits for one"
-    assert "discovery has not answered" in (why(task(), Known(None, is_sure=False)) or "")
+    assert "discovery has not answered" in (why(task(), View(None, is_sure=False)) or "")
 
 
 def test_pause_between_two_attempts_is_told_and_does_not_expire() -> None:

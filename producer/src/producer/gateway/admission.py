@@ -97,24 +97,22 @@ class Admission:
         message = {"algorithm": algorithm, "payload": value, "expires_seconds": expires_seconds}
         return self._message(message, now, idempotency_key)
 
-    def array(self, body: bytes, now: float) -> list[NewTask | Refused] | Refused:
-        """Checks each message of a JSON array. One Refused if the body is not such an array."""
-        try:
-            values = strict_json.loads(body)
-        except StrictJsonError as error:
-            return Refused(ProblemCode.MALFORMED, f"the batch is {error}")
-        if not isinstance(values, list):
-            return Refused(ProblemCode.MALFORMED, "the batch must be a JSON array of messages")
-        if len(values) > MAX_BATCH:
-            return _too_many(len(values))
-        return [self._message(value, now) for value in values]
-
-    def lines(self, body: bytes, now: float) -> list[NewTask | Refused] | Refused:
-        """Checks one message per line (NDJSON). Empty lines are skipped."""
-        lines = [line for line in body.split(b"\n") if line.strip()]
-        if len(lines) > MAX_BATCH:
-            return _too_many(len(lines))
-        return [self.one(line, now) for line in lines]
+    def batch(self, body: bytes, now: float, *, in_lines: bool) -> list[NewTask | Refused] | Refused:
+        """Checks each message of a JSON array, or of NDJSON `in_lines`. One Refused for the batch as a whole."""
+        messages: Any
+        if in_lines:
+            messages = [line for line in body.split(b"\n") if line.strip()]
+        else:
+            try:
+                messages = strict_json.loads(body)
+            except StrictJsonError as error:
+                return Refused(ProblemCode.MALFORMED, f"the batch is {error}")
+            if not isinstance(messages, list):
+                return Refused(ProblemCode.MALFORMED, "the batch must be a JSON array of messages")
+        if len(messages) > MAX_BATCH:
+            message = f"the batch has {len(messages)} messages, the limit is {MAX_BATCH}; send several batches"
+            return Refused(ProblemCode.TOO_LARGE, message)
+        return [self.one(each, now) if in_lines else self._message(each, now) for each in messages]
 
     def _message(self, value: Any, now: float, key: str | None = None) -> NewTask | Refused:
         try:
@@ -167,11 +165,6 @@ def _unknown_fields(envelope: Envelope, task_id: str | None) -> Refused:
     message = first.sentence if not more else f"{first.sentence} (and {len(more)} more)"
     errors = tuple(FieldError(field.name, field.sentence) for field in envelope.unknown)
     return Refused(ProblemCode.INVALID_REQUEST, message, envelope.algorithm, task_id, errors=errors)
-
-
-def _too_many(count: int) -> Refused:
-    message = f"the batch has {count} messages, the limit is {MAX_BATCH}; send several batches"
-    return Refused(ProblemCode.TOO_LARGE, message)
 
 
 def _unknown(name: str, catalogue: Catalogue | None, task_id: str | None) -> Refused:

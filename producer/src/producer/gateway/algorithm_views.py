@@ -1,5 +1,6 @@
 """What the environment offers and how it is doing: ``GET /algorithms`` and ``GET /status``."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def algorithm_infos(catalogue: Catalogue | None, counts: Iterable[Counts], now: 
     ]
 
 
-def environment_status(catalogue: Catalogue | None, complete: bool, counts: Iterable[Counts], now: float) -> Status:
+def environment_status(catalogue: Catalogue | None, complete: bool, counts: Sequence[Counts], now: float) -> Status:
     tasks = _tasks_by_algorithm(counts, now)
     known = catalogue.algorithms if catalogue is not None else {}
     runners = catalogue.runners if catalogue is not None else {}
@@ -101,7 +102,7 @@ def environment_status(catalogue: Catalogue | None, complete: bool, counts: Iter
             _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()))
             for name in sorted({*known, *tasks} - {""})
         ],
-        tasks=_sum(list(tasks.values())),
+        tasks=_task_counts(counts, now),
         complete=complete,
     )
 
@@ -150,29 +151,20 @@ def _about(runner: RunnerView) -> dict[str, Any]:
 
 
 def _tasks_by_algorithm(counts: Iterable[Counts], now: float) -> dict[str, TaskCounts]:
-    return {count.algorithm: _task_counts(count, now) for count in counts}
+    return {count.algorithm: _task_counts([count], now) for count in counts}
 
 
-def _task_counts(count: Counts, now: float) -> TaskCounts:
-    by_state = count.by_state
-    oldest = count.oldest_waiting_at
+def _task_counts(counts: Sequence[Counts], now: float) -> TaskCounts:
+    """The sum of `counts`."""
+    by_state: Counter[TaskState] = Counter()
+    for count in counts:
+        by_state.update(count.by_state)
+    oldest = min((count.oldest_waiting_at for count in counts if count.oldest_waiting_at is not None), default=None)
     return TaskCounts(
-        waiting=by_state.get(TaskState.QUEUED, 0) + by_state.get(TaskState.RETRYING, 0),
-        running=by_state.get(TaskState.RUNNING, 0),
-        succeeded=by_state.get(TaskState.SUCCEEDED, 0),
-        failed=by_state.get(TaskState.FAILED, 0),
-        cancelled=by_state.get(TaskState.CANCELLED, 0),
+        waiting=by_state[TaskState.QUEUED] + by_state[TaskState.RETRYING],
+        running=by_state[TaskState.RUNNING],
+        succeeded=by_state[TaskState.SUCCEEDED],
+        failed=by_state[TaskState.FAILED],
+        cancelled=by_state[TaskState.CANCELLED],
         oldest_waiting_seconds=None if oldest is None else round(max(0.0, now - oldest), 3),
-    )
-
-
-def _sum(counts: Sequence[TaskCounts]) -> TaskCounts:
-    oldest = [count.oldest_waiting_seconds for count in counts if count.oldest_waiting_seconds is not None]
-    return TaskCounts(
-        waiting=sum(count.waiting for count in counts),
-        running=sum(count.running for count in counts),
-        succeeded=sum(count.succeeded for count in counts),
-        failed=sum(count.failed for count in counts),
-        cancelled=sum(count.cancelled for count in counts),
-        oldest_waiting_seconds=max(oldest, default=None),
     )

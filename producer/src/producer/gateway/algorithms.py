@@ -14,8 +14,8 @@ from producer.gateway.algorithm_views import (
     algorithm_infos,
     environment_status,
 )
-from producer.gateway.problem_codes import ProblemCode, problem
-from producer.gateway.request_parsing import KnownQueryRoute
+from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.request_parsing import KnownQueryRoute, problem
 from runnerlib.contract import near_names
 from taskqueue.protocols import TaskStore
 from taskqueue.tasks import Counts

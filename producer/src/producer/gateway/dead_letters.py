@@ -11,9 +11,9 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from producer.gateway import openapi
-from producer.gateway.problem_codes import ProblemCode, problem
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import DEAD_LETTER_CURSOR, MAX_DEAD_ID, DeadByFilter, DeadByIds, DeadQuery
-from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, query_of, refuse_other_sites
+from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of, refuse_other_sites
 from producer.gateway.views import TaskResponder, iso_time
 from runnerlib.contract import DeadLetterDetail, DeadLetterListView, DeadLettersDone
 from taskqueue.protocols import Replayer, TaskStore

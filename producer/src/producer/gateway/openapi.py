@@ -1,7 +1,7 @@
 """The gateway's OpenAPI document: what it says of requests and responses, and of each algorithm that is known now.
 
-Routes read requests and write responses themselves, so they describe both with the constants and functions of the
-first part. :class:`Document` joins them with two calls for each algorithm, with its own fields, example and result.
+Routes read requests and write responses themselves, so they describe both with the constants and functions above
+:class:`Document`, which adds two calls for each algorithm, with its own fields, example and result.
 """
 
 import asyncio
@@ -31,6 +31,12 @@ from runnerlib.contract import (
 from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
 
 Responses = dict[int | str, dict[str, Any]]
+
+#: Characters of a runner's texts,
+_MAX_SUMMARY = 200
+_MAX_DESCRIPTION = 10_000
+#: and bytes of its example.
+_MAX_EXAMPLE_BYTES = 32 * 1024
 
 
 class Message(BaseModel):
@@ -238,10 +244,6 @@ class Document:
         )
 
 
-_MAX_SUMMARY = 200
-_MAX_DESCRIPTION = 10_000
-_MAX_EXAMPLE_BYTES = 32 * 1024
-
 _CODES = (*SUBMITTING, ProblemCode.UNKNOWN_ALGORITHM, ProblemCode.INVALID_REQUEST)
 _PARAMETERS = [PREFER, IDEMPOTENCY_KEY, *query_parameters(ExpiresQuery)]
 _RUN_PREFER = {**PREFER, "description": "`wait=5`: how long to wait, in seconds; 20 without it, 60 at most."}
@@ -276,22 +278,18 @@ def algorithm_schemas(about: AlgorithmDescription) -> AlgorithmSchemas:
 
 def _operations(view: AlgorithmView, schemas: AlgorithmSchemas) -> dict[str, Any]:
     """Both calls of an algorithm, by path."""
-    about = view.description
-    name = about.name
-    payload = f"{name}.payload"
-    example = about.example
+    name, example = view.description.name, view.description.example
+    payload = {"$ref": f"{COMPONENTS}{name}.payload"} if f"{name}.payload" in schemas.components else {}
     shown = {"example": example.payload} if example is not None and _is_plain(example.payload) else {}
     content = {"application/json": {"schema": {"$ref": f"{COMPONENTS}{name}.task"}}}
+    queued = "It is queued, durably, and has not ended yet. `Location` is its address."
     shared: dict[str, Any] = {
         "tags": [f"algorithm {name}"],
         "description": _description(view, schemas.notes),
-        "requestBody": _body({"$ref": COMPONENTS + payload} if payload in schemas.components else {}, **shown),
+        "requestBody": _body(payload, **shown),
         "responses": {
             "200": {"description": "It has ended: read `state`; it may have failed.", "content": content},
-            "202": {
-                "description": "It is queued, durably, and has not ended yet. `Location` is its address.",
-                "content": content,
-            },
+            "202": {"description": queued, "content": content},
             **{str(status): response for status, response in problems(*_CODES).items()},
         },
     }

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
 from producer.gateway.error_messages import MAX_SHOWN, FieldError, field_path, in_one_line
-from producer.gateway.problem_codes import ProblemCode, problem
+from producer.gateway.problem_codes import ProblemCode
 from runnerlib.contract import StrictJsonError, is_task_id, near_names, strict_json
 from runnerlib.service.web import ProblemError
 
@@ -46,6 +46,11 @@ class KnownQueryRoute(APIRoute):
             return await handle(request)
 
         return checked
+
+
+def problem(code: ProblemCode, detail: str, errors: list[dict[str, Any]] | None = None) -> ProblemError:
+    """To be raised in a route; `detail` is a sentence that says what to do."""
+    return ProblemError(code.status, code.value, detail, errors=errors)
 
 
 def wait_seconds(request: Request) -> float | None:
@@ -158,4 +163,4 @@ def _unknown(name: str, known: list[str], what: str) -> str:
 
 def _invalid(errors: list[FieldError]) -> ProblemError:
     listed = [asdict(error) for error in errors[:_MAX_ERRORS]]
-    return problem(ProblemCode.INVALID_REQUEST, in_one_line(errors), errors=listed)
+    return problem(ProblemCode.INVALID_REQUEST, in_one_line(errors), listed)

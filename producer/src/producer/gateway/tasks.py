@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from producer.gateway import openapi
 from producer.gateway.admission import Admission, CatalogueView, Refused, conflict
 from producer.gateway.metrics import GatewayMetrics
-from producer.gateway.problem_codes import ProblemCode, problem
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import MAX_LOOKUP_IDS, ExpiresQuery, TaskQuery, TasksByIds
 from producer.gateway.request_parsing import (
     JSON,
@@ -22,6 +23,7 @@ from producer.gateway.request_parsing import (
     KnownQueryRoute,
     body_of,
     idempotency_key_of,
+    problem,
     query_of,
     require_type,
     task_id_of,
@@ -92,8 +94,7 @@ class TaskService:
 
     async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
-        admit = self._admission.lines if in_lines else self._admission.array
-        admitted = await self._in_thread(partial(admit, body, time.time()))
+        admitted = await self._in_thread(partial(self._admission.batch, body, time.time(), in_lines=in_lines))
         if isinstance(admitted, Refused):
             self._count(None, admitted.code.value)
             return admitted
@@ -139,17 +140,8 @@ class TaskService:
 
 def _queued_row(task: NewTask, now: float) -> TaskRow:
     """A task that was queued this moment, as the store will have it."""
-    return TaskRow(
-        id=task.id,
-        algorithm=task.algorithm,
-        payload=task.payload,
-        digest=task.digest,
-        state=TaskState.QUEUED,
-        attempt=1,
-        created_at=now,
-        updated_at=now,
-        expires_at=task.expires_at,
-    )
+    state, expires_at = TaskState.QUEUED, task.expires_at
+    return TaskRow(task.id, task.algorithm, task.payload, task.digest, state, 1, now, now, expires_at=expires_at)
 
 
 router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
@@ -179,8 +171,7 @@ async def submit(request: Request) -> Response:
     (or an `Idempotency-Key`) and it can be sent again after any failure without running twice."""
     require_type(request, JSON)
     key = idempotency_key_of(request)
-    service: TaskService = request.app.state.tasks
-    return await _submitted(request, await service.submit(await request.body(), key))
+    return await _submitted(request, await _service(request).submit(await request.body(), key))
 
 
 @router.get(
@@ -196,8 +187,7 @@ async def submit(request: Request) -> Response:
 async def list_tasks(request: Request) -> Response:
     """All that fit the filter, without payloads and results. Go on with `next` as `cursor` until it is null."""
     query = query_of(request, TaskQuery)
-    service: TaskService = request.app.state.tasks
-    page = await service.store.list_tasks(query.as_filter(), limit=query.limit, before=query.cursor)
+    page = await _service(request).store.list_tasks(query.as_filter(), limit=query.limit, before=query.cursor)
     return Response(_responder(request).page(page), media_type=JSON)
 
 
@@ -220,8 +210,7 @@ async def submit_batch(request: Request) -> Response:
     if idempotency_key_of(request) is not None:
         detail = "A batch takes no Idempotency-Key; give each of its messages an 'id'."
         raise problem(ProblemCode.INVALID_REQUEST, detail)
-    service: TaskService = request.app.state.tasks
-    outcome = await service.submit_many(await request.body(), in_lines=kind == NDJSON)
+    outcome = await _service(request).submit_many(await request.body(), in_lines=kind == NDJSON)
     if isinstance(outcome, Refused):
         return _refusal(outcome)
     entries = [
@@ -245,8 +234,7 @@ async def submit_batch(request: Request) -> Response:
 async def look(request: Request) -> Response:
     """With `Prefer: wait=20` the answer comes as soon as the task has ended, or after 20 s."""
     task_id = task_id_of(request)
-    service: TaskService = request.app.state.tasks
-    row = await service.get(task_id, wait_seconds(request) or 0)
+    row = await _service(request).get(task_id, wait_seconds(request) or 0)
     if row is None:
         detail = f"There is no task {task_id!r}; tasks that ended long ago are dropped."
         raise problem(ProblemCode.UNKNOWN_TASK, detail)
@@ -271,9 +259,9 @@ async def look(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """An id that nobody has seen yet is remembered: should its task arrive later, it will not run."""
     task_id = task_id_of(request)
-    store = request.app.state.tasks.store
-    outcome: CancelAnswer = await store.cancel(task_id)
-    row: TaskRow | None = await store.get(task_id)
+    store = _service(request).store
+    outcome = await store.cancel(task_id)
+    row = await store.get(task_id)
     if row is None:
         raise problem(ProblemCode.UNKNOWN_TASK, f"There is no task {task_id!r} any more.")
     if outcome is CancelAnswer.FINISHED and row.state is not TaskState.CANCELLED:
@@ -294,7 +282,7 @@ async def cancel(request: Request) -> Response:
 async def lookup(request: Request) -> Response:
     """To wait for many tasks: wait for one of them with `GET /tasks/{id}`, then ask for all here."""
     ids = list(dict.fromkeys((await body_of(request, {"ids": TasksByIds})).ids))
-    store: TaskStore = request.app.state.tasks.store
+    store, responder = _service(request).store, _responder(request)
     found: list[bytes] = []
     left_out: list[str] = []
     size, step = 0, _FEW
@@ -302,7 +290,7 @@ async def lookup(request: Request) -> Response:
         part, ids = ids[:step], ids[step:]
         rows = await store.lookup(part)
         for row in (rows[task_id] for task_id in part if task_id in rows):
-            task = _responder(request).task(row) if size < MAX_LOOKUP_BYTES else b""
+            task = responder.task(row) if size < MAX_LOOKUP_BYTES else b""
             if task and (not found or size + len(task) <= MAX_LOOKUP_BYTES):
                 found.append(task)
                 size += len(task)
@@ -314,6 +302,11 @@ async def lookup(request: Request) -> Response:
     return Response(body, media_type=JSON)
 
 
+def _service(request: Request) -> TaskService:
+    service: TaskService = request.app.state.tasks
+    return service
+
+
 def _responder(request: Request) -> TaskResponder:
     responder: TaskResponder = request.app.state.responder
     return responder
@@ -323,9 +316,8 @@ async def _submit_payload(request: Request) -> TaskRow | Refused:
     require_type(request, JSON)
     key = idempotency_key_of(request)
     expires_seconds = query_of(request, ExpiresQuery).expires_seconds
-    service: TaskService = request.app.state.tasks
     algorithm = str(request.path_params["algorithm"])
-    return await service.submit_payload(algorithm, await request.body(), key, expires_seconds)
+    return await _service(request).submit_payload(algorithm, await request.body(), key, expires_seconds)
 
 
 async def _submitted(request: Request, outcome: TaskRow | Refused, default_seconds: float = 0) -> Response:
@@ -338,7 +330,7 @@ async def _submitted(request: Request, outcome: TaskRow | Refused, default_secon
     if seconds > 0 and not row.state.is_terminal:
         if asked is not None:
             headers["Preference-Applied"] = f"wait={seconds:g}"
-        row = await _wait(request.app.state.tasks, row.id, seconds) or row
+        row = await _wait(_service(request), row.id, seconds) or row
     return _responder(request).response(row, 200 if row.state.is_terminal else 202, headers)
 
 
@@ -355,14 +347,8 @@ async def _wait(service: TaskService, task_id: str, seconds: float) -> TaskRow |
 
 def _refusal(refused: Refused) -> Response:
     """A refusal as a problem, with the message's id if it had one, and the wrong fields."""
-    more: dict[str, Any] = {}
-    if refused.id is not None:
-        more["id"] = refused.id
-    if refused.errors:
-        more["errors"] = [{"field": error.field, "message": error.message} for error in refused.errors]
-    if refused.near:
-        more["near"] = list(refused.near)
-    return _problem(refused.code, refused.message, **more)
+    errors = [asdict(error) for error in refused.errors] or None
+    return _problem(refused.code, refused.message, id=refused.id, errors=errors, near=list(refused.near) or None)
 
 
 def _problem(code: ProblemCode, detail: str, **more: Any) -> Response:
