@@ -58,10 +58,10 @@ def build(
     store_watch = StoreWatch(store, health)
     background(stack, store_watch.watch(), "store watch")
     # A broker's connection reports its own health; the embedded queue is the same file as the store.
-    of_store = StoreUnavailable if isinstance(queue, RecordedQueue) else TaskQueueError
+    store_errors = StoreUnavailable if isinstance(queue, RecordedQueue) else TaskQueueError
 
     async def unavailable(request: Request, error: Exception) -> Response:
-        if isinstance(error, of_store):
+        if isinstance(error, store_errors):
             store_watch.refused(str(error))
         return _unavailable(request, error)
 

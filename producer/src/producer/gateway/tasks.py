@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
@@ -81,14 +81,14 @@ class TaskService:
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
-        [published] = await self._publish([admitted])
-        if published is Published.CONFLICT:
-            return conflict(admitted)
+        [outcome] = await self._publish([admitted])
+        if isinstance(outcome, Refused):
+            return outcome
         try:
             # Times are the store's, here as in every later answer.
             return await self.store.get(admitted.id) or _queued_row(admitted, now)
         except StoreUnavailable:
-            if published is Published.DUPLICATE:
+            if outcome is Published.DUPLICATE:
                 raise
             return _queued_row(admitted, now)  # it is durable, whatever has become of the store since
 
@@ -101,7 +101,16 @@ class TaskService:
         for entry in admitted:
             if isinstance(entry, Refused):
                 self._count(entry.algorithm, entry.code.value)
-        queued = await self._queue_many([entry for entry in admitted if isinstance(entry, NewTask)])
+        tasks = [entry for entry in admitted if isinstance(entry, NewTask)]
+        published = list(zip(tasks, await self._publish(tasks) if tasks else [], strict=True))
+        known = [task.id for task, outcome in published if outcome is Published.DUPLICATE]
+        rows = await self.store.lookup(known) if known else {}
+        queued = iter(
+            outcome
+            if isinstance(outcome, Refused)
+            else (task.id, rows[task.id].state if task.id in rows else TaskState.QUEUED)
+            for task, outcome in published
+        )
         return [entry if isinstance(entry, Refused) else next(queued) for entry in admitted]
 
     async def get(self, task_id: str, wait_seconds: float = 0) -> TaskRow | None:
@@ -115,23 +124,14 @@ class TaskService:
         async with self._threads:
             return await asyncio.to_thread(work)
 
-    async def _publish(self, tasks: Sequence[NewTask]) -> list[Published]:
-        published = await self._queue.publish(tasks)
-        for task, outcome in zip(tasks, published, strict=True):
-            conflicts = outcome is Published.CONFLICT
-            self._count(task.algorithm, ProblemCode.ID_CONFLICT.value if conflicts else outcome.value)
-        return published
-
-    async def _queue_many(self, tasks: list[NewTask]) -> Iterator[Refused | tuple[str, TaskState]]:
-        published = list(zip(tasks, await self._publish(tasks) if tasks else [], strict=True))
-        known = [task.id for task, outcome in published if outcome is Published.DUPLICATE]
-        rows = await self.store.lookup(known) if known else {}
-        return iter(
-            conflict(task)
-            if outcome is Published.CONFLICT
-            else (task.id, rows[task.id].state if task.id in rows else TaskState.QUEUED)
-            for task, outcome in published
-        )
+    async def _publish(self, tasks: Sequence[NewTask]) -> list[Published | Refused]:
+        """Refuses those whose id belongs to another task."""
+        outcomes: list[Published | Refused] = []
+        for task, published in zip(tasks, await self._queue.publish(tasks), strict=True):
+            refused = conflict(task) if published is Published.CONFLICT else None
+            self._count(task.algorithm, refused.code.value if refused else published.value)
+            outcomes.append(refused or published)
+        return outcomes
 
     def _count(self, algorithm: str | None, outcome: str) -> None:
         catalogue = self._view.catalogue
