@@ -72,7 +72,8 @@ def build(
     app.state.counts = algorithms.CountsCache(store)
     app.state.catalogue_view = watch
     app.state.responder = TaskResponder(watch, settings.unknown_algorithm_grace_seconds)
-    for router in (tasks.router, dead_letters.router, algorithms.router):  # in the order of the sections of /docs
+    # in the order of the sections of /docs
+    for router in (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router):
         app.include_router(router)
     app.document = Document(app.openapi, watch).current
     app.add_exception_handler(TaskQueueError, unavailable)

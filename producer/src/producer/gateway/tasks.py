@@ -145,16 +145,16 @@ def _queued_row(task: NewTask, now: float) -> TaskRow:
 
 
 router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
-_EXPIRES = {"parameters": openapi.query_parameters(ExpiresQuery)}
+#: The OpenAPI document shows both calls for each known algorithm, with its own fields.
+payload_router = APIRouter(default_response_class=Response, include_in_schema=False)
 
 
-# The OpenAPI document shows both for each known algorithm, with its own fields.
-@router.post("/algorithms/{algorithm}/tasks", include_in_schema=False, openapi_extra=_EXPIRES)
+@payload_router.post("/algorithms/{algorithm}/tasks")
 async def queue(request: Request) -> Response:
     return await _submitted(request, await _submit_payload(request))
 
 
-@router.post("/algorithms/{algorithm}/run", include_in_schema=False, openapi_extra=_EXPIRES)
+@payload_router.post("/algorithms/{algorithm}/run")
 async def run(request: Request) -> Response:
     return await _submitted(request, await _submit_payload(request), RUN_WAIT_SECONDS)
 
