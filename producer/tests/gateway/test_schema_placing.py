@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from producer.gateway.schema_placing import MOST_BYTES, Unplaceable, place
+from producer.gateway.schema_placing import MAX_BYTES, Unplaceable, place
 
 
 class Item(BaseModel):
@@ -128,7 +128,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"oneOf": [{}], "discriminator": {"propertyName": "k", "mapping": {"a": "http://x/"}}}, "outside of it"),
         ({"maximum": float("nan")}, "Out of range"),
         ({"title": "\ud800"}, "lone surrogate"),
-        ({"description": "x" * MOST_BYTES}, "bytes"),
+        ({"description": "x" * MAX_BYTES}, "bytes"),
         (nested(200), "deeper"),
         (nested(50_000), "deeper"),
     ],

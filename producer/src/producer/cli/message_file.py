@@ -191,7 +191,7 @@ def bad_lines(lines: Iterable[LineTask | RefusedLine], client: "GatewayClient") 
     """
     try:
         # Imported here: no other command needs the gateway's checks.
-        from producer.gateway.submission import Admission, Refused
+        from producer.gateway.admission import Admission, Refused
     except ImportError:
         raise BadInput(
             "--strict checks as the gateway does, and needs its packages; from a checkout: "

@@ -1,4 +1,4 @@
-"""The HTTP door: submit tasks, ask for their results, cancel them, see what algorithms there are."""
+"""The HTTP gateway: submit tasks, get their results, cancel them, see which algorithms there are."""
 
 from importlib.util import find_spec
 

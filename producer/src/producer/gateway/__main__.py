@@ -12,7 +12,7 @@ from taskqueue.errors import TaskQueueError
 
 
 def main() -> int:
-    """Refuses in a sentence, with exit code 2, what is not RabbitMQ with PostgreSQL."""
+    """Returns the exit code: 2, with a message, unless RabbitMQ and PostgreSQL are configured."""
     settings = load_settings(GatewaySettings)
     try:
         check_addresses(settings.queue, settings.database_url)

@@ -1,6 +1,7 @@
 """What the environment offers and how it is doing: ``GET /algorithms`` and ``GET /status``."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -84,24 +85,24 @@ def algorithm_infos(catalogue: Catalogue | None, counts: Iterable[Counts], now: 
     """All known algorithms, by name."""
     if catalogue is None:
         return []
-    tasks = {count.algorithm: _task_counts(count, now) for count in counts}
+    tasks = _tasks_by_algorithm(counts, now)
     return [
         _algorithm_info(catalogue.algorithms[name], catalogue, tasks.get(name, TaskCounts()))
         for name in sorted(catalogue.algorithms)
     ]
 
 
-def status(catalogue: Catalogue | None, complete: bool, counts: Iterable[Counts], now: float) -> Status:
-    tasks = {count.algorithm: _task_counts(count, now) for count in counts}
+def environment_status(catalogue: Catalogue | None, complete: bool, counts: Sequence[Counts], now: float) -> Status:
+    tasks = _tasks_by_algorithm(counts, now)
     known = catalogue.algorithms if catalogue is not None else {}
-    runners = catalogue.runners.values() if catalogue is not None else ()
+    runners = catalogue.runners if catalogue is not None else {}
     return Status(
-        runners=[_runner_status(runner, known) for runner in sorted(runners, key=lambda runner: runner.id)],
+        runners=[_runner_status(runners[runner_id], known) for runner_id in sorted(runners)],
         algorithms=[
             _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()))
             for name in sorted({*known, *tasks} - {""})
         ],
-        tasks=_sum(tasks.values()),
+        tasks=_task_counts(counts, now),
         complete=complete,
     )
 
@@ -113,6 +114,9 @@ def _algorithm_status(name: str, view: AlgorithmView | None, tasks: TaskCounts) 
 
 
 def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts) -> AlgorithmInfo:
+    def live(ids: Iterable[str]) -> list[RunnerInfo]:
+        return [RunnerInfo(**_about(catalogue.runners[one])) for one in sorted(ids) if one in catalogue.runners]
+
     about = view.description
     return AlgorithmInfo(
         name=about.name,
@@ -122,61 +126,45 @@ def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts
         output_schema=about.output_schema,
         example=about.example,
         limits=about.limits,
-        runners=_runner_infos(view.runners, catalogue),
-        conflicts=_runner_infos(view.outdated, catalogue),
+        runners=live(view.runners),
+        conflicts=live(view.outdated),
         owner=view.owner,
-        clashing=_runner_infos(view.clashing, catalogue),
+        clashing=live(view.clashing),
         tasks=tasks,
     )
-
-
-def _runner_infos(ids: Iterable[str], catalogue: Catalogue) -> list[RunnerInfo]:
-    return [_runner_info(catalogue.runners[one]) for one in sorted(ids) if one in catalogue.runners]
-
-
-def _runner_info(runner: RunnerView) -> RunnerInfo:
-    return RunnerInfo(id=runner.id, name=runner.name, host=runner.host, docs=_docs(runner))
 
 
 def _runner_status(runner: RunnerView, known: Mapping[str, AlgorithmView]) -> RunnerStatus:
     views = {name: known[name] for name in runner.algorithms if name in known}
     return RunnerStatus(
-        id=runner.id,
-        name=runner.name,
-        host=runner.host,
-        docs=_docs(runner),
+        **_about(runner),
         level=runner.level,
         algorithms=sorted(runner.algorithms),
         clashes={name: str(view.owner) for name, view in sorted(views.items()) if runner.id in view.clashing},
     )
 
 
-def _docs(runner: RunnerView) -> str | None:
-    """A plain runner promises nothing but its algorithms."""
-    return f"{runner.host}/docs" if runner.level is RunnerLevel.FULL else None
+def _about(runner: RunnerView) -> dict[str, Any]:
+    """The fields of RunnerInfo. Only a runner of the full level promises documentation."""
+    docs = f"{runner.host}/docs" if runner.level is RunnerLevel.FULL else None
+    return {"id": runner.id, "name": runner.name, "host": runner.host, "docs": docs}
 
 
-def _task_counts(count: Counts, now: float) -> TaskCounts:
-    by_state = count.by_state
-    oldest = count.oldest_waiting_at
+def _tasks_by_algorithm(counts: Iterable[Counts], now: float) -> dict[str, TaskCounts]:
+    return {count.algorithm: _task_counts([count], now) for count in counts}
+
+
+def _task_counts(counts: Sequence[Counts], now: float) -> TaskCounts:
+    """The sum of `counts`."""
+    by_state: Counter[TaskState] = Counter()
+    for count in counts:
+        by_state.update(count.by_state)
+    oldest = min((count.oldest_waiting_at for count in counts if count.oldest_waiting_at is not None), default=None)
     return TaskCounts(
-        waiting=by_state.get(TaskState.QUEUED, 0) + by_state.get(TaskState.RETRYING, 0),
-        running=by_state.get(TaskState.RUNNING, 0),
-        succeeded=by_state.get(TaskState.SUCCEEDED, 0),
-        failed=by_state.get(TaskState.FAILED, 0),
-        cancelled=by_state.get(TaskState.CANCELLED, 0),
+        waiting=by_state[TaskState.QUEUED] + by_state[TaskState.RETRYING],
+        running=by_state[TaskState.RUNNING],
+        succeeded=by_state[TaskState.SUCCEEDED],
+        failed=by_state[TaskState.FAILED],
+        cancelled=by_state[TaskState.CANCELLED],
         oldest_waiting_seconds=None if oldest is None else round(max(0.0, now - oldest), 3),
-    )
-
-
-def _sum(all_counts: Iterable[TaskCounts]) -> TaskCounts:
-    counts = list(all_counts)
-    oldest = [count.oldest_waiting_seconds for count in counts if count.oldest_waiting_seconds is not None]
-    return TaskCounts(
-        waiting=sum(count.waiting for count in counts),
-        running=sum(count.running for count in counts),
-        succeeded=sum(count.succeeded for count in counts),
-        failed=sum(count.failed for count in counts),
-        cancelled=sum(count.cancelled for count in counts),
-        oldest_waiting_seconds=max(oldest, default=None),
     )

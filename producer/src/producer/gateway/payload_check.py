@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from producer.gateway.sentences import FieldError, Mistake, field_errors
+from producer.gateway.error_messages import FieldError, Mistake, field_errors
 from runnerlib.contract import AlgorithmView
 from runnerlib.contract.names import UNCHECKED
 

@@ -1,10 +1,6 @@
 """Every code that a problem of the gateway can carry, with its HTTP status: the one list."""
 
-from collections.abc import Mapping
 from enum import Enum
-from typing import Any
-
-from runnerlib.service.web import ProblemError
 
 
 class ProblemCode(str, Enum):
@@ -44,13 +40,3 @@ class ProblemCode(str, Enum):
     STOPPING = "stopping", 503, "The gateway stops; ask again after `Retry-After` seconds."
     QUEUE_UNAVAILABLE = "queue_unavailable", 503, "The queue cannot be reached; nothing was accepted for sure."
     STORE_UNAVAILABLE = "store_unavailable", 503, "The store cannot be reached; nothing was accepted for sure."
-
-
-def problem(
-    code: ProblemCode,
-    detail: str,
-    headers: Mapping[str, str] | None = None,
-    errors: list[dict[str, Any]] | None = None,
-) -> ProblemError:
-    """To be raised in a route; `detail` is a sentence that says what to do."""
-    return ProblemError(code.status, code.value, detail, headers, errors)

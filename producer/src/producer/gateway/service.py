@@ -2,17 +2,25 @@
 
 from contextlib import AsyncExitStack
 
-from producer.gateway.build import build
-from producer.gateway.doors import Doors
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from producer.gateway.build import RETRY_AFTER, TITLE, build
+from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
+from runnerlib.service.web import create_app, problem_response
 from taskqueue.opening import STORE, opened, opened_when_there
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
+
+_METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 
 class GatewayService:
@@ -23,15 +31,35 @@ class GatewayService:
         self.server: HttpServer | None = None
 
     async def enter(self, stack: AsyncExitStack) -> None:
-        """The door opens first, to tell what the others wait for; it is closed before what stands behind it."""
+        """The server starts first, to say what the gateway waits for, and stops before what it uses is closed."""
         settings = self._settings
         health, registry = Health(STORE), new_registry()
-        behind = await stack.enter_async_context(AsyncExitStack())
+        used = await stack.enter_async_context(AsyncExitStack())
         # It never consumes, so it needs none of the delay queues: controllers declare those.
         queue = open_rabbitmq(settings.queue, retry_steps_seconds=(), report=health.set)
-        broker = await opened(behind, queue)
-        doors = Doors(health, registry)
-        self.server = await stack.enter_async_context(HttpServer(doors, settings.host, settings.port))
-        store = await opened_when_there(behind, lambda: open_postgres(settings.database_url), health.set)
-        watch = await behind.enter_async_context(CatalogueWatch(settings.discovery))
-        doors.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
+        broker = await opened(used, queue)
+        gate = StartupGate(health, registry)
+        self.server = await stack.enter_async_context(HttpServer(gate, settings.host, settings.port))
+        store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
+        watch = await used.enter_async_context(CatalogueWatch(settings.discovery))
+        gate.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
+
+
+class StartupGate:
+    """An ASGI application that answers only health checks and metrics until :meth:`open` is called."""
+
+    def __init__(self, health: Health, registry: CollectorRegistry) -> None:
+        starting = create_app(TITLE, health=health, registry=registry)
+        starting.add_api_route("/{path:path}", _starting, methods=_METHODS, include_in_schema=False)
+        self._app: ASGIApp = starting
+
+    def open(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _starting(_request: Request) -> Response:
+    detail = "The gateway waits for its store; /healthz/ready tells why. Send the same again a little later."
+    return problem_response(ProblemCode.STARTING.status, ProblemCode.STARTING.value, detail, RETRY_AFTER)

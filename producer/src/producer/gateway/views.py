@@ -1,117 +1,120 @@
-"""Tasks and refusals as bytes for the wire.
+"""How responses show tasks, and why a task waits."""
 
-A stored result is embedded as it is: it was checked when it was stored, and may have megabytes.
-"""
-
-from collections.abc import Callable
 from datetime import datetime, timezone
-from http import HTTPStatus
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
-from producer.gateway.cursors import TASKS
-from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.submission import Refused
-from runnerlib.contract import Problem, TaskState
-from taskqueue.tasks import NewTask, Page, TaskRow, TaskSummary
+from producer.gateway.admission import CatalogueView
+from producer.gateway.query_params import TASK_CURSOR
+from runnerlib.contract import AlgorithmView, TaskState, near_names
+from taskqueue.tasks import Page, TaskRow, TaskSummary
 
-#: Why a task waits, if it does.
-Why = Callable[[TaskRow | TaskSummary], str | None]
-
-
-def task_bytes(row: TaskRow, why: Why) -> bytes:
-    """A task, in the shape of the contract's TaskView."""
-    result = row.result if row.state is TaskState.SUCCEEDED and row.result is not None else b"null"
-    return orjson.dumps(_about(row, why), option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
+Task = TaskRow | TaskSummary
 
 
-def tasks_bytes(page: Page[TaskSummary], why: Why) -> bytes:
-    """A page of the list of tasks, in the shape of the contract's TaskListView."""
-    lines = [{**_about(task, why), "expires_at": iso_time(task.expires_at)} for task in page]
-    after = None if page.next is None else TASKS.write(page.next)
-    return orjson.dumps({"tasks": lines, "next": after}, option=orjson.OPT_UTC_Z)
+class TaskResponder:
+    """Writes tasks as JSON. `unknown_grace_seconds`: how long controllers keep a task of an unknown algorithm."""
 
+    def __init__(self, view: CatalogueView, unknown_grace_seconds: float) -> None:
+        self._view = view
+        self._unknown_grace_seconds = unknown_grace_seconds
 
-def found_bytes(tasks: list[bytes], left_out: list[str]) -> bytes:
-    """Tasks that were asked for by their ids, each written already."""
-    return b'{"tasks":[' + b",".join(tasks) + b'],"left_out":' + orjson.dumps(left_out) + b"}"
+    def response(self, row: TaskRow, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        return Response(self.task(row), status, headers, "application/json")
 
+    def task(self, row: TaskRow) -> bytes:
+        """A task, in the shape of the contract's TaskView.
 
-def queued_row(task: NewTask, now: float) -> TaskRow:
-    """A task that was queued this moment, as the store has it."""
-    return TaskRow(
-        id=task.id,
-        algorithm=task.algorithm,
-        payload=task.payload,
-        digest=task.digest,
-        state=TaskState.QUEUED,
-        attempt=1,
-        created_at=now,
-        updated_at=now,
-        expires_at=task.expires_at,
-    )
+        Its result is embedded as stored: it was checked then, and may have megabytes.
+        """
+        result = row.result if row.state is TaskState.SUCCEEDED and row.result is not None else b"null"
+        return orjson.dumps(self._fields(row), option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
 
+    def page(self, page: Page[TaskSummary]) -> bytes:
+        """A page of the list of tasks, in the shape of the contract's TaskListView."""
+        tasks = [{**self._fields(task), "expires_at": iso_time(task.expires_at)} for task in page]
+        return orjson.dumps({"tasks": tasks, "next": TASK_CURSOR.write(page.next)}, option=orjson.OPT_UTC_Z)
 
-def problem_bytes(code: ProblemCode, detail: str, **more: Any) -> bytes:
-    """A problem (RFC 9457) with members of its own, such as `state`."""
-    title = HTTPStatus(code.status).phrase
-    problem = Problem(title=title, status=code.status, code=code.value, detail=detail, **more)
-    return problem.model_dump_json(exclude_none=True).encode()
-
-
-def code_of(refused: Refused) -> ProblemCode:
-    """What a task would fail of, it is refused for."""
-    return ProblemCode[refused.code.name]
-
-
-def refusal_bytes(refused: Refused) -> bytes:
-    """A refusal as a problem: its id when it had one, and the fields at fault."""
-    more: dict[str, Any] = {}
-    if refused.id is not None:
-        more["id"] = refused.id
-    if refused.errors:
-        more["errors"] = [{"field": error.field, "message": error.message} for error in refused.errors]
-    if refused.near:
-        more["near"] = list(refused.near)
-    return problem_bytes(code_of(refused), refused.message, **more)
-
-
-def batch_bytes(entries: list[Refused | tuple[str, TaskState]]) -> bytes:
-    """The answer to a batch: ``[{"id", "state"} or {"id", "problem"}]``, in the order of the messages."""
-    return orjson.dumps(
-        [
-            {"id": entry.id, "problem": orjson.Fragment(refusal_bytes(entry))}
-            if isinstance(entry, Refused)
-            else {"id": entry[0], "state": entry[1]}
-            for entry in entries
-        ]
-    )
+    def _fields(self, task: Task) -> dict[str, Any]:
+        error = None
+        if task.error_code is not None and task.state in (TaskState.FAILED, TaskState.RETRYING):
+            error = {"code": task.error_code, "message": task.error_message or ""}
+        progress = None
+        if task.progress is not None and task.state is TaskState.RUNNING:
+            progress = {"fraction": task.progress.fraction, "message": task.progress.message}
+        return {
+            "id": task.id,
+            "algorithm": task.algorithm,
+            "state": task.state,
+            "attempt": task.attempt,
+            "error": error,
+            "progress": progress,
+            "cancel_requested": task.cancel_requested,
+            "runner": task.runner,
+            "waiting_for": pending_reason(task, self._view, self._unknown_grace_seconds),
+            "replays": task.replays,
+            "created_at": iso_time(task.created_at),
+            "updated_at": iso_time(task.updated_at),
+            "finished_at": iso_time(task.finished_at),
+        }
 
 
 def iso_time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
 
 
-def _about(task: TaskRow | TaskSummary, why: Why) -> dict[str, Any]:
-    error = None
-    if task.error_code is not None and task.state in (TaskState.FAILED, TaskState.RETRYING):
-        error = {"code": task.error_code, "message": task.error_message or ""}
-    progress = None
-    if task.progress is not None and task.state is TaskState.RUNNING:
-        progress = {"fraction": task.progress.fraction, "message": task.progress.message}
-    return {
-        "id": task.id,
-        "algorithm": task.algorithm,
-        "state": task.state,
-        "attempt": task.attempt,
-        "error": error,
-        "progress": progress,
-        "cancel_requested": task.cancel_requested,
-        "runner": task.runner,
-        "waiting_for": why(task),
-        "replays": task.replays,
-        "created_at": iso_time(task.created_at),
-        "updated_at": iso_time(task.updated_at),
-        "finished_at": iso_time(task.finished_at),
-    }
+def pending_reason(task: Task, view: CatalogueView, unknown_grace_seconds: float) -> str | None:
+    """Why a waiting task does not run. None if it runs, has ended, or only waits its turn. Pure."""
+    if task.state not in (TaskState.QUEUED, TaskState.RETRYING):
+        return None
+    name = task.algorithm
+    # a task that has started once does not expire any more
+    expires_at = task.expires_at if task.state is TaskState.QUEUED else None
+    until = "" if expires_at is None else f" until {_clock(expires_at)}"
+    nobody = f"no runner offers {name!r} now; it waits for one{until}"
+    if view.catalogue is None:
+        return f"discovery has not answered yet, so nobody knows who offers {name!r}; it waits{until}"
+    algorithm = view.catalogue.algorithms.get(name)
+    if algorithm is None:
+        if not view.is_sure:
+            return nobody
+        return _unknown_reason(task, near_names(name, view.catalogue.algorithms), unknown_grace_seconds)
+    if not algorithm.runners:
+        return _ineligible_reason(algorithm, until) or nobody
+    if task.held_up is not None:
+        return f"{task.held_up}; it waits{until}"
+    if task.state is TaskState.RETRYING:
+        return f"attempt {task.attempt} comes after a pause: attempt {task.attempt - 1} failed"
+    return None
+
+
+def _ineligible_reason(algorithm: AlgorithmView, until: str) -> str | None:
+    """Why the runners that offer it get no work; None if there are none."""
+    name = algorithm.description.name
+    if algorithm.outdated:
+        return (
+            f"all runners that offer {name!r} now have another schema than the newest of it; "
+            f"it waits for one with the newest{until}"
+        )
+    if algorithm.clashing:
+        return (
+            f"{name!r} belongs to runner {algorithm.owner!r}, which is away; it waits for it{until}, though another "
+            f"runner offers it, too: that gets it by: worker take-over {name} RUNNER"
+        )
+    return None
+
+
+def _unknown_reason(task: Task, near: list[str], grace_seconds: float) -> str:
+    meant = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    end = (task.updated_at if task.replays else task.created_at) + grace_seconds
+    if task.expires_at is not None:
+        end = min(end, task.expires_at)
+    return (
+        f"unknown algorithm: no runner ever offered {task.algorithm!r}{meant}; fails at {_clock(end)} unless one does"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

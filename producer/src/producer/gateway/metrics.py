@@ -1,4 +1,4 @@
-"""What the gateway counts."""
+"""The gateway's own metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -16,6 +16,6 @@ class GatewayMetrics:
         self.waits = Gauge("gateway_waits", "Requests that wait for a result.", registry=registry)
 
     def submitted(self, algorithm: str | None, outcome: str, is_known: bool) -> None:
-        """`outcome`: accepted, duplicate, or the code of the refusal. Strangers' words never become label values."""
+        """`outcome`: accepted, duplicate, or a problem code. Names that senders made up never become label values."""
         label = algorithm if is_known and algorithm is not None else "unknown"
         self._submissions.labels(label, outcome).inc()

@@ -1,4 +1,4 @@
-"""The list of tasks, why one waits, and what a message may say; the other calls of /tasks are in test_routes."""
+"""The list of tasks, why one waits, and what a message may say; the other calls of /tasks are in test_tasks."""
 
 import json
 from typing import Any

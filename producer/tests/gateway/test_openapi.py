@@ -7,8 +7,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from producer.gateway import typed_openapi
-from producer.gateway.document import Document
+from producer.gateway import openapi
+from producer.gateway.openapi import Document
 from runnerlib.contract import AlgorithmView, Catalogue, Example
 
 ITEM = {"$defs": {"Item": {"type": "string"}}, "properties": {"item": {"$ref": "#/$defs/Item"}}, "required": ["item"]}
@@ -138,7 +138,7 @@ def test_algorithm_that_tells_no_fields_takes_anything(gateway: Any) -> None:
 def test_document_is_written_once_for_a_catalogue_and_a_schema_is_placed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[str] = []
     written: list[int] = []
-    place = typed_openapi.place
+    place = openapi.place
 
     def counting(schema: dict[str, Any], owner: str) -> dict[str, Any]:
         placed.append(owner)
@@ -148,10 +148,10 @@ def test_document_is_written_once_for_a_catalogue_and_a_schema_is_placed_once(mo
         written.append(1)
         return {"paths": {}, "components": {"schemas": {}}}
 
-    monkeypatch.setattr(typed_openapi, "place", counting)
+    monkeypatch.setattr(openapi, "place", counting)
 
     async def scenario() -> None:
-        known = Known(catalogue(1, one=ITEM))
+        known = View(catalogue(1, one=ITEM))
         document = Document(static, known)
         first = await asyncio.gather(*(document.current() for _ in range(5)))
         assert len(written) == 1 and len(set(first)) == 1
@@ -163,7 +163,7 @@ def test_document_is_written_once_for_a_catalogue_and_a_schema_is_placed_once(mo
     asyncio.run(scenario())
 
 
-class Known:
+class View:
     is_sure = True
 
     def __init__(self, catalogue: Catalogue) -> None:

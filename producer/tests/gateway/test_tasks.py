@@ -329,40 +329,7 @@ def test_empty_batch_is_fine(gateway: Any) -> None:
     assert (answer.status_code, answer.json()) == (202, [])
 
 
-# --- what there is
-
-
-def test_algorithms_are_listed_with_all_that_a_sender_needs(gateway: Any) -> None:
-    gateway.post("upper", {"text": "a"})
-    listed = gateway.get("/algorithms").json()
-    assert listed["complete"] is True
-    anything, upper = listed["algorithms"]
-    assert (anything["name"], anything["input_schema"]) == ("anything", None)
-    assert upper["input_schema"]["required"] == ["text"]
-    assert upper["tasks"]["waiting"] == 1
-    assert upper["tasks"]["oldest_waiting_seconds"] >= 0
-    [runner] = upper["runners"]
-    assert runner["docs"] == "http://127.0.0.1:9001/docs"
-    assert gateway.get("/algorithms/upper").json()["summary"] == "Does upper."
-
-
-def test_unknown_algorithm_has_no_page(gateway: Any) -> None:
-    answer = gateway.get("/algorithms/uper")
-    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_algorithm")
-    assert "'upper'" in answer.json()["detail"]
-
-
-def test_status_counts_tasks_of_unknown_algorithms_too(gateway: Any) -> None:
-    gateway.watch.is_sure = False
-    gateway.post("later", {})
-    gateway.post("upper", {"text": "a"})
-    gateway.fail("upper", "no")
-    status = gateway.get("/status").json()
-    by_name = {entry["name"]: entry for entry in status["algorithms"]}
-    assert (by_name["later"]["runners"], by_name["later"]["tasks"]["waiting"]) == (0, 1)
-    assert by_name["upper"]["tasks"]["failed"] == 1
-    assert (status["tasks"]["waiting"], status["tasks"]["failed"]) == (1, 1)
-    assert [runner["name"] for runner in status["runners"]] == ["text"]
+# --- what is told about it
 
 
 def test_strangers_words_are_no_metric_labels(gateway: Any) -> None:

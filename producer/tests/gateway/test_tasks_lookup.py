@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import requests
 
-from producer.gateway import lookup_routes
+from producer.gateway import tasks
 
 
 def ask(gateway: Any, body: Any) -> requests.Response:
@@ -25,7 +25,7 @@ def test_known_tasks_come_in_the_order_of_the_ids(gateway: Any) -> None:
 
 
 def test_what_has_no_room_is_named(gateway: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lookup_routes, "MOST_ANSWER_BYTES", 1500)
+    monkeypatch.setattr(tasks, "MAX_LOOKUP_BYTES", 1500)
     for task_id in ("a", "b", "c"):
         gateway.post("upper", {"text": task_id}, id=task_id)
     for _ in range(3):

@@ -1,0 +1,358 @@
+"""``/tasks``: submit, list, get and cancel tasks; and the calls of one algorithm, whose body is the payload alone."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from producer.gateway import openapi
+from producer.gateway.admission import Admission, CatalogueView, Refused, conflict
+from producer.gateway.metrics import GatewayMetrics
+from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.query_params import MAX_LOOKUP_IDS, ExpiresQuery, TaskQuery, TasksByIds
+from producer.gateway.request_parsing import (
+    JSON,
+    NDJSON,
+    KnownQueryRoute,
+    body_of,
+    idempotency_key_of,
+    problem,
+    query_of,
+    require_type,
+    task_id_of,
+    wait_seconds,
+)
+from producer.gateway.views import TaskResponder
+from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem, TaskListView, TaskState
+from taskqueue.errors import StoreUnavailable
+from taskqueue.protocols import TaskQueue, TaskStore
+from taskqueue.tasks import CancelAnswer, NewTask, Published, TaskRow
+
+T = TypeVar("T")
+
+#: Larger bodies are read and checked in a thread, so that they don't hold up the loop,
+_THREAD_ABOVE_BYTES = 32 * 1024
+#: so many at once: all threads share one interpreter with the loop, and more would hold it up together.
+_MAX_THREADS = 2
+#: How long a call of `run` waits for the result unless the sender says otherwise.
+RUN_WAIT_SECONDS = 20.0
+#: Results have up to megabytes each; what does not fit is asked for again.
+MAX_LOOKUP_BYTES = 8 * 1024 * 1024
+#: Rows come with their payloads, too. So few are in memory together, unless the first ones show that these are small.
+_FEW = 10
+_SMALL_BYTES = 256 * 1024
+
+
+class TaskService:
+    """What the routes do with tasks, without HTTP. Every method may raise QueueUnavailable or StoreUnavailable."""
+
+    def __init__(
+        self, queue: TaskQueue, store: TaskStore, view: CatalogueView, admission: Admission, metrics: GatewayMetrics
+    ) -> None:
+        self.store = store
+        self._queue = queue
+        self._view = view
+        self._admission = admission
+        self._metrics = metrics
+        self._threads = asyncio.Semaphore(_MAX_THREADS)
+
+    async def submit(self, body: bytes, idempotency_key: str | None) -> TaskRow | Refused:
+        """Queues one message. The task may be known already, and may have ended."""
+        return await self._submit(len(body), lambda now: self._admission.one(body, now, idempotency_key))
+
+    async def submit_payload(
+        self, algorithm: str, body: bytes, idempotency_key: str | None, expires_seconds: float | None
+    ) -> TaskRow | Refused:
+        """Queues a task whose payload is the whole body."""
+        return await self._submit(
+            len(body), lambda now: self._admission.payload(algorithm, body, now, idempotency_key, expires_seconds)
+        )
+
+    async def _submit(self, size: int, admit: Callable[[float], NewTask | Refused]) -> TaskRow | Refused:
+        now = time.time()
+        admitted = await self._in_thread(partial(admit, now)) if size > _THREAD_ABOVE_BYTES else admit(now)
+        if isinstance(admitted, Refused):
+            self._count(admitted.algorithm, admitted.code.value)
+            return admitted
+        [outcome] = await self._publish([admitted])
+        if isinstance(outcome, Refused):
+            return outcome
+        try:
+            # Times are the store's, here as in every later answer.
+            return await self.store.get(admitted.id) or _queued_row(admitted, now)
+        except StoreUnavailable:
+            if outcome is Published.DUPLICATE:
+                raise
+            return _queued_row(admitted, now)  # it is durable, whatever has become of the store since
+
+    async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
+        """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
+        admitted = await self._in_thread(partial(self._admission.batch, body, time.time(), in_lines=in_lines))
+        if isinstance(admitted, Refused):
+            self._count(None, admitted.code.value)
+            return admitted
+        for entry in admitted:
+            if isinstance(entry, Refused):
+                self._count(entry.algorithm, entry.code.value)
+        tasks = [entry for entry in admitted if isinstance(entry, NewTask)]
+        published = list(zip(tasks, await self._publish(tasks) if tasks else [], strict=True))
+        known = [task.id for task, outcome in published if outcome is Published.DUPLICATE]
+        rows = await self.store.lookup(known) if known else {}
+        queued = iter(
+            outcome
+            if isinstance(outcome, Refused)
+            else (task.id, rows[task.id].state if task.id in rows else TaskState.QUEUED)
+            for task, outcome in published
+        )
+        return [entry if isinstance(entry, Refused) else next(queued) for entry in admitted]
+
+    async def get(self, task_id: str, wait_seconds: float = 0) -> TaskRow | None:
+        """The task; with `wait_seconds` as soon as it has ended, or after that long."""
+        if wait_seconds <= 0:
+            return await self.store.get(task_id)
+        with self._metrics.waits.track_inprogress():
+            return await self.store.wait_finished(task_id, wait_seconds)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        async with self._threads:
+            return await asyncio.to_thread(work)
+
+    async def _publish(self, tasks: Sequence[NewTask]) -> list[Published | Refused]:
+        """Refuses those whose id belongs to another task."""
+        outcomes: list[Published | Refused] = []
+        for task, published in zip(tasks, await self._queue.publish(tasks), strict=True):
+            refused = conflict(task) if published is Published.CONFLICT else None
+            self._count(task.algorithm, refused.code.value if refused else published.value)
+            outcomes.append(refused or published)
+        return outcomes
+
+    def _count(self, algorithm: str | None, outcome: str) -> None:
+        catalogue = self._view.catalogue
+        self._metrics.submitted(algorithm, outcome, catalogue is not None and algorithm in catalogue.algorithms)
+
+
+def _queued_row(task: NewTask, now: float) -> TaskRow:
+    """A task that was queued this moment, as the store will have it."""
+    state, expires_at = TaskState.QUEUED, task.expires_at
+    return TaskRow(task.id, task.algorithm, task.payload, task.digest, state, 1, now, now, expires_at=expires_at)
+
+
+router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
+#: The OpenAPI document shows both calls for each known algorithm, with its own fields.
+payload_router = APIRouter(default_response_class=Response, include_in_schema=False)
+
+
+@payload_router.post("/algorithms/{algorithm}/tasks")
+async def queue(request: Request) -> Response:
+    return await _submitted(request, await _submit_payload(request))
+
+
+@payload_router.post("/algorithms/{algorithm}/run")
+async def run(request: Request) -> Response:
+    return await _submitted(request, await _submit_payload(request), RUN_WAIT_SECONDS)
+
+
+@router.post(
+    "/tasks",
+    summary="Queue a task",
+    status_code=202,
+    responses={**openapi.SUBMITTED, **openapi.problems(*openapi.SUBMITTING, ProblemCode.UNKNOWN_ALGORITHM)},
+    openapi_extra={"requestBody": openapi.ONE_MESSAGE, "parameters": [openapi.PREFER, openapi.IDEMPOTENCY_KEY]},
+)
+async def submit(request: Request) -> Response:
+    """A message is accepted when it is durable; `state` tells how far it is. Send it with an `id` of your own
+    (or an `Idempotency-Key`) and it can be sent again after any failure without running twice."""
+    require_type(request, JSON)
+    key = idempotency_key_of(request)
+    return await _submitted(request, await _service(request).submit(await request.body(), key))
+
+
+@router.get(
+    "/tasks",
+    name="list",
+    summary="Tasks, the newest first",
+    responses={
+        200: openapi.answer(TaskListView, "A page. It may be short, even empty, while `next` names another."),
+        **openapi.problems(ProblemCode.INVALID_REQUEST, ProblemCode.STORE_UNAVAILABLE),
+    },
+    openapi_extra={"parameters": openapi.query_parameters(TaskQuery)},
+)
+async def list_tasks(request: Request) -> Response:
+    """All that fit the filter, without payloads and results. Go on with `next` as `cursor` until it is null."""
+    query = query_of(request, TaskQuery)
+    page = await _service(request).store.list_tasks(query.as_filter(), limit=query.limit, before=query.cursor)
+    return Response(_responder(request).page(page), media_type=JSON)
+
+
+@router.post(
+    "/tasks/batch",
+    summary="Queue up to 1,000 tasks",
+    status_code=202,
+    responses={
+        202: openapi.answer(
+            list[openapi.BatchAnswer],
+            "What became of each message, in order; one bad message does not stop the others.",
+        ),
+        **openapi.problems(*openapi.READING_A_BODY, ProblemCode.QUEUE_UNAVAILABLE, ProblemCode.STORE_UNAVAILABLE),
+    },
+    openapi_extra={"requestBody": openapi.MANY_MESSAGES},
+)
+async def submit_batch(request: Request) -> Response:
+    """A JSON array of messages, or one message on each line with the type `application/x-ndjson`."""
+    kind = require_type(request, JSON, NDJSON)
+    if idempotency_key_of(request) is not None:
+        detail = "A batch takes no Idempotency-Key; give each of its messages an 'id'."
+        raise problem(ProblemCode.INVALID_REQUEST, detail)
+    outcome = await _service(request).submit_many(await request.body(), in_lines=kind == NDJSON)
+    if isinstance(outcome, Refused):
+        return _refusal(outcome)
+    entries = [
+        {"id": entry.id, "problem": orjson.Fragment(_refusal(entry).body)}
+        if isinstance(entry, Refused)
+        else {"id": entry[0], "state": entry[1]}
+        for entry in outcome
+    ]
+    return Response(orjson.dumps(entries), 202, media_type=JSON)
+
+
+@router.get(
+    "/tasks/{task_id}",
+    summary="A task and its result",
+    responses={
+        200: openapi.task("The task as it is now."),
+        **openapi.problems(ProblemCode.UNKNOWN_TASK, ProblemCode.INVALID_ID, ProblemCode.STORE_UNAVAILABLE),
+    },
+    openapi_extra={"parameters": [openapi.TASK_ID, openapi.PREFER]},
+)
+async def look(request: Request) -> Response:
+    """With `Prefer: wait=20` the answer comes as soon as the task has ended, or after 20 s."""
+    task_id = task_id_of(request)
+    row = await _service(request).get(task_id, wait_seconds(request) or 0)
+    if row is None:
+        detail = f"There is no task {task_id!r}; tasks that ended long ago are dropped."
+        raise problem(ProblemCode.UNKNOWN_TASK, detail)
+    return _responder(request).response(row)
+
+
+@router.delete(
+    "/tasks/{task_id}",
+    summary="Cancel a task",
+    responses={
+        200: openapi.task("It is cancelled and will never run."),
+        202: openapi.task("It runs; its runner is being asked to stop."),
+        **openapi.problems(
+            ProblemCode.UNKNOWN_TASK,
+            ProblemCode.ALREADY_FINISHED,
+            ProblemCode.INVALID_ID,
+            ProblemCode.STORE_UNAVAILABLE,
+        ),
+    },
+    openapi_extra={"parameters": [openapi.TASK_ID]},
+)
+async def cancel(request: Request) -> Response:
+    """An id that nobody has seen yet is remembered: should its task arrive later, it will not run."""
+    task_id = task_id_of(request)
+    store = _service(request).store
+    outcome = await store.cancel(task_id)
+    row = await store.get(task_id)
+    if row is None:
+        raise problem(ProblemCode.UNKNOWN_TASK, f"There is no task {task_id!r} any more.")
+    if outcome is CancelAnswer.FINISHED and row.state is not TaskState.CANCELLED:
+        detail = f"The task {task_id!r} has ended already: it is {row.state.value}."
+        return _problem(ProblemCode.ALREADY_FINISHED, detail, id=task_id, state=row.state.value)
+    return _responder(request).response(row, 202 if outcome is CancelAnswer.REQUESTED else 200)
+
+
+@router.post(
+    "/tasks/lookup",
+    summary=f"Up to {MAX_LOOKUP_IDS} tasks and their results",
+    responses={
+        200: openapi.answer(openapi.FoundTasks, "Those that are known, as they are now."),
+        **openapi.problems(*openapi.READING_A_BODY, ProblemCode.STORE_UNAVAILABLE),
+    },
+    openapi_extra={"requestBody": openapi.one_of(TasksByIds)},
+)
+async def lookup(request: Request) -> Response:
+    """To wait for many tasks: wait for one of them with `GET /tasks/{id}`, then ask for all here."""
+    ids = list(dict.fromkeys((await body_of(request, {"ids": TasksByIds})).ids))
+    store, responder = _service(request).store, _responder(request)
+    found: list[bytes] = []
+    left_out: list[str] = []
+    size, step = 0, _FEW
+    while ids and not left_out:
+        part, ids = ids[:step], ids[step:]
+        rows = await store.lookup(part)
+        for row in (rows[task_id] for task_id in part if task_id in rows):
+            task = responder.task(row) if size < MAX_LOOKUP_BYTES else b""
+            if task and (not found or size + len(task) <= MAX_LOOKUP_BYTES):
+                found.append(task)
+                size += len(task)
+            else:
+                left_out.append(row.id)
+        is_small = size + sum(len(row.payload) for row in rows.values()) <= _SMALL_BYTES
+        step = MAX_LOOKUP_IDS if is_small else _FEW
+    body = b'{"tasks":[' + b",".join(found) + b'],"left_out":' + orjson.dumps(left_out + ids) + b"}"
+    return Response(body, media_type=JSON)
+
+
+def _service(request: Request) -> TaskService:
+    service: TaskService = request.app.state.tasks
+    return service
+
+
+def _responder(request: Request) -> TaskResponder:
+    responder: TaskResponder = request.app.state.responder
+    return responder
+
+
+async def _submit_payload(request: Request) -> TaskRow | Refused:
+    require_type(request, JSON)
+    key = idempotency_key_of(request)
+    expires_seconds = query_of(request, ExpiresQuery).expires_seconds
+    algorithm = str(request.path_params["algorithm"])
+    return await _service(request).submit_payload(algorithm, await request.body(), key, expires_seconds)
+
+
+async def _submitted(request: Request, outcome: TaskRow | Refused, default_seconds: float = 0) -> Response:
+    """The response to the sender of a task: waits for its end if the sender, or else the call's default, says so."""
+    if isinstance(outcome, Refused):
+        return _refusal(outcome)
+    row, asked = outcome, wait_seconds(request)
+    seconds = default_seconds if asked is None else asked
+    headers = {"Location": f"/tasks/{row.id}"}
+    if seconds > 0 and not row.state.is_terminal:
+        if asked is not None:
+            headers["Preference-Applied"] = f"wait={seconds:g}"
+        row = await _wait(_service(request), row.id, seconds) or row
+    return _responder(request).response(row, 200 if row.state.is_terminal else 202, headers)
+
+
+async def _wait(service: TaskService, task_id: str, seconds: float) -> TaskRow | None:
+    try:
+        return await service.get(task_id, seconds)
+    except asyncio.CancelledError:
+        # This process stops. The task is durable, so its sender gets the id and not an error.
+        current = asyncio.current_task()
+        if current is not None:
+            current.uncancel()
+        return None
+
+
+def _refusal(refused: Refused) -> Response:
+    """A refusal as a problem, with the message's id if it had one, and the wrong fields."""
+    errors = [asdict(error) for error in refused.errors] or None
+    return _problem(refused.code, refused.message, id=refused.id, errors=errors, near=list(refused.near) or None)
+
+
+def _problem(code: ProblemCode, detail: str, **more: Any) -> Response:
+    """A problem (RFC 9457) with members of its own, such as `state`."""
+    title = HTTPStatus(code.status).phrase
+    body = Problem(title=title, status=code.status, code=code.value, detail=detail, **more)
+    return Response(body.model_dump_json(exclude_none=True), code.status, media_type=PROBLEM_MEDIA_TYPE)
