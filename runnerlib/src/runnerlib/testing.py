@@ -16,6 +16,7 @@ def test_size_of_a_picture():
     assert run_size("https://example.com/a.png", fetch=fetch) == 4
 """
 
+import mimetypes
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +30,10 @@ from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
 from runnerlib.contract import strict_json
-from runnerlib.fetching.errors import FetchFailed, FetchRefused
-from runnerlib.fetching.fake import FakeFetch
-from runnerlib.fetching.limits import Fetched
+from runnerlib.fetching.addresses import FetchRules
+from runnerlib.fetching.errors import FetchFailed, FetchRefused, for_status
+from runnerlib.fetching.fetch import Fetch
+from runnerlib.fetching.urls import Fetched, Limits, read_data_url, scheme_of
 from runnerlib.leftovers import remove
 from runnerlib.served_runner import RunFailed, ServedRunner, serving
 
@@ -103,6 +105,36 @@ class FakeTask:
             self.progress(min(1.0, done / count) if count else 1.0, message)
             yield item
         self.progress(1.0, message)
+
+
+class FakeFetch(Fetch):
+    """A ``fetch`` without a network: `answers` by URL; `asked` lists the URLs that were fetched.
+
+    An answer is the content (its type is guessed from the URL's ending), a Fetched, an HTTP status such as 404, or an
+    exception to raise. ``data:`` URLs are read as the real one reads them. Any other URL raises AssertionError.
+    """
+
+    def __init__(self, answers: Mapping[str, bytes | int | Fetched | Exception] | None = None) -> None:
+        super().__init__(FetchRules(), self._answer)
+        self.asked: list[str] = []
+        self._answers = dict(answers or {})
+
+    def _answer(self, url: str, limits: Limits) -> Fetched:
+        self.asked.append(url)
+        if scheme_of(url) == "data":
+            return read_data_url(url, limits)
+        if url not in self._answers:
+            raise AssertionError(f"FakeFetch was not told what is at {url}; it knows {list(self._answers)}")
+        answer = self._answers[url]
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, int):
+            raise for_status(url, answer)
+        if isinstance(answer, bytes):
+            answer = Fetched(answer, mimetypes.guess_type(url)[0] or "application/octet-stream", url)
+        limits.check_type(url, answer.content_type)
+        limits.check_size(url, len(answer.content))
+        return answer
 
 
 def load(path: str | Path) -> Adapter:

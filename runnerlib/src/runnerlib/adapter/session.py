@@ -16,8 +16,8 @@ from runnerlib.adapter.resources import LoadError, in_loading_order, load
 from runnerlib.adapter.self_test import Rehearsal, SelfTest, SelfTestFailed
 from runnerlib.adapter.task import Task, TaskCancelled, TaskLike
 from runnerlib.adapter.twins import checked_list
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.rules import FetchRules
 from runnerlib.service.logs import get_logger
 
 __all__ = ["LoadError", "SelfTest", "SelfTestFailed", "Session", "Task", "TaskCancelled"]

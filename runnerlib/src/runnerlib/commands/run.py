@@ -17,7 +17,7 @@ from runnerlib.adapter.results import BadResult
 from runnerlib.adapter.session import LoadError, Session
 from runnerlib.adapter.task import Task
 from runnerlib.contract import StrictJsonError, strict_json
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, Session
 from runnerlib.adapter.task import Task
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 
 
