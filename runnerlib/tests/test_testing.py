@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from runnerlib.adapter.task import TaskLike
+from runnerlib.adapter.provided import Task
 from runnerlib.testing import (
     AdapterError,
     BadResult,
@@ -30,7 +30,7 @@ URL = "https://example.com/cat.png"
 
 def test_fake_task_is_a_task_that_remembers():
     task = FakeTask()
-    assert isinstance(task, TaskLike)
+    assert isinstance(task, Task)
     task.progress(0.5, "half")
     assert list(task.track(["a", "b"], "m")) == ["a", "b"]
     assert task.reports == [(0.5, "half"), (0.0, "m"), (0.5, "m"), (1.0, "m")]

@@ -17,18 +17,17 @@ def test_size_of_a_picture():
 """
 
 import mimetypes
-import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from runnerlib.adapter.errors import AdapterError, did_you_mean, listed
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, registration_problems
-from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.provided import Task, TaskCancelled
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
-from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
+from runnerlib.adapter.values import BadResult
 from runnerlib.contract import strict_json
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused, for_status
@@ -54,57 +53,45 @@ __all__ = [
     "serving",
 ]
 
-T = TypeVar("T")
 
-
-class FakeTask:
+class FakeTask(Task):
     """A task that remembers what was reported.
 
-    `cancel_after` cancels it once that many reports were made; :meth:`cancel` does so at once.
+    `cancel_after` cancels it after that many reports; :meth:`cancel` does so at once. Unlike the real one, its
+    `deadline` does not count down, :meth:`track` reports each item, and its folder exists as long as this object does,
+    so that a test can look into it.
     """
+
+    track_every_seconds = 0.0
+    deadline: float | None = None
 
     def __init__(
         self, id: str = "fake-task", attempt: int = 1, deadline: float | None = None, cancel_after: int | None = None
     ) -> None:
-        self.id = id
-        self.attempt = attempt
+        super().__init__(id, attempt, report=self._remember)
         self.deadline = deadline
         self.reports: list[tuple[float, str]] = []
         self._cancel_after = cancel_after
-        self._is_cancelled = False
-        self._folder: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """A folder like the real one's; it is there as long as this object, so that a test can look into it."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="fake-task-"))
-            weakref.finalize(self, remove, self._folder)
-        return self._folder
+        self._cancelled = False
 
     @property
     def cancelled(self) -> bool:
         enough = self._cancel_after is not None and len(self.reports) >= self._cancel_after
-        return self._is_cancelled or enough
+        return self._cancelled or enough
 
     def cancel(self) -> None:
-        self._is_cancelled = True
+        self._cancelled = True
 
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Raises TaskCancelled once cancelled, as the real one does."""
-        if self.cancelled:
-            raise TaskCancelled(self.id)
-        self.reports.append((checked_fraction(fraction), str(message)))
+    def _remember(self, fraction: float, message: str) -> None:
+        self.reports.append((fraction, message))
 
-    def track(self, iterable: Iterable[T], message: str = "", *, total: int | None = None) -> Iterator[T]:
-        """Reports each item; the real one reports at most ten times a second."""
-        return self._track(iterable, message, known_length(iterable, total))
-
-    def _track(self, iterable: Iterable[T], message: str, count: int) -> Iterator[T]:
-        for done, item in enumerate(iterable):
-            self.progress(min(1.0, done / count) if count else 1.0, message)
-            yield item
-        self.progress(1.0, message)
+    @property
+    def folder(self) -> Path:
+        is_new = self._folder is None
+        folder = super().folder
+        if is_new:
+            weakref.finalize(self, remove, folder)
+        return folder
 
 
 class FakeFetch(Fetch):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runnerlib.adapter.loading import load_adapter
+from runnerlib.adapter.provided import Task
 from runnerlib.adapter.session import LoadError, Session
-from runnerlib.adapter.task import Task
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 

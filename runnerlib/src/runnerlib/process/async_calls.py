@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
+from runnerlib.adapter.values import read_arguments
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
 from runnerlib.process.channel import Channel, Frame

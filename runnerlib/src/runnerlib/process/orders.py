@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runnerlib.adapter.failures import classify
+from runnerlib.adapter.errors import clean
 from runnerlib.adapter.model import Algorithm
-from runnerlib.adapter.payloads import clean, read_arguments
 from runnerlib.adapter.session import Task
+from runnerlib.adapter.values import classify, read_arguments
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import encode_raw
 from runnerlib.process.channel import Channel, ProgressReports

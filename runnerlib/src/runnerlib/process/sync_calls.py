@@ -4,8 +4,8 @@ import time
 from queue import SimpleQueue
 
 from runnerlib.adapter.model import Algorithm
-from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
+from runnerlib.adapter.values import read_arguments
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import orders
 from runnerlib.process.channel import Channel, Frame
