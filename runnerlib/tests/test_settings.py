@@ -2,7 +2,7 @@
 
 import pytest
 
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import RunnerSettings, option_overrides
 
 

@@ -1,16 +1,21 @@
 """What authors use in their tests."""
 
+import asyncio
 import gc
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from runnerlib.adapter.task import TaskLike
+from runnerlib.adapter.provided import Task
 from runnerlib.testing import (
     AdapterError,
     BadResult,
+    FakeFetch,
     FakeTask,
+    Fetched,
+    FetchFailed,
+    FetchRefused,
     RunFailed,
     TaskCancelled,
     assert_adapter_contract,
@@ -20,11 +25,12 @@ from runnerlib.testing import (
 )
 
 ADAPTERS = Path(__file__).parent / "adapters"
+URL = "https://example.com/cat.png"
 
 
 def test_fake_task_is_a_task_that_remembers():
     task = FakeTask()
-    assert isinstance(task, TaskLike)
+    assert isinstance(task, Task)
     task.progress(0.5, "half")
     assert list(task.track(["a", "b"], "m")) == ["a", "b"]
     assert task.reports == [(0.5, "half"), (0.0, "m"), (0.5, "m"), (1.0, "m")]
@@ -119,3 +125,32 @@ def test_the_folder_of_a_fake_task_can_be_looked_into_as_long_as_the_task_is_the
     del task
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_fake_gives_what_it_was_told_and_remembers():
+    fetch = FakeFetch({URL: b"png", "https://b/": Fetched(b"b", "text/html", "https://c/")})
+    assert fetch(URL, accept="image/*") == Fetched(b"png", "image/png", URL)
+    assert fetch("https://b/").url == "https://c/"
+    assert asyncio.run(fetch.aio(URL)).content == b"png"
+    assert fetch("data:,a").content == b"a"
+    assert fetch.asked == [URL, "https://b/", URL, "data:,a"]
+
+
+def test_a_fake_fails_as_the_real_one_does():
+    fetch = FakeFetch({URL: b"png", "https://gone/": 404, "https://down/": 503, "https://odd/": KeyError("odd")})
+    for url, named, error in [
+        ("https://gone/", {}, FetchRefused),
+        ("https://down/", {}, FetchFailed),
+        ("https://odd/", {}, KeyError),
+        (URL, {"accept": "text/*"}, FetchRefused),
+        (URL, {"max_bytes": 2}, FetchRefused),
+        ("https://nobody/told", {}, AssertionError),
+    ]:
+        with pytest.raises(error):
+            fetch(url, **named)
+
+
+def test_an_adapter_is_called_with_a_fake(write):
+    adapter = write("def run_size(url: str, *, fetch) -> int:\n    return len(fetch(url).content)")
+    assert call(adapter, "size", {"url": URL}, fetch=FakeFetch({URL: b"123"})) == 3
+    assert call(adapter, "size", {"url": "data:,abcd"}) == 4

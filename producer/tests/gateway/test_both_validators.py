@@ -45,10 +45,9 @@ from pydantic_core import PydanticCustomError, to_json
 from typing_extensions import NotRequired, TypedDict
 
 from producer.gateway.payload_check import payload_errors
-from runnerlib.adapter.json_types import HintError, arguments_adapter, reader
+from runnerlib.adapter.json_types import HintError, adapter_and_schema, arguments_adapter, input_schema
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Parameter
-from runnerlib.adapter.schemas import input_schema
 from runnerlib.contract import AlgorithmDescription, AlgorithmView, strict_json
 
 PAIRS = int(os.environ.get("PAIRS", "10000"))
@@ -303,7 +302,7 @@ def _algorithms(chance: random.Random) -> Iterator[tuple[TypeAdapter[Any], Algor
         hints = {name: hint for name, (hint, _, _) in fields.items()}
         try:
             for hint in hints.values():
-                reader(hint)
+                adapter_and_schema(hint)
             arguments = arguments_adapter("x", {name: (hint, need) for name, (hint, _, need) in fields.items()})
         except (HintError, TypeError):
             continue  # no author could write it: check says no

@@ -9,14 +9,14 @@ from pydantic_core import from_json, to_json
 #: Lengths of header and body, in network order.
 _LENGTHS = struct.Struct("!II")
 _PREFIX = _LENGTHS.size
-#: More than any payload, result or log line of ours; a longer one means that the stream is out of step.
+#: More than any payload, result or log line; a longer frame means that the stream is out of step.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
-#: The exit code of a worker process that can no longer speak with the one that started it.
+#: The exit code of a worker process that lost its connection to the serving process.
 CONNECTION_LOST = 253
 
 
 class FrameError(Exception):
-    """The bytes are no frames: somebody else wrote into the socket."""
+    """The bytes are not frames, e.g. because other code wrote into the socket."""
 
 
 def encode(header: Mapping[str, Any], body: bytes = b"") -> bytes:
@@ -30,11 +30,11 @@ def encode_raw(header: bytes, body: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames, however the stream was chopped."""
+    """Splits a stream of bytes into frames, whatever the sizes of its chunks."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        #: another look is worth while from this many bytes on
+        #: Bytes that must be pending before the next frame can be complete.
         self._wanted = _PREFIX
 
     def feed(self, data: bytes) -> list[tuple[dict[str, Any], bytes]]:

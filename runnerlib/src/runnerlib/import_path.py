@@ -1,25 +1,25 @@
 """Where modules come from: the standard library, then the adapter's folder, then what is installed.
 
-Beside an adapter lies what its author likes, perhaps a ``queue.py``. It must not be taken for the standard library's,
-by us or by any package. Nothing is imported here that could be such a file.
+An adapter's folder may hold any file, perhaps a ``queue.py``, which neither we nor any package must import instead of
+the standard library's. So this module imports nothing that could be such a file.
 """
 
 import os
 import sys
 
-#: Options of Python for our own processes: from the first moment without the current folder (since Python 3.11).
+#: Python options that keep the current folder off the path of our own processes (since Python 3.11).
 SAFELY = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
 def put_current_folder_last() -> None:
-    """Undoes that ``python -m`` puts the current folder before everything; to be called before other imports."""
+    """Moves the current folder, which ``python -m`` puts first, to the end of the path, before other imports."""
     is_safe = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
     if not is_safe and sys.path and sys.path[0] in ("", os.getcwd()):
         sys.path.append(sys.path.pop(0))
 
 
 def put_behind(folder: str) -> None:
-    """Makes `folder` the first place to look in after the standard library."""
+    """Puts `folder` directly after the standard library."""
     sys.path[:] = [one for one in sys.path if one != folder and (one or os.getcwd()) != folder]
     library = os.path.dirname(os.__file__)
     places = [at for at, one in enumerate(sys.path) if one in (library, os.path.join(library, "lib-dynload"))]
@@ -27,9 +27,9 @@ def put_behind(folder: str) -> None:
 
 
 def hidden(folder: str) -> dict[str, str]:
-    """Files and packages in `folder` that are never imported, and who has a module of their name instead.
+    """Files and packages in `folder` that are never imported, and whose module of that name is imported instead.
 
-    To be asked before anything is imported from the folder.
+    Call it before anything is imported from the folder.
     """
     found = {}
     for name in sorted(os.listdir(folder)):

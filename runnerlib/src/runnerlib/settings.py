@@ -8,8 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AliasChoices, Field
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
-from runnerlib.fetching.addresses import read_networks, read_ports
-from runnerlib.fetching.rules import MEBIBYTE, FetchRules
+from runnerlib.fetching.addresses import MEBIBYTE, FetchRules, read_networks, read_ports
 from runnerlib.service.settings import ServiceSettings
 
 

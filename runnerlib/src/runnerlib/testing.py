@@ -16,22 +16,23 @@ def test_size_of_a_picture():
     assert run_size("https://example.com/a.png", fetch=fetch) == 4
 """
 
-import tempfile
+import mimetypes
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from runnerlib.adapter.errors import AdapterError, did_you_mean, listed
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, registration_problems
-from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.provided import Task, TaskCancelled
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
-from runnerlib.adapter.task import TaskCancelled, checked_fraction, known_length
+from runnerlib.adapter.values import BadResult
 from runnerlib.contract import strict_json
-from runnerlib.fetching.errors import FetchFailed, FetchRefused
-from runnerlib.fetching.fake import FakeFetch
-from runnerlib.fetching.limits import Fetched
+from runnerlib.fetching.addresses import FetchRules
+from runnerlib.fetching.errors import FetchFailed, FetchRefused, for_status
+from runnerlib.fetching.fetch import Fetch
+from runnerlib.fetching.urls import Fetched, Limits, read_data_url, scheme_of
 from runnerlib.leftovers import remove
 from runnerlib.served_runner import RunFailed, ServedRunner, serving
 
@@ -52,57 +53,75 @@ __all__ = [
     "serving",
 ]
 
-T = TypeVar("T")
 
-
-class FakeTask:
+class FakeTask(Task):
     """A task that remembers what was reported.
 
-    `cancel_after` cancels it once that many reports were made; :meth:`cancel` does so at once.
+    `cancel_after` cancels it after that many reports; :meth:`cancel` does so at once. Unlike the real one, its
+    `deadline` does not count down, :meth:`track` reports each item, and its folder exists as long as this object does,
+    so that a test can look into it.
     """
+
+    track_every_seconds = 0.0
+    deadline: float | None = None
 
     def __init__(
         self, id: str = "fake-task", attempt: int = 1, deadline: float | None = None, cancel_after: int | None = None
     ) -> None:
-        self.id = id
-        self.attempt = attempt
+        super().__init__(id, attempt, report=self._remember)
         self.deadline = deadline
         self.reports: list[tuple[float, str]] = []
         self._cancel_after = cancel_after
-        self._is_cancelled = False
-        self._folder: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """A folder like the real one's; it is there as long as this object, so that a test can look into it."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="fake-task-"))
-            weakref.finalize(self, remove, self._folder)
-        return self._folder
+        self._cancelled = False
 
     @property
     def cancelled(self) -> bool:
         enough = self._cancel_after is not None and len(self.reports) >= self._cancel_after
-        return self._is_cancelled or enough
+        return self._cancelled or enough
 
     def cancel(self) -> None:
-        self._is_cancelled = True
+        self._cancelled = True
 
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Raises TaskCancelled once cancelled, as the real one does."""
-        if self.cancelled:
-            raise TaskCancelled(self.id)
-        self.reports.append((checked_fraction(fraction), str(message)))
+    def _remember(self, fraction: float, message: str) -> None:
+        self.reports.append((fraction, message))
 
-    def track(self, iterable: Iterable[T], message: str = "", *, total: int | None = None) -> Iterator[T]:
-        """Reports each item; the real one reports at most ten times a second."""
-        return self._track(iterable, message, known_length(iterable, total))
+    @property
+    def folder(self) -> Path:
+        is_new = self._folder is None
+        folder = super().folder
+        if is_new:
+            weakref.finalize(self, remove, folder)
+        return folder
 
-    def _track(self, iterable: Iterable[T], message: str, count: int) -> Iterator[T]:
-        for done, item in enumerate(iterable):
-            self.progress(min(1.0, done / count) if count else 1.0, message)
-            yield item
-        self.progress(1.0, message)
+
+class FakeFetch(Fetch):
+    """A ``fetch`` without a network: `answers` by URL; `asked` lists the URLs that were fetched.
+
+    An answer is the content (its type is guessed from the URL's ending), a Fetched, an HTTP status such as 404, or an
+    exception to raise. ``data:`` URLs are read as the real one reads them. Any other URL raises AssertionError.
+    """
+
+    def __init__(self, answers: Mapping[str, bytes | int | Fetched | Exception] | None = None) -> None:
+        super().__init__(FetchRules(), self._answer)
+        self.asked: list[str] = []
+        self._answers = dict(answers or {})
+
+    def _answer(self, url: str, limits: Limits) -> Fetched:
+        self.asked.append(url)
+        if scheme_of(url) == "data":
+            return read_data_url(url, limits)
+        if url not in self._answers:
+            raise AssertionError(f"FakeFetch was not told what is at {url}; it knows {list(self._answers)}")
+        answer = self._answers[url]
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, int):
+            raise for_status(url, answer)
+        if isinstance(answer, bytes):
+            answer = Fetched(answer, mimetypes.guess_type(url)[0] or "application/octet-stream", url)
+        limits.check_type(url, answer.content_type)
+        limits.check_size(url, len(answer.content))
+        return answer
 
 
 def load(path: str | Path) -> Adapter:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from runnerlib.adapter.loading import load_adapter
-from runnerlib.adapter.model import ASYNC_SLOTS, Options, ProcessGroup
+from runnerlib.adapter.model import ASYNC_SLOTS, ProcessGroup
+from runnerlib.adapter.options import Options
 
 
 def test_two_lines_are_an_algorithm(adapter_of):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runnerlib.adapter.model import Options, ProcessGroup
+from runnerlib.adapter.model import ProcessGroup
+from runnerlib.adapter.options import Options
 
 RUN = "\ndef run_upper(text: str): ...\ndef run_lower(text: str): ...\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runnerlib.adapter.errors import AdapterError
-from runnerlib.adapter.importing import import_adapter
+from runnerlib.adapter.loading import import_adapter
 
 # source → the sentence (or its telling beginning)
 MISTAKES = {

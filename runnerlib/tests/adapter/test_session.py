@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 
-from runnerlib.adapter.failures import classify
-from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.provided import Task
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
-from runnerlib.adapter.task import Task
+from runnerlib.adapter.values import BadResult, classify
 
 TASK = Task("t-1", 2)
 

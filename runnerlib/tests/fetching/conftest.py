@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.rules import FetchRules
 
 MEBIBYTE = 1024 * 1024
 
@@ -173,7 +173,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             addresses = turns[min(len(asked), len(turns)) - 1]
             return [(10 if ":" in one else 2, 1, 6, "", (one, port)) for one in addresses]
 
-        monkeypatch.setattr("runnerlib.fetching.connecting.socket.getaddrinfo", look_up)
+        monkeypatch.setattr("runnerlib.fetching.download.socket.getaddrinfo", look_up)
         return asked
 
     return set_up

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.rules import FetchRules
 
 #: In CI nothing may be skipped: there it fails without openssl.
 pytestmark = pytest.mark.skipif(

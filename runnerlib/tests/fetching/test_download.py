@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.download import USER_AGENT
 from runnerlib.fetching.errors import FetchFailed, FetchRefused, FetchTimedOut
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.rules import FetchRules
 
 MEBIBYTE = 1024 * 1024
 
@@ -94,7 +94,7 @@ def test_the_time_limit_holds_for_looking_up_a_name(fetch, monkeypatch):
         released.wait(20)
         raise OSError("too late")
 
-    monkeypatch.setattr("runnerlib.fetching.connecting.socket.getaddrinfo", hang)
+    monkeypatch.setattr("runnerlib.fetching.download.socket.getaddrinfo", hang)
     started = time.monotonic()
     with pytest.raises(FetchTimedOut):
         fetch("http://slow.example/", timeout_seconds=0.2)
@@ -106,7 +106,7 @@ def test_a_name_that_nobody_knows_is_transient(fetch, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr("runnerlib.fetching.connecting.socket.getaddrinfo", fail)
+    monkeypatch.setattr("runnerlib.fetching.download.socket.getaddrinfo", fail)
     with pytest.raises(FetchFailed, match=r"^http://nobody\.invalid/ cannot be reached \(Name or service not known\)$"):
         fetch("http://nobody.invalid/")
 

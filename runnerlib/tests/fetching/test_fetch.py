@@ -8,10 +8,10 @@ import time
 
 import pytest
 
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.limits import Fetched
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.urls import Fetched
 from runnerlib.testing import FakeFetch
 
 
@@ -69,7 +69,7 @@ def test_a_cancelled_coroutine_takes_its_download_with_it(server, fetch):
 
     started = time.monotonic()
     asyncio.run(asyncio.wait_for(scenario(), 10))
-    fetch._own_threads().shutdown(wait=True)  # returns when no download is left
+    fetch._executor().shutdown(wait=True)  # returns when no download is left
     assert time.monotonic() - started < 15
 
 

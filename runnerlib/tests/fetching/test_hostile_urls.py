@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.rules import FetchRules
 
 HOSTILE = [
     "http://127.0.0.1:{port}/",

@@ -1,10 +1,10 @@
-"""What a docstring says: summary, description, ``Args:`` and one example call."""
+"""Reads a docstring: summary, description, ``Args:`` and one example call. Calls nothing."""
 
 import ast
 import doctest
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -14,13 +14,12 @@ from runnerlib.adapter.errors import did_you_mean
 from runnerlib.adapter.model import MISSING, DocExample
 
 _ARGS = re.compile(r"^(Args|Arguments|Parameters):\s*$")
-_SECTION = re.compile(r"^[A-Z][A-Za-z ]*:\s*$")
 _FIELD = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 @dataclass(frozen=True)
 class Docs:
-    """A docstring in parts. `notes` is what could not be used, in sentences."""
+    """The parts of a docstring. `notes` has a sentence for each part that could not be used."""
 
     summary: str = ""
     description: str = ""
@@ -31,10 +30,10 @@ class Docs:
 
 @dataclass(frozen=True)
 class Callee:
-    """The function an example calls.
+    """The function that an example calls.
 
-    `batched` are taken out of their lists when the docstring is a batched twin's; `single` is the ``run_x`` beside it,
-    which an example there may call as well.
+    In the docstring of a batch handler, `batched` parameters are taken out of their lists, and an example may call
+    `single`, the ``run_x`` beside it, as well.
     """
 
     name: str
@@ -58,7 +57,7 @@ def read_docs(docstring: str | None, callee: Callee, problems: list[str]) -> Doc
         parts = []
     prose = "".join(part for part in parts if isinstance(part, str))
     summary, _, rest = prose.strip().partition("\n")
-    described, fields = _split_args(rest)
+    description, fields = _split_args(rest)
     notes = [
         f"{callee.name}(): its docstring describes '{name}', which is no parameter."
         + did_you_mean(name, callee.parameters)
@@ -70,7 +69,7 @@ def read_docs(docstring: str | None, callee: Callee, problems: list[str]) -> Doc
         example = _example([part for part in parts if isinstance(part, doctest.Example)], callee)
     except _NotUsable as error:
         notes.append(f"{callee.name}(): its example {error}")
-    return Docs(summary.strip(), described, fields, example, tuple(notes))
+    return Docs(summary.strip(), description, fields, example, tuple(notes))
 
 
 def _split_args(text: str) -> tuple[str, dict[str, str]]:
@@ -82,10 +81,9 @@ def _split_args(text: str) -> tuple[str, dict[str, str]]:
         indent = len(line) - len(line.lstrip())
         if _ARGS.match(line):
             inside, current, depth = True, "", 0
-        elif inside and line.strip() and indent == 0:
-            inside = False
-            kept.append(line)
-        elif not inside:
+            continue
+        inside = inside and (not line.strip() or indent > 0)
+        if not inside:
             kept.append(line)
         elif line.strip():
             depth = depth or indent
@@ -99,35 +97,31 @@ def _split_args(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _example(examples: Sequence[doctest.Example], callee: Callee) -> DocExample | None:
-    """The first line that is just a call; else the first call inside a line, whose output then is not compared."""
+    """The first line that is just a call; else the first call inside a line, whose output is then not compared."""
     names = [name for name in (callee.name, callee.single) if name]
     inner: tuple[doctest.Example, ast.Call] | None = None
     calling = [one for one in examples if one.exc_msg is None]  # the others show how a call fails
     for one in calling:
-        statements = _parse(one.source)
+        try:
+            tree = ast.parse(one.source)
+        except SyntaxError as error:
+            raise _NotUsable(f"is not Python: {error.msg}") from None
         for name in names:
-            whole = _whole_call(statements, name)
+            whole = _whole_call(tree, name)
             if whole is not None:
                 return _from_call(one, whole, callee, is_whole=True)
             if inner is None:
-                inner = next(((one, call) for call in _calls(statements, name)), None)
+                inner = next(((one, call) for call in _calls(tree, name)), None)
     if inner is None and calling:
         raise _NotUsable(f"is not used, since it does not call {' or '.join(names)}")
     return None if inner is None else _from_call(*inner, callee, is_whole=False)
 
 
-def _parse(source: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(source).body
-    except SyntaxError as error:
-        raise _NotUsable(f"is not Python: {error.msg}") from None
-
-
-def _whole_call(statements: list[ast.stmt], name: str) -> ast.Call | None:
+def _whole_call(tree: ast.Module, name: str) -> ast.Call | None:
     """``run_x(...)``, also as ``await run_x(...)`` or ``asyncio.run(run_x(...))``."""
-    if len(statements) != 1 or not isinstance(statements[0], ast.Expr):
+    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
-    value = statements[0].value
+    value = tree.body[0].value
     if isinstance(value, ast.Await):
         value = value.value
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "asyncio.run" and len(value.args) == 1:
@@ -135,11 +129,9 @@ def _whole_call(statements: list[ast.stmt], name: str) -> ast.Call | None:
     return value if _is_call(value, name) else None
 
 
-def _calls(statements: Iterable[ast.stmt], name: str) -> Iterator[ast.Call]:
-    for statement in statements:
-        for node in ast.walk(statement):
-            if _is_call(node, name):
-                yield node
+def _calls(tree: ast.Module, name: str) -> Iterator[ast.Call]:
+    for statement in tree.body:
+        yield from (node for node in ast.walk(statement) if _is_call(node, name))
 
 
 def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
@@ -151,20 +143,27 @@ def _from_call(example: doctest.Example, call: ast.Call, callee: Callee, *, is_w
     want = example.want
     result = _wanted(want) if is_whole else MISSING
     if callee.batched and _is_call(call, callee.name):
-        payload, result, want, is_whole = _first_of_batch(payload, result, callee, is_whole)
-    skip = bool(example.options.get(doctest.SKIP))
+        for name in callee.batched:
+            members = payload.get(name)
+            if not isinstance(members, list | tuple) or not members:
+                raise _NotUsable(f"is not used, since '{name}' is not a list with something in it")
+            payload[name] = members[0]
+        if isinstance(result, list) and result:
+            result = result[0]
+            want = f"{result!r}\n"
+        else:
+            result, want, is_whole = MISSING, "", False
     try:
         payload = to_jsonable_python(payload)
     except ValueError as error:
         raise _NotUsable(f"is not used, since JSON cannot carry what it passes: {error}") from None
-    return DocExample(payload, want, _jsonable(result), skip, is_whole)
+    return DocExample(payload, want, _jsonable(result), bool(example.options.get(doctest.SKIP)), is_whole)
 
 
 def _payload(call: ast.Call, callee: Callee) -> dict[str, Any]:
-    given: dict[str, ast.expr] = {}
     if len(call.args) > len(callee.parameters):
         raise _NotUsable(f"passes {len(call.args)} arguments by position, but only {len(callee.parameters)} are sent")
-    given.update(zip(callee.parameters, call.args, strict=False))
+    given: dict[str, ast.expr] = dict(zip(callee.parameters, call.args, strict=False))
     for keyword in call.keywords:
         if keyword.arg is None:
             raise _NotUsable("passes **arguments; write each one out")
@@ -182,22 +181,8 @@ def _payload(call: ast.Call, callee: Callee) -> dict[str, Any]:
     return payload
 
 
-def _first_of_batch(
-    payload: dict[str, Any], result: Any, callee: Callee, is_whole: bool
-) -> tuple[dict[str, Any], Any, str, bool]:
-    """From ``batch_x(["a", "b"])`` and its list to one task's payload and result."""
-    for name in callee.batched:
-        members = payload.get(name)
-        if not isinstance(members, list | tuple) or not members:
-            raise _NotUsable(f"is not used, since '{name}' is not a list with something in it")
-        payload = {**payload, name: members[0]}
-    if not isinstance(result, list) or not result:
-        return payload, MISSING, "", False
-    return payload, result[0], f"{result[0]!r}\n", is_whole
-
-
 def _wanted(want: str) -> Any:
-    """The value that the expected text spells; MISSING when it is no literal, or has `...` in it."""
+    """The value that the expected output spells; MISSING if it is no literal, or has `...` in it."""
     if not want.strip():
         return None
     if "..." in want:
@@ -209,7 +194,7 @@ def _wanted(want: str) -> Any:
 
 
 def _literal(node: ast.expr) -> Any:
-    """Like ast.literal_eval; what prints as ``Point(x=1)`` (dataclass, named tuple, model) becomes its fields."""
+    """Like ast.literal_eval; ``Point(x=1)`` (a dataclass, named tuple or model) becomes a dict of its fields."""
     if isinstance(node, ast.Call) and not node.args and all(keyword.arg for keyword in node.keywords):
         return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.List | ast.Tuple):

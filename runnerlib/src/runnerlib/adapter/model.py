@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -12,14 +12,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from runnerlib.adapter.results import encode
+from runnerlib.adapter.errors import listed
+from runnerlib.adapter.options import Options
+from runnerlib.adapter.values import encode
 from runnerlib.contract import AlgorithmDescription, Example, Limits, unregistrable
 
-#: How many calls an ``async def`` handler has at the same time when OPTIONS does not say.
+#: Concurrent calls of an ``async def`` handler if OPTIONS does not say.
 ASYNC_SLOTS = 32
-#: A default that was not written, told apart from a default of None.
+#: Stands for a default or a hint that was not written; None may be one.
 MISSING: Any = object()
-#: Equal JSON gives equal text. It never fails on what JSON gave: infinities and lone surrogates are written, too.
+#: Equal JSON gives equal text. Never fails on what JSON gave: infinities and lone surrogates are written, too.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
@@ -32,59 +34,55 @@ class Parameter:
     required: bool
     default: Any = MISSING
     description: str = ""
-    #: What callers name it: its own name, or its alias.
+    #: The name that callers use: the parameter's own, or its alias.
     field: str = ""
 
     def own_default(self) -> Any:
-        """The default for one task: a copy where a handler could change it."""
+        """The default for one task: a copy if a handler could change it."""
         return self.default if is_constant(self.default) else copy.deepcopy(self.default)
 
 
 def is_constant(value: Any) -> bool:
-    """Whether nobody can change the value, or anything in it."""
+    """Whether neither the value nor anything in it can be changed."""
     if isinstance(value, tuple | frozenset):
         return type(value) in (tuple, frozenset) and all(map(is_constant, value))
     return value is None or type(value) in (bool, int, float, complex, str, bytes) or isinstance(value, Enum)
 
 
 @dataclass(frozen=True)
-class Options:
-    """What ``OPTIONS`` says of one algorithm, checked and with its defaults."""
-
-    timeout_seconds: float = 300.0
-    retries: int = 3
-    #: Dotted names of exception classes; a subclass of one of them counts too.
-    retry_on: tuple[str, ...] = ()
-    #: The same kind of names: what says that the payload is at fault.
-    invalid_payload_on: tuple[str, ...] = ()
-    batch: int = 64
-    slots: int | None = None
-    process: str | None = None
-    max_tasks_per_process: int | None = None
-    max_rss_mb: int | None = None
-    result_bytes: int = 1024 * 1024
-
-
-@dataclass(frozen=True)
 class Resource:
-    """A ``load_<name>`` function: what it returns or yields fills the provided name `name`."""
+    """A ``load_<name>`` function: what it returns or yields is provided as `name`."""
 
     name: str
     function: Callable[..., Any]
     provided: tuple[str, ...] = ()
 
 
+def in_loading_order(wanted: Iterable[str], resources: Mapping[str, Resource]) -> list[str]:
+    """The resources among `wanted` and all that they need in turn, each after what it needs."""
+    order: dict[str, None] = {}
+
+    def add(names: Iterable[str], asking: tuple[str, ...]) -> None:
+        for name in names:
+            if name in resources and name not in order and name not in asking:
+                add(resources[name].provided, (*asking, name))
+                order[name] = None
+
+    add(wanted, ())
+    return list(order)
+
+
 @dataclass(frozen=True)
 class DocExample:
-    """A call found in a docstring. `payload` is what a caller would send; `want` is the text that should be printed."""
+    """A call found in a docstring. `payload` is what a caller would send; `want` is the output that it shows."""
 
     payload: dict[str, Any]
     want: str
-    #: The value that `want` spells, when it is a plain literal; MISSING otherwise.
+    #: The value of `want` if it is a plain literal, else MISSING.
     result: Any = MISSING
     #: ``# doctest: +SKIP``: shown in the docs, never run.
     skip: bool = False
-    #: False when the call is only a part of a line, so that `want` is not what the call returns.
+    #: False if the call is only part of a line, so that `want` is not its return value.
     is_whole: bool = True
 
 
@@ -93,35 +91,35 @@ class Algorithm:
     """One ``run_<name>`` and, where the author wrote one, its ``batch_<name>``."""
 
     name: str
-    #: Takes validated arguments and provided names as keywords. Derived from `batch_handler` when only that exists.
+    #: Takes validated arguments and provided names as keywords. Derived from `batch_handler` if only that exists.
     handler: Callable[..., Any]
     is_async: bool
     parameters: tuple[Parameter, ...]
-    #: Names right of ``*``, of `handler` and of `batch_handler`.
+    #: Names right of ``*`` in `handler`; `batch_provided` has those of `batch_handler`.
     provided: tuple[str, ...]
     #: Reads a payload's bytes into keyword arguments, refusing unknown fields.
     arguments: TypeAdapter[dict[str, Any]]
     payload_schema: Mapping[str, Any] = field(repr=False)
     batch_handler: Callable[..., Any] | None = None
     batch_provided: tuple[str, ...] = ()
-    #: Parameters that the batched twin takes as ``list[T]``; the others are shared by a whole batch.
+    #: Parameters that the batch handler takes as ``list[T]``; the others are shared by a whole batch.
     batched_parameters: tuple[str, ...] = ()
-    #: Checks and writes results; None when the author gave no return hint.
+    #: Checks and writes results; None if the author gave no return hint.
     returns: TypeAdapter[Any] | None = None
     result_schema: Mapping[str, Any] | None = field(default=None, repr=False)
     return_hint: Any = MISSING
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     summary: str = ""
     description: str = ""
     example: DocExample | None = None
-    #: Things worth telling the author that are no mistakes.
+    #: Remarks for the author that are no mistakes.
     notes: tuple[str, ...] = ()
-    #: Names of the ``load_*`` it needs, also through one another, in the order in which they load.
+    #: Names of the ``load_*`` that it needs, also indirectly, in loading order.
     resources: tuple[str, ...] = ()
 
     @property
     def function_name(self) -> str:
-        """What the author wrote: ``run_x``, or ``batch_x`` when there is only that."""
+        """The name that the author wrote: ``run_x``, or ``batch_x`` if there is only that."""
         return getattr(self.handler, "__name__", f"run_{self.name}")
 
     @property
@@ -136,33 +134,32 @@ class Algorithm:
     @property
     def batch_cap(self) -> int:
         """Most tasks in one call; a process that serves n tasks never takes more than n at once."""
-        per_process = self.options.max_tasks_per_process
-        return self.options.batch if per_process is None else min(self.options.batch, per_process)
+        return min(self.options.batch, self.options.max_tasks_per_process or self.options.batch)
 
     def validate(self, payload: bytes) -> dict[str, Any]:
         """Reads a payload as JSON into keyword arguments; absent fields are left to the parameters' defaults.
 
         Raises pydantic.ValidationError.
         """
-        return self._validate_json(payload, strict=True)  # type: ignore[no-any-return]
+        return self.arguments.validator.validate_json(payload, strict=True)  # type: ignore[no-any-return]
+
+    def encode_result(self, value: Any) -> bytes:
+        """The result as compact JSON. Raises BadResult with a sentence for the author."""
+        return encode(value, self.returns, self.options.result_bytes, self.function_name)
 
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of the payload."""
         return copy.deepcopy(dict(self.payload_schema))
 
     def output_schema(self) -> dict[str, Any] | None:
-        """JSON Schema of the result; None when the author gave no return hint."""
+        """JSON Schema of the result; None if the author gave no return hint."""
         return None if self.result_schema is None else copy.deepcopy(dict(self.result_schema))
 
-    def encode_result(self, value: Any) -> bytes:
-        """The result as compact JSON. Raises BadResult in words for the author."""
-        return encode(value, self.returns, self.options.result_bytes, self.function_name)
-
     def shared_key(self, payload: Any) -> bytes:
-        """Equal for payloads that may be in one call of the batched twin: the same JSON in all fields that it shares.
+        """Equal for payloads that may be in one call of the batch handler: those whose shared fields are the same JSON.
 
-        `payload` is what JSON gave, unread by the author's types: none of their code runs here. So 1 and 1.0 are two
-        keys, and so are a field that was left out and one that spells out its default.
+        `payload` is parsed JSON, not validated: no code of the author runs here. So 1 and 1.0 give two keys, and so do
+        a field that was left out and one that spells out its default.
         """
         if not self._shares or not isinstance(payload, dict):
             return b""
@@ -171,13 +168,15 @@ class Algorithm:
 
     def describe(self) -> AlgorithmDescription:
         """What is registered, and what ``schemas`` prints."""
+        example = self.example
+        result = None if example is None or example.result is MISSING else example.result
         return AlgorithmDescription(
             name=self.name,
             input_schema=self.input_schema(),
             output_schema=self.output_schema(),
             summary=self.summary,
             description=self.description,
-            example=self._example(),
+            example=Example(payload=example.payload, result=result) if example else None,
             limits=Limits(
                 timeout_seconds=self.options.timeout_seconds,
                 retries=self.options.retries,
@@ -187,16 +186,6 @@ class Algorithm:
                 result_bytes=self.options.result_bytes,
             ),
         )
-
-    def _example(self) -> Example | None:
-        if self.example is None:
-            return None
-        result = None if self.example.result is MISSING else self.example.result
-        return Example(payload=self.example.payload, result=result)
-
-    @cached_property
-    def _validate_json(self) -> Callable[..., Any]:
-        return self.arguments.validator.validate_json
 
     @cached_property
     def changing_defaults(self) -> tuple[Parameter, ...]:
@@ -218,11 +207,59 @@ class ProcessGroup:
 
     name: str
     algorithms: tuple[str, ...]
-    #: Processes of this group; for `is_async`, concurrent calls in its one process.
+    #: Processes of this group; if `is_async`, concurrent calls in its one process.
     slots: int
     is_async: bool
     max_tasks_per_process: int | None = None
     max_rss_mb: int | None = None
+
+
+def process_groups(algorithms: Mapping[str, Algorithm], problems: list[str]) -> tuple[ProcessGroup, ...]:
+    """One group for each algorithm, unless OPTIONS gives several the same ``"process"``."""
+    members: dict[tuple[bool, str], list[Algorithm]] = {}
+    for algorithm in algorithms.values():
+        named = algorithm.options.process
+        members.setdefault((named is not None, named or algorithm.name), []).append(algorithm)
+    groups = []
+    for (is_named, name), found in members.items():
+        if is_named:
+            problems.extend(_group_mistakes(name, found, algorithms))
+        groups.append(
+            ProcessGroup(
+                name=name,
+                algorithms=tuple(one.name for one in found),
+                slots=max(one.slots for one in found),
+                is_async=found[0].is_async,
+                max_tasks_per_process=_least(one.options.max_tasks_per_process for one in found),
+                max_rss_mb=_least(one.options.max_rss_mb for one in found),
+            )
+        )
+    return tuple(groups)
+
+
+def _least(values: Iterable[int | None]) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _group_mistakes(name: str, members: list[Algorithm], algorithms: Mapping[str, Algorithm]) -> list[str]:
+    named = listed(one.name for one in members)
+    problems = []
+    if name in algorithms and algorithms[name].options.process != name:
+        problems.append(
+            f'OPTIONS: "process": {name!r} is also the name of an algorithm outside it; choose another name'
+        )
+    if len({one.is_async for one in members}) > 1:
+        problems.append(
+            f'OPTIONS: {named} cannot share "process": {name!r}; some are async def and some are not, '
+            "give them processes of their own"
+        )
+    if len({frozenset(one.resources) for one in members}) > 1:
+        needs = "; ".join(f"{one.name} needs {listed(one.resources) or 'nothing'}" for one in members)
+        problems.append(
+            f'OPTIONS: {named} cannot share "process": {name!r}, since they load different things ({needs}); '
+            "let them name the same, or give them processes of their own"
+        )
+    return problems
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +271,7 @@ class Adapter:
     algorithms: Mapping[str, Algorithm]
     resources: Mapping[str, Resource] = field(default_factory=lambda: MappingProxyType({}))
     process_groups: tuple[ProcessGroup, ...] = ()
-    #: Things worth telling the author that are no mistakes.
+    #: Remarks for the author that are no mistakes.
     notes: tuple[str, ...] = ()
 
     def groups(self) -> tuple[ProcessGroup, ...]:
@@ -246,7 +283,7 @@ class Adapter:
 
 
 def registration_problems(adapter: Adapter) -> list[str]:
-    """A sentence for each algorithm that discovery would not take."""
+    """A sentence for each algorithm that discovery would refuse."""
     return [
         f"{adapter.algorithms[name].function_name}(): it cannot be registered and would get no tasks: {reason}"
         for name, reason in unregistrable(adapter.describe()).items()

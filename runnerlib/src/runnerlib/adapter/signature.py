@@ -1,4 +1,4 @@
-"""What a function's parameters say, and what is wrong with them."""
+"""Reads the parameters and hints of ``run_*``, ``batch_*`` and ``load_*``, and says what is wrong with them."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ValidationError
 
 from runnerlib.adapter.errors import as_problem, did_you_mean, listed, shown
-from runnerlib.adapter.json_types import HintError, reader, resolve, spelt
+from runnerlib.adapter.json_types import HintError, adapter_and_schema, resolve, spelt
 from runnerlib.adapter.model import MISSING, Parameter
 from runnerlib.contract import near_names
 
@@ -21,7 +21,7 @@ _P = inspect.Parameter
 
 @dataclass(frozen=True)
 class Signature:
-    """An inspected ``run_*`` or ``batch_*``."""
+    """An inspected ``run_*`` or ``batch_*``, or both merged into one."""
 
     function: Callable[..., Any]
     name: str
@@ -30,13 +30,12 @@ class Signature:
     sent: tuple[Parameter, ...]
     #: Right of ``*``.
     provided: tuple[str, ...]
-    #: The return hint; MISSING when there is none.
+    #: The return hint, or MISSING.
     returns: Any
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Also for a plain wrapper around an ``async def``, which returns its coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
+    batch_function: Callable[..., Any] | None = None
+    batch_provided: tuple[str, ...] = ()
+    #: Names of parameters that the batch handler takes as lists.
+    batched: tuple[str, ...] = ()
 
 
 def inspect_handler(
@@ -44,7 +43,7 @@ def inspect_handler(
 ) -> Signature:
     """Reads a ``run_*`` or ``batch_*``; adds a sentence to `problems` for each mistake.
 
-    `loadable` are the things of the module's ``load_*``, `imported` those of ``load_*`` that were only imported.
+    `loadable` are the names that the adapter's ``load_*`` provide, `imported` those of ``load_*`` it only imports.
     """
     known = (*BUILT_IN_NAMES, *loadable)
     unwrapped = inspect.unwrap(function)
@@ -56,18 +55,21 @@ def inspect_handler(
     for parameter in signature.parameters.values():
         if parameter.kind is _P.KEYWORD_ONLY:
             provided.append(parameter.name)
-            problems.extend(_unprovided(name, parameter.name, known, imported))
+            if parameter.name not in known:
+                problems.append(_not_provided(name, parameter.name, known, imported))
         elif mistake := _wrong_kind(name, parameter):
             problems.append(mistake)
         else:
             sent.extend(_sent(name, function, parameter, known, problems))
+    returns = MISSING
     try:
-        hint = signature.return_annotation
-        returns = MISSING if hint is signature.empty else resolve(hint, function)
+        if signature.return_annotation is not signature.empty:
+            returns = resolve(signature.return_annotation, function)
     except HintError as error:
         problems.append(f"{name}(): the return value {error}")
-        returns = MISSING
-    return Signature(function, name, is_async(function), tuple(sent), tuple(provided), returns)
+    # A plain wrapper around an async def counts, too: it returns its coroutine.
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(unwrapped)
+    return Signature(function, name, is_async, tuple(sent), tuple(provided), returns)
 
 
 def inspect_load(
@@ -87,7 +89,7 @@ def inspect_load(
         elif parameter.name in known:
             asked.append(parameter.name)
         elif parameter.default is _P.empty or near_names(parameter.name, known):
-            problems.extend(_unprovided(name, parameter.name, known, imported))
+            problems.append(_not_provided(name, parameter.name, known, imported))
     return tuple(asked)
 
 
@@ -101,38 +103,37 @@ def _wrong_kind(function: str, parameter: inspect.Parameter) -> str | None:
     return None
 
 
-def _unprovided(function: str, name: str, known: tuple[str, ...], imported: Iterable[str]) -> list[str]:
-    if name in known:
-        return []
+def _not_provided(function: str, name: str, known: Iterable[str], imported: Iterable[str]) -> str:
     if name in imported:
-        return [
+        return (
             f"{function}(): nobody provides '{name}'; load_{name} is imported, and only what the adapter itself "
             f"defines counts: write `def load_{name}(): ...` that calls it"
-        ]
+        )
     or_sent = "" if function.startswith("load_") else ", or move it left of the * if callers send it"
-    return [
+    return (
         f"{function}(): nobody provides '{name}'.{did_you_mean(name, known)} Provided are {listed(known)}; "
         f"write load_{name}() to add it{or_sent}"
-    ]
+    )
 
 
 def _sent(
     function: str, owner: Callable[..., Any], parameter: inspect.Parameter, known: tuple[str, ...], problems: list[str]
 ) -> list[Parameter]:
-    name = parameter.name
+    """The parameter, or an empty list if something is wrong with it."""
+    name, default = parameter.name, parameter.default
     if parameter.annotation is _P.empty:
         or_right = f"; or move it right of a * if the runner should provide it: *, {name}" if name in known else ""
         problems.append(f"{function}(): parameter '{name}' has no type hint; add one, e.g. {name}: str{or_right}")
         return []
     try:
         hint = resolve(parameter.annotation, owner)
-        adapter, _ = reader(hint)
+        adapter, _ = adapter_and_schema(hint)
     except HintError as error:
         problems.append(f"{function}(): parameter '{name}' {error}")
         return []
-    if parameter.default is _P.empty:
+    if default is _P.empty:
         return [Parameter(name, hint, required=True)]
-    if isinstance(parameter.default, FieldInfo):
+    if isinstance(default, FieldInfo):
         problems.append(
             f"{function}(): parameter '{name}' has Field(...) as its default, which a plain call would receive; "
             f"write {name}: Annotated[{spelt(hint)}, Field(...)] = value"
@@ -140,12 +141,12 @@ def _sent(
         return []
     with as_problem(problems, f"{function}(): parameter '{name}': its hint {spelt(hint)}, given its default,"):
         try:
-            adapter.validate_python(parameter.default, strict=True)
-            adapter.dump_python(parameter.default, mode="json", by_alias=True)
+            adapter.validate_python(default, strict=True)
+            adapter.dump_python(default, mode="json", by_alias=True)
         except ValueError as error:  # also pydantic's, for what does not fit or cannot be written
-            problems.append(_bad_default(function, name, hint, parameter.default, error))
+            problems.append(_bad_default(function, name, hint, default, error))
             return []
-        sent = Parameter(name, hint, required=False, default=parameter.default)
+        sent = Parameter(name, hint, required=False, default=default)
         sent.own_default()
         return [sent]
     return []
@@ -153,7 +154,8 @@ def _sent(
 
 def _bad_default(function: str, name: str, hint: Any, default: Any, error: Exception) -> str:
     if default is None:
-        return f"{function}(): parameter '{name}' may be None, but its hint says {spelt(hint)}; " + (
+        return (
+            f"{function}(): parameter '{name}' may be None, but its hint says {spelt(hint)}; "
             f"write {name}: {spelt(hint)} | None = None"
         )
     reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)

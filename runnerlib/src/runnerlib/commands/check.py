@@ -8,7 +8,7 @@ from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm, registration_problems
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 
 #: The exit code for algorithms that cannot be registered: the runner can be started and serves the others.

@@ -12,15 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from runnerlib.adapter.errors import did_you_mean, listed, shown
-from runnerlib.adapter.failures import classify
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter, Algorithm
-from runnerlib.adapter.payloads import InvalidPayload, ValidatorFailed, read_arguments
-from runnerlib.adapter.results import BadResult
+from runnerlib.adapter.provided import Task
 from runnerlib.adapter.session import LoadError, Session
-from runnerlib.adapter.task import Task
+from runnerlib.adapter.values import BadResult, InvalidPayload, ValidatorFailed, classify, read_arguments
 from runnerlib.contract import StrictJsonError, strict_json
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 
 

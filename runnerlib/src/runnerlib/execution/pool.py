@@ -12,7 +12,7 @@ from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.slot import Slot
 from runnerlib.execution.work_queue import Call, WorkQueue
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.leftovers import TemporaryFolders
 from runnerlib.run_registry import Outcome, Run
 from runnerlib.service.backoff import Backoff

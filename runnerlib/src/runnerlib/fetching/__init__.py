@@ -1,5 +1,5 @@
-"""What a handler gets when it asks for ``fetch``: downloads from addresses that strangers chose, safely.
+"""Provides ``fetch`` to handlers: safe downloads of URLs that senders chose.
 
-:mod:`fetch` is what authors see; :mod:`download` follows redirects; :mod:`connecting` is the one place where an address
-is connected to, and :mod:`addresses` (pure) says which may be.
+:mod:`fetch` is what authors call, :mod:`download` talks to servers, :mod:`addresses` (pure) says which hosts may be
+connected to, and :mod:`urls` (pure) reads URLs and what ``data:`` URLs carry.
 """

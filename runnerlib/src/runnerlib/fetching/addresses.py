@@ -1,12 +1,14 @@
-"""Which addresses may be connected to. Pure.
+"""Which hosts handlers may fetch from. Pure.
 
-Public is what the IANA special-purpose registries (RFC 6890) leave. They are written out here, beside what `ipaddress`
-knows, since that differs between versions of Python.
+An address is public if the IANA special-purpose registries (RFC 6890) do not list it. Their networks are written out
+here in addition to what `ipaddress` knows, which differs between versions of Python.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+MEBIBYTE = 1024 * 1024
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -35,33 +37,50 @@ _NOT_PUBLIC = tuple(
         "3fff::/20",
     )
 )
-#: All global unicast addresses of IPv6 so far.
+#: All global unicast addresses of IPv6 that have been assigned so far.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-#: What DNS64 makes of public IPv4 addresses, in networks that have only IPv6.
+#: How DNS64 writes public IPv4 addresses, in networks that have only IPv6.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
 class AddressRules:
-    """`allowed` are networks that may be connected to although they are not public, at any port; elsewhere `ports`."""
+    """Networks in `allowed` may be connected to at any port, even if they are not public; public ones at `ports`."""
 
     allowed: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({80, 443})
 
     def refuses_address(self, text: str) -> bool:
-        """`text` is a numeric address, as the system gives it."""
-        address = _plain(ip_address(text))
-        return not all(self._is_allowed(one) or is_public(one) for one in (address, *_inside(address)))
+        """`text` is a numeric address, as the system returns it."""
+        address = _unmapped(ip_address(text))
+        return not all(self._is_allowed(one) or is_public(one) for one in (address, *_embedded(address)))
 
     def refuses_port(self, text: str, port: int) -> bool:
-        return port not in self.ports and not self._is_allowed(_plain(ip_address(text)))
+        return port not in self.ports and not self._is_allowed(_unmapped(ip_address(text)))
 
     def _is_allowed(self, address: Address) -> bool:
         return any(address in network for network in self.allowed)
 
 
+@dataclass(frozen=True)
+class FetchRules:
+    """What the operator of a runner allows, as plain values that can be sent to worker processes.
+
+    `max_bytes` and `timeout_seconds` apply where a handler does not give its own.
+    """
+
+    allow_private: str = ""
+    ports: str = "80,443"
+    max_bytes: int = 20 * MEBIBYTE
+    timeout_seconds: float = 15
+
+    @property
+    def addresses(self) -> AddressRules:
+        return AddressRules(read_networks(self.allow_private), read_ports(self.ports))
+
+
 def is_public(address: Address) -> bool:
-    """Whether it is one host of the public internet by itself; not what is written inside it."""
+    """Whether `address` is a host of the public internet; does not look at an IPv4 address embedded in it."""
     if address in _NAT64:
         return True
     if address.version == 6 and address not in _GLOBAL_UNICAST:
@@ -69,14 +88,13 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
 
 
-def _plain(address: Address) -> Address:
-    """The system sends what goes to ::ffff:a.b.c.d to a.b.c.d."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+def _unmapped(address: Address) -> Address:
+    """The system sends packets for ::ffff:a.b.c.d to a.b.c.d."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def _inside(address: Address) -> tuple[Address, ...]:
-    """IPv4 addresses that a gateway on the way may unwrap."""
+def _embedded(address: Address) -> tuple[Address, ...]:
+    """IPv4 addresses that a gateway on the way may extract from an IPv6 address."""
     if not isinstance(address, IPv6Address):
         return ()
     if address in _NAT64:
@@ -87,16 +105,16 @@ def _inside(address: Address) -> tuple[Address, ...]:
 
 
 def read_networks(text: str) -> tuple[Network, ...]:
-    """From ``127.0.0.0/8, ::1``. Raises ValueError with a sentence."""
-    return tuple(_network(one) for one in _listed(text))
+    """Reads ``127.0.0.0/8, ::1``. Raises ValueError with a sentence."""
+    return tuple(map(_network, _split(text)))
 
 
 def read_ports(text: str) -> frozenset[int]:
-    """From ``80,443``. Raises ValueError with a sentence."""
-    return frozenset(_port(one) for one in _listed(text))
+    """Reads ``80,443``. Raises ValueError with a sentence."""
+    return frozenset(map(_port, _split(text)))
 
 
-def _listed(text: str) -> Iterable[str]:
+def _split(text: str) -> Iterator[str]:
     return filter(None, (part.strip() for part in text.split(",")))
 
 

@@ -1,9 +1,13 @@
-"""Reads the addresses that senders wrote, and shows them without their secrets. Pure."""
+"""Reads the URLs that senders wrote, ``data:`` URLs with their content, and shows them without secrets. Pure."""
 
+import binascii
 import re
-from dataclasses import dataclass
+import threading
+from base64 import b64decode
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from ipaddress import IPv6Address
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import idna
 
@@ -16,13 +20,19 @@ _MAX_SHOWN = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,20}(?=:)", re.IGNORECASE)
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")
-#: May stand in a path and a query as they are; "%", too, for what was quoted already.
-_AS_IT_IS = "!$%&'()*+,/:;=?@[]~"
+#: Characters of a path and a query that are not quoted; "%", too, since they may be quoted already.
+_UNQUOTED = "!$%&'()*+,/:;=?@[]~"
+
+_TOKEN = r"[a-z0-9!#$&^_.+-]{1,100}"  # noqa: S105 - no password
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}\Z", re.IGNORECASE)
+#: Characters of a ``data:`` URL between its scheme and its comma.
+_MAX_DATA_HEAD = 300
+_BAD_PERCENT = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to ask for what: one parsing, used for the connection and for the request alike."""
+    """A URL, parsed once: the same parts are used to connect and to send the request."""
 
     scheme: str
     #: A name in ASCII, or an address without brackets.
@@ -42,7 +52,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """For messages: values in the query are often keys."""
+        """For messages: without the query, whose values are often keys."""
         path, question, _ = self.path.partition("?")
         text = f"{self.scheme}://{self.authority}{path}"
         return (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…") + ("?…" if question else "")
@@ -74,12 +84,13 @@ def read_url(url: str) -> Target:
         ) from None
     if parts.username is not None or parts.password is not None:
         raise FetchRefused(f"the URL of {host} has a user name in it; send one that anybody may open")
-    path = _path(parts)
+    path = parts.path or "/"
+    path = quote(f"{path}?{parts.query}" if parts.query else path, safe=_UNQUOTED)
     return Target(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, path)
 
 
 def follow(target: Target, location: str) -> Target:
-    """Where a redirect leads. Raises FetchRefused."""
+    """The target of a redirect. Raises FetchRefused."""
     try:
         joined = urljoin(target.url, location)
     except ValueError:
@@ -105,6 +116,75 @@ def _ascii_host(host: str) -> str:
     return host
 
 
-def _path(parts: SplitResult) -> str:
-    path = parts.path or "/"
-    return quote(f"{path}?{parts.query}" if parts.query else path, safe=_AS_IT_IS)
+@dataclass(frozen=True)
+class Fetched:
+    """Something that was downloaded."""
+
+    content: bytes = field(repr=False)
+    #: In lower case, without parameters, e.g. ``image/png``; empty when the server did not say.
+    content_type: str
+    #: The final URL, after redirects; of a ``data:`` URL only its beginning.
+    url: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one fetch. `accept` are types or patterns (``image/*``); empty: any. Setting `stopped` ends it early."""
+
+    max_bytes: int
+    timeout_seconds: float
+    accept: tuple[str, ...] = ()
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def check_size(self, shown: str, size: int) -> None:
+        """Raises FetchRefused."""
+        if size > self.max_bytes:
+            raise FetchRefused(f"{shown} is larger than {_readable(self.max_bytes)}; send a smaller one")
+
+    def check_type(self, shown: str, content_type: str) -> None:
+        """Raises FetchRefused."""
+        if self.accept and not any(fnmatchcase(content_type, pattern.lower()) for pattern in self.accept):
+            given = content_type[:100] or "of no stated type"
+            raise FetchRefused(f"{shown} is {given}; send the address of {' or '.join(self.accept)}")
+
+
+def bare_type(header: str) -> str:
+    """A Content-Type without its parameters."""
+    return header.partition(";")[0].strip().lower()
+
+
+def _readable(size: int) -> str:
+    for unit, factor in (("MiB", 1024 * 1024), ("KiB", 1024)):
+        if size >= factor:
+            return f"{size / factor:.4g} {unit}"
+    return f"{size} bytes"
+
+
+def read_data_url(url: str, limits: Limits) -> Fetched:
+    """Reads a ``data:`` URL (RFC 2397), strictly. Raises FetchRefused."""
+    head, comma, body = url.strip(" ")[len("data:") :].partition(",")
+    if not comma or len(head) > _MAX_DATA_HEAD or not url.isascii():
+        raise FetchRefused("the data: URL cannot be read; write it like data:image/png;base64,iVBORw0…")
+    media_type, _, last = head.rpartition(";")
+    is_base64 = last.strip().lower() == "base64"
+    # The RFC's default is text/plain.
+    content_type = bare_type(media_type if is_base64 else head) or "text/plain"
+    if not _MEDIA_TYPE.match(content_type):
+        raise FetchRefused("the data: URL has no proper type; write it like data:image/png;base64,iVBORw0…")
+    shown = f"data:{content_type}{';base64' if is_base64 else ''},…"
+    limits.check_type(shown, content_type)
+    # Estimated before anything is decoded, and checked to the byte after it.
+    length = len(body) - 2 * body.count("%")
+    limits.check_size(shown, length * 3 // 4 - 3 if is_base64 else length)
+    if _BAD_PERCENT.search(body):
+        raise FetchRefused(f"{shown} has a % that is not followed by two hexadecimal digits; write %25 for a %")
+    content = unquote_to_bytes(body)
+    if is_base64:
+        try:
+            content = b64decode(content, validate=True)
+        except binascii.Error:
+            raise FetchRefused(
+                f"{shown} is not base64; encode it anew, with its = at the end and without spaces"
+            ) from None
+    limits.check_size(shown, len(content))
+    return Fetched(content, content_type, shown)

@@ -23,7 +23,7 @@ from typing import Any
 from runnerlib.adapter.errors import AdapterError
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
-from runnerlib.fetching.rules import FetchRules
+from runnerlib.fetching.addresses import FetchRules
 from runnerlib.frames import encode
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process.calls import AsyncCalls, SyncCalls, close_loop, run_to_its_end

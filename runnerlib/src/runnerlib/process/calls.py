@@ -12,9 +12,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from runnerlib.adapter.failures import classify
-from runnerlib.adapter.payloads import read_arguments
 from runnerlib.adapter.session import Session, TaskCancelled
+from runnerlib.adapter.values import classify, read_arguments
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import ipc

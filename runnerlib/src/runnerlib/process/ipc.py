@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runnerlib.adapter.payloads import clean
+from runnerlib.adapter.errors import clean
 from runnerlib.adapter.session import Task
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import CONNECTION_LOST, FrameError, FrameReader, encode, encode_raw

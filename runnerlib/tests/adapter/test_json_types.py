@@ -5,8 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from runnerlib.adapter.provided import Task
 from runnerlib.adapter.session import Session
-from runnerlib.adapter.task import Task
 
 EACH = {
     "dataclass": {"width": 1.5, "colour": "red"},
