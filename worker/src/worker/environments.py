@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from worker.runner_code import read_requirements
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
+from worker.uv import find_uv, read_uv_variables
 
 #: Written last. A folder without it was never finished, and is made again.
 COMPLETE = "complete"
@@ -113,18 +115,33 @@ class EnvironmentBuilder:
     async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Callable[[str], None]) -> None:
         report("making a virtual environment")
         variables = inherited_environment() | {"TMPDIR": str(folder / _TEMPORARY)}
-        run = partial(_run, folder=runner.path, environment=variables, report=report)
-        await run([self._python, "-I", "-m", "venv", str(folder)], why="the virtual environment could not be made")
+        run = partial(_run, folder=runner.path, report=report)
+        uv = await asyncio.to_thread(_uv, variables)
+
+        async def run_either(uv_words: Sequence[str], otherwise: Sequence[str], why: str) -> None:
+            """Runs uv, which takes seconds. Without it, or if it fails, pip, whose messages authors know."""
+            if uv is not None:
+                try:
+                    return await run([str(uv.program), "--no-config", *uv_words], environment=uv.variables, why=why)
+                except EnvironmentBroken:
+                    report("uv cannot do it; trying again with pip")
+            return await run(otherwise, environment=variables, why=why)
+
+        async def install(words: Sequence[str], why: str) -> None:
+            uv_words = ("pip", "install", "--python", str(python), "--no-progress", "--color", "never", *words)
+            await run_either(uv_words, (str(python), *_PIP, *words), why)
+
+        venv = ("venv", "--seed", "--allow-existing", "--python", self._python, str(folder))
+        without_uv = (self._python, "-I", "-m", "venv", str(folder))
+        await run_either(venv, without_uv, "the virtual environment could not be made")
         constraints = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
-        command = [str(python), *_PIP, *constraints, *self._source.arguments, *self._extra]
-        await run(command, why="runnerlib could not be installed")
+        await install([*constraints, *self._source.arguments, *self._extra], "runnerlib could not be installed")
         if _has_requirements(runner):
             # After runnerlib and without its constraints: an author's pins win.
-            command = [str(python), *_PIP, "--requirement", str(runner.requirements)]
-            await run(command, why=f"{runner.requirements} could not be installed")
-            # pip only warns when a pin of the author's breaks what was there before.
-            command = [str(python), "-I", "-c", _CHECK]
-            await run(command, why=f"{runner.requirements} does not fit with what runnerlib needs")
+            await install(["--requirement", str(runner.requirements)], f"{runner.requirements} could not be installed")
+            # Installers do not mind when a pin of the author's breaks what was there before.
+            why = f"{runner.requirements} does not fit with what runnerlib needs"
+            await run([str(python), "-I", "-c", _CHECK], environment=variables, why=why)
 
     def remove_older(self, name: str, pythons: Collection[Path]) -> None:
         """Removes the environments of runner `name`, which can be gigabytes, except those of these Pythons.
@@ -140,6 +157,19 @@ class EnvironmentBuilder:
             for folder in others:
                 if folder != newest or kind == _SHARED or _made_at(folder) <= in_use:
                     _remove(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Uv:
+    program: Path
+    variables: Mapping[str, str]
+
+
+def _uv(variables: Mapping[str, str]) -> _Uv | None:
+    """Returns uv with pip's configuration; None if there is no uv, or it cannot follow that configuration."""
+    program = find_uv()
+    configuration = None if program is None else read_uv_variables(sys.executable, variables)
+    return None if program is None or configuration is None else _Uv(program, {**variables, **configuration})
 
 
 async def _run(

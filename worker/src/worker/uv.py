@@ -73,8 +73,9 @@ def uv_variables(pip_config: str) -> dict[str, str] | None:
 def read_uv_variables(python: str, environment: Mapping[str, str]) -> dict[str, str] | None:
     """Returns what `uv_variables` makes of the configuration of this Python's pip; None if pip cannot tell it."""
     command = [python, "-I", "-m", "pip", "config", "list", "--disable-pip-version-check"]
-    told = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
-    if told.returncode:
+    try:
+        told = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=True, timeout=30)
+    except subprocess.SubprocessError:
         return None
     given = {name: value for name, value in environment.items() if name.startswith("UV_")}
     variables = uv_variables(told.stdout)
