@@ -14,7 +14,7 @@ from taskqueue.connect import open_embedded
 from taskqueue.memory import open_memory
 from taskqueue.protocols import Feed, TaskQueue, TaskStore
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.rabbitmq.queue import RabbitQueue, open_rabbitmq
 from taskqueue.rabbitmq.topology import declare_topology
 from taskqueue.tasks import Delivery, NewTask
@@ -103,8 +103,8 @@ def open_rabbit() -> OpenRabbit:
 
     @asynccontextmanager
     async def opened(url: str, **more: Any) -> AsyncIterator[RabbitQueue]:
-        async with Link(parse_queue_url(url), "test") as link:
-            channel = await link.channel()
+        async with RobustConnection(parse_queue_url(url), "test") as connection:
+            channel = await connection.channel()
             await declare_topology(channel, steps_seconds=STEPS_SECONDS, algorithms=("upper", "lower"))
         async with open_rabbitmq(url, retry_steps_seconds=STEPS_SECONDS, **more) as queue:
             yield queue

@@ -8,7 +8,7 @@ import pytest
 
 from taskqueue.errors import QueueClosed
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.tasks import Delivery
 
 
@@ -52,7 +52,7 @@ def test_arrivals_are_settled_by_ack_and_release_too(run, broker, open_rabbit, s
             (again,) = await take_many(door, 1)
             assert again.body == b"two"
             await queue.ack([as_delivery(again), as_delivery(again), as_delivery(second)])
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             channel = await probe.channel()
             assert (await channel.declare_queue("tasks", passive=True)).messages == 0
 

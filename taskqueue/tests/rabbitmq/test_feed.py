@@ -9,7 +9,7 @@ import pika
 import pytest
 
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 
 
 def test_prefetch_may_change_at_any_time_under_load(run, broker, open_rabbit, make_task):
@@ -68,7 +68,7 @@ def test_a_paused_feed_goes_on(run, broker, open_rabbit, make_task, take_all, co
 
 def test_what_was_taken_can_be_settled_after_the_feed_closed(run, broker, open_rabbit, make_task, take_all):
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             await queue.publish([make_task("a"), make_task("b")])
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)

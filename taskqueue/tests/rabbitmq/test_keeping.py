@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from taskqueue.errors import QueueUnavailable
+from taskqueue.rabbitmq.connection import no_report
 from taskqueue.rabbitmq.keeping import Keeper, part_of
-from taskqueue.rabbitmq.link import no_report
 
 
 class Channels:

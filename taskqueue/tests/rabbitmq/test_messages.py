@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pika import BasicProperties
 from pika.frame import Header, decode_frame
@@ -216,6 +216,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["attempt", "expires_at", "parked_since", "deliveries", "x-delivery-count", "x-death", "mine"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(headers=st.dictionaries(NAMES, VALUES), redelivered=st.booleans())
 def test_no_header_breaks_the_reading(headers, redelivered):
     hold = Hold(OpenChannel(), lambda tags: None)

@@ -11,7 +11,7 @@ import pytest
 from runnerlib.contract import EnvelopeError, FailureCode
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.tasks import Published
 
 #: A consumer that was lost consumes again within this.
@@ -22,8 +22,8 @@ AGAIN_SECONDS = 5.0
 def count_ready():
     """How many messages are ready in a queue, asked on a channel of its own; None when there is no such queue."""
 
-    async def count(link: Link, queue: str) -> tuple[int, int] | None:
-        channel = await link.channel()
+    async def count(connection: RobustConnection, queue: str) -> tuple[int, int] | None:
+        channel = await connection.channel()
         try:
             state = await channel.declare_queue(queue, passive=True)
         except QueueUnavailable:
@@ -87,7 +87,7 @@ def test_cancelled_consumer_declares_its_queue_and_consumes_again(
     run, broker, open_rabbit, make_task, take_all, count_ready, becomes_true
 ):
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             feed = await queue.feed("upper")
             await feed.set_prefetch(4)
             await queue.publish([make_task("a")])
@@ -155,7 +155,7 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
     kills = 22
 
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             ids = [f"t{n}" for n in range(10)]
             await queue.publish([make_task(task_id) for task_id in ids])
             for _ in range(kills):
@@ -168,8 +168,8 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
             assert {each.delivery_count for each in taken} == {kills}
 
     async def take_ten_and_die() -> None:
-        async with Link(parse_queue_url(broker.url), "dies") as link:
-            channel = await link.channel()
+        async with RobustConnection(parse_queue_url(broker.url), "dies") as connection:
+            channel = await connection.channel()
             await channel.qos(10)
             got, all_got = [], asyncio.Event()
 
@@ -180,7 +180,7 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
 
             await channel.consume("tasks.upper", on_message, all_got.set)
             await asyncio.wait_for(all_got.wait(), 10)
-            link._wire.abort("killed")
+            await connection._pika.abort("killed")
 
     run(scenario())
 

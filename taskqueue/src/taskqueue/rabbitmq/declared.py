@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.rabbitmq.topology import declare_algorithm, declare_topology
 
 
 class Declared:
     """Remembers until the link connects anew, or until somebody says that something is missing."""
 
-    def __init__(self, link: Link, steps_seconds: Sequence[float]) -> None:
+    def __init__(self, link: RobustConnection, steps_seconds: Sequence[float]) -> None:
         self._link = link
         self._steps_seconds = steps_seconds
         self._epoch = 0

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.link import Link, Links, Report
+from taskqueue.rabbitmq.connection import ConnectionPool, Report, RobustConnection
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ class Keeper:
     `awaited`: nothing is ready before it flows for the first time. Otherwise it is given some seconds.
     """
 
-    def __init__(self, link: Link | Links, name: str, report: Report, *, awaited: bool = False) -> None:
+    def __init__(
+        self, link: RobustConnection | ConnectionPool, name: str, report: Report, *, awaited: bool = False
+    ) -> None:
         self._link = link
         self._name = name
         self._report = report

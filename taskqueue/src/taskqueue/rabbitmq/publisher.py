@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pika import spec
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
-from taskqueue.rabbitmq.channel import Channel, ReturnedMessage
+from taskqueue.rabbitmq.channel import Channel
 from taskqueue.rabbitmq.confirms import Confirms, Ticket
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 
 #: Most messages that wait for their confirm at a time: with 1 the rate is that of single disk writes.
 WINDOW_MESSAGES = 500
@@ -77,9 +77,9 @@ class _Session:
         self.confirms.confirmed(number, multiple, is_ack)
         self.changed.set()
 
-    def _on_return(self, message: ReturnedMessage) -> None:
+    def _on_return(self, exchange: str, routing_key: str) -> None:
         self.stale = True
-        self.confirms.returned(message.exchange, message.routing_key)
+        self.confirms.returned(exchange, routing_key)
 
     def _on_closed(self, reason: str) -> None:
         # An unknown exchange, for one, closes the channel, and no confirm ever comes.
@@ -93,7 +93,7 @@ class Publisher:
     back because no queue wanted it.
     """
 
-    def __init__(self, link: Link, prepare: Callable[[Channel], Awaitable[None]]) -> None:
+    def __init__(self, link: RobustConnection, prepare: Callable[[Channel], Awaitable[None]]) -> None:
         self._link = link
         self._prepare = prepare
         self._turn = asyncio.Lock()

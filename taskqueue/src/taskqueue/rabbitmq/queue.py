@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from taskqueue.errors import QueueClosed
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.channel import Channel
+from taskqueue.rabbitmq.connection import ConnectionPool, Report, RobustConnection, no_report
 from taskqueue.rabbitmq.declared import Declared
 from taskqueue.rabbitmq.door import Door
 from taskqueue.rabbitmq.feed import BrokerFeed
 from taskqueue.rabbitmq.giving_back import GivingBack
 from taskqueue.rabbitmq.keeping import Keeper, part_of
-from taskqueue.rabbitmq.link import Link, Links, Report, no_report
 from taskqueue.rabbitmq.messages import new_message, reply_message, retry_message
 from taskqueue.rabbitmq.names import FRONT_DOOR, algorithm_queue
 from taskqueue.rabbitmq.publisher import Publisher
@@ -37,16 +37,16 @@ class RabbitQueue:
 
     def __init__(
         self,
-        consuming: Link,
-        publishing: Link,
+        consuming: RobustConnection,
+        publishing: RobustConnection,
         *,
         steps_seconds: Sequence[float],
-        further: Callable[[int], Link],
+        further: Callable[[int], RobustConnection],
         report: Report = no_report,
     ) -> None:
         """`further(number)` makes another connection to consume by, when the first has no free channel."""
         self._consuming = consuming
-        self._links = Links(consuming, further)
+        self._links = ConnectionPool(consuming, further)
         self._steps = sorted(steps_seconds)
         self._report = report
         self._publisher = Publisher(publishing, self._prepare)
@@ -158,12 +158,14 @@ async def open_rabbitmq(
     """
     address = parse_queue_url(url)
     async with AsyncExitStack() as stack:
-        publishing = await stack.enter_async_context(Link(address, "publisher", report=report, part="queue"))
-        consuming = Link(address, "consumer", report=report, part="queue consumer")
+        publishing = await stack.enter_async_context(
+            RobustConnection(address, "publisher", report=report, part="queue")
+        )
+        consuming = RobustConnection(address, "consumer", report=report, part="queue consumer")
         stack.push_async_callback(consuming.close)
 
-        def further(number: int) -> Link:
-            return Link(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
+        def further(number: int) -> RobustConnection:
+            return RobustConnection(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
 
         queue = RabbitQueue(consuming, publishing, steps_seconds=retry_steps_seconds, further=further, report=report)
         stack.push_async_callback(queue.close)
