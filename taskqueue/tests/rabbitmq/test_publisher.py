@@ -10,8 +10,8 @@ from pika import BasicProperties
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq import publisher as publisher_module
-from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.publisher import WINDOW_MESSAGES, Outgoing, Publisher
+from taskqueue.rabbitmq.channel import Channel, OutgoingMessage
+from taskqueue.rabbitmq.publisher import WINDOW_MESSAGES, ConfirmChannel, PublishCall, Publisher
 from taskqueue.rabbitmq.topology import declare_topology
 
 QUEUE = "numbers"
@@ -34,14 +34,14 @@ def prepared() -> Prepared:
 
 
 @pytest.fixture
-def number() -> Callable[..., Outgoing]:
+def number() -> Callable[..., OutgoingMessage]:
     """A message for the queue, or for elsewhere."""
 
     def make(
         value: int, *, exchange: str = "", key: str = QUEUE, body: bytes = b"", mandatory: bool = True
-    ) -> Outgoing:
+    ) -> OutgoingMessage:
         properties = BasicProperties(message_id=f"n{value}")
-        return Outgoing(exchange, key, body or str(value).encode(), properties, mandatory)
+        return OutgoingMessage(exchange, key, body or str(value).encode(), properties, mandatory)
 
     return make
 
@@ -60,14 +60,14 @@ def test_thousands_are_confirmed_in_windows_while_others_get_their_turn(
     run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widest = 0
-    written = publisher_module.Confirms.written
+    write = ConfirmChannel.write
 
-    def counted(confirms: Any, *arguments: Any) -> None:
+    def counted(confirms: ConfirmChannel, *arguments: Any) -> None:
         nonlocal widest
-        written(confirms, *arguments)
+        write(confirms, *arguments)
         widest = max(widest, len(confirms))
 
-    monkeypatch.setattr(publisher_module.Confirms, "written", counted)
+    monkeypatch.setattr(ConfirmChannel, "write", counted)
 
     async def scenario() -> None:
         async with open_connection(broker.url) as connection:
@@ -118,14 +118,14 @@ def test_large_messages_wait_for_room(
 ) -> None:
     monkeypatch.setattr(publisher_module, "WINDOW_BYTES", 1_000_000)
     most = 0
-    written = publisher_module.Confirms.written
+    write = ConfirmChannel.write
 
-    def counted(confirms: Any, *arguments: Any) -> None:
+    def counted(confirms: ConfirmChannel, *arguments: Any) -> None:
         nonlocal most
-        written(confirms, *arguments)
+        write(confirms, *arguments)
         most = max(most, confirms.size)
 
-    monkeypatch.setattr(publisher_module.Confirms, "written", counted)
+    monkeypatch.setattr(ConfirmChannel, "write", counted)
 
     async def scenario() -> None:
         async with open_connection(broker.url) as connection:
@@ -404,5 +404,116 @@ def test_once_closed_it_says_so(
             await waiting
             await publisher.close()
             await refused(publisher.publish([number(3)]), QueueClosed)
+
+    run(scenario())
+
+
+class NoChannel:
+    """Sends nothing."""
+
+    def publish(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def _message(routing_key: str = "upper") -> OutgoingMessage:
+    return OutgoingMessage("tasks", routing_key, b"x" * 10, BasicProperties())
+
+
+def _written(confirms: ConfirmChannel, count: int, routing_key: str = "upper") -> PublishCall:
+    call = PublishCall()
+    for _ in range(count):
+        confirms.write(_message(routing_key), call)
+    call.all_written()
+    return call
+
+
+def test_a_call_is_done_when_all_its_messages_are_confirmed_in_any_order(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 3), _written(confirms, 2)
+        for number in (5, 2, 3):
+            confirms.confirmed(number, False, True)
+        assert not first.done.done()
+        assert (len(confirms), confirms.size) == (2, 20)
+        confirms.confirmed(1, False, True)
+        assert first.done.done()
+        assert not second.done.done()
+        confirms.confirmed(4, False, True)
+        assert second.done.done()
+        assert (first.failure, second.failure) == ("", "")
+        assert (len(confirms), confirms.size) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_multiple_confirm_covers_all_before_it(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 3), _written(confirms, 3)
+        confirms.confirmed(2, False, True)
+        confirms.confirmed(4, True, True)
+        assert first.done.done()
+        assert not second.done.done()
+        confirms.confirmed(0, True, True)
+        assert second.done.done()
+        assert len(confirms) == 0
+
+    run(scenario())
+
+
+def test_a_refusal_fails_only_the_call_it_belongs_to(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 2), _written(confirms, 1)
+        confirms.confirmed(1, False, False)
+        assert first.done.done()
+        assert "refuses" in first.failure
+        confirms.confirmed(3, True, True)
+        assert second.done.done()
+        assert second.failure == ""
+
+    run(scenario())
+
+
+def test_a_returned_message_fails_those_of_its_kind(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        upper, lower = _written(confirms, 1, "upper"), _written(confirms, 1, "lower")
+        confirms.returned("tasks", "lower")
+        confirms.confirmed(2, True, True)
+        assert upper.failure == ""
+        assert "'lower'" in lower.failure
+        assert upper.done.done()
+
+    run(scenario())
+
+
+def test_a_call_is_not_done_before_its_last_message_was_written(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        call = PublishCall()
+        confirms.write(_message(), call)
+        confirms.confirmed(1, False, True)
+        assert not call.done.done()
+        confirms.write(_message(), call)
+        call.all_written()
+        confirms.confirmed(2, False, True)
+        assert call.done.done()
+
+    run(scenario())
+
+
+def test_late_confirms_of_a_failed_call_make_room_and_nothing_else(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        call = _written(confirms, 2)
+        confirms.fail_all("no time left")
+        confirms.fail_all("something else")
+        assert call.done.done()
+        assert len(confirms) == 2
+        confirms.confirmed(2, True, True)
+        confirms.confirmed(2, False, True)
+        assert len(confirms) == 0
+        assert call.failure == "no time left"
 
     run(scenario())

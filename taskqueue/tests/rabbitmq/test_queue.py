@@ -125,14 +125,14 @@ def test_opening_does_not_wait_for_a_broker_that_is_away(run, make_task):
         ) as queue:
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             with pytest.raises(QueueUnavailable) as refused:
                 async with asyncio.timeout(20):
                     await queue.publish([make_task("a")])
             assert "secret" not in str(refused.value)
             assert state["queue"] is False
             await feed.close()
-            await door.close()
+            await ingress.close()
 
     run(scenario())
 
@@ -173,7 +173,7 @@ def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
             await honest.set_prefetch(1)
             taking = asyncio.create_task(take_all(honest, 1, seconds=25))
             while not taking.done():
-                # what is sent before the queue is there goes to the front door
+                # what is sent before the queue is there goes to the front ingress
                 await queue.publish([make_task("a", "honest")])
                 await asyncio.wait([taking], timeout=0.5)
             assert [each.id for each in taking.result()] == ["a"]

@@ -1,15 +1,33 @@
 """What every party declares, on real brokers."""
 
 import asyncio
+import re
 from typing import Any
 
+import pytest
 from pika import BasicProperties
 
+from runnerlib.contract.names import ALGORITHM_PATTERN
 from taskqueue.errors import QueueUnavailable
-from taskqueue.rabbitmq.names import algorithm_queue, delay_queue
-from taskqueue.rabbitmq.topology import declare_algorithm, declare_topology
+from taskqueue.rabbitmq import topology
+from taskqueue.rabbitmq.topology import algorithm_queue, declare_algorithm, declare_topology, delay_queue
 
 STEPS = (0.2, 30)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "name"), [(5, "tasks-retry.5s"), (0.2, "tasks-retry.0.2s"), (600.0, "tasks-retry.600s")]
+)
+def test_a_delay_is_written_without_needless_digits(seconds: float, name: str) -> None:
+    assert topology.delay_queue(seconds) == name
+
+
+def test_no_algorithm_can_take_the_name_of_a_queue_of_ours() -> None:
+    ours = [topology.BROKER_DEAD, topology.UNROUTED_EXCHANGE, topology.delay_queue(5)]
+    for name in ours:
+        assert not re.fullmatch(ALGORITHM_PATTERN, name)
+        assert not re.fullmatch(re.escape(topology.algorithm_queue("")) + ALGORITHM_PATTERN, name)
+    assert topology.algorithm_queue("upper") == "tasks.upper"
 
 
 def test_it_is_declared_by_many_at_once_and_again(run: Any, broker: Any, open_connection: Any) -> None:
@@ -42,7 +60,7 @@ def test_it_is_declared_by_many_at_once_and_again(run: Any, broker: Any, open_co
     assert arguments["tasks-retry.0.2s"]["x-message-ttl"] == 200
 
 
-def test_a_task_of_an_unknown_algorithm_comes_to_the_front_door(
+def test_a_task_of_an_unknown_algorithm_comes_to_the_ingress(
     run: Any, broker: Any, open_connection: Any, take_messages: Any
 ) -> None:
     async def scenario() -> None:

@@ -37,6 +37,8 @@ _ABORT_SECONDS = 1.0
 #: Channels of a connection that are kept free for short-lived uses, such as declaring something.
 RESERVED_CHANNELS = 8
 
+_CLOSED = "The connection to the broker was closed on this side."
+
 Report = Callable[[str, bool, str], None]
 
 
@@ -75,10 +77,12 @@ class RobustConnection:
         self.blocked = ""
         #: set while there is a connection
         self.connected = asyncio.Event()
+        self.is_closed = False
         self._reason = "not connected yet"
         self._pika: PikaConnection | None = None
-        self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        #: set, and replaced, when the connection comes or goes
+        self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -107,19 +111,17 @@ class RobustConnection:
         """Channels that can still be opened; None while there is no connection."""
         return None if self._pika is None else self._pika.free_channels
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed.is_set()
-
     async def channel(self, timeout_seconds: float = 10.0) -> Channel:
         """Opens a channel, after waiting for a connection. Raises QueueUnavailable when the time is over."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                while True:
-                    await self._wait_connected()
+                while not self.is_closed:
                     channel = await self.channel_now()
                     if channel is not None:
                         return channel
+                    if self._pika is None:
+                        await self._changed.wait()
+            raise QueueClosed(_CLOSED)
         except TimeoutError:
             raise QueueUnavailable(self.trouble or "The broker opened no channel in time.") from None
 
@@ -139,7 +141,8 @@ class RobustConnection:
 
     async def close(self) -> None:
         """Closes the connection in good order, or drops it when that takes too long."""
-        self._closed.set()
+        self.is_closed = True
+        self._changed.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -149,17 +152,6 @@ class RobustConnection:
         self.connected.clear()
         self._reason = "closed on this side"
         self._notify()
-
-    async def _wait_connected(self) -> None:
-        if not self.connected.is_set() and not self.is_closed:
-            waits = [asyncio.ensure_future(event.wait()) for event in (self.connected, self._closed)]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        if self.is_closed:
-            raise QueueClosed("The connection to the broker was closed on this side.")
 
     async def _stay_connected(self) -> None:
         failures = 0
@@ -246,6 +238,8 @@ class RobustConnection:
         self._notify()
 
     def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
         for listener in self._listeners:
             listener()
 
@@ -294,7 +288,7 @@ class ConnectionPool:
                 _log.info("another connection to the broker is opened: the others have no free channel")
                 await another.__aenter__()
             elif any(connection.is_closed for connection in self._connections):
-                raise QueueClosed("The connection to the broker was closed on this side.")
+                raise QueueClosed(_CLOSED)
             else:
                 await self._changed.wait()
 
