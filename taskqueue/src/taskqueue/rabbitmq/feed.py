@@ -153,15 +153,11 @@ class Requeuer:
         self.returns = ReturnCounter()
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        worn = [_is_worn(delivery.receipt) for delivery in deliveries]
-        self._return([delivery for delivery, is_worn in zip(deliveries, worn, strict=True) if not is_worn])
-        renewed = [
-            delivery
-            for delivery, is_worn in zip(deliveries, worn, strict=True)
-            if is_worn and delivery.receipt.unacked.reserve(delivery.receipt.tag)
-        ]
-        if renewed:
-            await self._renew(renewed)
+        self._return([delivery for delivery in deliveries if not _is_worn(delivery.receipt)])
+        worn = [delivery for delivery in deliveries if _is_worn(delivery.receipt)]
+        reserved = [delivery for delivery in worn if delivery.receipt.unacked.reserve(delivery.receipt.tag)]
+        if reserved:
+            await self._renew(reserved)
 
     async def _renew(self, deliveries: Sequence[Delivery]) -> None:
         messages = [renewed_message(delivery) for delivery in deliveries]
