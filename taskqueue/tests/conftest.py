@@ -11,7 +11,6 @@ import pytest
 
 from runnerlib.contract import strict_json, task_digest
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.protocols import Feed, TaskQueue, TaskStore
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.connection import RobustConnection
@@ -79,22 +78,10 @@ def make_delivery(make_task: Callable[..., NewTask]) -> Callable[..., Delivery]:
     return make
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def open_pair(request: pytest.FixtureRequest, tmp_path: Path) -> OpenPair:
-    """A queue and a store of the same kind."""
-
-    @asynccontextmanager
-    async def memory() -> AsyncIterator[Pair]:
-        queue, store = open_memory()
-        try:
-            yield queue, store
-        finally:
-            await queue.close()
-
-    def sqlite() -> AbstractAsyncContextManager[Pair]:
-        return open_embedded(tmp_path / "tasks.db")
-
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+@pytest.fixture
+def open_pair(tmp_path: Path) -> OpenPair:
+    """A queue and a store over one file."""
+    return lambda: open_embedded(tmp_path / "tasks.db")
 
 
 @pytest.fixture
