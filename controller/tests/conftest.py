@@ -1,4 +1,4 @@
-"""A whole controller against real HTTP runners that do what a test tells them; queue and store in memory or SQLite."""
+"""A whole controller against real HTTP runners that do what a test tells them; queue and store on SQLite."""
 
 import asyncio
 import itertools
@@ -28,7 +28,6 @@ from runnerlib.contract import (
 )
 from runnerlib.service.health import Health
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import Delivery, NewTask, Published, TaskRow
 
@@ -389,20 +388,18 @@ Worlds = Callable[..., Any]
 
 
 @pytest.fixture
-def worlds() -> Worlds:
-    """``async with worlds() as world``: in memory; ``worlds(path)``: on SQLite; ``worlds(parts=…)``: on others."""
+def worlds(tmp_path: Path) -> Worlds:
+    """``async with worlds() as world``: on a new file; ``worlds(path)``: on that; ``worlds(parts=…)``: on others."""
+    numbers = itertools.count()
 
     @asynccontextmanager
     async def opened(path: Path | None = None, parts: tuple[Any, ...] = ()) -> AsyncIterator[World]:
         async with AsyncExitStack() as stack:
             if parts:
                 world = World(*parts)
-            elif path is None:
-                queue, store = open_memory()
-                stack.push_async_callback(queue.close)
-                world = World(queue, store)
             else:
-                world = World(*(await stack.enter_async_context(open_embedded(path))))
+                file = path or tmp_path / f"world-{next(numbers)}.db"
+                world = World(*(await stack.enter_async_context(open_embedded(file))))
             stack.push_async_callback(world.close)
             yield world
 

@@ -48,10 +48,9 @@ async def goes_through_failures_and_replays(world, make_runner):
     assert not await world.store.dead_letters()
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_replayed_task_counts_its_attempts_on_and_its_failures_anew(worlds, make_runner, go, tmp_path, kind):
+def test_replayed_task_counts_its_attempts_on_and_its_failures_anew(worlds, make_runner, go):
     async def scenario():
-        async with worlds(tmp_path / "tasks.db" if kind == "sqlite" else None) as world:
+        async with worlds() as world:
             await goes_through_failures_and_replays(world, make_runner)
 
     go(scenario())

@@ -8,7 +8,7 @@ from controller.upkeep import Upkeep
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from runnerlib.service.health import Health
 from taskqueue.clock import GuardedWall
-from taskqueue.memory import open_memory
+from taskqueue.connect import open_embedded
 from taskqueue.tasks import Delivery, NewTask, Succeeded
 
 
@@ -79,30 +79,29 @@ def test_finished_tasks_are_dropped_after_their_retention(worlds, make_runner, g
     go(scenario())
 
 
-def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go):
+def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go, tmp_path):
     jump = [0.0]
 
     async def scenario():
-        queue, store = open_memory()
-        digest = task_digest("echo", 1)
-        await queue.publish([NewTask("t1", "echo", b"1", digest)])
-        await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
-        wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
-        upkeep = Upkeep(
-            queue,
-            store,
-            StoreGate(Health()),
-            None,
-            None,
-            held_up=dict,
-            unknown_grace_seconds=60,
-            retention_seconds=7 * 86_400,
-            clock=wall,
-        )
-        jump[0] = 8 * 86_400
-        assert await upkeep.purge() == 0
-        assert await upkeep.sweep() == 0
-        assert (await store.get("t1")).result == b"1"
-        await queue.close()
+        async with open_embedded(tmp_path / "tasks.db") as (queue, store):
+            digest = task_digest("echo", 1)
+            await queue.publish([NewTask("t1", "echo", b"1", digest)])
+            await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
+            wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
+            upkeep = Upkeep(
+                queue,
+                store,
+                StoreGate(Health()),
+                None,
+                None,
+                held_up=dict,
+                unknown_grace_seconds=60,
+                retention_seconds=7 * 86_400,
+                clock=wall,
+            )
+            jump[0] = 8 * 86_400
+            assert await upkeep.purge() == 0
+            assert await upkeep.sweep() == 0
+            assert (await store.get("t1")).result == b"1"
 
     go(scenario())

@@ -163,10 +163,9 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-def test_what_a_runner_claims_against_the_store_ends_no_task(worlds, make_runner, go, tmp_path, claim, store):
+def test_what_a_runner_claims_against_the_store_ends_no_task(worlds, make_runner, go, claim):
     async def scenario():
-        async with worlds(None if store == "memory" else tmp_path / "tasks.sqlite") as world:
+        async with worlds() as world:
             await world.start(said_of_attempt(**claim)(make_runner()))
             await world.send(("t1", {"value": 1}))
             row = await world.ended("t1")

@@ -25,7 +25,6 @@ from runnerlib.contract import (
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import Delivery, Failed, Record, Succeeded
 
@@ -67,14 +66,13 @@ def make_catalogue(**schemas: dict[str, Any] | None) -> Catalogue:
 class RunningGateway:
     """The gateway on a free port, with its loop in a thread. `run` runs a coroutine there."""
 
-    def __init__(self, kind: str, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q) -> None:
+    def __init__(self, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q) -> None:
         self.watch = FakeWatch(make_catalogue(upper=UPPER_SCHEMA, anything=None))
         self.health = Health("gateway")
         self.registry = CollectorRegistry()
         self.settings = GatewaySettings(port=0, max_message_bytes=64 * 1024)
         self.queue: TaskQueue
         self.store: TaskStore
-        self._kind = kind
         self._folder = folder
         self._wrap = queue_wrapper
         self._loop = asyncio.new_event_loop()
@@ -91,13 +89,7 @@ class RunningGateway:
         return self
 
     async def _open(self) -> None:
-        queue: TaskQueue
-        if self._kind == "memory":
-            memory, self.store = open_memory()
-            self._stack.push_async_callback(memory.close)
-            queue = memory
-        else:
-            queue, self.store = await self._stack.enter_async_context(open_embedded(self._folder / "tasks.db"))
+        queue, self.store = await self._stack.enter_async_context(open_embedded(self._folder / "tasks.db"))
         self.queue = self._wrap(queue)
         app = build(self._stack, self.settings, self.queue, self.store, self.watch, self.health, self.registry)
         server = self.server = await self._stack.enter_async_context(HttpServer(app, "127.0.0.1", 0))
@@ -159,9 +151,9 @@ class RunningGateway:
         return requests.delete(f"{self.url}{path}", timeout=WAIT_SECONDS)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningGateway]:
-    running = RunningGateway(request.param, tmp_path).start()
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[RunningGateway]:
+    running = RunningGateway(tmp_path).start()
     yield running
     running.stop()
 
@@ -172,7 +164,7 @@ def start_gateway() -> Iterator[Callable[[Path], RunningGateway]]:
     started: list[RunningGateway] = []
 
     def start(folder: Path) -> RunningGateway:
-        started.append(RunningGateway("sqlite", folder).start())
+        started.append(RunningGateway(folder).start())
         return started[-1]
 
     yield start

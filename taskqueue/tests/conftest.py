@@ -11,10 +11,9 @@ import pytest
 
 from runnerlib.contract import strict_json, task_digest
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.protocols import Feed, TaskQueue, TaskStore
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.rabbitmq.queue import RabbitQueue, open_rabbitmq
 from taskqueue.rabbitmq.topology import declare_topology
 from taskqueue.tasks import Delivery, NewTask
@@ -79,22 +78,10 @@ def make_delivery(make_task: Callable[..., NewTask]) -> Callable[..., Delivery]:
     return make
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def open_pair(request: pytest.FixtureRequest, tmp_path: Path) -> OpenPair:
-    """A queue and a store of the same kind."""
-
-    @asynccontextmanager
-    async def memory() -> AsyncIterator[Pair]:
-        queue, store = open_memory()
-        try:
-            yield queue, store
-        finally:
-            await queue.close()
-
-    def sqlite() -> AbstractAsyncContextManager[Pair]:
-        return open_embedded(tmp_path / "tasks.db")
-
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+@pytest.fixture
+def open_pair(tmp_path: Path) -> OpenPair:
+    """A queue and a store over one file."""
+    return lambda: open_embedded(tmp_path / "tasks.db")
 
 
 @pytest.fixture
@@ -103,8 +90,8 @@ def open_rabbit() -> OpenRabbit:
 
     @asynccontextmanager
     async def opened(url: str, **more: Any) -> AsyncIterator[RabbitQueue]:
-        async with Link(parse_queue_url(url), "test") as link:
-            channel = await link.channel()
+        async with RobustConnection(parse_queue_url(url), "test") as connection:
+            channel = await connection.channel()
             await declare_topology(channel, steps_seconds=STEPS_SECONDS, algorithms=("upper", "lower"))
         async with open_rabbitmq(url, retry_steps_seconds=STEPS_SECONDS, **more) as queue:
             yield queue

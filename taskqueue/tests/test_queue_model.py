@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.tasks import DeadAnswer, Delivery, Failed, NewTask, Published, Retrying, Succeeded
 
 IDS = st.sampled_from([f"t{n}" for n in range(12)])
@@ -45,18 +44,19 @@ def new_task(task_id: str) -> NewTask:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """One feed; everything that can happen to a task."""
+    """One feed on a file, whose owner may be replaced by the next one; everything that can happen to a task."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
         self.stack = AsyncExitStack()
         self.known: dict[str, Known] = {}
         self.letters: dict[int, Letter] = {}
 
     async def open(self) -> None:
-        self.queue, self.store = open_memory()
-        self.stack.push_async_callback(self.queue.close)
+        path = Path(self.folder.name) / "tasks.db"
+        self.queue, self.store = await self.stack.enter_async_context(open_embedded(path))
 
     @initialize()
     def begin(self) -> None:
@@ -213,6 +213,15 @@ class QueueMachine(RuleBasedStateMachine):
             known.out = None
         self.settled()
 
+    @rule()
+    def next_owner(self) -> None:
+        self.runner.run(self.stack.aclose())
+        self.runner.run(self.begin_feed(first=True))
+        for known in self.out():
+            known.out = None
+            known.count += 1
+        self.settled()
+
     def teardown(self) -> None:
         try:
             if hasattr(self, "feed"):
@@ -232,31 +241,7 @@ class QueueMachine(RuleBasedStateMachine):
         finally:
             self.runner.run(self.stack.aclose())
             self.runner.close()
-
-
-class SqliteQueueMachine(QueueMachine):
-    """The same on a file, whose owner may be replaced by the next one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-
-    async def open(self) -> None:
-        path = Path(self.folder.name) / "tasks.db"
-        self.queue, self.store = await self.stack.enter_async_context(open_embedded(path))
-
-    @rule()
-    def next_owner(self) -> None:
-        self.runner.run(self.stack.aclose())
-        self.runner.run(self.begin_feed(first=True))
-        for known in self.out():
-            known.out = None
-            known.count += 1
-        self.settled()
-
-    def teardown(self) -> None:
-        super().teardown()
-        self.folder.cleanup()
+            self.folder.cleanup()
 
 
 LIMITS = settings(
@@ -265,7 +250,5 @@ LIMITS = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestMemoryQueue = QueueMachine.TestCase
-TestMemoryQueue.settings = LIMITS
-TestSqliteQueue = SqliteQueueMachine.TestCase
+TestSqliteQueue = QueueMachine.TestCase
 TestSqliteQueue.settings = LIMITS

@@ -1,21 +1,23 @@
 """A queue whose tasks get their row in a store beside it; a table stands in for the store but in the last tests."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runnerlib.contract import TaskState
+from taskqueue.connect import open_embedded
 from taskqueue.errors import QueueUnavailable, StoreUnavailable
-from taskqueue.memory import open_memory
-from taskqueue.memory.queue import MemoryQueue
-from taskqueue.memory.store import MemoryStore
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
+from taskqueue.sql.store import SqlStore
+from taskqueue.sqlite_queue import SqliteQueue
 from taskqueue.tasks import NewTask, Published, TaskRow
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -27,8 +29,8 @@ ACCEPTED, DUPLICATE, CONFLICT = Published.ACCEPTED, Published.DUPLICATE, Publish
 class Book:
     """A ledger over a table: publishing into it makes rows. It can be away, and others can write first."""
 
-    table: MemoryQueue
-    store: MemoryStore
+    table: SqliteQueue
+    store: SqlStore
     away: bool = False
     before_admit: list[NewTask] = field(default_factory=list)
 
@@ -69,12 +71,10 @@ class Place:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Place]:
-    table, store = open_memory()
-    try:
-        broker, book = Broker(), Book(table, store)
-        yield Place(broker, book, RecordedQueue(broker, book))
-    finally:
-        await table.close()
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_embedded(Path(folder) / "tasks.db") as (table, store):
+            broker, book = Broker(), Book(table, store)
+            yield Place(broker, book, RecordedQueue(broker, book))
 
 
 def test_task_is_sent_and_has_a_row(run: Run, make_task: MakeTask) -> None:
@@ -165,25 +165,24 @@ def test_what_was_sent_without_its_row_can_be_sent_again(run: Run, make_task: Ma
     run(scenario())
 
 
-def test_everything_else_is_the_queue_s(run: Run, make_task: MakeTask) -> None:
+def test_everything_else_is_the_queue_s(run: Run, make_task: MakeTask, tmp_path: Path) -> None:
     async def scenario() -> None:
-        table, store = open_memory()
-        queue = RecordedQueue(table, Book(*open_memory()))
-        await queue.publish([make_task("a"), make_task("b")])
-        feed = await queue.feed("upper")
-        await feed.set_prefetch(2)
-        async with asyncio.timeout(5):
-            deliveries = await feed.take(2)
-        await queue.reply([])
-        await queue.release(deliveries[:1])
-        await queue.retry(deliveries[1:], [0.0])
-        await queue.ack(deliveries[1:])
-        async with asyncio.timeout(5):
-            again = [*await feed.take(1), *await feed.take(1)]
-        assert sorted((delivery.id, delivery.attempt) for delivery in again) == [("a", 1), ("b", 2)]
-        await queue.ack(again)
-        assert {row.state for row in (await store.lookup(["a", "b"])).values()} == {TaskState.CANCELLED}
-        await table.close()
+        async with open_embedded(tmp_path / "tasks.db") as (table, store), opened() as other:
+            queue = RecordedQueue(table, other.book)
+            await queue.publish([make_task("a"), make_task("b")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            async with asyncio.timeout(5):
+                deliveries = await feed.take(2)
+            await queue.reply([])
+            await queue.release(deliveries[:1])
+            await queue.retry(deliveries[1:], [0.0])
+            await queue.ack(deliveries[1:])
+            async with asyncio.timeout(5):
+                again = [*await feed.take(1), *await feed.take(1)]
+            assert sorted((delivery.id, delivery.attempt) for delivery in again) == [("a", 1), ("b", 2)]
+            await queue.ack(again)
+            assert {row.state for row in (await store.lookup(["a", "b"])).values()} == {TaskState.CANCELLED}
 
     run(scenario())
 

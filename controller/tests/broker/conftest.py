@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runnerlib.contract import strict_json, task_digest
+from taskqueue.connect import open_embedded
 from taskqueue.errors import QueueClosed
-from taskqueue.memory import open_memory
 from taskqueue.tasks import Arrival, Delivery, NewTask, Published, Reply
 
 
@@ -175,8 +176,8 @@ class ScriptedDoor:
 
 
 @pytest.fixture
-def broker_world(worlds: Callable[..., Any]) -> Callable[..., Any]:
-    """``async with broker_world() as (world, broker)``: a scripted broker, and a store in memory."""
+def broker_world(worlds: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """``async with broker_world() as (world, broker)``: a scripted broker, and a store on SQLite."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[tuple[Any, ScriptedBroker]]:
@@ -185,8 +186,10 @@ def broker_world(worlds: Callable[..., Any]) -> Callable[..., Any]:
         async def open_door() -> ScriptedDoor:
             return broker.door
 
-        broker.rows, store = open_memory()
-        async with worlds(parts=(broker, store, broker, open_door)) as world:
+        async with (
+            open_embedded(tmp_path / "rows.db") as (broker.rows, store),
+            worlds(parts=(broker, store, broker, open_door)) as world,
+        ):
             yield world, broker
 
     return opened

@@ -33,7 +33,7 @@ from producer.errors import (
 from producer.models import FailureCode, TaskState
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.rabbitmq.topology import declare_topology
 from taskqueue.tasks import Delivery, Succeeded
@@ -435,8 +435,8 @@ def upper_queue(broker: Any) -> str:
 
 def _declared(url: str) -> str:
     async def declare() -> None:
-        async with asyncio.timeout(60), Link(parse_queue_url(url), "test") as link:
-            await declare_topology(await link.channel(), steps_seconds=(), algorithms=["upper"])
+        async with asyncio.timeout(60), RobustConnection(parse_queue_url(url), "test") as connection:
+            await declare_topology(await connection.channel(), steps_seconds=(), algorithms=["upper"])
 
     asyncio.run(declare())
     return url

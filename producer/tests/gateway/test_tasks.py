@@ -1,4 +1,4 @@
-"""The gateway over real HTTP, on the memory and on the SQLite queue and store."""
+"""The gateway over real HTTP, on the SQLite queue and store."""
 
 import json
 import threading

@@ -14,7 +14,6 @@ import pytest
 from servers.fixtures import Broker
 
 from taskqueue.connect import open_embedded
-from taskqueue.memory import open_memory
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
@@ -36,7 +35,7 @@ def open_table_queue(open_pair: OpenPair) -> OpenQueue:
     return opened
 
 
-@pytest.fixture(params=["memory", "sqlite", "rabbitmq3", "rabbitmq4"])
+@pytest.fixture(params=["sqlite", "rabbitmq3", "rabbitmq4"])
 def open_queue(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenQueue:
     """Every queue there is."""
     kind = request.param
@@ -45,19 +44,11 @@ def open_queue(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Call
         return lambda: open_rabbit(broker.url)
 
     @asynccontextmanager
-    async def memory() -> AsyncIterator[TaskQueue]:
-        queue, _ = open_memory()
-        try:
-            yield queue
-        finally:
-            await queue.close()
-
-    @asynccontextmanager
     async def sqlite() -> AsyncIterator[TaskQueue]:
         async with open_embedded(tmp_path / "tasks.db") as (queue, _):
             yield queue
 
-    return {"memory": memory, "sqlite": sqlite}[kind]
+    return sqlite
 
 
 @pytest.fixture
@@ -75,7 +66,7 @@ def make_broker(broker_servers: Callable[[str], Any]) -> Iterator[Callable[[str]
         yield make
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
     """Every store there is."""
     if request.param == "postgres":
@@ -83,33 +74,17 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
         return lambda: open_postgres(url)
 
     @asynccontextmanager
-    async def memory() -> AsyncIterator[TaskStore]:
-        queue, store = open_memory()
-        try:
-            yield store
-        finally:
-            await queue.close()
-
-    @asynccontextmanager
     async def sqlite() -> AsyncIterator[TaskStore]:
         async with open_embedded(tmp_path / "tasks.db") as (_, store):
             yield store
 
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+    return sqlite
 
 
-@pytest.fixture(params=["memory", "sqlite", "rabbitmq3+postgres", "rabbitmq4+postgres"])
+@pytest.fixture(params=["sqlite", "rabbitmq3+postgres", "rabbitmq4+postgres"])
 def open_replaying(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenPair:
     """Every pair of a queue that can replay and the store that knows its tasks."""
     kind = request.param
-
-    @asynccontextmanager
-    async def memory() -> AsyncIterator[tuple[TaskQueue, TaskStore]]:
-        queue, store = open_memory()
-        try:
-            yield queue, store
-        finally:
-            await queue.close()
 
     @asynccontextmanager
     async def recorded() -> AsyncIterator[tuple[TaskQueue, TaskStore]]:
@@ -118,8 +93,6 @@ def open_replaying(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: 
         async with open_rabbit(broker.url) as rabbit, open_postgres(database_url) as store:
             yield RecordedQueue(rabbit, store), store
 
-    if kind == "memory":
-        return memory
     if kind == "sqlite":
         return lambda: open_embedded(tmp_path / "tasks.db")
     # before the event loop runs: a server takes its time to start

@@ -1,4 +1,4 @@
-"""Links to real brokers, a wire that can be cut and frozen, and what a link reported."""
+"""Connections to real brokers, a proxy that can cut and freeze them, and what was reported of them."""
 
 import asyncio
 import socket
@@ -12,16 +12,17 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.channel import Channel, IncomingMessage
+from taskqueue.rabbitmq.connection import RobustConnection
 
 #: No connection to a broker on this machine takes longer, also while it starts.
 CONNECT_SECONDS = 60.0
 
-OpenLink = Callable[..., AbstractAsyncContextManager[Link]]
+OpenConnection = Callable[..., AbstractAsyncContextManager[RobustConnection]]
 
 
 class Reports:
-    """What a link reported, in order; shaped as `Health.set`."""
+    """What a connection reported, in order; shaped as `Health.set`."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, bool, str]] = []
@@ -39,7 +40,7 @@ class Reports:
 
 
 class Proxy:
-    """Stands between a link and its broker on a port of its own; can cut connections and stop passing bytes on."""
+    """Stands between a client and its broker on a port of its own; can cut connections and stop passing bytes on."""
 
     def __init__(self, target: tuple[str, int], port: int) -> None:
         self.port = port
@@ -116,17 +117,17 @@ def reports() -> Reports:
 
 
 @pytest.fixture
-def open_link(reports: Reports) -> OpenLink:
-    """`async with open_link(url) as link`: connected, unless `wait=False`."""
+def open_connection(reports: Reports) -> OpenConnection:
+    """`async with open_connection(url) as connection`: connected, unless `wait=False`."""
 
     @asynccontextmanager
-    async def opened(url: str, *, wait: bool = True, **more: Any) -> AsyncIterator[Link]:
+    async def opened(url: str, *, wait: bool = True, **more: Any) -> AsyncIterator[RobustConnection]:
         more.setdefault("report", reports)
-        async with Link(parse_queue_url(url), "test", **more) as link:
+        async with RobustConnection(parse_queue_url(url), "test", **more) as connection:
             if wait:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await link.connected.wait()
-            yield link
+                    await connection.connected.wait()
+            yield connection
 
     return opened
 
@@ -153,6 +154,28 @@ def open_proxy() -> Callable[..., AbstractAsyncContextManager[tuple[Proxy, str]]
             await proxy.close()
 
     return opened
+
+
+@pytest.fixture
+def take_messages() -> Callable[..., Coroutine[Any, Any, list[IncomingMessage]]]:
+    """Consumes so many messages of a queue on a channel, waiting for them; they stay unsettled."""
+
+    async def take(channel: Channel, queue: str, count: int = 1) -> list[IncomingMessage]:
+        came: list[IncomingMessage] = []
+        enough = asyncio.Event()
+
+        def on_message(message: IncomingMessage) -> None:
+            came.append(message)
+            if len(came) == count:
+                enough.set()
+
+        await channel.qos(count)
+        tag = await channel.consume(queue, on_message, lambda: None)
+        await asyncio.wait_for(enough.wait(), 20)
+        await channel.cancel(tag)
+        return came
+
+    return take
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pika import BasicProperties
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq import channel as channel_module
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage
-from taskqueue.rabbitmq.salvage import UNREADABLE
+from taskqueue.rabbitmq.tolerant_headers import UNREADABLE
 
 QUEUE = "numbers"
 QUORUM = {"x-queue-type": "quorum"}
@@ -31,12 +31,12 @@ async def _filled(channel: Channel, count: int) -> None:
     await asyncio.wait_for(confirmed.wait(), 20)
 
 
-async def _holds(channel: Channel, messages: int, consumers: int) -> None:
+async def _holds(channel: Channel, messages: int, consumers: int | None = None) -> None:
     """Waits until the queue tells these counts: a quorum queue does so a moment after it answered."""
     async with asyncio.timeout(10):
         while True:
             state = await channel.declare_queue(QUEUE, passive=True)
-            if (state.messages, state.consumers) == (messages, consumers):
+            if state.messages == messages and consumers in (None, state.consumers):
                 return
 
 
@@ -44,25 +44,27 @@ def _never() -> None:
     raise AssertionError("the broker cancelled the consumer")
 
 
-def test_a_queue_is_declared_twice_and_tells_its_messages_and_consumers(run: Any, broker: Any, open_link: Any) -> None:
+def test_a_queue_is_declared_twice_and_tells_its_messages_and_consumers(
+    run: Any, broker: Any, open_connection: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await _filled(channel, 3)
             again = await channel.declare_queue(QUEUE, arguments=QUORUM)
             await channel.qos(1)
             await channel.consume(QUEUE, lambda _: None, _never)
-            await _holds(await link.channel(), messages=2, consumers=1)
+            await _holds(await connection.channel(), messages=2, consumers=1)
 
         assert (again.name, again.messages, again.consumers) == (QUEUE, 3, 0)
 
     run(scenario())
 
 
-def test_a_missing_queue_closes_only_the_channel(run: Any, broker: Any, open_link: Any, refused: Any) -> None:
+def test_a_missing_queue_closes_only_the_channel(run: Any, broker: Any, open_connection: Any, refused: Any) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             reasons: list[str] = []
             channel.when_closed(reasons.append)
             error = await refused(channel.declare_queue("nowhere", passive=True), QueueUnavailable)
@@ -73,37 +75,37 @@ def test_a_missing_queue_closes_only_the_channel(run: Any, broker: Any, open_lin
             assert channel.close_code == 404
             assert channel.closed.is_set()
             assert reasons == [channel.close_reason] * 2
-            assert await (await link.channel()).declare_queue(QUEUE, arguments=QUORUM)
-            assert link.epoch == 1
+            assert await (await connection.channel()).declare_queue(QUEUE, arguments=QUORUM)
+            assert connection.epoch == 1
 
     run(scenario())
 
 
 def test_an_unknown_tag_closes_only_the_channel_and_everybody_learns_of_it(
-    run: Any, broker: Any, open_link: Any
+    run: Any, broker: Any, open_connection: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             channel.ack(4711)
             await asyncio.wait_for(channel.closed.wait(), 10)
 
             assert channel.close_code == 406
             assert not channel.is_open
-            assert (await link.channel()).is_open
-            assert link.epoch == 1
+            assert (await connection.channel()).is_open
+            assert connection.epoch == 1
 
     run(scenario())
 
 
 def test_calls_that_wait_fail_as_soon_as_the_connection_is_cut(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any, refused: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            channel = await link.channel()
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            channel = await connection.channel()
             proxy.freeze()
-            calls = [channel.declare_queue(QUEUE, arguments=QUORUM), channel.get(QUEUE), channel.qos(3)]
+            calls = [channel.declare_queue(QUEUE, arguments=QUORUM), channel.bind(QUEUE, "amq.fanout"), channel.qos(3)]
             waiting = [asyncio.ensure_future(refused(call, QueueUnavailable, 5)) for call in calls]
             await asyncio.sleep(0)
             proxy.reset()
@@ -111,36 +113,38 @@ def test_calls_that_wait_fail_as_soon_as_the_connection_is_cut(
 
             assert channel.closed.is_set()
             proxy.thaw()
-            assert await (await link.channel()).declare_queue(QUEUE, arguments=QUORUM)
+            assert await (await connection.channel()).declare_queue(QUEUE, arguments=QUORUM)
 
     run(scenario())
 
 
 def test_a_channel_that_gives_no_answer_is_given_up(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_module, "ANSWER_SECONDS", 0.3)
 
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            channel = await link.channel()
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            channel = await connection.channel()
             proxy.freeze()
             error = await refused(channel.declare_queue(QUEUE), QueueUnavailable, 3)
             proxy.thaw()
 
             assert "declaring queue 'numbers'" in str(error)
             assert channel.closed.is_set()
-            assert (await link.channel()).is_open
+            assert (await connection.channel()).is_open
 
     run(scenario())
 
 
-def test_messages_on_their_way_when_a_consumer_ends_are_handed_over(run: Any, broker: Any, open_link: Any) -> None:
+def test_messages_on_their_way_when_a_consumer_ends_are_handed_over(
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
+) -> None:
     """Given back instead, the broker would count each as a failed delivery."""
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await _filled(channel, 200)
             came: list[IncomingMessage] = []
             await channel.qos(100)
@@ -157,17 +161,19 @@ def test_messages_on_their_way_when_a_consumer_ends_are_handed_over(run: Any, br
             await _holds(channel, messages=200, consumers=0)
             await channel.cancel(tag)
 
-            counts = [await channel.get(QUEUE) for _ in range(200)]
-            returned = [each for each in counts if each and (each.properties.headers or {}).get("x-delivery-count")]
+            again = await take_messages(channel, QUEUE, 200)
+            returned = [each for each in again if (each.properties.headers or {}).get("x-delivery-count")]
             assert len(returned) == here
 
     run(scenario())
 
 
-def test_a_consumer_that_the_broker_cancels_is_told_once(run: Any, broker: Any, open_link: Any, within: Any) -> None:
+def test_a_consumer_that_the_broker_cancels_is_told_once(
+    run: Any, broker: Any, open_connection: Any, within: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await channel.declare_queue(QUEUE, arguments=QUORUM)
             await channel.declare_queue("other", arguments=QUORUM)
             cancels: list[str] = []
@@ -183,55 +189,36 @@ def test_a_consumer_that_the_broker_cancels_is_told_once(run: Any, broker: Any, 
     run(scenario())
 
 
-def test_get_takes_one_message_or_none(run: Any, broker: Any, open_link: Any) -> None:
+def test_messages_tell_where_they_come_from_and_are_settled_by_tag(
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
-            await _filled(channel, 2)
-            got = await asyncio.gather(*(channel.get(QUEUE) for _ in range(3)))
-
-            assert [message and message.body for message in got] == [b"0", b"1", None]
-
-    run(scenario())
-
-
-def test_messages_tell_where_they_come_from_and_are_settled_by_tag(run: Any, broker: Any, open_link: Any) -> None:
-    async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await _filled(channel, 4)
-            came: list[IncomingMessage] = []
-            four = asyncio.Event()
-
-            def on_message(message: IncomingMessage) -> None:
-                came.append(message)
-                if len(came) == 4:
-                    four.set()
-
-            tag = await channel.consume(QUEUE, on_message, _never)
-            await asyncio.wait_for(four.wait(), 10)
-            await channel.cancel(tag)
+            came = await take_messages(channel, QUEUE, 4)
             channel.ack(came[1].tag, multiple=True)
             channel.nack(came[2].tag)
             await channel.close()
             channel.ack(came[3].tag)
-            other = await link.channel()
-            again = [await other.get(QUEUE) for _ in range(3)]
+            other = await connection.channel()
+            again = await take_messages(other, QUEUE, 2)
+            await _holds(other, messages=0)
 
             assert [message.body for message in came] == [b"0", b"1", b"2", b"3"]
             assert {(message.routing_key, message.exchange, message.redelivered) for message in came} == {
                 (QUEUE, "", False)
             }
-            assert {message.body for message in again if message} == {b"2", b"3"}
-            assert all(message.redelivered for message in again if message)
+            assert {message.body for message in again} == {b"2", b"3"}
+            assert all(message.redelivered for message in again)
 
     run(scenario())
 
 
-def test_what_amqp_cannot_carry_is_refused_and_the_channel_lives(run: Any, broker: Any, open_link: Any) -> None:
+def test_what_amqp_cannot_carry_is_refused_and_the_channel_lives(run: Any, broker: Any, open_connection: Any) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await channel.declare_queue(QUEUE, arguments=QUORUM)
             for properties in (
                 BasicProperties(message_id="x" * 256),
@@ -264,28 +251,21 @@ class _Hostile(BasicProperties):
         ]
 
 
-def test_headers_that_cannot_be_read_cost_no_connection(run: Any, broker: Any, open_link: Any) -> None:
+def test_headers_that_cannot_be_read_cost_no_connection(
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await channel.declare_queue(QUEUE, arguments=QUORUM)
             channel.publish("", QUEUE, b"body", _Hostile(), mandatory=True)
             channel.publish("", QUEUE, b"next", BasicProperties(), mandatory=True)
-            came: list[IncomingMessage] = []
-            both = asyncio.Event()
-
-            def on_message(message: IncomingMessage) -> None:
-                came.append(message)
-                if len(came) == 2:
-                    both.set()
-
-            await channel.consume(QUEUE, on_message, _never)
-            await asyncio.wait_for(both.wait(), 10)
+            came = await take_messages(channel, QUEUE, 2)
 
             assert [message.body for message in came] == [b"body", b"next"]
             properties = came[0].properties
             assert properties.headers == {UNREADABLE: True}
             assert (properties.content_type, properties.delivery_mode, properties.message_id) == ("text/plain", 2, "m1")
-            assert link.epoch == 1
+            assert connection.epoch == 1
 
     run(scenario())

@@ -1,4 +1,4 @@
-"""A feed on a real broker, beyond what every feed does."""
+"""A feed on a real broker, beyond what every feed does, and its prefetch without one."""
 
 import asyncio
 import dataclasses
@@ -7,9 +7,12 @@ import time
 
 import pika
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
+from taskqueue.rabbitmq.feed import MOST_BYTES, PrefetchController
 
 
 def test_prefetch_may_change_at_any_time_under_load(run, broker, open_rabbit, make_task):
@@ -68,7 +71,7 @@ def test_a_paused_feed_goes_on(run, broker, open_rabbit, make_task, take_all, co
 
 def test_what_was_taken_can_be_settled_after_the_feed_closed(run, broker, open_rabbit, make_task, take_all):
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             await queue.publish([make_task("a"), make_task("b")])
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)
@@ -96,8 +99,8 @@ def test_a_message_that_is_no_task_neither_blocks_its_neighbours_nor_is_lost(
             feed = await queue.feed("upper")
             await feed.set_prefetch(5)
             assert [each.id for each in await take_all(feed, 1)] == ["a"]
-            door = await queue.front_door()
-            (arrival,) = await asyncio.wait_for(door.take(5), 5)
+            ingress = await queue.front_door()
+            (arrival,) = await asyncio.wait_for(ingress.take(5), 5)
             assert arrival.body == b"nonsense"
 
     run(scenario())
@@ -164,3 +167,191 @@ def test_a_receipt_that_is_not_ours_is_ignored(run, broker, open_rabbit, make_de
             await queue.release([delivery])
 
     run(scenario())
+
+
+def prefetch_of(count: int) -> PrefetchController:
+    prefetch = PrefetchController()
+    prefetch.count = count
+    return prefetch
+
+
+def fill(prefetch: PrefetchController, first: int, count: int, size: int = 100) -> None:
+    for tag in range(first, first + count):
+        prefetch.arrived(tag, size)
+
+
+def test_nothing_is_wanted_before_a_prefetch_is_set():
+    prefetch = prefetch_of(0)
+    assert prefetch.tune_in(0.0) is None
+    assert not prefetch.has_room
+
+
+def test_first_consumer_gets_the_prefetch_at_once():
+    prefetch = prefetch_of(8)
+    assert prefetch.tune_in(0.0) == 0.0
+    assert prefetch.retune(0.0) == 8
+    assert prefetch.has_room
+    assert prefetch.tune_in(0.0) is None
+
+
+def test_a_full_consumer_has_no_room():
+    prefetch = prefetch_of(2)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 2)
+    assert not prefetch.has_room
+    prefetch.settled([1], 1.0)
+    assert prefetch.has_room
+
+
+def test_growth_leaves_room_for_what_former_consumers_have_out():
+    prefetch = prefetch_of(3)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 3)
+    prefetch.count = 5
+    assert prefetch.tune_in(10.0) == 0.0
+    assert prefetch.retune(10.0) == 2
+    assert prefetch.tune_in(20.0) is None
+
+
+def test_consumer_is_tuned_again_as_former_ones_are_settled_but_not_at_once():
+    prefetch = prefetch_of(5)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 3)
+    prefetch.count = 6
+    assert prefetch.retune(10.0) == 3
+    prefetch.settled([2], 10.1)
+    assert 0.0 < prefetch.tune_in(10.1) <= 0.2
+    assert prefetch.tune_in(10.3) == 0.0
+    assert prefetch.retune(10.3) == 4
+    prefetch.settled([1, 3], 10.31)
+    assert prefetch.tune_in(10.31) == 0.0, "nothing is out, so there is nothing to chase"
+    assert prefetch.retune(10.31) == 6
+
+
+def test_settling_what_the_live_consumer_has_asks_for_no_tuning():
+    prefetch = prefetch_of(4)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 4)
+    prefetch.settled([1, 2], 1.0)
+    assert prefetch.tune_in(5.0) is None
+
+
+def test_fast_turnover_gets_the_prefetch_outright_and_ends_the_chase():
+    prefetch = prefetch_of(10)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 200)
+    prefetch.settled(list(range(1, 191)), 5.0)
+    prefetch.count = 100
+    assert prefetch.tune_in(5.1) == 0.0
+    assert prefetch.retune(5.1) == 100
+    assert prefetch.tune_in(9.0) is None
+    prefetch.settled(list(range(191, 201)), 9.0)
+    assert prefetch.tune_in(9.0) is None
+
+
+def test_fast_turnover_is_not_disturbed_often_nor_for_little():
+    prefetch = prefetch_of(100)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 300)
+    prefetch.settled(list(range(1, 251)), 5.0)
+    prefetch.count = 110
+    assert prefetch.tune_in(5.0) is None, "a tenth more is not worth it"
+    prefetch.count = 200
+    assert prefetch.tune_in(5.0) == 0.0
+    prefetch.retune(5.0)
+    prefetch.settled(list(range(251, 261)), 5.5)
+    prefetch.count = 400
+    assert prefetch.tune_in(5.5) == 0.5
+    prefetch.count = 250
+    assert prefetch.tune_in(9.0) == 0.0, "it is slow by now, and exact again"
+
+
+def test_the_record_of_what_was_settled_is_kept_short_also_when_nothing_is_tuned():
+    prefetch = prefetch_of(10)
+    prefetch.retune(0.0)
+    for tag in range(1, 5000):
+        prefetch.arrived(tag, 10)
+        prefetch.settled([tag], tag * 0.01)
+        prefetch.tune_in(tag * 0.01)
+    assert len(prefetch._settled) <= 102
+
+
+def test_pause_is_immediate():
+    prefetch = prefetch_of(4)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 4)
+    prefetch.count = 0
+    assert prefetch.tune_in(0.01) == 0.0
+    assert prefetch.retune(0.01) == 0
+    assert prefetch.tune_in(50.0) is None
+    assert not prefetch.has_room
+
+
+def test_shrinking_below_what_is_out_stops_consuming_until_enough_is_settled():
+    prefetch = prefetch_of(8)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 6)
+    prefetch.count = 4
+    assert prefetch.tune_in(10.0) == 0.0
+    assert prefetch.retune(10.0) == 0
+    assert prefetch.tune_in(20.0) is None
+    prefetch.settled([1, 2], 20.0)
+    assert prefetch.tune_in(20.0) is None
+    prefetch.settled([3], 20.0)
+    assert prefetch.retune(20.3) == 1
+
+
+def test_large_messages_are_held_by_their_size():
+    prefetch = prefetch_of(1000)
+    fill(prefetch, 1, 300, size=4 * 1024 * 1024)
+    assert prefetch.wanted == MOST_BYTES // (4 * 1024 * 1024)
+    fill(prefetch, 301, 1000, size=100)
+    assert prefetch.wanted > 500
+    prefetch.count = 3
+    assert prefetch.wanted == 3
+
+
+def test_a_message_above_the_bound_is_still_consumed():
+    prefetch = prefetch_of(10)
+    fill(prefetch, 1, 1, size=2 * MOST_BYTES)
+    assert prefetch.wanted == 1
+
+
+def test_a_new_channel_starts_from_nothing():
+    prefetch = prefetch_of(5)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 5)
+    prefetch.restart()
+    assert (prefetch.out, prefetch.former, prefetch.granted) == (0, 0, 0)
+    assert prefetch.tune_in(0.1) == 0.0
+    assert prefetch.retune(0.1) == 5
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["prefetch", "settle", "tune"]), st.integers(0, 12)), max_size=60),
+)
+def test_slow_turnover_never_holds_more_than_was_ever_allowed(steps):
+    """The broker's side: each consumer is kept full. Whatever happens, out <= the highest prefetch so far."""
+    prefetch, tag, out, highest = prefetch_of(0), 0, [], 0
+    for now, (what, number) in enumerate(steps):
+        if what == "prefetch":
+            prefetch.count = number
+            highest = max(highest, number)
+        elif what == "settle" and out:
+            prefetch.settled([out.pop(number % len(out))], float(now))
+        elif prefetch.tune_in(float(now)) == 0.0:
+            prefetch.retune(float(now))
+        while prefetch.has_room:
+            tag += 1
+            out.append(tag)
+            prefetch.arrived(tag, 10)
+        assert prefetch.out == len(out) <= highest
+        assert 0 <= prefetch.former <= prefetch.out
+    for _ in range(3):
+        if prefetch.tune_in(1e6) == 0.0:
+            prefetch.retune(1e6)
+        while out:
+            prefetch.settled([out.pop()], 1e6)
+    if prefetch.tune_in(1e6) == 0.0:
+        prefetch.retune(1e6)
+    assert prefetch.granted == prefetch.wanted, "in the end it may hold all that is wanted"

@@ -10,8 +10,8 @@ from pika import BasicProperties
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq import publisher as publisher_module
-from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.publisher import WINDOW_MESSAGES, Outgoing, Publisher
+from taskqueue.rabbitmq.channel import Channel, OutgoingMessage
+from taskqueue.rabbitmq.publisher import WINDOW_MESSAGES, ConfirmChannel, PublishCall, Publisher
 from taskqueue.rabbitmq.topology import declare_topology
 
 QUEUE = "numbers"
@@ -34,14 +34,14 @@ def prepared() -> Prepared:
 
 
 @pytest.fixture
-def number() -> Callable[..., Outgoing]:
+def number() -> Callable[..., OutgoingMessage]:
     """A message for the queue, or for elsewhere."""
 
     def make(
         value: int, *, exchange: str = "", key: str = QUEUE, body: bytes = b"", mandatory: bool = True
-    ) -> Outgoing:
+    ) -> OutgoingMessage:
         properties = BasicProperties(message_id=f"n{value}")
-        return Outgoing(exchange, key, body or str(value).encode(), properties, mandatory)
+        return OutgoingMessage(exchange, key, body or str(value).encode(), properties, mandatory)
 
     return make
 
@@ -57,21 +57,21 @@ async def _messages(channel: Channel, at_least: int) -> int:
 
 
 def test_thousands_are_confirmed_in_windows_while_others_get_their_turn(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widest = 0
-    written = publisher_module.Confirms.written
+    write = ConfirmChannel.write
 
-    def counted(confirms: Any, *arguments: Any) -> None:
+    def counted(confirms: ConfirmChannel, *arguments: Any) -> None:
         nonlocal widest
-        written(confirms, *arguments)
+        write(confirms, *arguments)
         widest = max(widest, len(confirms))
 
-    monkeypatch.setattr(publisher_module.Confirms, "written", counted)
+    monkeypatch.setattr(ConfirmChannel, "write", counted)
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             big = asyncio.create_task(publisher.publish([number(n) for n in range(5000)], timeout_seconds=40))
             small = 0
             longest = 0.0
@@ -86,7 +86,7 @@ def test_thousands_are_confirmed_in_windows_while_others_get_their_turn(
 
             assert small > 3, "one call must not wait for the end of another"
             assert longest < 0.3, "the loop must stay free for others"
-            assert await _messages(await link.channel(), 5000 + small) == 5000 + small
+            assert await _messages(await connection.channel(), 5000 + small) == 5000 + small
             assert len(prepared.channels) == 1
             await publisher.close()
 
@@ -95,59 +95,58 @@ def test_thousands_are_confirmed_in_windows_while_others_get_their_turn(
 
 
 def test_messages_are_persistent_and_arrive_as_they_were(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, take_messages: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             large = b"x" * 3_000_000
             await publisher.publish([])
             await publisher.publish([number(1), number(2, body=large)])
-            channel = await link.channel()
-            await _messages(channel, 2)
-            got = [await channel.get(QUEUE) for _ in range(2)]
+            channel = await connection.channel()
+            got = await take_messages(channel, QUEUE, 2)
 
-            assert [each and each.body for each in got] == [b"1", large]
-            assert [each and each.properties.message_id for each in got] == ["n1", "n2"]
-            assert all(each and each.properties.delivery_mode == 2 for each in got)
+            assert [each.body for each in got] == [b"1", large]
+            assert [each.properties.message_id for each in got] == ["n1", "n2"]
+            assert all(each.properties.delivery_mode == 2 for each in got)
 
     run(scenario())
 
 
 def test_large_messages_wait_for_room(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "WINDOW_BYTES", 1_000_000)
     most = 0
-    written = publisher_module.Confirms.written
+    write = ConfirmChannel.write
 
-    def counted(confirms: Any, *arguments: Any) -> None:
+    def counted(confirms: ConfirmChannel, *arguments: Any) -> None:
         nonlocal most
-        written(confirms, *arguments)
+        write(confirms, *arguments)
         most = max(most, confirms.size)
 
-    monkeypatch.setattr(publisher_module.Confirms, "written", counted)
+    monkeypatch.setattr(ConfirmChannel, "write", counted)
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(n, body=b"x" * 300_000) for n in range(12)])
             await publisher.publish([number(99, body=b"x" * 2_000_000)])
-            assert await _messages(await link.channel(), 13) == 13
+            assert await _messages(await connection.channel(), 13) == 13
 
     run(scenario())
     assert most == 2_000_000
 
 
 def test_an_unroutable_message_is_an_error_and_the_next_attempt_finds_the_queue(
-    run: Any, broker: Any, open_link: Any, number: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, number: Any, refused: Any
 ) -> None:
     async def prepare(channel: Channel) -> None:
         await declare_topology(channel, steps_seconds=(30,), algorithms=["upper"])
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepare)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepare)
             await publisher.publish([number(0, exchange="tasks-retry.30s", key="upper")])
             await asyncio.to_thread(broker.delete_queue, "tasks-retry.30s")
             error = await refused(
@@ -155,27 +154,29 @@ def test_an_unroutable_message_is_an_error_and_the_next_attempt_finds_the_queue(
             )
             assert "no queue for exchange 'tasks-retry.30s'" in str(error)
             await publisher.publish([number(1, exchange="tasks-retry.30s", key="upper")])
-            assert link.epoch == 1
+            assert connection.epoch == 1
 
     run(scenario())
 
 
-def test_a_reply_to_nobody_is_no_error(run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any) -> None:
+def test_a_reply_to_nobody_is_no_error(
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(1, key="gone", mandatory=False), number(2)], timeout_seconds=5)
-            assert await _messages(await link.channel(), 1) == 1
+            assert await _messages(await connection.channel(), 1) == 1
 
     run(scenario())
 
 
 def test_an_unknown_exchange_fails_what_is_under_way_at_once_and_the_next_publish_works(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(0)])
             begin = time.monotonic()
             error = await refused(publisher.publish([number(1, exchange="nowhere")]), QueueUnavailable, 5)
@@ -184,21 +185,21 @@ def test_an_unknown_exchange_fails_what_is_under_way_at_once_and_the_next_publis
             await publisher.publish([number(2)])
 
             assert len(prepared.channels) == 2
-            assert link.epoch == 1
+            assert connection.epoch == 1
 
     run(scenario())
 
 
 def test_a_full_queue_is_an_error(
-    run: Any, broker: Any, open_link: Any, number: Any, refused: Any, prepared: Prepared
+    run: Any, broker: Any, open_connection: Any, number: Any, refused: Any, prepared: Prepared
 ) -> None:
     async def prepare(channel: Channel) -> None:
         arguments = {"x-queue-type": "quorum", "x-max-length": 3, "x-overflow": "reject-publish"}
         await channel.declare_queue("small", arguments=arguments)
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepare)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepare)
             error: BaseException | None = None
             # The limit of a quorum queue is soft: some more than it says may get in.
             for value in range(50):
@@ -208,24 +209,31 @@ def test_a_full_queue_is_an_error(
                     error = refusal
                     break
             assert "refuses" in str(error)
-            await Publisher(link, prepared).publish([number(1)])
+            await Publisher(connection, prepared).publish([number(1)])
 
     run(scenario())
 
 
 def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
-    run: Any, own_broker: Any, open_link: Any, prepared: Prepared, number: Any, refused: Any, reports: Any
+    run: Any,
+    own_broker: Any,
+    open_connection: Any,
+    prepared: Prepared,
+    number: Any,
+    refused: Any,
+    reports: Any,
+    take_messages: Any,
 ) -> None:
     server = own_broker()
 
     async def scenario() -> None:
-        async with open_link(server.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(server.url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(0)])
             await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
             # The broker tells a connection only once it publishes, and the alarm may take a moment.
             async with asyncio.timeout(20):
-                while not link.blocked:
+                while not connection.blocked:
                     try:
                         await publisher.publish([number(1)], timeout_seconds=9)
                     except QueueUnavailable as error:
@@ -233,30 +241,30 @@ def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
             begin = time.monotonic()
             error = await refused(publisher.publish([number(2)]), QueueUnavailable)
             assert time.monotonic() - begin < 0.2
-            assert str(error) == link.blocked
+            assert str(error) == connection.blocked
             assert not reports.ready
-            assert reports.reason == link.blocked
+            assert reports.reason == connection.blocked
             # Consumers, and other calls on another connection, go on.
-            async with open_link(server.url, report=lambda *_: None) as other:
-                assert await (await other.channel()).get(QUEUE)
+            async with open_connection(server.url, report=lambda *_: None) as other:
+                assert await take_messages(await other.channel(), QUEUE)
 
             await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "0.6")
             async with asyncio.timeout(20):
-                while link.blocked:
+                while connection.blocked:
                     await asyncio.sleep(0.02)
             await publisher.publish([number(3)])
             assert reports.ready
-            assert link.epoch == 1
+            assert connection.epoch == 1
 
     run(scenario())
 
 
 def test_a_cut_connection_fails_what_is_under_way_and_the_next_publish_works(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(0)])
             proxy.freeze()
             calls = [asyncio.create_task(refused(publisher.publish([number(n)]), QueueUnavailable)) for n in range(3)]
@@ -272,7 +280,7 @@ def test_a_cut_connection_fails_what_is_under_way_and_the_next_publish_works(
             await asyncio.gather(*calls)
             assert time.monotonic() - begin < 2.0
             await publisher.publish([number(4)])
-            assert link.epoch == 2
+            assert connection.epoch == 2
 
     run(scenario())
 
@@ -280,7 +288,7 @@ def test_a_cut_connection_fails_what_is_under_way_and_the_next_publish_works(
 def test_a_silent_broker_costs_no_more_than_the_time_limit_and_jams_nothing(
     run: Any,
     broker: Any,
-    open_link: Any,
+    open_connection: Any,
     open_proxy: Any,
     prepared: Prepared,
     number: Any,
@@ -290,8 +298,8 @@ def test_a_silent_broker_costs_no_more_than_the_time_limit_and_jams_nothing(
     monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", 0.5)
 
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(0)])
             proxy.freeze()
             begin = time.monotonic()
@@ -309,11 +317,11 @@ def test_a_silent_broker_costs_no_more_than_the_time_limit_and_jams_nothing(
 
 
 def test_a_caller_that_goes_away_takes_nothing_from_the_others(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             cancelled = 0
             for turns in range(20):
                 call = asyncio.create_task(publisher.publish([number(n) for n in range(700)]))
@@ -332,12 +340,19 @@ def test_a_caller_that_goes_away_takes_nothing_from_the_others(
 
 
 def test_without_a_broker_the_reason_is_told(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any, within: Any
+    run: Any,
+    broker: Any,
+    open_connection: Any,
+    open_proxy: Any,
+    prepared: Prepared,
+    number: Any,
+    refused: Any,
+    within: Any,
 ) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url, start=False) as (_, url), open_link(url, wait=False) as link:
-            await within(lambda: "refused" in link.trouble)
-            publisher = Publisher(link, prepared)
+        async with open_proxy(broker.url, start=False) as (_, url), open_connection(url, wait=False) as connection:
+            await within(lambda: "refused" in connection.trouble)
+            publisher = Publisher(connection, prepared)
             error = await refused(publisher.publish([number(1)], timeout_seconds=0.3), QueueUnavailable)
             assert str(error).startswith("No connection to the broker at amqp://")
 
@@ -345,15 +360,15 @@ def test_without_a_broker_the_reason_is_told(
 
 
 def test_a_queue_that_is_in_the_way_is_told_to_who_publishes(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
     async def prepare(channel: Channel) -> None:
         await declare_topology(channel, steps_seconds=())
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            await (await link.channel()).declare_queue("tasks", arguments={"x-queue-type": "classic"})
-            publisher = Publisher(link, prepare)
+        async with open_connection(broker.url) as connection:
+            await (await connection.channel()).declare_queue("tasks", arguments={"x-queue-type": "classic"})
+            publisher = Publisher(connection, prepare)
             for _ in range(2):
                 error = await refused(publisher.publish([number(1, exchange="tasks")]), QueueUnavailable)
                 assert "queue 'tasks' with other arguments" in str(error)
@@ -362,11 +377,11 @@ def test_a_queue_that_is_in_the_way_is_told_to_who_publishes(
 
 
 def test_what_amqp_cannot_carry_is_the_caller_s_error_alone(
-    run: Any, broker: Any, open_link: Any, prepared: Prepared, number: Any
+    run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_connection(broker.url) as connection:
+            publisher = Publisher(connection, prepared)
             with pytest.raises(ValueError, match="AMQP cannot carry"):
                 await publisher.publish([number(1), number(2, key="x" * 300), number(3)])
             await publisher.publish([number(4)])
@@ -376,11 +391,11 @@ def test_what_amqp_cannot_carry_is_the_caller_s_error_alone(
 
 
 def test_once_closed_it_says_so(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            publisher = Publisher(link, prepared)
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            publisher = Publisher(connection, prepared)
             await publisher.publish([number(1)])
             proxy.freeze()
             waiting = asyncio.create_task(refused(publisher.publish([number(2)]), QueueUnavailable))
@@ -389,5 +404,116 @@ def test_once_closed_it_says_so(
             await waiting
             await publisher.close()
             await refused(publisher.publish([number(3)]), QueueClosed)
+
+    run(scenario())
+
+
+class NoChannel:
+    """Sends nothing."""
+
+    def publish(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def _message(routing_key: str = "upper") -> OutgoingMessage:
+    return OutgoingMessage("tasks", routing_key, b"x" * 10, BasicProperties())
+
+
+def _written(confirms: ConfirmChannel, count: int, routing_key: str = "upper") -> PublishCall:
+    call = PublishCall()
+    for _ in range(count):
+        confirms.write(_message(routing_key), call)
+    call.all_written()
+    return call
+
+
+def test_a_call_is_done_when_all_its_messages_are_confirmed_in_any_order(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 3), _written(confirms, 2)
+        for number in (5, 2, 3):
+            confirms.confirmed(number, False, True)
+        assert not first.done.done()
+        assert (len(confirms), confirms.size) == (2, 20)
+        confirms.confirmed(1, False, True)
+        assert first.done.done()
+        assert not second.done.done()
+        confirms.confirmed(4, False, True)
+        assert second.done.done()
+        assert (first.failure, second.failure) == ("", "")
+        assert (len(confirms), confirms.size) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_multiple_confirm_covers_all_before_it(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 3), _written(confirms, 3)
+        confirms.confirmed(2, False, True)
+        confirms.confirmed(4, True, True)
+        assert first.done.done()
+        assert not second.done.done()
+        confirms.confirmed(0, True, True)
+        assert second.done.done()
+        assert len(confirms) == 0
+
+    run(scenario())
+
+
+def test_a_refusal_fails_only_the_call_it_belongs_to(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        first, second = _written(confirms, 2), _written(confirms, 1)
+        confirms.confirmed(1, False, False)
+        assert first.done.done()
+        assert "refuses" in first.failure
+        confirms.confirmed(3, True, True)
+        assert second.done.done()
+        assert second.failure == ""
+
+    run(scenario())
+
+
+def test_a_returned_message_fails_those_of_its_kind(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        upper, lower = _written(confirms, 1, "upper"), _written(confirms, 1, "lower")
+        confirms.returned("tasks", "lower")
+        confirms.confirmed(2, True, True)
+        assert upper.failure == ""
+        assert "'lower'" in lower.failure
+        assert upper.done.done()
+
+    run(scenario())
+
+
+def test_a_call_is_not_done_before_its_last_message_was_written(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        call = PublishCall()
+        confirms.write(_message(), call)
+        confirms.confirmed(1, False, True)
+        assert not call.done.done()
+        confirms.write(_message(), call)
+        call.all_written()
+        confirms.confirmed(2, False, True)
+        assert call.done.done()
+
+    run(scenario())
+
+
+def test_late_confirms_of_a_failed_call_make_room_and_nothing_else(run: Any) -> None:
+    async def scenario() -> None:
+        confirms = ConfirmChannel(NoChannel())
+        call = _written(confirms, 2)
+        confirms.fail_all("no time left")
+        confirms.fail_all("something else")
+        assert call.done.done()
+        assert len(confirms) == 2
+        confirms.confirmed(2, True, True)
+        confirms.confirmed(2, False, True)
+        assert len(confirms) == 0
+        assert call.failure == "no time left"
 
     run(scenario())

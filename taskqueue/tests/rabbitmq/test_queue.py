@@ -8,9 +8,9 @@ import pika
 import pytest
 
 from taskqueue.errors import QueueClosed, QueueUnavailable, UnsuitableAddress
-from taskqueue.rabbitmq import wire
+from taskqueue.rabbitmq import connection as connection_module
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import RESERVED_CHANNELS, Link, Links
+from taskqueue.rabbitmq.connection import RESERVED_CHANNELS, ConnectionPool, RobustConnection
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.tasks import Reply
 
@@ -125,14 +125,14 @@ def test_opening_does_not_wait_for_a_broker_that_is_away(run, make_task):
         ) as queue:
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             with pytest.raises(QueueUnavailable) as refused:
                 async with asyncio.timeout(20):
                     await queue.publish([make_task("a")])
             assert "secret" not in str(refused.value)
             assert state["queue"] is False
             await feed.close()
-            await door.close()
+            await ingress.close()
 
     run(scenario())
 
@@ -149,14 +149,14 @@ def test_a_wrong_url_is_a_sentence(run):
 @pytest.fixture
 def few_channels(monkeypatch):
     """A connection has 30 channels."""
-    parameters = wire._parameters
+    parameters = connection_module._parameters
 
     def found_parameters(*given):
         found = parameters(*given)
         found.channel_max = 30
         return found
 
-    monkeypatch.setattr(wire, "_parameters", found_parameters)
+    monkeypatch.setattr(connection_module, "_parameters", found_parameters)
 
 
 def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
@@ -173,7 +173,7 @@ def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
             await honest.set_prefetch(1)
             taking = asyncio.create_task(take_all(honest, 1, seconds=25))
             while not taking.done():
-                # what is sent before the queue is there goes to the front door
+                # what is sent before the queue is there goes to the front ingress
                 await queue.publish([make_task("a", "honest")])
                 await asyncio.wait([taking], timeout=0.5)
             assert [each.id for each in taking.result()] == ["a"]
@@ -193,29 +193,29 @@ def test_channels_that_come_back_after_a_reconnect_leave_the_reserved_ones_free(
         async with AsyncExitStack() as stack:
             proxy, url = await stack.enter_async_context(open_proxy(broker.url))
             address = parse_queue_url(url)
-            first = await stack.enter_async_context(Link(address, "first"))
-            links = Links(first, lambda number: Link(address, f"further {number}"))
-            stack.push_async_callback(links.close)
-            before = await asyncio.gather(*(links.channel(30) for _ in range(40)))
-            assert len(links._links) == 2
+            first = await stack.enter_async_context(RobustConnection(address, "first"))
+            pool = ConnectionPool(first, lambda number: RobustConnection(address, f"further {number}"))
+            stack.push_async_callback(pool.close)
+            before = await asyncio.gather(*(pool.channel(30) for _ in range(40)))
+            assert len(pool._connections) == 2
             proxy.reset()
             await eventually(lambda: not any(channel.is_open for channel in before))
 
-            channels = await asyncio.gather(*(links.channel(30) for _ in range(40)))
+            channels = await asyncio.gather(*(pool.channel(30) for _ in range(40)))
             assert all(channel.is_open for channel in channels)
-            assert all(link.free_channels >= RESERVED_CHANNELS for link in links._links)
-            assert len(links._links) == 2
+            assert all(each.free_channels >= RESERVED_CHANNELS for each in pool._connections)
+            assert len(pool._connections) == 2
 
     run(scenario())
 
 
 def test_who_waits_for_any_connection_learns_of_the_end(run):
     async def scenario():
-        async with Link(parse_queue_url("amqp://127.0.0.1:1"), "test") as first:
-            links = Links(first, lambda _: first)
+        async with RobustConnection(parse_queue_url("amqp://127.0.0.1:1"), "test") as first:
+            pool = ConnectionPool(first, lambda _: first)
             with pytest.raises(QueueUnavailable, match=r"127\.0\.0\.1"):
-                await links.channel(timeout_seconds=0.2)
-            waiting = asyncio.create_task(links.channel(timeout_seconds=30))
+                await pool.channel(timeout_seconds=0.2)
+            waiting = asyncio.create_task(pool.channel(timeout_seconds=30))
             await asyncio.sleep(0)
             await first.close()
             with pytest.raises(QueueClosed):

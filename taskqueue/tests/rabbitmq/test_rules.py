@@ -11,7 +11,7 @@ import pytest
 from runnerlib.contract import EnvelopeError, FailureCode
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.tasks import Published
 
 #: A consumer that was lost consumes again within this.
@@ -22,8 +22,8 @@ AGAIN_SECONDS = 5.0
 def count_ready():
     """How many messages are ready in a queue, asked on a channel of its own; None when there is no such queue."""
 
-    async def count(link: Link, queue: str) -> tuple[int, int] | None:
-        channel = await link.channel()
+    async def count(connection: RobustConnection, queue: str) -> tuple[int, int] | None:
+        channel = await connection.channel()
         try:
             state = await channel.declare_queue(queue, passive=True)
         except QueueUnavailable:
@@ -71,7 +71,7 @@ def test_channel_closed_by_406_while_the_connection_lives_is_replaced(run, broke
             await feed.set_prefetch(2)
             old = await take_all(feed, 2)
             # A tag that was never given out: the broker closes the channel, and only the channel.
-            old[0].receipt.hold._channel.ack(4711)
+            old[0].receipt.unacked._channel.ack(4711)
             again = await take_all(feed, 2, AGAIN_SECONDS)
             assert [(each.id, each.delivery_count) for each in again] == [("a", 1), ("b", 1)]
             await queue.ack(old)
@@ -87,7 +87,7 @@ def test_cancelled_consumer_declares_its_queue_and_consumes_again(
     run, broker, open_rabbit, make_task, take_all, count_ready, becomes_true
 ):
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             feed = await queue.feed("upper")
             await feed.set_prefetch(4)
             await queue.publish([make_task("a")])
@@ -155,7 +155,7 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
     kills = 22
 
     async def scenario():
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             ids = [f"t{n}" for n in range(10)]
             await queue.publish([make_task(task_id) for task_id in ids])
             for _ in range(kills):
@@ -168,8 +168,8 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
             assert {each.delivery_count for each in taken} == {kills}
 
     async def take_ten_and_die() -> None:
-        async with Link(parse_queue_url(broker.url), "dies") as link:
-            channel = await link.channel()
+        async with RobustConnection(parse_queue_url(broker.url), "dies") as connection:
+            channel = await connection.channel()
             await channel.qos(10)
             got, all_got = [], asyncio.Event()
 
@@ -180,7 +180,7 @@ def test_killed_consumers_dead_letter_no_neighbours_and_count(
 
             await channel.consume("tasks.upper", on_message, all_got.set)
             await asyncio.wait_for(all_got.wait(), 10)
-            link._wire.abort("killed")
+            await connection._pika.abort("killed")
 
     run(scenario())
 
@@ -215,7 +215,7 @@ def test_released_tasks_are_uncounted_and_what_was_counted_is_carried(
     run(scenario())
 
 
-def test_five_lines_of_a_stranger_reach_the_front_door_and_run(run, broker, open_rabbit, make_task, take_all, blocking):
+def test_five_lines_of_a_stranger_reach_the_ingress_and_run(run, broker, open_rabbit, make_task, take_all, blocking):
     def stranger() -> None:
         channel = blocking(broker.url).channel()
         body = json.dumps({"algorithm": "upper", "payload": {"text": "hello"}})
@@ -224,13 +224,13 @@ def test_five_lines_of_a_stranger_reach_the_front_door_and_run(run, broker, open
 
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(stranger)
-            (arrival,) = await door.take(10)
+            (arrival,) = await ingress.take(10)
             assert (arrival.message_id, arrival.reply_to, arrival.correlation_id) == (None, "answers", "mine")
             assert (arrival.first_seen_at, arrival.dead_reason, arrival.attempt) == (None, None, 1)
             task = make_task("given", payload={"text": "hello"}, reply_to="answers", correlation_id="mine")
-            await door.forward([arrival], [task])
+            await ingress.forward([arrival], [task])
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
             (delivery,) = await take_all(feed, 1)
@@ -243,19 +243,19 @@ def test_five_lines_of_a_stranger_reach_the_front_door_and_run(run, broker, open
 def test_task_of_an_unknown_algorithm_is_parked_and_comes_back(run, broker, open_rabbit, make_task, take_all):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             task = make_task("a", "nobody_yet", expires_at=time.time() + 60)
             assert await queue.publish([task]) == [Published.ACCEPTED]
-            (arrival,) = await door.take(10)
+            (arrival,) = await ingress.take(10)
             assert (arrival.message_id, arrival.first_seen_at) == ("a", None)
             parked_at = time.time()
-            await door.park([arrival], [task])
-            (again,) = await asyncio.wait_for(door.take(10), 15)
+            await ingress.park([arrival], [task])
+            (again,) = await asyncio.wait_for(ingress.take(10), 15)
             assert time.time() - parked_at >= 4.5
             assert again.first_seen_at == pytest.approx(parked_at, abs=1)
             assert (again.message_id, again.body) == ("a", arrival.body)
             assert again.expires_at == pytest.approx(task.expires_at, abs=0.01)
-            await door.park([again], [task])
+            await ingress.park([again], [task])
             # Somebody offers it now: the parked task goes straight to its queue.
             feed = await queue.feed("nobody_yet")
             await feed.set_prefetch(1)
@@ -357,7 +357,7 @@ def test_consumer_that_gets_nothing_though_messages_are_ready_is_replaced(
             await queue.publish([make_task("a")])
             await queue.ack(await take_all(feed, 1))
             # As with a consumer that the client forgot and the broker did not: what is delivered to it is lost on it.
-            feed._hold._channel._raw._consumers.clear()
+            feed._unacked._channel._raw._consumers.clear()
             ids = [f"t{n}" for n in range(5)]
             await queue.publish([make_task(task_id) for task_id in ids])
             taken = []
@@ -384,7 +384,7 @@ def test_message_larger_than_brokers_take_is_refused_here(run, broker, open_rabb
     run(scenario())
 
 
-def test_the_brokers_own_dead_letters_come_to_the_front_door_with_their_reason(
+def test_the_brokers_own_dead_letters_come_to_the_ingress_with_their_reason(
     run, broker, open_rabbit, make_task, blocking
 ):
     def publish_what_expires() -> None:
@@ -395,8 +395,8 @@ def test_the_brokers_own_dead_letters_come_to_the_front_door_with_their_reason(
     async def scenario():
         async with open_rabbit(broker.url) as queue:
             await asyncio.to_thread(publish_what_expires)
-            door = await queue.front_door()
-            (arrival,) = await asyncio.wait_for(door.take(5), 15)
+            ingress = await queue.front_door()
+            (arrival,) = await asyncio.wait_for(ingress.take(5), 15)
             assert (arrival.message_id, arrival.dead_reason) == ("old", "expired in queue tasks.upper")
 
     run(scenario())

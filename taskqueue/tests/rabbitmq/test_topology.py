@@ -1,31 +1,39 @@
 """What every party declares, on real brokers."""
 
 import asyncio
+import re
 from typing import Any
 
+import pytest
 from pika import BasicProperties
 
+from runnerlib.contract.names import ALGORITHM_PATTERN
 from taskqueue.errors import QueueUnavailable
-from taskqueue.rabbitmq.channel import Channel, IncomingMessage
-from taskqueue.rabbitmq.names import algorithm_queue, delay_queue
-from taskqueue.rabbitmq.topology import declare_algorithm, declare_topology
+from taskqueue.rabbitmq import topology
+from taskqueue.rabbitmq.topology import algorithm_queue, declare_algorithm, declare_topology, delay_queue
 
 STEPS = (0.2, 30)
 
 
-async def _next(channel: Channel, queue: str, seconds: float = 10.0) -> IncomingMessage:
-    async with asyncio.timeout(seconds):
-        while True:
-            message = await channel.get(queue)
-            if message is not None:
-                return message
-            await asyncio.sleep(0.02)
+@pytest.mark.parametrize(
+    ("seconds", "name"), [(5, "tasks-retry.5s"), (0.2, "tasks-retry.0.2s"), (600.0, "tasks-retry.600s")]
+)
+def test_a_delay_is_written_without_needless_digits(seconds: float, name: str) -> None:
+    assert topology.delay_queue(seconds) == name
 
 
-def test_it_is_declared_by_many_at_once_and_again(run: Any, broker: Any, open_link: Any) -> None:
+def test_no_algorithm_can_take_the_name_of_a_queue_of_ours() -> None:
+    ours = [topology.BROKER_DEAD, topology.UNROUTED_EXCHANGE, topology.delay_queue(5)]
+    for name in ours:
+        assert not re.fullmatch(ALGORITHM_PATTERN, name)
+        assert not re.fullmatch(re.escape(topology.algorithm_queue("")) + ALGORITHM_PATTERN, name)
+    assert topology.algorithm_queue("upper") == "tasks.upper"
+
+
+def test_it_is_declared_by_many_at_once_and_again(run: Any, broker: Any, open_connection: Any) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channels = [await link.channel() for _ in range(3)]
+        async with open_connection(broker.url) as connection:
+            channels = [await connection.channel() for _ in range(3)]
             await asyncio.gather(*(declare_topology(each, steps_seconds=STEPS) for each in channels))
             for _ in range(2):
                 await declare_topology(channels[0], steps_seconds=STEPS, algorithms=["upper", "lower"])
@@ -52,30 +60,32 @@ def test_it_is_declared_by_many_at_once_and_again(run: Any, broker: Any, open_li
     assert arguments["tasks-retry.0.2s"]["x-message-ttl"] == 200
 
 
-def test_a_task_of_an_unknown_algorithm_comes_to_the_front_door(run: Any, broker: Any, open_link: Any) -> None:
+def test_a_task_of_an_unknown_algorithm_comes_to_the_ingress(
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await declare_topology(channel, steps_seconds=STEPS, algorithms=["upper"])
             channel.publish("tasks", "unheard_of", b"1", BasicProperties(), mandatory=True)
             channel.publish("tasks", "upper", b"2", BasicProperties(), mandatory=True)
 
-            assert (await _next(channel, "tasks")).body == b"1"
-            assert (await _next(channel, algorithm_queue("upper"))).body == b"2"
+            assert [each.body for each in await take_messages(channel, "tasks")] == [b"1"]
+            assert [each.body for each in await take_messages(channel, algorithm_queue("upper"))] == [b"2"]
 
     run(scenario())
 
 
 def test_a_delayed_task_comes_back_to_its_algorithm_and_is_not_held_up_by_a_longer_delay(
-    run: Any, broker: Any, open_link: Any
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await declare_topology(channel, steps_seconds=STEPS, algorithms=["upper"])
             channel.publish(delay_queue(30), "upper", b"long", BasicProperties(delivery_mode=2), mandatory=True)
             channel.publish(delay_queue(0.2), "upper", b"short", BasicProperties(delivery_mode=2), mandatory=True)
-            message = await _next(channel, algorithm_queue("upper"))
+            (message,) = await take_messages(channel, algorithm_queue("upper"))
 
             assert message.body == b"short"
             assert message.routing_key == "upper"
@@ -83,14 +93,17 @@ def test_a_delayed_task_comes_back_to_its_algorithm_and_is_not_held_up_by_a_long
     run(scenario())
 
 
-def test_what_the_broker_gives_up_is_kept_with_the_reason(run: Any, broker: Any, open_link: Any) -> None:
+def test_what_the_broker_gives_up_is_kept_with_the_reason(
+    run: Any, broker: Any, open_connection: Any, take_messages: Any
+) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
             await declare_topology(channel, steps_seconds=STEPS, algorithms=["upper"])
             channel.publish("tasks", "upper", b"1", BasicProperties(delivery_mode=2), mandatory=True)
-            channel.nack((await _next(channel, algorithm_queue("upper"))).tag, requeue=False)
-            dead = await _next(channel, "tasks-broker-dead")
+            (given_up,) = await take_messages(channel, algorithm_queue("upper"))
+            channel.nack(given_up.tag, requeue=False)
+            (dead,) = await take_messages(channel, "tasks-broker-dead")
 
             assert dead.body == b"1"
             assert (dead.properties.headers or {})["x-death"][0]["reason"] == "rejected"
@@ -99,14 +112,14 @@ def test_what_the_broker_gives_up_is_kept_with_the_reason(run: Any, broker: Any,
 
 
 def test_a_queue_with_other_arguments_is_named_in_a_sentence(
-    run: Any, broker: Any, open_link: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, refused: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            await (await link.channel()).declare_queue("tasks", arguments={"x-queue-type": "classic"})
-            error = await refused(declare_topology(await link.channel(), steps_seconds=STEPS), QueueUnavailable)
+        async with open_connection(broker.url) as connection:
+            await (await connection.channel()).declare_queue("tasks", arguments={"x-queue-type": "classic"})
+            error = await refused(declare_topology(await connection.channel(), steps_seconds=STEPS), QueueUnavailable)
             await asyncio.to_thread(broker.delete_queue, "tasks")
-            await declare_topology(await link.channel(), steps_seconds=STEPS)
+            await declare_topology(await connection.channel(), steps_seconds=STEPS)
 
             assert "queue 'tasks' with other arguments" in str(error)
             assert "inequivalent arg" in str(error)
@@ -116,15 +129,15 @@ def test_a_queue_with_other_arguments_is_named_in_a_sentence(
 
 
 def test_a_user_who_may_not_declare_is_told_which_permission_is_missing(
-    run: Any, broker: Any, open_link: Any, refused: Any
+    run: Any, broker: Any, open_connection: Any, refused: Any
 ) -> None:
     user = broker.server.user
     narrow = {"configure": "^other", "write": ".*", "read": ".*"}
     broker.management("PUT", f"permissions/{broker.vhost}/{user}", narrow)
 
     async def scenario() -> None:
-        async with open_link(broker.url) as link:
-            error = await refused(declare_topology(await link.channel(), steps_seconds=STEPS), QueueUnavailable)
+        async with open_connection(broker.url) as connection:
+            error = await refused(declare_topology(await connection.channel(), steps_seconds=STEPS), QueueUnavailable)
 
             assert "may not declare the exchange 'tasks-unrouted'" in str(error)
             assert "permission to configure" in str(error)

@@ -1,4 +1,4 @@
-"""Where the broker is: one URL, several hosts, with or without TLS."""
+"""The broker's address: one URL, several hosts, with or without TLS."""
 
 import ssl
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from taskqueue.errors import UnsuitableAddress
 
 #: Default of `heartbeat`: a connection that is silent for one and a half of it is given up.
 HEARTBEAT_SECONDS = 15
-#: Default of `blocked_connection_timeout`: how long a broker may block a publisher before the connection is made anew.
+#: Default of `blocked_connection_timeout`: how long a broker may block a publisher before it is connected to again.
 BLOCKED_SECONDS = 30.0
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
@@ -19,7 +19,7 @@ _OPTIONS = ("heartbeat", "blocked_connection_timeout")
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """What a queue URL says. `hosts` are alternatives; `tls` is None for plain TCP."""
+    """The parts of a queue URL. `hosts` are alternatives; `tls` is None for plain TCP."""
 
     hosts: tuple[tuple[str, int], ...]
     user: str
@@ -33,7 +33,7 @@ class BrokerAddress:
     def shown(self) -> str:
         """The address without the password, for logs and messages."""
         scheme = "amqps" if self.tls else "amqp"
-        hosts = ",".join(_joined(host, port) for host, port in self.hosts)
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         return f"{scheme}://{quote(self.user, safe='')}@{hosts}/{quote(self.vhost, safe='')}"
 
     def __repr__(self) -> str:
@@ -45,33 +45,32 @@ def parse_queue_url(url: str) -> BrokerAddress:
 
     Raises UnsuitableAddress, whose message never contains the password.
     """
-    scheme, rest = _scheme(url)
+    scheme, separator, rest = url.strip().partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _PORTS:
+        raise UnsuitableAddress("The queue URL must begin with amqp:// or amqps://.")
     if "#" in rest:
         raise UnsuitableAddress("The queue URL contains a '#'; write %23 where it belongs to a name or a password.")
     rest, _, query = rest.partition("?")
     authority, _, vhost = rest.partition("/")
     if "@" in query.partition("=")[0] or ("@" in vhost + query and "@" not in authority):
-        # Before anything of it is shown: what would be quoted is a part of the password.
+        # Before any of it is shown: what would be quoted is a part of the password.
         raise UnsuitableAddress("The queue URL's password contains ?, / or @; write %3F, %2F and %40 for them.")
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = credentials.partition(":")
     options = _options(query, scheme)
+    heartbeat = _seconds(options, "heartbeat", HEARTBEAT_SECONDS)
+    if heartbeat != int(heartbeat) or not 1 <= heartbeat <= 3600:
+        raise UnsuitableAddress("The queue URL's option 'heartbeat' must be whole seconds, from 1 to 3600.")
     return BrokerAddress(
         hosts=tuple(_host(host, scheme) for host in hosts.split(",")),
         user=unquote(user) or "guest",
         password=unquote(password) if credentials else "guest",
         vhost=_vhost(vhost),
-        heartbeat_seconds=_heartbeat(options.get("heartbeat")),
-        blocked_seconds=_seconds("blocked_connection_timeout", options.get("blocked_connection_timeout")),
+        heartbeat_seconds=int(heartbeat),
+        blocked_seconds=_seconds(options, "blocked_connection_timeout", BLOCKED_SECONDS),
         tls=_tls(options) if scheme == "amqps" else None,
     )
-
-
-def _scheme(url: str) -> tuple[str, str]:
-    scheme, separator, rest = url.strip().partition("://")
-    if not separator or scheme.lower() not in _PORTS:
-        raise UnsuitableAddress("The queue URL must begin with amqp:// or amqps://.")
-    return scheme.lower(), rest
 
 
 def _host(text: str, scheme: str) -> tuple[str, int]:
@@ -115,18 +114,9 @@ def _options(query: str, scheme: str) -> dict[str, str]:
     return options
 
 
-def _heartbeat(text: str | None) -> int:
-    seconds = HEARTBEAT_SECONDS if text is None else _seconds("heartbeat", text)
-    if seconds != int(seconds) or not 1 <= seconds <= 3600:
-        raise UnsuitableAddress("The queue URL's option 'heartbeat' must be whole seconds, from 1 to 3600.")
-    return int(seconds)
-
-
-def _seconds(name: str, text: str | None) -> float:
-    if text is None:
-        return BLOCKED_SECONDS
+def _seconds(options: dict[str, str], name: str, default: float) -> float:
     try:
-        seconds = float(text)
+        seconds = float(options.get(name, default))
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 86400:
@@ -154,7 +144,3 @@ def _tls(options: dict[str, str]) -> ssl.SSLContext:
 
 def _no_password(*_: Any) -> str:
     raise UnsuitableAddress("The queue URL's 'keyfile' is protected by a password; use one that is not.")
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,69 +1,69 @@
 """The queue on RabbitMQ: one connection to consume, one to publish, because a broker in need blocks publishers only."""
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Self
 
 from taskqueue.errors import QueueClosed
-from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.declared import Declared
-from taskqueue.rabbitmq.door import Door
-from taskqueue.rabbitmq.feed import BrokerFeed
-from taskqueue.rabbitmq.giving_back import GivingBack
-from taskqueue.rabbitmq.keeping import Keeper, part_of
-from taskqueue.rabbitmq.link import Link, Links, Report, no_report
-from taskqueue.rabbitmq.messages import new_message, reply_message, retry_message
-from taskqueue.rabbitmq.names import FRONT_DOOR, algorithm_queue
+from taskqueue.rabbitmq.address import BrokerAddress, parse_queue_url
+from taskqueue.rabbitmq.codec import new_message, reply_message, retry_message
+from taskqueue.rabbitmq.connection import ConnectionPool, Report, RobustConnection, no_report
+from taskqueue.rabbitmq.consumer import part_of
+from taskqueue.rabbitmq.feed import BrokerFeed, Requeuer
+from taskqueue.rabbitmq.ingress import IngressConsumer
 from taskqueue.rabbitmq.publisher import Publisher
-from taskqueue.rabbitmq.receipts import by_hold
-from taskqueue.rabbitmq.releases import Releases
-from taskqueue.rabbitmq.topology import declare_topology
+from taskqueue.rabbitmq.topology import INGRESS_QUEUE, TopologyCache, declare_topology
+from taskqueue.rabbitmq.unacked import ack
 from taskqueue.tasks import Arrival, Delivery, NewTask, Published, Reply
 
-#: What health calls the front door: unready until messages flow from it.
-DOOR_PART = part_of(FRONT_DOOR)
-#: What feeds could not read while there is no front door; beyond that it stays with the broker until a feed closes.
+#: The name under which the ingress queue is reported: not ready until messages flow from it.
+DOOR_PART = part_of(INGRESS_QUEUE)
+#: Messages that feeds could not read while nobody consumes from the ingress queue. More stay with the broker until a
+#: feed closes.
 _MOST_MISFITS = 1000
 
 
 class RabbitQueue:
     """See `taskqueue.protocols.TaskQueue`. Deduplication is the store's: every task is ACCEPTED.
 
-    A receipt is worth nothing once its channel is gone: its message is handed out again.
+    A receipt is worth nothing once its channel is gone: its message is delivered again.
     """
 
-    def __init__(
-        self,
-        consuming: Link,
-        publishing: Link,
-        *,
-        steps_seconds: Sequence[float],
-        further: Callable[[int], Link],
-        report: Report = no_report,
-    ) -> None:
-        """`further(number)` makes another connection to consume by, when the first has no free channel."""
-        self._consuming = consuming
-        self._links = Links(consuming, further)
+    def __init__(self, address: BrokerAddress, *, steps_seconds: Sequence[float], report: Report = no_report) -> None:
         self._steps = sorted(steps_seconds)
         self._report = report
-        self._publisher = Publisher(publishing, self._prepare)
-        self._declared = Declared(consuming, steps_seconds)
-        self._releases = Releases()
-        self._giving_back = GivingBack(self._publisher, self._releases)
+        self._publishing = RobustConnection(address, "publisher", report=report, part="queue")
+        self._consuming = RobustConnection(address, "consumer", report=report, part="queue consumer")
+
+        def make_another(number: int) -> RobustConnection:
+            return RobustConnection(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
+
+        self._pool = ConnectionPool(self._consuming, make_another)
+        self._publisher = Publisher(self._publishing, partial(declare_topology, steps_seconds=self._steps))
+        self._topology = TopologyCache(self._consuming, steps_seconds)
+        self._requeuer = Requeuer(self._publisher)
         self._feeds: list[BrokerFeed] = []
-        self._door: Door | None = None
+        self._ingress: IngressConsumer | None = None
         self._misfits: deque[Arrival] = deque(maxlen=_MOST_MISFITS)
-        self._connecting = asyncio.Lock()
-        self._connected = False
+        self._stack = AsyncExitStack()
+        self._consumes = False
         self._closed = False
 
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._publishing)
+        self._stack.push_async_callback(self._consuming.close)
+        self._stack.push_async_callback(self.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
-        """Raises EnvelopeError (`too_large`) for a message that no broker takes; then none was sent."""
-        if tasks:
-            await self._publisher.publish([new_message(task) for task in tasks])
+        """Raises EnvelopeError (`too_large`) for a message that no broker accepts; then none was sent."""
+        await self._publisher.publish([new_message(task) for task in tasks])
         return [Published.ACCEPTED] * len(tasks)
 
     async def feed(self, algorithm: str) -> BrokerFeed:
@@ -71,78 +71,66 @@ class RabbitQueue:
         self._feeds = [feed for feed in self._feeds if not feed.is_over]
         feed = BrokerFeed(
             algorithm,
-            keeper=Keeper(self._links, algorithm_queue(algorithm), self._report),
-            declared=self._declared,
-            releases=self._releases,
-            release=self._giving_back.release,
+            self._pool,
+            self._report,
+            topology=self._topology,
+            requeuer=self._requeuer,
             on_misfit=self._on_misfit,
-            wall=time.time,
         )
         self._feeds.append(feed)
         return feed
 
-    async def front_door(self) -> Door:
-        """Opens the front door; one at a time."""
+    async def front_door(self) -> IngressConsumer:
+        """Starts to consume from the ingress queue; one consumer at a time."""
         await self._connect()
-        misfits = list(self._misfits)
-        self._misfits.clear()
-        self._door = Door(
-            # The broker drops what strangers send before the queue is there.
-            keeper=Keeper(self._consuming, FRONT_DOOR, self._report, awaited=True),
-            declared=self._declared,
-            open_channel=self._consuming.channel,
+        self._ingress = IngressConsumer(
+            self._consuming,
+            self._report,
+            topology=self._topology,
             publisher=self._publisher,
-            misfits=misfits,
-            wall=time.time,
+            misfits=self._misfits,
         )
-        return self._door
+        self._misfits.clear()
+        return self._ingress
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for hold, tags in by_hold(delivery.receipt for delivery in deliveries).items():
-            hold.ack(tags)
+        ack(delivery.receipt for delivery in deliveries)
 
     async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
         """Also for stale receipts: the store may know of the next attempt already, and would drop this one."""
         pairs = zip(deliveries, delay_seconds, strict=True)
-        messages = [retry_message(delivery, self._step(delay)) for delivery, delay in pairs]
-        if messages:
-            await self._publisher.publish(messages)
+        await self._publisher.publish([retry_message(delivery, self._step(delay)) for delivery, delay in pairs])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        await self._giving_back.release(deliveries)
+        await self._requeuer.release(deliveries)
 
     async def reply(self, replies: Sequence[Reply]) -> None:
-        if replies:
-            await self._publisher.publish([reply_message(reply) for reply in replies])
+        await self._publisher.publish([reply_message(reply) for reply in replies])
 
     async def close(self) -> None:
-        """Closes feeds, door and publisher; whoever waits in `take` gets QueueClosed. Idempotent."""
+        """Closes consumers and publisher; whoever waits in `take` gets QueueClosed. Idempotent."""
         self._closed = True
-        parts: list[BrokerFeed | Door] = [*self._feeds, *([self._door] if self._door else [])]
-        await asyncio.gather(*(part.close() for part in parts))
-        await asyncio.gather(*(part.abandon() for part in parts))
+        consumers: list[BrokerFeed | IngressConsumer] = [*self._feeds, *([self._ingress] if self._ingress else [])]
+        await asyncio.gather(*(consumer.close() for consumer in consumers))
+        await asyncio.gather(*(consumer.abandon() for consumer in consumers))
         await self._publisher.close()
-        await self._links.close()
+        await self._pool.close()
 
     async def _connect(self) -> None:
-        """A process that only publishes has no connection to consume by."""
+        """Connects to consume, if nothing has been consumed before: a process that only publishes never does."""
         if self._closed:
             raise QueueClosed("the queue is closed")
-        async with self._connecting:
-            if not self._connected:
-                await self._consuming.__aenter__()
-                self._connected = True
-
-    async def _prepare(self, channel: Channel) -> None:
-        await declare_topology(channel, steps_seconds=self._steps)
+        if not self._consumes:
+            self._consumes = True
+            await self._consuming.__aenter__()
 
     def _step(self, delay: float) -> float:
         """The shortest step that is long enough, else the longest."""
         return next((step for step in self._steps if step >= delay), self._steps[-1])
 
     def _on_misfit(self, arrival: Arrival) -> None:
-        if self._door is not None and not self._door.is_closing:
-            self._door.misfit(arrival)
+        if self._ingress is not None and not self._ingress.is_closing:
+            self._ingress.misfit(arrival)
         else:
             self._misfits.append(arrival)
 
@@ -153,18 +141,12 @@ async def open_rabbitmq(
 ) -> AsyncIterator[RabbitQueue]:
     """A queue on the broker at `url` until the end of the block. Does not wait for the broker.
 
-    `report(part, ready, reason)` hears of the connections and of what cannot consume. Raises UnsuitableAddress, whose
-    message says what is wrong with the URL.
+    Parameters:
+        retry_steps_seconds: the delays before another attempt; `retry` takes the shortest that is long enough.
+        report: `report(part, ready, reason)` is called for the connections and for what cannot consume.
+
+    Raises:
+        UnsuitableAddress: the message says what is wrong with the URL.
     """
-    address = parse_queue_url(url)
-    async with AsyncExitStack() as stack:
-        publishing = await stack.enter_async_context(Link(address, "publisher", report=report, part="queue"))
-        consuming = Link(address, "consumer", report=report, part="queue consumer")
-        stack.push_async_callback(consuming.close)
-
-        def further(number: int) -> Link:
-            return Link(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
-
-        queue = RabbitQueue(consuming, publishing, steps_seconds=retry_steps_seconds, further=further, report=report)
-        stack.push_async_callback(queue.close)
+    async with RabbitQueue(parse_queue_url(url), steps_seconds=retry_steps_seconds, report=report) as queue:
         yield queue

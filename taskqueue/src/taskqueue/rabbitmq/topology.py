@@ -1,22 +1,27 @@
-"""The queues and exchanges of an environment. Every party declares them, with the very same arguments."""
+"""The queues and exchanges of an environment. Every party declares them, with the very same arguments.
 
+No algorithm's name can contain a hyphen, so none can take one of these names.
+"""
+
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.names import (
-    BROKER_DEAD,
-    FRONT_DOOR,
-    PARK_SECONDS,
-    TASKS_EXCHANGE,
-    UNROUTED_EXCHANGE,
-    algorithm_queue,
-    delay_queue,
-)
+from taskqueue.rabbitmq.connection import RobustConnection
 
-#: How often a broker may hand a message out before it gives it up. We count ourselves: RabbitMQ 4 would stop at 20, and
-#: 3.10 takes "no limit" (-1) for none at all.
+#: The queue that senders outside this system use, and the exchange that our own publishers use.
+INGRESS_QUEUE = "tasks"
+TASKS_EXCHANGE = "tasks"
+#: Alternate exchange: messages for which there is no algorithm's queue go to the ingress queue.
+UNROUTED_EXCHANGE = "tasks-unrouted"
+#: Exchange and queue for the broker's own dead letters: a safety net, not the usual path.
+BROKER_DEAD = "tasks-broker-dead"
+#: Waiting time of tasks whose algorithm nobody serves yet, in seconds.
+PARK_SECONDS = 5.0
+#: How often a broker may deliver a message before it gives it up. We count ourselves: RabbitMQ 4 would stop at 20, and
+#: 3.10 takes "no limit" (-1) for a limit of zero.
 DELIVERY_LIMIT = 1_000_000
 
 #: Quorum queues, also on one node: a classic queue that is killed forgets what was acknowledged.
@@ -27,20 +32,45 @@ _ACCESS_REFUSED = 403
 _OTHER_ARGUMENTS = 406
 
 
-async def declare_topology(channel: Channel, *, steps_seconds: Sequence[float], algorithms: Iterable[str] = ()) -> None:
-    """Declares everything, and the queues of these algorithms. Harmless when it is there already.
+def algorithm_queue(algorithm: str) -> str:
+    """The name of the queue of one algorithm's tasks."""
+    return f"tasks.{algorithm}"
 
-    Raises QueueUnavailable with a sentence when something else carries one of the names.
+
+def delay_queue(seconds: float) -> str:
+    """The name of the queue where tasks wait for so many seconds, and of the exchange in front of it."""
+    return f"tasks-retry.{seconds:g}s"
+
+
+async def declare_topology(channel: Channel, *, steps_seconds: Sequence[float], algorithms: Iterable[str] = ()) -> None:
+    """Declares everything that is missing, and the queues of these algorithms.
+
+    Parameters:
+        steps_seconds: the delays before another attempt for which there are to be queues.
+
+    Raises:
+        QueueUnavailable: the broker is away, or something else has one of the names; the message says what to do.
     """
     await _exchange(channel, UNROUTED_EXCHANGE, "fanout")
     await _exchange(channel, TASKS_EXCHANGE, "direct", {"alternate-exchange": UNROUTED_EXCHANGE})
     await _exchange(channel, BROKER_DEAD, "fanout")
     await _queue(channel, BROKER_DEAD, _QUORUM)
     await channel.bind(BROKER_DEAD, BROKER_DEAD)
-    await _queue(channel, FRONT_DOOR, _WITH_DEAD_LETTERS)
-    await channel.bind(FRONT_DOOR, UNROUTED_EXCHANGE)
+    await _queue(channel, INGRESS_QUEUE, _WITH_DEAD_LETTERS)
+    await channel.bind(INGRESS_QUEUE, UNROUTED_EXCHANGE)
     for seconds in sorted({*steps_seconds, PARK_SECONDS}):
-        await _declare_delay(channel, seconds)
+        # One queue for each delay: in a shared one a short delay would wait behind a long one.
+        name = delay_queue(seconds)
+        arguments = {
+            **_QUORUM,
+            "x-message-ttl": round(seconds * 1000),
+            "x-dead-letter-exchange": TASKS_EXCHANGE,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        await _exchange(channel, name, "fanout")
+        await _queue(channel, name, arguments)
+        await channel.bind(name, name)
     for algorithm in algorithms:
         await declare_algorithm(channel, algorithm)
 
@@ -48,29 +78,55 @@ async def declare_topology(channel: Channel, *, steps_seconds: Sequence[float], 
 async def declare_algorithm(channel: Channel, algorithm: str) -> None:
     """Declares one algorithm's queue. Nothing deletes it: its tasks outlive its runners.
 
-    RabbitMQ (3.10 and 4) deletes quorum queues only unconditionally, also with a task that has just come.
+    RabbitMQ (3.10 and 4) deletes quorum queues only unconditionally, even with a task that has just arrived.
     """
     queue = algorithm_queue(algorithm)
     await _queue(channel, queue, _WITH_DEAD_LETTERS)
     await channel.bind(queue, TASKS_EXCHANGE, algorithm)
 
 
-async def _declare_delay(channel: Channel, seconds: float) -> None:
-    """One queue for each delay: in a shared one a short delay would wait behind a long one."""
-    name = delay_queue(seconds)
-    await _exchange(channel, name, "fanout")
-    await _queue(
-        channel,
-        name,
-        {
-            **_QUORUM,
-            "x-message-ttl": round(seconds * 1000),
-            "x-dead-letter-exchange": TASKS_EXCHANGE,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
-    await channel.bind(name, name)
+class TopologyCache:
+    """Declares the topology and each algorithm's queue once per connection, or again after something was missing."""
+
+    def __init__(self, connection: RobustConnection, steps_seconds: Sequence[float]) -> None:
+        self._connection = connection
+        self._steps_seconds = steps_seconds
+        self._epoch = 0
+        self._algorithms: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def declare(self, channel: Channel) -> None:
+        """Everything but the algorithms' queues. Raises QueueUnavailable."""
+        async with self._lock:
+            if self._epoch != self._connection.epoch:
+                epoch = self._connection.epoch
+                self._algorithms.clear()
+                await declare_topology(channel, steps_seconds=self._steps_seconds)
+                self._epoch = epoch
+
+    async def declare_algorithm(self, channel: Channel, algorithm: str) -> None:
+        """The queue of one algorithm and everything it needs. Raises QueueUnavailable."""
+        await self.declare(channel)
+        if algorithm not in self._algorithms:
+            try:
+                await declare_algorithm(channel, algorithm)
+            except QueueUnavailable:
+                # Something that was declared is gone.
+                self.forget()
+                raise
+            self._algorithms.add(algorithm)
+
+    def has(self, algorithm: str) -> bool:
+        """Whether its queue has been declared on this connection."""
+        return self._epoch == self._connection.epoch and algorithm in self._algorithms
+
+    def forget_algorithm(self, algorithm: str) -> None:
+        """Its queue was found missing."""
+        self._algorithms.discard(algorithm)
+
+    def forget(self) -> None:
+        """Something was deleted: declare everything again."""
+        self._epoch = 0
 
 
 async def _queue(channel: Channel, name: str, arguments: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The front door on a real broker."""
+"""The ingress queue on a real broker."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from taskqueue.errors import QueueClosed
 from taskqueue.rabbitmq.address import parse_queue_url
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 from taskqueue.tasks import Delivery
 
 
@@ -29,11 +29,11 @@ def body_of(algorithm: str, text: str = "a") -> bytes:
     return json.dumps({"algorithm": algorithm, "payload": {"text": text}}).encode()
 
 
-async def take_many(door, count: int):
+async def take_many(ingress, count: int):
     taken = []
     async with asyncio.timeout(15):
         while len(taken) < count:
-            taken += await door.take(count - len(taken))
+            taken += await ingress.take(count - len(taken))
     return taken
 
 
@@ -44,15 +44,15 @@ def as_delivery(arrival) -> Delivery:
 def test_arrivals_are_settled_by_ack_and_release_too(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(send, broker.url, b"one", b"two")
-            first, second = await take_many(door, 2)
+            first, second = await take_many(ingress, 2)
             await queue.ack([as_delivery(first)])
             await queue.release([as_delivery(second)])
-            (again,) = await take_many(door, 1)
+            (again,) = await take_many(ingress, 1)
             assert again.body == b"two"
             await queue.ack([as_delivery(again), as_delivery(again), as_delivery(second)])
-        async with open_rabbit(broker.url) as queue, Link(parse_queue_url(broker.url), "probe") as probe:
+        async with open_rabbit(broker.url) as queue, RobustConnection(parse_queue_url(broker.url), "probe") as probe:
             channel = await probe.channel()
             assert (await channel.declare_queue("tasks", passive=True)).messages == 0
 
@@ -62,10 +62,10 @@ def test_arrivals_are_settled_by_ack_and_release_too(run, broker, open_rabbit, s
 def test_an_arrival_released_again_and_again_stays_as_it_is(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(send, broker.url, b"garbage", app_id="them")
             for _ in range(6):
-                (arrival,) = await take_many(door, 1)
+                (arrival,) = await take_many(ingress, 1)
                 assert (arrival.body, arrival.headers["app_id"]) == (b"garbage", "them")
                 await queue.release([as_delivery(arrival)])
 
@@ -77,17 +77,17 @@ def test_forwarding_makes_the_queue_that_is_missing_also_when_it_was_there_befor
 ):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             for round_ in range(2):
                 await asyncio.to_thread(send, broker.url, body_of("fresh"))
                 task = make_task(f"t{round_}", "fresh", {"text": "a"})
-                await door.forward(await take_many(door, 1), [task])
+                await ingress.forward(await take_many(ingress, 1), [task])
                 if round_ == 0:
                     await asyncio.to_thread(broker.delete_queue, "tasks.fresh")
-            # The second went to nobody's queue and came back to the door, which now makes the queue.
-            (back,) = await take_many(door, 1)
+            # The second went to nobody's queue and came back to the ingress, which now makes the queue.
+            (back,) = await take_many(ingress, 1)
             assert back.message_id == "t1"
-            await door.forward([back], [task])
+            await ingress.forward([back], [task])
             feed = await queue.feed("fresh")
             await feed.set_prefetch(1)
             assert [each.id for each in await take_all(feed, 1)] == ["t1"]
@@ -103,15 +103,15 @@ def test_a_queue_that_cannot_be_made_holds_up_no_other(run, broker, open_rabbit,
     async def scenario():
         await asyncio.to_thread(in_the_way)
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(send, broker.url, body_of("taken"), body_of("upper"))
-            arrivals = await take_many(door, 2)
+            arrivals = await take_many(ingress, 2)
             tasks = [make_task("bad", "taken", {"text": "a"}), make_task("good", "upper", {"text": "a"})]
-            await door.forward(arrivals, tasks)
+            await ingress.forward(arrivals, tasks)
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)
             assert [each.id for each in await take_all(feed, 1)] == ["good"]
-            (back,) = await take_many(door, 1)
+            (back,) = await take_many(ingress, 1)
             assert (back.message_id, back.first_seen_at is None) == ("bad", False)
 
     run(scenario())
@@ -120,13 +120,13 @@ def test_a_queue_that_cannot_be_made_holds_up_no_other(run, broker, open_rabbit,
 def test_closing_gives_back_what_was_not_taken(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(send, broker.url, *(b"%d" % number for number in range(5)))
-            (taken,) = await take_many(door, 1)
-            await door.close()
-            await door.close()
+            (taken,) = await take_many(ingress, 1)
+            await ingress.close()
+            await ingress.close()
             with pytest.raises(QueueClosed):
-                await door.take(1)
+                await ingress.take(1)
             other = await queue.front_door()
             rest = await take_many(other, 4)
             assert sorted(each.body for each in rest) == [b"1", b"2", b"3", b"4"]
@@ -135,11 +135,11 @@ def test_closing_gives_back_what_was_not_taken(run, broker, open_rabbit, send):
     run(scenario())
 
 
-def test_a_waiting_taker_is_told_when_the_door_closes(run, broker, open_rabbit):
+def test_a_waiting_taker_is_told_when_the_ingress_closes(run, broker, open_rabbit):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
-            taker = asyncio.create_task(door.take(1))
+            ingress = await queue.front_door()
+            taker = asyncio.create_task(ingress.take(1))
             await asyncio.wait([taker], timeout=0.1)
         with pytest.raises(QueueClosed):
             await taker
@@ -147,22 +147,25 @@ def test_a_waiting_taker_is_told_when_the_door_closes(run, broker, open_rabbit):
     run(scenario())
 
 
-def test_the_door_opens_again_after_its_channel_and_its_queue_were_lost(run, broker, open_rabbit, send, eventually):
+def test_it_consumes_again_after_its_channel_and_its_queue_were_lost(run, broker, open_rabbit, send, eventually):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(send, broker.url, b"one")
-            (old,) = await take_many(door, 1)
-            old.receipt.hold._channel.ack(4711)
-            (again,) = await take_many(door, 1)
+            (old,) = await take_many(ingress, 1)
+            old.receipt.unacked._channel.ack(4711)
+            (again,) = await take_many(ingress, 1)
             assert (again.body, again.delivery_count) == (b"one", 1)
             await queue.ack([as_delivery(old)])
             await queue.ack([as_delivery(again)])
-            lost = door._hold
+            lost = ingress._unacked
             await asyncio.to_thread(broker.delete_queue, "tasks")
-            await eventually(lambda: door._hold is not None and door._hold is not lost and len(door._consumers) == 2, 5)
+            await eventually(
+                lambda: ingress._unacked is not None and ingress._unacked is not lost and len(ingress._consumers) == 2,
+                5,
+            )
             await asyncio.to_thread(send, broker.url, b"two")
-            assert [each.body for each in await take_many(door, 1)] == [b"two"]
+            assert [each.body for each in await take_many(ingress, 1)] == [b"two"]
 
     run(scenario())
 
@@ -176,13 +179,13 @@ def test_misfits_of_a_lost_channel_are_not_passed_on_twice(run, broker, open_rab
         async with open_rabbit(broker.url) as queue:
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
-            door = await queue.front_door()
+            ingress = await queue.front_door()
             await asyncio.to_thread(misfit)
-            await eventually(lambda: len(door._buffer) == 1)
-            door._buffer[0].receipt.hold._channel.ack(4711)
-            await eventually(lambda: len(door._buffer) == 2)
-            (fresh,) = await take_many(door, 2 - 1)
-            assert fresh.receipt.hold.alive
-            assert not door._buffer
+            await eventually(lambda: len(ingress._buffer) == 1)
+            ingress._buffer[0].receipt.unacked._channel.ack(4711)
+            await eventually(lambda: len(ingress._buffer) == 2)
+            (fresh,) = await take_many(ingress, 2 - 1)
+            assert fresh.receipt.unacked.alive
+            assert not ingress._buffer
 
     run(scenario())

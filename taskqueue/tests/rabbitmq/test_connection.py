@@ -19,7 +19,7 @@ from servers.rabbitmq import installations
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.channel import Channel
-from taskqueue.rabbitmq.link import Link
+from taskqueue.rabbitmq.connection import RobustConnection
 
 
 def _other_tasks() -> set[asyncio.Task[Any]]:
@@ -39,43 +39,45 @@ async def _closes(channel: Channel, seconds: float) -> bool:
     return True
 
 
-async def _usable(link: Link) -> None:
+async def _usable(connection: RobustConnection) -> None:
     """A channel can be opened and answers."""
-    channel = await link.channel(timeout_seconds=60)
+    channel = await connection.channel(timeout_seconds=60)
     await channel.declare_queue("numbers", arguments={"x-queue-type": "quorum"})
     await channel.close()
 
 
-def test_it_connects_tells_so_and_leaves_nothing_behind(run: Any, broker: Any, open_link: Any, reports: Any) -> None:
+def test_it_connects_tells_so_and_leaves_nothing_behind(
+    run: Any, broker: Any, open_connection: Any, reports: Any
+) -> None:
     async def scenario() -> None:
         before = _sockets(), _other_tasks()
-        async with open_link(broker.url) as link:
-            channel = await link.channel()
-            await _usable(link)
+        async with open_connection(broker.url) as connection:
+            channel = await connection.channel()
+            await _usable(connection)
             assert [ready for _, ready, _ in reports.all] == [False, True]
             assert reports.all[-1] == ("test", True, "")
-            assert (link.epoch, link.trouble) == (1, "")
-        await link.close()
+            assert (connection.epoch, connection.trouble) == (1, "")
+        await connection.close()
 
         assert channel.closed.is_set()
         assert (_sockets(), _other_tasks()) == before
         with pytest.raises(QueueClosed):
-            await link.channel()
+            await connection.channel()
 
     run(scenario())
 
 
 def test_the_broker_may_come_later(
-    run: Any, broker: Any, open_link: Any, open_proxy: Any, reports: Any, within: Any
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any, reports: Any, within: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url, start=False) as (proxy, url), open_link(url, wait=False) as link:
+        async with open_proxy(broker.url, start=False) as (proxy, url), open_connection(url, wait=False) as connection:
             await within(lambda: "refused" in reports.reason)
             with pytest.raises(QueueUnavailable) as error:
-                await link.channel(timeout_seconds=0.2)
-            assert str(error.value) == link.trouble
+                await connection.channel(timeout_seconds=0.2)
+            assert str(error.value) == connection.trouble
             assert urlsplit(url).password not in str(error.value)
-            waiting = asyncio.create_task(link.channel(timeout_seconds=30))
+            waiting = asyncio.create_task(connection.channel(timeout_seconds=30))
             await proxy.start()
             assert (await waiting).is_open
             assert reports.ready
@@ -83,12 +85,14 @@ def test_the_broker_may_come_later(
     run(scenario())
 
 
-def test_who_waits_for_a_channel_learns_of_the_end(run: Any, broker: Any, open_link: Any, open_proxy: Any) -> None:
+def test_who_waits_for_a_channel_learns_of_the_end(
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any
+) -> None:
     async def scenario() -> None:
-        async with open_proxy(broker.url, start=False) as (_, url), open_link(url, wait=False) as link:
-            waiting = asyncio.create_task(link.channel(timeout_seconds=30))
+        async with open_proxy(broker.url, start=False) as (_, url), open_connection(url, wait=False) as connection:
+            waiting = asyncio.create_task(connection.channel(timeout_seconds=30))
             await asyncio.sleep(0)
-            await link.close()
+            await connection.close()
             with pytest.raises(QueueClosed):
                 await waiting
 
@@ -97,7 +101,13 @@ def test_who_waits_for_a_channel_learns_of_the_end(run: Any, broker: Any, open_l
 
 @pytest.mark.parametrize("how", ["closed by an operator", "reset"])
 def test_a_lost_connection_is_made_again_without_a_stack_trace(
-    how: str, run: Any, broker: Any, open_link: Any, open_proxy: Any, within: Any, caplog: pytest.LogCaptureFixture
+    how: str,
+    run: Any,
+    broker: Any,
+    open_connection: Any,
+    open_proxy: Any,
+    within: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
 
@@ -105,8 +115,8 @@ def test_a_lost_connection_is_made_again_without_a_stack_trace(
         return any(each.get("vhost") == broker.vhost for each in broker.management("GET", "connections"))
 
     async def scenario() -> None:
-        async with open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            channel = await link.channel()
+        async with open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            channel = await connection.channel()
             if how == "reset":
                 proxy.reset()
             else:
@@ -114,8 +124,8 @@ def test_a_lost_connection_is_made_again_without_a_stack_trace(
                     await asyncio.sleep(0.1)
                 assert await asyncio.to_thread(broker.close_connections) == 1
             await asyncio.wait_for(channel.closed.wait(), 10)
-            await within(lambda: link.epoch == 2)
-            await _usable(link)
+            await within(lambda: connection.epoch == 2)
+            await _usable(connection)
 
             assert channel.close_reason
 
@@ -125,33 +135,33 @@ def test_a_lost_connection_is_made_again_without_a_stack_trace(
     assert sum("No connection to the broker" in record.message for record in caplog.records) == 1
 
 
-def test_it_outlives_a_broker_that_is_killed(run: Any, own_broker: Any, open_link: Any, reports: Any) -> None:
+def test_it_outlives_a_broker_that_is_killed(run: Any, own_broker: Any, open_connection: Any, reports: Any) -> None:
     server = own_broker()
 
     async def scenario() -> None:
-        async with open_link(server.url) as link:
-            await _usable(link)
+        async with open_connection(server.url) as connection:
+            await _usable(connection)
             await asyncio.to_thread(server.kill)
             async with asyncio.timeout(10):
                 while reports.ready:
                     await asyncio.sleep(0.01)
             await asyncio.to_thread(server.start)
-            await _usable(link)
+            await _usable(connection)
 
             assert reports.ready
-            assert link.epoch >= 2
+            assert connection.epoch >= 2
 
     run(scenario())
 
 
 def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaws(
-    run: Any, own_broker: Any, open_link: Any, reports: Any, within: Any
+    run: Any, own_broker: Any, open_connection: Any, reports: Any, within: Any
 ) -> None:
     server = own_broker()
 
     async def scenario() -> None:
-        async with open_link(f"{server.url}?heartbeat=2", connect_seconds=1.0) as link:
-            channel = await link.channel()
+        async with open_connection(f"{server.url}?heartbeat=2", connect_seconds=1.0) as connection:
+            channel = await connection.channel()
             assert not await _closes(channel, 3.5), "an idle connection must stay"
             server.pause()
             try:
@@ -162,63 +172,65 @@ def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaw
                 await within(lambda: "no answer within 1 s" in reports.reason)
             finally:
                 server.resume()
-            await _usable(link)
+            await _usable(connection)
             assert reports.ready
 
     run(scenario())
 
 
 def test_a_process_that_stood_still_does_not_blame_the_broker(
-    run: Any, broker: Any, open_link: Any, reports: Any
+    run: Any, broker: Any, open_connection: Any, reports: Any
 ) -> None:
     """It stood still for longer than the watchdog waits; what the broker sent lies there unread."""
 
     async def scenario() -> None:
-        async with open_link(f"{broker.url}?heartbeat=1") as link:
-            channel = await link.channel()
+        async with open_connection(f"{broker.url}?heartbeat=1") as connection:
+            channel = await connection.channel()
             time.sleep(1.7)
             assert not await _closes(channel, 0.6)
-            assert link.epoch == 1
+            assert connection.epoch == 1
             assert reports.ready
 
     run(scenario())
 
 
-def test_closing_does_not_wait_for_a_frozen_broker(run: Any, broker: Any, open_link: Any, open_proxy: Any) -> None:
+def test_closing_does_not_wait_for_a_frozen_broker(
+    run: Any, broker: Any, open_connection: Any, open_proxy: Any
+) -> None:
     async def scenario() -> None:
         async with open_proxy(broker.url) as (proxy, url):
             before = _other_tasks()
-            async with open_link(url) as link:
+            async with open_connection(url) as connection:
                 before |= _other_tasks()
                 proxy.freeze()
                 begin = time.monotonic()
-                await link.close()
+                await connection.close()
                 assert time.monotonic() - begin < 3.5
                 assert not {task for task in _other_tasks() - before if not task.done()}
-                assert not any("link" in task.get_name() for task in _other_tasks())
+                assert not any("connection" in task.get_name() for task in _other_tasks())
 
     run(scenario())
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_closing_while_it_connects_leaves_nothing_behind(
-    frozen: bool, run: Any, broker: Any, open_link: Any, open_proxy: Any
+    frozen: bool, run: Any, broker: Any, open_connection: Any, open_proxy: Any
 ) -> None:
     async def scenario() -> None:
         async with open_proxy(broker.url) as (proxy, url):
             if frozen:
                 proxy.freeze()
             for turns in range(0, 40, 3):
-                async with open_link(url, wait=False) as link:
+                async with open_connection(url, wait=False) as connection:
                     for _ in range(turns):
                         await asyncio.sleep(0.001)
-                assert link.trouble
-                assert not any("link" in task.get_name() for task in _other_tasks())
+                assert connection.trouble
+                assert not any("connection" in task.get_name() for task in _other_tasks())
 
     run(scenario())
 
 
-def test_a_dead_host_is_passed_over(run: Any, broker: Any, open_link: Any, open_proxy: Any) -> None:
+def test_a_dead_host_is_passed_over(run: Any, broker: Any, open_connection: Any, open_proxy: Any) -> None:
     parts = urlsplit(broker.url)
 
     async def scenario() -> None:
@@ -226,8 +238,8 @@ def test_a_dead_host_is_passed_over(run: Any, broker: Any, open_link: Any, open_
             hosts = f"127.0.0.1:{dead.port},127.0.0.1:{parts.port}"
             url = f"amqp://{parts.username}:{parts.password}@{hosts}{parts.path}"
             for _ in range(6):
-                async with open_link(url) as link:
-                    await _usable(link)
+                async with open_connection(url) as connection:
+                    await _usable(connection)
 
     run(scenario())
 
@@ -241,10 +253,10 @@ def test_a_dead_host_is_passed_over(run: Any, broker: Any, open_link: Any, open_
     ],
 )
 def test_what_is_wrong_with_the_address_is_said(
-    change: Any, says: str, run: Any, broker: Any, open_link: Any, reports: Any, within: Any
+    change: Any, says: str, run: Any, broker: Any, open_connection: Any, reports: Any, within: Any
 ) -> None:
     async def scenario() -> None:
-        async with open_link(change(urlsplit(broker.url)), wait=False, connect_seconds=10.0):
+        async with open_connection(change(urlsplit(broker.url)), wait=False, connect_seconds=10.0):
             await within(lambda: len(reports.all) > 1, 15)
             assert says in reports.reason
             assert not reports.ready
@@ -252,13 +264,13 @@ def test_what_is_wrong_with_the_address_is_said(
     run(scenario())
 
 
-def test_it_runs_on_uvloop_too(broker: Any, open_link: Any, within: Any, open_proxy: Any) -> None:
+def test_it_runs_on_uvloop_too(broker: Any, open_connection: Any, within: Any, open_proxy: Any) -> None:
     async def scenario() -> None:
-        async with asyncio.timeout(60), open_proxy(broker.url) as (proxy, url), open_link(url) as link:
-            await _usable(link)
+        async with asyncio.timeout(60), open_proxy(broker.url) as (proxy, url), open_connection(url) as connection:
+            await _usable(connection)
             proxy.reset()
-            await within(lambda: link.epoch == 2)
-            await _usable(link)
+            await within(lambda: connection.epoch == 2)
+            await _usable(connection)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
@@ -288,7 +300,7 @@ def certificates(broker_version: str) -> Iterator[tuple[Path, str]]:
 
 
 def test_tls_is_spoken_and_the_certificate_checked(
-    run: Any, own_broker: Any, certificates: tuple[Path, str], open_link: Any, reports: Any, within: Any
+    run: Any, own_broker: Any, certificates: tuple[Path, str], open_connection: Any, reports: Any, within: Any
 ) -> None:
     folder, inside = certificates
     port = free_port()
@@ -300,15 +312,15 @@ def test_tls_is_spoken_and_the_certificate_checked(
     url = f"amqps://{server.user}:{server.password}@127.0.0.1:{port}/"
 
     async def scenario() -> None:
-        async with open_link(f"{url}?cafile={folder / 'ca.pem'}") as link:
-            await _usable(link)
-        async with open_link(f"{url}?verify=no") as link:
-            await _usable(link)
-        async with open_link(url, wait=False):
+        async with open_connection(f"{url}?cafile={folder / 'ca.pem'}") as connection:
+            await _usable(connection)
+        async with open_connection(f"{url}?verify=no") as connection:
+            await _usable(connection)
+        async with open_connection(url, wait=False):
             await within(lambda: "not trusted" in reports.reason)
-        async with open_link(url.replace("amqps:", "amqp:"), wait=False):
+        async with open_connection(url.replace("amqps:", "amqp:"), wait=False):
             await within(lambda: "expects TLS" in reports.reason or "no answer" in reports.reason)
-        async with open_link(url.replace(str(port), str(server.port)), wait=False):
+        async with open_connection(url.replace(str(port), str(server.port)), wait=False):
             await within(lambda: "TLS does not work" in reports.reason)
 
     run(scenario())
@@ -316,8 +328,8 @@ def test_tls_is_spoken_and_the_certificate_checked(
 
 def test_that_nobody_is_there_is_no_crash(run: Any) -> None:
     async def scenario() -> None:
-        async with Link(parse_queue_url("amqp://127.0.0.1:1"), "test") as link:
+        async with RobustConnection(parse_queue_url("amqp://127.0.0.1:1"), "test") as connection:
             with pytest.raises(QueueUnavailable):
-                await link.channel(timeout_seconds=0.3)
+                await connection.channel(timeout_seconds=0.3)
 
     run(scenario())

@@ -4,12 +4,12 @@ import asyncio
 import time
 
 from taskqueue.errors import QueueUnavailable
-from taskqueue.rabbitmq.keeping import Keeper, part_of
-from taskqueue.rabbitmq.link import no_report
+from taskqueue.rabbitmq.connection import no_report
+from taskqueue.rabbitmq.consumer import ConsumerSupervisor, part_of
 
 
 class Channels:
-    """As much of a link as a keeper needs: gives channels, after so many refusals without a turn of the loop."""
+    """Stands for a connection: gives channels, after so many refusals without a turn of the loop."""
 
     def __init__(self, refusals: int = 0) -> None:
         self._refusals = refusals
@@ -33,7 +33,7 @@ def test_channel_that_is_refused_at_once_is_asked_for_with_pauses_that_let_other
         async def serve(_channel: object) -> None:
             raise AssertionError("it came here without a pause")
 
-        keeping = asyncio.create_task(Keeper(channels, "tasks.upper", no_report).run(serve))
+        keeping = asyncio.create_task(ConsumerSupervisor(channels, "tasks.upper", no_report).run(serve))
         await asyncio.wait([keeping], timeout=0.5)
         keeping.cancel()
         await asyncio.wait([keeping])
@@ -52,7 +52,7 @@ def test_unforeseen_failure_ends_a_channel_and_not_the_consuming(run) -> None:
             if len(served) == 1:
                 raise ValueError("a mistake of ours")
 
-        await Keeper(channels, "tasks.upper", no_report).run(serve)
+        await ConsumerSupervisor(channels, "tasks.upper", no_report).run(serve)
         assert len(served) == 2
 
     run(scenario())
@@ -61,14 +61,16 @@ def test_unforeseen_failure_ends_a_channel_and_not_the_consuming(run) -> None:
 def test_awaited_queue_is_unready_until_it_flows_for_the_first_time(run) -> None:
     async def scenario() -> None:
         told: list[tuple[str, bool]] = []
-        keeper = Keeper(Channels(), "tasks", lambda part, ready, _reason: told.append((part, ready)), awaited=True)
+        supervisor = ConsumerSupervisor(
+            Channels(), "tasks", lambda part, ready, _reason: told.append((part, ready)), awaited=True
+        )
         assert told == [(part_of("tasks"), False)]
 
         async def serve(_channel: object) -> None:
-            keeper.flowing()
+            supervisor.flowing()
             assert told[1:] == [(part_of("tasks"), True)]
 
-        await keeper.run(serve)
+        await supervisor.run(serve)
         assert len(told) == 2
 
     run(scenario())

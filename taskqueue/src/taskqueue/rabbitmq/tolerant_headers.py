@@ -1,7 +1,6 @@
-"""Messages whose headers pika cannot decode: without this, one of them would cut the connection again and again."""
+"""Reads messages whose headers pika cannot decode; without it, one such message would cut every connection."""
 
 import struct
-from typing import Any
 
 from pika import frame, spec
 from pika.exceptions import InvalidFieldTypeException
@@ -9,7 +8,7 @@ from pika.exceptions import InvalidFieldTypeException
 #: The only header of such a message.
 UNREADABLE = "x-unreadable-headers"
 
-#: What decoding a hostile or a careless header table raises: a time in milliseconds, an unknown type, endless nesting.
+#: What decoding a hostile or careless header table raises: a time in milliseconds, an unknown type, endless nesting.
 DECODING_ERRORS = (
     struct.error,
     ValueError,
@@ -24,8 +23,8 @@ _FRAME_START = struct.Struct(">BHL")
 _HEADER_START = struct.Struct(">HHQ")
 
 
-def salvaged(buffer: bytes) -> tuple[int, Any] | None:
-    """Reads a message's header frame, less its header table: (length, frame). None for a frame of another kind."""
+def read_without_headers(buffer: bytes) -> tuple[int, frame.Header] | None:
+    """Decodes a message's header frame except for its header table: (length, frame), or None for another frame."""
     if len(buffer) < _FRAME_START.size:
         return None
     kind, channel, size = _FRAME_START.unpack_from(buffer)
@@ -33,22 +32,17 @@ def salvaged(buffer: bytes) -> tuple[int, Any] | None:
         return None
     content = buffer[_FRAME_START.size : _FRAME_START.size + size]
     _, _, body_size = _HEADER_START.unpack_from(content)
-    return _FRAME_START.size + size + spec.FRAME_END_SIZE, frame.Header(
-        channel, body_size, _properties(content[_HEADER_START.size :])
-    )
-
-
-def _properties(encoded: bytes) -> spec.BasicProperties:
     properties = spec.BasicProperties()
     try:
-        properties.decode(_without_headers(encoded))
+        properties.decode(_drop_headers(content[_HEADER_START.size :]))
     except (*DECODING_ERRORS, IndexError):
         properties = spec.BasicProperties()
     properties.headers = {UNREADABLE: True}
-    return properties
+    return _FRAME_START.size + size + spec.FRAME_END_SIZE, frame.Header(channel, body_size, properties)
 
 
-def _without_headers(encoded: bytes) -> bytes:
+def _drop_headers(encoded: bytes) -> bytes:
+    """Cuts the header table out of encoded properties: flags, content type and encoding stand before it."""
     (flags,) = struct.unpack_from(">H", encoded)
     start = 2
     for flag in (spec.BasicProperties.FLAG_CONTENT_TYPE, spec.BasicProperties.FLAG_CONTENT_ENCODING):

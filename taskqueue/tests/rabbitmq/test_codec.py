@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pika import BasicProperties
 from pika.frame import Header, decode_frame
 
 from runnerlib.contract import EnvelopeError, task_digest
 from taskqueue.rabbitmq.channel import IncomingMessage
-from taskqueue.rabbitmq.messages import (
+from taskqueue.rabbitmq.codec import (
     forwarded_message,
     new_message,
     parked_message,
@@ -21,8 +21,7 @@ from taskqueue.rabbitmq.messages import (
     reply_message,
     retry_message,
 )
-from taskqueue.rabbitmq.receipts import Hold
-from taskqueue.rabbitmq.releases import Releases
+from taskqueue.rabbitmq.unacked import ReturnCounter, UnackedDeliveries
 from taskqueue.tasks import NewTask, Reply
 
 NOW = 1_000_000.0
@@ -30,9 +29,10 @@ BODY = b'{"algorithm":"upper","payload":{"text":"a"}}'
 
 
 class OpenChannel:
-    """As much of a channel as a receipt needs."""
+    """As much of a channel as unsettled deliveries need."""
 
     is_open = True
+    ack = nack = None
 
 
 def incoming(body: bytes = BODY, *, redelivered: bool = False, **properties) -> IncomingMessage:
@@ -47,14 +47,14 @@ def received(outgoing, **more) -> IncomingMessage:
 
 
 @pytest.fixture
-def hold() -> Hold:
-    return Hold(OpenChannel(), lambda tags: None)
+def unacked() -> UnackedDeliveries:
+    return UnackedDeliveries(OpenChannel(), lambda tags: None)
 
 
 @pytest.fixture
-def read(hold):
-    def call(message, algorithm="upper", releases=None, now=NOW):
-        return read_delivery(message, algorithm, hold, releases or Releases(), now)
+def read(unacked):
+    def call(message, algorithm="upper", returns=None, now=NOW):
+        return read_delivery(message, algorithm, unacked, returns or ReturnCounter(), now)
 
     return call
 
@@ -115,11 +115,11 @@ def test_redelivery_counts_once_where_the_broker_does_not_count(read):
     assert read(incoming(message_id="a", redelivered=True, headers={"x-delivery-count": 3})).delivery_count == 3
 
 
-def test_orderly_releases_are_not_counted(read):
-    releases = Releases()
-    releases.released("a", 1, 0)
+def test_returns_in_good_order_are_not_counted(read):
+    returns = ReturnCounter()
+    returns.returned("a", 1, 0)
     message = incoming(message_id="a", redelivered=True, headers={"x-delivery-count": 1})
-    assert read(message, releases=releases).delivery_count == 0
+    assert read(message, returns=returns).delivery_count == 0
 
 
 def test_the_bodys_id_is_stronger_than_the_propertys(read):
@@ -149,11 +149,11 @@ def test_expires_seconds_count_from_now_unless_the_time_was_fixed_before(read):
         incoming(b'{"algorithm":"upper","payload":1,"priority":1}', message_id="a"),
     ],
 )
-def test_what_is_no_task_of_the_queue_is_left_to_the_front_door(read, message):
+def test_what_is_no_task_of_the_queue_is_left_to_the_ingress(read, message):
     assert read(message) is None
 
 
-def test_an_arrival_says_all_that_its_message_says(hold):
+def test_an_arrival_says_all_that_its_message_says(unacked):
     headers = {
         "attempt": 2,
         "deliveries": 1,
@@ -163,7 +163,7 @@ def test_an_arrival_says_all_that_its_message_says(hold):
         "mine": "x",
     }
     arrival = read_arrival(
-        incoming(b"anything", message_id="m", reply_to="r", correlation_id="c", headers=headers), hold
+        incoming(b"anything", message_id="m", reply_to="r", correlation_id="c", headers=headers), unacked
     )
     assert (arrival.body, arrival.message_id, arrival.reply_to, arrival.correlation_id) == (b"anything", "m", "r", "c")
     assert (arrival.attempt, arrival.delivery_count, arrival.expires_at, arrival.first_seen_at) == (2, 3, 5.5, 4.25)
@@ -171,18 +171,18 @@ def test_an_arrival_says_all_that_its_message_says(hold):
     assert arrival.dead_reason is None
 
 
-def test_forwarded_and_parked_arrivals_keep_what_was_counted_before_the_door(hold):
+def test_forwarded_and_parked_arrivals_keep_what_was_counted_before_the_ingress(unacked):
     task = NewTask("given", "upper", b"1", "d", reply_to="r", correlation_id="c")
     headers = {"attempt": 2, "deliveries": 5, "x-delivery-count": 9, "expires_at": "6.5"}
-    arrival = read_arrival(incoming(reply_to="r", correlation_id="c", headers=headers), hold)
-    forwarded = read_arrival(received(forwarded_message(arrival, task)), hold)
+    arrival = read_arrival(incoming(reply_to="r", correlation_id="c", headers=headers), unacked)
+    forwarded = read_arrival(received(forwarded_message(arrival, task)), unacked)
     assert (forwarded.message_id, forwarded.body, forwarded.attempt) == ("given", BODY, 2)
     assert (forwarded.delivery_count, forwarded.expires_at, forwarded.first_seen_at) == (5, 6.5, None)
     outgoing = parked_message(arrival, task, NOW)
     assert (outgoing.exchange, outgoing.routing_key) == ("tasks-retry.5s", "upper")
-    parked = read_arrival(received(outgoing), hold)
+    parked = read_arrival(received(outgoing), unacked)
     assert (parked.message_id, parked.first_seen_at, parked.reply_to, parked.correlation_id) == ("given", NOW, "r", "c")
-    again = read_arrival(received(parked_message(parked, task, NOW + 50)), hold)
+    again = read_arrival(received(parked_message(parked, task, NOW + 50)), unacked)
     assert again.first_seen_at == NOW, "it is set once and kept"
 
 
@@ -198,8 +198,8 @@ def test_forwarded_and_parked_arrivals_keep_what_was_counted_before_the_door(hol
         ({"x-death": "nonsense"}, "unknown"),
     ],
 )
-def test_a_dead_letter_of_the_broker_says_why(hold, headers, reason):
-    assert read_arrival(incoming(headers=headers), hold, dead=True).dead_reason == reason
+def test_a_dead_letter_of_the_broker_says_why(unacked, headers, reason):
+    assert read_arrival(incoming(headers=headers), unacked, dead=True).dead_reason == reason
 
 
 def test_a_reply_is_not_mandatory():
@@ -216,12 +216,13 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["attempt", "expires_at", "parked_since", "deliveries", "x-delivery-count", "x-death", "mine"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(headers=st.dictionaries(NAMES, VALUES), redelivered=st.booleans())
 def test_no_header_breaks_the_reading(headers, redelivered):
-    hold = Hold(OpenChannel(), lambda tags: None)
+    unacked = UnackedDeliveries(OpenChannel(), lambda tags: None)
     message = incoming(headers=headers, redelivered=redelivered, message_id="a")
-    arrival = read_arrival(message, hold, dead=True)
-    delivery = read_delivery(message, "upper", hold, Releases(), NOW)
+    arrival = read_arrival(message, unacked, dead=True)
+    delivery = read_delivery(message, "upper", unacked, ReturnCounter(), NOW)
     for each in (arrival, delivery):
         assert each.attempt >= 1
         assert each.delivery_count >= 0
