@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.admission import Forward, Park, Refuse, Rules, judge, refuse_unread, verdict_on
-from controller.retry import Conflict, Drop, Fail
+from controller.outcomes import Conflict, Fail, Ignore
 from runnerlib.contract import FailureCode, TaskState, is_task_id, task_digest
 from taskqueue.tasks import Arrival, TaskRow
 
@@ -199,8 +199,8 @@ def test_refusal_of_a_task_that_nobody_knows_fails_it():
 
 
 def test_refusal_changes_no_task_that_has_ended():
-    assert isinstance(verdict_on(expired(), row("succeeded")), Drop)
-    assert isinstance(verdict_on(expired(), row("cancelled", digest="")), Drop)
+    assert isinstance(verdict_on(expired(), row("succeeded")), Ignore)
+    assert isinstance(verdict_on(expired(), row("cancelled", digest="")), Ignore)
 
 
 def test_refusal_under_another_task_s_id_fails_alone():

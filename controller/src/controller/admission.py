@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from controller.pickup import EXPIRED, GIVE_UP_AFTER_DELIVERIES, conflict, given_up
-from controller.retry import Conflict, Drop, Fail
+from controller.outcomes import Conflict, Fail, Ignore
+from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, conflict, poison
 from runnerlib.contract import (
     Envelope,
     EnvelopeError,
@@ -110,14 +110,14 @@ def refuse_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Cal
     return Refuse(arrival, delivery, code, message)
 
 
-def verdict_on(refused: Refuse, row: TaskRow | None) -> Fail | Drop | Conflict | Forward:
+def verdict_on(refused: Refuse, row: TaskRow | None) -> Fail | Ignore | Conflict | Forward:
     """What a refusal becomes, now that the store was asked: it changes no other task, and none that has ended."""
     if row is not None:
         if row.digest and row.digest != refused.delivery.digest:
             other = conflict(refused.delivery).message
             return Conflict(other if refused.code is FailureCode.EXPIRED else f"{refused.message}; also, {other}")
         if row.state.is_terminal:
-            return Drop(f"it is {row.state.value} already")
+            return Ignore(f"it is {row.state.value} already")
         if row.state is TaskState.RUNNING and refused.code is FailureCode.EXPIRED:
             # this one came too late, but another message with the same task was in time
             return Forward(refused.arrival, refused.task)
@@ -181,8 +181,8 @@ def _refusal(arrival: Arrival, task: NewTask, rules: Rules) -> Fail | None:
         return Fail(FailureCode.CONTROLLER_LOST, f"the broker gave it up: {arrival.dead_reason}")
     if task.expires_at is not None and task.expires_at <= rules.now:
         return EXPIRED
-    if arrival.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
-        return given_up(arrival.delivery_count)
+    if arrival.delivery_count >= POISON_AFTER_DELIVERIES:
+        return poison(arrival.delivery_count)
     if task.algorithm in rules.known or not rules.is_sure:
         return None
     seen_at = rules.now if arrival.first_seen_at is None else arrival.first_seen_at

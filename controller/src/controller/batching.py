@@ -25,7 +25,7 @@ _WEIGHT_UP = 0.5
 _WEIGHT_DOWN = 0.2
 
 
-class Pace:
+class LatencyEstimate:
     """How long tasks and calls of one algorithm take, as measured by its runners (moving averages)."""
 
     def __init__(self) -> None:

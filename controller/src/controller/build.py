@@ -5,23 +5,23 @@ from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
-from controller.call_tools import Tools
+from controller.call_tools import CallContext
+from controller.completer import Completer
+from controller.consumer import ConsumerDependencies
+from controller.consumer_set import ConsumerSet
 from controller.controller import Controller
-from controller.doorkeeper import Doorkeeper
-from controller.fleet import CatalogueSource, Fleet
-from controller.inflight import InFlight
+from controller.directory import CatalogueSource, RunnerDirectory
+from controller.ingress import IngressConsumer
 from controller.intake import Intake, UnknownFieldWarnings
-from controller.lane_set import LaneSet
-from controller.lanes import LaneTools
+from controller.maintenance import Maintenance
 from controller.metrics import ControllerMetrics
-from controller.retry import RetryPolicy
+from controller.outcomes import RetryPolicy
+from controller.rejections import RejectionHandler
+from controller.run_monitor import RunMonitor
 from controller.runner_client import RunnerClient
+from controller.runs import InFlight
 from controller.settings import ControllerSettings
-from controller.settling import Settler
-from controller.store_gate import STORE, StoreGate
-from controller.tending import Tending
-from controller.turned_away import TurnedAway
-from controller.upkeep import Upkeep
+from controller.store_gate import StoreGate
 from runnerlib.service.health import Health
 from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
@@ -47,39 +47,38 @@ async def build(
     waiting tasks that nobody will take: the queue itself where it is a table, else the store. `door` is a broker's
     front door; it belongs to the controller from now on.
     """
-    metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
+    metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
-    settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
+    completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
     client = await stack.enter_async_context(RunnerClient(settings.runner_margin_seconds))
     policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
-    lane_tools = LaneTools(
+    lane_tools = ConsumerDependencies(
         queue=queue,
         gate=gate,
-        intake=Intake(store, gate, settler, in_flight, wall, unknown_fields),
+        intake=Intake(store, gate, completer, in_flight, wall, unknown_fields),
         in_flight=in_flight,
-        calls=Tools(client, fleet, settler, policy, metrics, settings.runner_margin_seconds, wall),
+        calls=CallContext(client, directory, completer, policy, metrics, settings.runner_margin_seconds, wall),
     )
-    lanes = LaneSet(fleet, watch, lane_tools, health)
-    upkeep = Upkeep(
+    lanes = ConsumerSet(directory, watch, lane_tools, health)
+    maintenance = Maintenance(
         sweeper,
         store,
         gate,
-        fleet,
-        settler,
+        directory,
+        completer,
         held_up=lanes.held_up,
         unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
         retention_seconds=settings.retention_days * _SECONDS_A_DAY,
         clock=wall,
     )
-    health.set(STORE, True)
-    doorkeeper = None
+    ingress = None
     if door is not None:
-        doorkeeper = Doorkeeper(
+        ingress = IngressConsumer(
             door,
-            settler,
-            TurnedAway(door, store, gate, settler),
-            fleet,
+            completer,
+            RejectionHandler(door, store, gate, completer),
+            directory,
             health,
             metrics,
             unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
@@ -87,6 +86,6 @@ async def build(
             clock=wall,
             unknown_fields=unknown_fields,
         )
-    tending = Tending(store, in_flight, client, settler, margin_seconds=settings.runner_margin_seconds)
-    controller = Controller(lanes, tending, upkeep, settings.grace_seconds, doorkeeper)
+    monitor = RunMonitor(store, in_flight, client, completer, margin_seconds=settings.runner_margin_seconds)
+    controller = Controller(lanes, monitor, maintenance, settings.grace_seconds, ingress)
     return await stack.enter_async_context(controller)

@@ -4,25 +4,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.fleet import Fleet
-from controller.inflight import Run
+from controller.completer import Completer
+from controller.directory import RunnerDirectory
 from controller.metrics import ControllerMetrics
-from controller.pickup import settled_by
-from controller.retry import Again, CancelledDecision, Claim, Decision, RetryPolicy, decide, disbelieved, runner_lost
+from controller.outcomes import Cancel, Claim, Decision, Requeue, RetryPolicy, decide, disbelieved, runner_lost
 from controller.runner_answers import Entry
 from controller.runner_client import Item, RunnerClient
-from controller.settling import Settler
+from controller.runs import Run
+from controller.triage import settled_by
 from runnerlib.contract import Limits
 from taskqueue.tasks import TaskRow
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class CallContext:
     """What every call needs."""
 
     client: RunnerClient
-    fleet: Fleet
-    settler: Settler
+    directory: RunnerDirectory
+    completer: Completer
     policy: RetryPolicy
     metrics: ControllerMetrics
     #: how much longer than agreed a runner may take
@@ -35,7 +35,7 @@ class Tools:
         left = None if delivery.expires_at is None else max(0.001, delivery.expires_at - self.wall())
         return Item(delivery.id, delivery.attempt, left, delivery.payload if with_payload else None)
 
-    def decide(self, run: Run, entry: Entry, limits: Limits, *, lone: bool) -> Decision | Claim:
+    def decide(self, run: Run, entry: Entry, limits: Limits, *, sole_run: bool) -> Decision | Claim:
         return decide(
             entry,
             run.delivery,
@@ -43,15 +43,15 @@ class Tools:
             limits=limits,
             policy=self.policy,
             now=self.wall(),
-            lone=lone,
+            sole_run=sole_run,
             cancel_requested=run.cancel_requested,
         )
 
-    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, *, lone: bool) -> Decision:
+    def lost(self, run: Run, runner_id: str, boot: str | None, why: str, *, sole_run: bool) -> Decision:
         """What becomes of a run whose runner process is gone. One that was stopped in order costs no attempt."""
-        if self.fleet.has_left(runner_id, boot):
-            return Again(f"{why}, stopped in order")
-        return runner_lost(why, run.delivery, run.history, policy=self.policy, now=self.wall(), lone=lone)
+        if self.directory.has_left(runner_id, boot):
+            return Requeue(f"{why}, stopped in order")
+        return runner_lost(why, run.delivery, run.history, policy=self.policy, now=self.wall(), sole_run=sole_run)
 
     def judge(self, run: Run, claim: Claim, row: TaskRow | None) -> Decision:
         """What becomes of a run of which its runner claims what only the store can know."""
@@ -59,5 +59,5 @@ class Tools:
         if over is not None:
             return over
         if claim.cancelled and row is not None and row.cancel_requested:
-            return CancelledDecision()
+            return Cancel()
         return disbelieved(claim.why, run.delivery, run.history, doubts=run.doubts, policy=self.policy, now=self.wall())

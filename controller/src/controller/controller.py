@@ -3,10 +3,10 @@
 from contextlib import AsyncExitStack
 from types import TracebackType
 
-from controller.doorkeeper import Doorkeeper
-from controller.lane_set import LaneSet
-from controller.tending import Tending
-from controller.upkeep import Upkeep
+from controller.consumer_set import ConsumerSet
+from controller.ingress import IngressConsumer
+from controller.maintenance import Maintenance
+from controller.run_monitor import RunMonitor
 from runnerlib.service.lifecycle import background
 
 
@@ -15,17 +15,17 @@ class Controller:
 
     def __init__(
         self,
-        lanes: LaneSet,
-        tending: Tending,
-        upkeep: Upkeep,
+        lanes: ConsumerSet,
+        monitor: RunMonitor,
+        maintenance: Maintenance,
         grace_seconds: float,
-        doorkeeper: Doorkeeper | None = None,
+        ingress: IngressConsumer | None = None,
     ) -> None:
         self._lanes = lanes
-        self._tending = tending
-        self._upkeep = upkeep
+        self._tending = monitor
+        self._upkeep = maintenance
         self._grace_seconds = grace_seconds
-        self._doorkeeper = doorkeeper
+        self._doorkeeper = ingress
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Controller":

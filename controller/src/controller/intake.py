@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from controller.inflight import InFlight, Run
-from controller.pickup import ALONE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, next_step
-from controller.retry import Decision
-from controller.settling import Settler
+from controller.completer import Completer
+from controller.outcomes import Decision
+from controller.runs import InFlight, Run
 from controller.store_gate import StoreGate
+from controller.triage import ISOLATE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, triage
 from runnerlib.contract import UnknownField
 from runnerlib.service.logs import get_logger
 from taskqueue.protocols import TaskStore
@@ -61,14 +61,14 @@ class Intake:
         self,
         store: TaskStore,
         gate: StoreGate,
-        settler: Settler,
+        completer: Completer,
         in_flight: InFlight,
         clock: Callable[[], float] = time.time,
         unknown_fields: UnknownFieldWarnings | None = None,
     ) -> None:
         self._store = store
         self._gate = gate
-        self._settler = settler
+        self._completer = completer
         self._in_flight = in_flight
         self._clock = clock
         self._unknown_fields = unknown_fields or UnknownFieldWarnings()
@@ -79,7 +79,7 @@ class Intake:
         result = Sorted()
         for delivery in deliveries:
             self._sort_one(delivery, rows.get(delivery.id), result)
-        await self._settler.settle(result.over)
+        await self._completer.complete(result.over)
         return result
 
     async def _rows(self, ids: set[str]) -> dict[str, TaskRow]:
@@ -95,10 +95,10 @@ class Intake:
         return rows
 
     async def _look_up(self, ids: list[str]) -> dict[str, TaskRow]:
-        return await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
+        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.lookup(ids))
 
     def _sort_one(self, delivery: Delivery, row: TaskRow | None, result: Sorted) -> None:
-        step = next_step(delivery, row, self._in_flight.find(delivery), self._clock())
+        step = triage(delivery, row, self._in_flight.find(delivery), self._clock())
         if isinstance(step, Join):
             step.run.repeated.append(delivery)
             log.info("task handed out again while it is in flight", task_id=delivery.id, attempt=delivery.attempt)
@@ -106,7 +106,7 @@ class Intake:
         run = Run(
             delivery,
             history=() if row is None else row.history,
-            alone=delivery.delivery_count >= ALONE_AFTER_DELIVERIES,
+            isolated=delivery.delivery_count >= ISOLATE_AFTER_DELIVERIES,
             cancel_requested=row is not None and row.cancel_requested,
         )
         match step:

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from controller.batching import Pace
-from controller.call_tools import Tools
-from controller.dispatch import LAST_PAUSE_SECONDS, Conversation
+from controller.batching import LatencyEstimate
+from controller.call import LAST_PAUSE_SECONDS, RunnerCall
+from controller.call_tools import CallContext
 from controller.errors import RunnerError
-from controller.inflight import Run
 from controller.runner_answers import Answer
+from controller.runs import Run
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 from taskqueue.tasks import Placement
@@ -19,27 +19,29 @@ log = get_logger(__name__)
 _HAS = frozenset({EntryState.WAITING, EntryState.RUNNING, EntryState.SUCCEEDED, EntryState.FAILED})
 
 
-async def attach(tools: Tools, pace: Pace, algorithm: str, placement: Placement, runs: Sequence[Run]) -> list[Run]:
+async def attach(
+    tools: CallContext, latency: LatencyEstimate, algorithm: str, placement: Placement, runs: Sequence[Run]
+) -> list[Run]:
     """Follows runs at the runner process that the store names. Returns those that must start again."""
     runner = await _wait_for_runner(tools, placement)
     if isinstance(runner, RunnerView):
-        return await Conversation(tools, pace, algorithm, runner, runs, attach=True).hold()
-    lone = len(runs) == 1
+        return await RunnerCall(tools, latency, algorithm, runner, runs, attach=True).run()
+    sole_run = len(runs) == 1
     log.warning("runner lost", runner=placement.runner, why=runner, task_ids=[run.id for run in runs])
-    again = await tools.settler.settle(
-        [(run, tools.lost(run, placement.runner, placement.boot, runner, lone=lone)) for run in runs]
+    again = await tools.completer.complete(
+        [(run, tools.lost(run, placement.runner, placement.boot, runner, sole_run=sole_run)) for run in runs]
     )
     for run in again:
         run.handed_back()
     return again
 
 
-async def _wait_for_runner(tools: Tools, placement: Placement) -> RunnerView | str:
+async def _wait_for_runner(tools: CallContext, placement: Placement) -> RunnerView | str:
     """The runner, or why its process must be taken for dead. A registry that has just started may not know it yet."""
     since = tools.clock()
     while True:
-        gone = tools.fleet.is_gone(placement.runner, placement.boot, tools.clock() - since)
-        runner = tools.fleet.runner(placement.runner)
+        gone = tools.directory.is_gone(placement.runner, placement.boot, tools.clock() - since)
+        runner = tools.directory.runner(placement.runner)
         if gone is not None:
             return gone
         if runner is not None:
@@ -47,9 +49,9 @@ async def _wait_for_runner(tools: Tools, placement: Placement) -> RunnerView | s
         await asyncio.sleep(LAST_PAUSE_SECONDS / 4)
 
 
-async def find(tools: Tools, algorithm: str, runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[Run]]:
+async def find(tools: CallContext, algorithm: str, runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[Run]]:
     """Asks every runner for these runs: (runner id → the runs that it has, the runs that nobody has)."""
-    runners = [runner for runner in tools.fleet.offering(algorithm) if runner.level is RunnerLevel.FULL]
+    runners = [runner for runner in tools.directory.offering(algorithm) if runner.level is RunnerLevel.FULL]
     answers = await asyncio.gather(*(_ask(tools, algorithm, runner, runs) for runner in runners))
     found: dict[str, list[Run]] = {}
     unknown: list[Run] = []
@@ -65,9 +67,9 @@ async def find(tools: Tools, algorithm: str, runs: Sequence[Run]) -> tuple[dict[
     return found, unknown
 
 
-async def _ask(tools: Tools, algorithm: str, runner: RunnerView, runs: Sequence[Run]) -> Answer | None:
+async def _ask(tools: CallContext, algorithm: str, runner: RunnerView, runs: Sequence[Run]) -> Answer | None:
     items = [tools.item(run, with_payload=False) for run in runs]
-    limits = tools.fleet.limits(algorithm)
+    limits = tools.directory.limits(algorithm)
     try:
         return await tools.client.batch(runner.host, algorithm, items, wait_seconds=0, result_bytes=limits.result_bytes)
     except RunnerError as error:

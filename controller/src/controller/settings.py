@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from controller.retry import DEFAULT_STEPS_SECONDS
+from controller.outcomes import DEFAULT_STEPS_SECONDS
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from runnerlib.service.settings import ServiceSettings
 from taskqueue.addresses import discovery_url_from, queue_url_from

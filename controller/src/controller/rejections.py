@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from controller.admission import Forward, Refuse, verdict_on
-from controller.inflight import Run
-from controller.settling import Settler
+from controller.completer import Completer
+from controller.runs import Run
 from controller.store_gate import StoreGate
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.logs import get_logger
@@ -22,14 +22,14 @@ MOST_HELD = 50
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 
 
-class TurnedAway:
+class RejectionHandler:
     """Refused messages become failed tasks with a dead letter and an answer, like runs that failed."""
 
-    def __init__(self, door: FrontDoor, store: TaskStore, gate: StoreGate, settler: Settler) -> None:
+    def __init__(self, door: FrontDoor, store: TaskStore, gate: StoreGate, completer: Completer) -> None:
         self._door = door
         self._store = store
         self._gate = gate
-        self._settler = settler
+        self._completer = completer
         self._held: deque[Refuse] = deque()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -61,7 +61,7 @@ class TurnedAway:
                 await self._arrived.wait()
             batch = list(self._held)
             try:
-                await self.settle(batch)
+                await self.complete(batch)
             except TaskQueueError as error:
                 log.warning("refused messages wait", reason=str(error))
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
@@ -73,10 +73,10 @@ class TurnedAway:
             for _ in batch:
                 self._held.popleft()
 
-    async def settle(self, batch: Sequence[Refuse]) -> None:
+    async def complete(self, batch: Sequence[Refuse]) -> None:
         """Asks the store what became of these ids, then records, answers and acknowledges."""
         ids = list({each.delivery.id for each in batch})
-        rows = await self._gate.insist("looking refused tasks up", lambda: self._store.lookup(ids))
+        rows = await self._gate.retry_until_available("looking refused tasks up", lambda: self._store.lookup(ids))
         outcomes = []
         forwards: list[Forward] = []
         for each in batch:
@@ -88,11 +88,11 @@ class TurnedAway:
                 outcomes.append((Run(each.delivery, history=() if row is None else row.history), verdict))
         if forwards:
             await self._door.forward([each.arrival for each in forwards], [each.task for each in forwards])
-        await self._settler.settle(outcomes)
+        await self._completer.complete(outcomes)
 
     async def _settle_alone(self, refused: Refuse) -> None:
         try:
-            await self.settle([refused])
+            await self.complete([refused])
         except Exception:
             log.exception("refused message cannot be settled; it is put aside", task_id=refused.delivery.id)
             await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.answering import Answering, Told, asks, senders
-from controller.inflight import InFlight, Run, deliveries_of
 from controller.metrics import ControllerMetrics
-from controller.pickup import conflict
-from controller.retry import Again, CancelledDecision, Conflict, Decision, Done, Drop, Fail, Follow, Retry
+from controller.outcomes import AwaitDuplicate, Cancel, Conflict, Decision, Done, Fail, Ignore, Requeue, Retry
+from controller.replies import ReplySender, ReplySource, asks, senders
+from controller.runs import InFlight, Run, deliveries_of
 from controller.store_gate import StoreGate
+from controller.triage import conflict
 from runnerlib.contract import FailureCode, HistoryEntry
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueUnavailable
@@ -23,10 +23,10 @@ log = get_logger(__name__)
 
 Outcome = tuple[Run, Decision]
 #: How soon a message that only waits for another's outcome looks again.
-FOLLOW_SECONDS = 5.0
+AWAIT_DUPLICATE_SECONDS = 5.0
 
 
-class Settler:
+class Completer:
     """Commits outcomes. Retries are put back durably first, then all is recorded, answered, acknowledged.
 
     `is_known` tells the names of algorithms from what strangers write: metrics have no labels of the latter.
@@ -49,9 +49,9 @@ class Settler:
         self._metrics = metrics
         self._is_known = is_known
         self._clock = clock
-        self._answering = Answering(queue, gate)
+        self._replies = ReplySender(queue, gate)
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[Run]:
+    async def complete(self, outcomes: Sequence[Outcome]) -> list[Run]:
         """Returns the runs whose decision was `Again`; the others are over for this process.
 
         The first decision on a run counts, whoever brings it.
@@ -60,9 +60,9 @@ class Settler:
         again: list[Run] = []
         final: list[Outcome] = []
         for run, decision in outcomes:
-            if isinstance(decision, Again):
+            if isinstance(decision, Requeue):
                 again.append(run)
-                run.alone = run.alone or decision.alone
+                run.isolated = run.isolated or decision.isolated
                 tell = log.debug if decision.expected else log.info
                 tell("task starts again, uncounted", task_id=run.id, attempt=run.delivery.attempt, why=decision.why)
             else:
@@ -89,13 +89,13 @@ class Settler:
             raise
         # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
         self._in_flight.remove(runs)
-        await self._answering.answer(told)
+        await self._replies.answer(told)
         await self.acknowledge(deliveries_of(runs))
 
     async def rows(self, runs: Sequence[Run]) -> dict[str, TaskRow]:
         """What the store knows of these tasks, however long it takes to answer."""
         ids = list({run.id for run in runs})
-        return await self._gate.insist("looking tasks up", lambda: self._store.lookup(ids))
+        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.lookup(ids))
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """A failing one does no harm: the delivery comes again and meets its committed outcome."""
@@ -123,19 +123,21 @@ class Settler:
         ]
         log.info("tasks are handed back, uncounted", count=len(runs), why=why, task_ids=[run.id for run in runs][:20])
         if placements:
-            await self._gate.insist("placing runs", lambda: self._store.place(placements))
+            await self._gate.retry_until_available("placing runs", lambda: self._store.place(placements))
         self._in_flight.remove(runs)
         deliveries = deliveries_of(runs)
-        await self._gate.insist("releasing tasks", lambda: self._queue.release(deliveries))
+        await self._gate.retry_until_available("releasing tasks", lambda: self._queue.release(deliveries))
 
     async def _without_cancelled(self, outcomes: list[Outcome]) -> list[Outcome]:
         """A task with a cancel mark is not retried."""
         ids = [run.id for run, decision in outcomes if isinstance(decision, Retry)]
         if not ids:
             return outcomes
-        marked = await self._gate.insist("reading cancel marks", lambda: self._store.cancel_requested(ids))
+        marked = await self._gate.retry_until_available(
+            "reading cancel marks", lambda: self._store.cancel_requested(ids)
+        )
         return [
-            (run, CancelledDecision() if isinstance(decision, Retry) and run.id in marked else decision)
+            (run, Cancel() if isinstance(decision, Retry) and run.id in marked else decision)
             for run, decision in outcomes
         ]
 
@@ -146,33 +148,35 @@ class Settler:
             if isinstance(decision, Retry):
                 # every sender's message goes on: each of them will get its answer
                 again += [(each, decision.after_seconds) for each in senders(run.deliveries)]
-            elif isinstance(decision, Follow):
-                again.append((replace(run.delivery, attempt=run.delivery.attempt - 1), FOLLOW_SECONDS))
+            elif isinstance(decision, AwaitDuplicate):
+                again.append((replace(run.delivery, attempt=run.delivery.attempt - 1), AWAIT_DUPLICATE_SECONDS))
         again = [(each, seconds) for each, seconds in again if each.receipt not in published]
         if not again:
             return published
         deliveries, delays = [each for each, _ in again], [seconds for _, seconds in again]
-        await self._gate.insist("publishing retries", lambda: self._queue.retry(deliveries, delays), alone=True)
+        await self._gate.retry_until_available(
+            "publishing retries", lambda: self._queue.retry(deliveries, delays), stops_intake=False
+        )
         return [*published, *(each.receipt for each in deliveries)]
 
-    async def _record(self, outcomes: Sequence[Outcome]) -> list[Told]:
+    async def _record(self, outcomes: Sequence[Outcome]) -> list[ReplySource]:
         """Returns what decides on the answers: each run's outcome, or the row where another one was first."""
         recorded = [(run, record) for run, decision in outcomes if (record := self._record_of(run, decision))]
         records = [record for _, record in recorded]
         written = [True] * len(records)
         if records:
-            written = await self._gate.insist("recording outcomes", lambda: self._store.record(records))
-        told: list[Told] = [each for each, was_written in zip(recorded, written, strict=True) if was_written]
+            written = await self._gate.retry_until_available("recording outcomes", lambda: self._store.record(records))
+        told: list[ReplySource] = [each for each, was_written in zip(recorded, written, strict=True) if was_written]
         late = [each for each, was_written in zip(recorded, written, strict=True) if not was_written]
-        dropped = [run for run, decision in outcomes if isinstance(decision, Drop) and asks(run)]
+        dropped = [run for run, decision in outcomes if isinstance(decision, Ignore) and asks(run)]
         if late or dropped:
             told += await self._on_record(late, dropped)
         return told
 
-    async def _on_record(self, late: Sequence[tuple[Run, Record]], dropped: Sequence[Run]) -> list[Told]:
+    async def _on_record(self, late: Sequence[tuple[Run, Record]], dropped: Sequence[Run]) -> list[ReplySource]:
         ids = list({run.id for run, _ in late} | {run.id for run in dropped})
-        rows = await self._gate.insist("looking outcomes up", lambda: self._store.lookup(ids))
-        told: list[Told] = [(run, rows[run.id]) for run in dropped if run.id in rows]
+        rows = await self._gate.retry_until_available("looking outcomes up", lambda: self._store.lookup(ids))
+        told: list[ReplySource] = [(run, rows[run.id]) for run in dropped if run.id in rows]
         conflicting: list[tuple[Run, Record]] = []
         for run, record in late:
             row = rows.get(run.id)
@@ -182,7 +186,7 @@ class Settler:
                 told.append((run, row))
             _tell_late(run, record, row)
         if conflicting:
-            await self._gate.insist(
+            await self._gate.retry_until_available(
                 "recording conflicts", lambda: self._store.record([record for _, record in conflicting])
             )
         return [*told, *conflicting]
@@ -199,7 +203,7 @@ class Settler:
                 return Failed(run.delivery, code, message, traceback, self._history(run, decision), runner)
             case Conflict(message):
                 return Conflicting(run.delivery, message)
-            case CancelledDecision():
+            case Cancel():
                 return Cancelled(run.delivery)
             case _:
                 return None
@@ -221,14 +225,14 @@ class Settler:
             outcome, code = _label(decision)
             algorithm = run.delivery.algorithm
             counts[algorithm if self._is_known(algorithm) else "", outcome, code] += 1
-            if isinstance(decision, Fail | Retry | Conflict | Drop):
+            if isinstance(decision, Fail | Retry | Conflict | Ignore):
                 log.warning(
                     f"task {outcome}",
                     task_id=run.id,
                     algorithm=run.delivery.algorithm,
                     attempt=run.delivery.attempt,
                     code=code or None,
-                    why=decision.why if isinstance(decision, Drop) else decision.message,
+                    why=decision.why if isinstance(decision, Ignore) else decision.message,
                 )
         for labels, count in counts.items():
             self._metrics.outcomes.labels(*labels).inc(count)
@@ -244,13 +248,13 @@ def _label(decision: Decision) -> tuple[str, str]:
             return "failed", decision.code.value
         case Conflict():
             return "failed", FailureCode.ID_CONFLICT.value
-        case CancelledDecision():
+        case Cancel():
             return "cancelled", ""
-        case Again():
+        case Requeue():
             return "again", ""
-        case Drop():
+        case Ignore():
             return "dropped", ""
-        case Follow():
+        case AwaitDuplicate():
             return "following", ""
 
 

@@ -17,7 +17,7 @@ class Run:
     #: further deliveries of the same attempt, settled together with the first
     repeated: list[Delivery] = field(default_factory=list)
     #: must have a call for itself
-    alone: bool = False
+    isolated: bool = False
     cancel_requested: bool = False
     #: when its cancel mark was first met, and when DELETE was last sent (monotonic)
     cancel_seen_at: float | None = None

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from controller.inflight import Run
-from controller.retry import CancelledDecision, Conflict, Drop, Fail, Follow
+from controller.outcomes import AwaitDuplicate, Cancel, Conflict, Fail, Ignore
+from controller.runs import Run
 from runnerlib.contract import FailureCode
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
 #: Handed out so often without being settled, a task is suspected of killing whoever works for it: it runs alone,
-ALONE_AFTER_DELIVERIES = 3
+ISOLATE_AFTER_DELIVERIES = 3
 #: and in the end not at all.
-GIVE_UP_AFTER_DELIVERIES = 20
+POISON_AFTER_DELIVERIES = 20
 
 EXPIRED = Fail(FailureCode.EXPIRED, "its time was over before it could start")
 
@@ -39,10 +39,10 @@ class Start:
     """It has never run, as far as anybody can know."""
 
 
-Step = Join | Attach | AskAll | Start | Drop | Follow | Fail | Conflict | CancelledDecision
+Step = Join | Attach | AskAll | Start | Ignore | AwaitDuplicate | Fail | Conflict | Cancel
 
 
-def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float) -> Step:
+def triage(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float) -> Step:
     """`ours` is the same task and attempt in this process; `now` is seconds since the epoch."""
     if ours is not None:
         return Join(ours) if ours.delivery.digest == delivery.digest else conflict(delivery)
@@ -60,36 +60,36 @@ def next_step(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: fl
     return before_start(delivery, cancelled=cancelled, now=now) or Start()
 
 
-def settled_by(delivery: Delivery, row: TaskRow) -> Conflict | Drop | Follow | None:
+def settled_by(delivery: Delivery, row: TaskRow) -> Conflict | Ignore | AwaitDuplicate | None:
     """What is to be done with a task on which the store's row has decided; None while it is open."""
     # a tombstone (cancelled before it was ever seen) has no digest
     if row.digest and row.digest != delivery.digest:
         return conflict(delivery)
     if row.state.is_terminal:
-        return Drop(f"it is {row.state.value} already")
+        return Ignore(f"it is {row.state.value} already")
     if delivery.attempt < row.attempt:
         return _stale(delivery, row)
     return None
 
 
-def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | CancelledDecision | None:
+def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | Cancel | None:
     """Why a task that no runner has must not be started; None when it may."""
     if cancelled:
-        return CancelledDecision()
+        return Cancel()
     if delivery.expires_at is not None and delivery.expires_at <= now:
         return EXPIRED
-    if delivery.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
-        return given_up(delivery.delivery_count)
+    if delivery.delivery_count >= POISON_AFTER_DELIVERIES:
+        return poison(delivery.delivery_count)
     return None
 
 
-def _stale(delivery: Delivery, row: TaskRow) -> Drop | Follow:
+def _stale(delivery: Delivery, row: TaskRow) -> Ignore | AwaitDuplicate:
     why = f"attempt {row.attempt} is on record already"
     senders = [(each.reply_to, each.correlation_id) for each in (delivery, row)]
-    return Drop(why) if delivery.reply_to is None or senders[0] == senders[1] else Follow(why)
+    return Ignore(why) if delivery.reply_to is None or senders[0] == senders[1] else AwaitDuplicate(why)
 
 
-def given_up(deliveries: int) -> Fail:
+def poison(deliveries: int) -> Fail:
     """For a task that was handed out too often."""
     return Fail(
         FailureCode.CONTROLLER_LOST,

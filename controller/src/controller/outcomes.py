@@ -71,31 +71,31 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelledDecision:
+class Cancel:
     """It was cancelled before it ended otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Requeue:
     """The same attempt starts once more, uncounted; `alone` in a call of its own.
 
     `expected`: nothing is wrong, and it may happen twenty times a second.
     """
 
     why: str
-    alone: bool = False
+    isolated: bool = False
     expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Ignore:
     """Nothing is to be recorded: somebody else decides on this task, or has."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class AwaitDuplicate:
     """Another message's run decides on this task. This one goes round until then: its sender wants an answer too."""
 
     why: str
@@ -105,7 +105,7 @@ class Follow:
 class Claim:
     """What a runner says and only the store can know: this task has ended, moved on, or is another one.
 
-    It decides nothing: `controller.dispatch` asks the store.
+    It decides nothing: `controller.call` asks the store.
     """
 
     why: str
@@ -113,7 +113,7 @@ class Claim:
     cancelled: bool = False
 
 
-Decision = Done | Retry | Fail | Conflict | CancelledDecision | Again | Drop | Follow
+Decision = Done | Retry | Fail | Conflict | Cancel | Requeue | Ignore | AwaitDuplicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,12 @@ def decide(
     limits: Limits,
     policy: RetryPolicy,
     now: float,
-    lone: bool,
+    sole_run: bool,
     cancel_requested: bool = False,
 ) -> Decision | Claim:
     """What becomes of a run whose entry is final.
 
-    `history` are the task's earlier failed attempts; the budgets are counted from it. `lone` says that the loss of
+    `history` are the task's earlier failed attempts; the budgets are counted from it. `sole_run` says that the loss of
     a runner can be charged to this run: it had its call for itself, or its runner told so (a runner repeats the members
     of a batch that dies or takes too long one by one). `now` is seconds since the epoch. `cancel_requested`: the store
     has a cancel mark.
@@ -155,14 +155,14 @@ def decide(
         case EntryState.SUCCEEDED:
             return _succeeded(entry, limits)
         case EntryState.CANCELLED:
-            return CancelledDecision() if cancel_requested else Claim("it was cancelled", cancelled=True)
+            return Cancel() if cancel_requested else Claim("it was cancelled", cancelled=True)
         case EntryState.UNKNOWN:
-            return Again("the runner does not have it")
+            return Requeue("the runner does not have it")
         case EntryState.STALE_ATTEMPT:
             return Claim("it has seen a higher attempt of this task")
         case EntryState.FAILED:
             error = entry.error or RunError(code=FailureCode.HANDLER_ERROR.value, message="the runner gave no reason")
-            return _failed(error, delivery, history, limits=limits, policy=policy, now=now, lone=lone)
+            return _failed(error, delivery, history, limits=limits, policy=policy, now=now, sole_run=sole_run)
     raise ValueError(f"an entry in state {entry.state.value} is not final")
 
 
@@ -182,7 +182,7 @@ def disbelieved(
     """
     message = f"the runner says that {why}, of which the store knows nothing"
     if doubts == 0:
-        return Again(message, alone=True)
+        return Requeue(message, isolated=True)
     before = sum(1 for past in history if past.code is FailureCode.BAD_RESULT)
     if before + 1 >= BAD_ANSWERS_BUDGET:
         return Fail(FailureCode.BAD_RESULT, message)
@@ -190,25 +190,25 @@ def disbelieved(
     return _retry_in_time(policy.delay_seconds(before), FailureCode.BAD_RESULT, error, delivery, now)
 
 
-def unreadable(error: BadAnswer | str, *, doubts: int, lone: bool) -> Decision:
+def unreadable(error: BadAnswer | str, *, doubts: int, sole_run: bool) -> Decision:
     """What becomes of a run whose answer, or whose part of the answer, cannot be read.
 
     Something may have garbled it, so the same attempt starts once more, at another runner if there is one.
     """
-    if not lone:
-        return Again(f"its call had an answer that cannot be read: {error}", alone=True)
+    if not sole_run:
+        return Requeue(f"its call had an answer that cannot be read: {error}", isolated=True)
     if doubts == 0 and not (isinstance(error, BadAnswer) and error.is_deliberate):
-        return Again(str(error), alone=True)
+        return Requeue(str(error), isolated=True)
     return Fail(FailureCode.BAD_RESULT, str(error))
 
 
 def runner_lost(
-    why: str, delivery: Delivery, history: Sequence[HistoryEntry], *, policy: RetryPolicy, now: float, lone: bool
+    why: str, delivery: Delivery, history: Sequence[HistoryEntry], *, policy: RetryPolicy, now: float, sole_run: bool
 ) -> Decision:
     """What becomes of a run whose whole runner is gone. See `LOST_RUNNERS_BUDGET`."""
     code = FailureCode.RUNNER_LOST
-    if not lone:
-        return Again("the runner was lost with several tasks in one call", alone=True)
+    if not sole_run:
+        return Requeue("the runner was lost with several tasks in one call", isolated=True)
     before = sum(1 for past in history if past.code is code and past.whole_runner)
     if before + 1 >= LOST_RUNNERS_BUDGET:
         return Fail(code, f"{why}; it was the {LOST_RUNNERS_BUDGET}th runner lost with this task", whole_runner=True)
@@ -275,7 +275,7 @@ def _failed(
     limits: Limits,
     policy: RetryPolicy,
     now: float,
-    lone: bool,
+    sole_run: bool,
 ) -> Decision | Claim:
     if error.code == FailureCode.ID_CONFLICT.value:
         return Claim("it knows another task by this id and attempt")
@@ -283,8 +283,8 @@ def _failed(
         return _expired(error, delivery, now)
     code = _code(error.code)
     if code is FailureCode.RUNNER_LOST:
-        if not lone:
-            return Again("the runner was lost with several tasks in one call", alone=True)
+        if not sole_run:
+            return Requeue("the runner was lost with several tasks in one call", isolated=True)
         before = sum(1 for past in history if past.code is code and not past.whole_runner)
         if before + 1 >= LOST_PROCESSES_BUDGET:
             return Fail(code, error.message, error.traceback)

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from controller.completer import Completer
 from controller.errors import RunnerError
-from controller.inflight import InFlight, Run
-from controller.retry import CancelledDecision
+from controller.outcomes import Cancel
 from controller.runner_client import RunnerClient
-from controller.settling import Settler
+from controller.runs import InFlight, Run
 from runnerlib.contract import RunnerLevel
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import StoreUnavailable
@@ -26,7 +26,7 @@ CANCEL_AGAIN_SECONDS = 5.0
 RUNNER_GRACE_SECONDS = 5.0
 
 
-class Tending:
+class RunMonitor:
     """Loops for all lanes together, so that there is one write and one query for all runs."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Tending:
         store: TaskStore,
         in_flight: InFlight,
         client: RunnerClient,
-        settler: Settler,
+        completer: Completer,
         *,
         margin_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -43,7 +43,7 @@ class Tending:
         self._store = store
         self._in_flight = in_flight
         self._client = client
-        self._settler = settler
+        self._completer = completer
         self._cancel_seconds = RUNNER_GRACE_SECONDS + margin_seconds
         self._clock = clock
 
@@ -127,7 +127,7 @@ class Tending:
             runner = None if run.runner is None else run.runner.id
             log.warning("task is cancelled without its runner's word", task_id=run.id, runner=runner)
         if over:
-            await self._settler.settle([(run, CancelledDecision()) for run in over])
+            await self._completer.complete([(run, Cancel()) for run in over])
 
     async def _cancel(self, run: Run, now: float) -> None:
         assert run.runner is not None

@@ -50,7 +50,7 @@ class _Rest:
     why: str
 
 
-class Fleet:
+class RunnerDirectory:
     """No sockets; `clock` gives monotonic seconds."""
 
     def __init__(self, source: CatalogueSource, clock: Callable[[], float] = time.monotonic) -> None:

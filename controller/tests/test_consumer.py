@@ -99,7 +99,7 @@ def test_task_that_a_busy_runner_never_takes_waits_says_why_and_expires(worlds, 
 def test_lane_is_closed_when_its_algorithm_has_no_runner_for_long_and_opened_again(
     worlds, make_runner, go, wait_until, monkeypatch
 ):
-    monkeypatch.setattr("controller.lane_set.CLOSE_AFTER_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr("controller.consumer_set.CLOSE_AFTER_SECONDS", 0.2, raising=False)
 
     def lanes():
         return sum(task.get_name().startswith("lane ") for task in asyncio.all_tasks())

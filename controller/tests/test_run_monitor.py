@@ -121,7 +121,7 @@ def test_task_that_waits_for_a_slot_is_cancelled_without_having_run(worlds, make
 def test_cancel_of_the_store_wins_over_a_runner_that_does_not_end_the_run(
     worlds, make_runner, go, wait_until, monkeypatch, level
 ):
-    monkeypatch.setattr("controller.tending.RUNNER_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("controller.run_monitor.RUNNER_GRACE_SECONDS", 0.0)
 
     async def scenario():
         async with worlds() as world:

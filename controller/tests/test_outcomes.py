@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import BadAnswer
-from controller.retry import (
+from controller.outcomes import (
     BAD_ANSWERS_BUDGET,
     LOST_RUNNERS_BUDGET,
-    Again,
-    CancelledDecision,
+    Cancel,
     Claim,
     Done,
     Fail,
+    Requeue,
     Retry,
     RetryPolicy,
     deadline,
@@ -45,7 +45,7 @@ def outcome(policy):
         code="handler_error",
         retryable=False,
         past=(),
-        lone=True,
+        sole_run=True,
         expires_at=None,
         limits=None,
         cancel_requested=False,
@@ -61,7 +61,7 @@ def outcome(policy):
             limits=limits or Limits(),
             policy=policy,
             now=1000.0,
-            lone=lone,
+            sole_run=sole_run,
             cancel_requested=cancel_requested,
         )
 
@@ -100,11 +100,11 @@ def test_no_limit_of_a_registration_is_above_ours(outcome):
 
 
 def test_runner_that_does_not_have_a_run_costs_nothing(outcome):
-    assert isinstance(outcome("unknown"), Again)
+    assert isinstance(outcome("unknown"), Requeue)
 
 
 def test_cancel_of_the_store_is_believed(outcome):
-    assert outcome("cancelled", cancel_requested=True) == CancelledDecision()
+    assert outcome("cancelled", cancel_requested=True) == Cancel()
 
 
 def test_what_only_the_store_can_know_is_a_claim(outcome):
@@ -166,7 +166,7 @@ def test_whole_runners_may_be_lost_more_often_with_growing_delays(policy):
             history(*["runner_lost"] * before, whole_runner=True),
             policy=policy,
             now=0.0,
-            lone=True,
+            sole_run=True,
         )
         for before in range(LOST_RUNNERS_BUDGET)
     ]
@@ -178,22 +178,22 @@ def test_whole_runners_may_be_lost_more_often_with_growing_delays(policy):
 
 def test_deaths_of_a_process_and_losses_of_runners_have_separate_budgets(outcome, policy):
     others = history(*["runner_lost"] * 4)
-    assert isinstance(runner_lost("gone", delivery(), others, policy=policy, now=0.0, lone=True), Retry)
+    assert isinstance(runner_lost("gone", delivery(), others, policy=policy, now=0.0, sole_run=True), Retry)
     lost = history(*["runner_lost"] * 4, whole_runner=True)
     entry = Entry(EntryState.FAILED, error=RunError(code="runner_lost", message="killed"))
-    decision = decide(entry, delivery(), lost, limits=Limits(), policy=policy, now=0.0, lone=True)
+    decision = decide(entry, delivery(), lost, limits=Limits(), policy=policy, now=0.0, sole_run=True)
     assert isinstance(decision, Retry)
 
 
 def test_loss_of_a_whole_runner_with_several_tasks_is_charged_to_nobody(policy):
-    assert isinstance(runner_lost("gone", delivery(), [], policy=policy, now=0.0, lone=False), Again)
+    assert isinstance(runner_lost("gone", delivery(), [], policy=policy, now=0.0, sole_run=False), Requeue)
 
 
 def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in_the_end(policy):
     def doubt(doubts, *past):
         return disbelieved("it is stale", delivery(), history(*past), doubts=doubts, policy=policy, now=0.0)
 
-    assert isinstance(doubt(0), Again)
+    assert isinstance(doubt(0), Requeue)
     assert doubt(1).code is FailureCode.BAD_RESULT
     assert isinstance(doubt(1), Retry)
     assert isinstance(doubt(1, "runner_lost", "timeout", "bad_result"), Retry)
@@ -204,17 +204,17 @@ def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in
 
 def test_answer_that_cannot_be_read_is_tried_once_more(policy):
     garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", is_deliberate=True)
-    assert isinstance(unreadable(garbled, doubts=0, lone=True), Again)
-    assert unreadable(garbled, doubts=1, lone=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
-    assert unreadable(deliberate, doubts=0, lone=True) == Fail(FailureCode.BAD_RESULT, "too large")
-    assert unreadable(deliberate, doubts=1, lone=False).alone, "whose fault it is, is not known"
+    assert isinstance(unreadable(garbled, doubts=0, sole_run=True), Requeue)
+    assert unreadable(garbled, doubts=1, sole_run=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
+    assert unreadable(deliberate, doubts=0, sole_run=True) == Fail(FailureCode.BAD_RESULT, "too large")
+    assert unreadable(deliberate, doubts=1, sole_run=False).isolated, "whose fault it is, is not known"
 
 
 def test_run_is_overdue_when_it_is_called_running_for_longer_than_its_call_can_take():
     limits = Limits(timeout_seconds=10, batch=4)
-    lone = deadline(limits, [limits], members=1, margin_seconds=5)
-    assert overdue(lone, limits, running_seconds=25, sent_seconds=25) is None
-    assert "time limit of 10 s" in overdue(lone, limits, running_seconds=26, sent_seconds=26)
+    alone = deadline(limits, [limits], members=1, margin_seconds=5)
+    assert overdue(alone, limits, running_seconds=25, sent_seconds=25) is None
+    assert "time limit of 10 s" in overdue(alone, limits, running_seconds=26, sent_seconds=26)
     batch = deadline(limits, [limits], members=4, margin_seconds=5)
     assert overdue(batch, limits, running_seconds=55, sent_seconds=55) is None
 
@@ -233,8 +233,8 @@ def test_lost_runners_and_handler_failures_have_separate_budgets(outcome):
 
 
 def test_loss_of_a_batch_is_charged_to_nobody(outcome):
-    decision = outcome(code="runner_lost", lone=False, past=("runner_lost",))
-    assert decision == Again("the runner was lost with several tasks in one call", alone=True)
+    decision = outcome(code="runner_lost", sole_run=False, past=("runner_lost",))
+    assert decision == Requeue("the runner was lost with several tasks in one call", isolated=True)
 
 
 def test_retry_that_could_only_start_after_the_deadline_is_expired_now(outcome):

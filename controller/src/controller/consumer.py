@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller import batching
-from controller.call_tools import Tools
-from controller.dispatch import Conversation
-from controller.inflight import InFlight, Run
+from controller.call import RunnerCall
+from controller.call_tools import CallContext
 from controller.intake import Intake, Sorted
-from controller.pickup import before_start
 from controller.reattach import attach, find
+from controller.runs import InFlight, Run
 from controller.store_gate import StoreGate
+from controller.triage import before_start
 from runnerlib.contract import RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueClosed
@@ -33,27 +33,27 @@ PAUSE_AFTER_FAILURE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class LaneTools:
+class ConsumerDependencies:
     """What every lane needs."""
 
     queue: TaskQueue
     gate: StoreGate
     intake: Intake
     in_flight: InFlight
-    calls: Tools
+    calls: CallContext
 
 
-class Lane:
+class AlgorithmConsumer:
     """Everything of one algorithm in this process. A failure here concerns no other lane."""
 
-    def __init__(self, algorithm: str, tools: LaneTools) -> None:
+    def __init__(self, algorithm: str, tools: ConsumerDependencies) -> None:
         self.algorithm = algorithm
         #: why it does not work at the moment; empty when it does
         self.trouble = ""
         self._feed: Feed | None = None
         self._tools = tools
-        self._fleet = tools.calls.fleet
-        self._pace = batching.Pace()
+        self._directory = tools.calls.directory
+        self._latency = batching.LatencyEstimate()
         self._ready: deque[Run] = deque()
         #: call → its runs, and the runner when one is known
         self._calls: dict[asyncio.Task[None], tuple[list[Run], str | None]] = {}
@@ -82,7 +82,7 @@ class Lane:
         trouble = self.trouble or ("" if self._feed is None else self._feed.trouble)
         if trouble:
             return f"the controller cannot take tasks of {self.algorithm!r}: {trouble}"
-        return self._fleet.held_up(self.algorithm)
+        return self._directory.held_up(self.algorithm)
 
     @property
     def runs(self) -> list[Run]:
@@ -160,9 +160,9 @@ class Lane:
         """What no runner will take soon waits in the queue, where another controller may take it."""
         if not self._ready:
             return
-        if not self._fleet.known(self.algorithm):
+        if not self._directory.known(self.algorithm):
             why = "no runner offers the algorithm any more"
-        elif self._fleet.is_unreachable(self.algorithm) and not self._fleet.loads(self.algorithm):
+        elif self._directory.is_unreachable(self.algorithm) and not self._directory.loads(self.algorithm):
             why = "no runner of the algorithm can be reached"
         else:
             return
@@ -184,7 +184,7 @@ class Lane:
         if over:
             left_out = {run.key for run, _ in over}
             self._ready = deque(run for run in self._ready if run.key not in left_out)
-            await calls.settler.settle(over)
+            await calls.completer.complete(over)
 
     async def _pause(self) -> None:
         """Until tasks are here, or something changed."""
@@ -192,7 +192,7 @@ class Lane:
         if not self._tools.gate.is_open:
             events.append(asyncio.ensure_future(self._tools.gate.wait_open()))
         waits = events if self._taking is None else [*events, self._taking]
-        seconds = self._fleet.next_free_in_seconds(self.algorithm)
+        seconds = self._directory.next_free_in_seconds(self.algorithm)
         longest = LOOK_AT_READY_SECONDS if self._ready else self._look_around
         timeout = longest if seconds is None else min(seconds + 0.001, longest)
         try:
@@ -206,32 +206,32 @@ class Lane:
                 event.cancel()
 
     async def _set_prefetch(self, feed: Feed) -> None:
-        runners = self._fleet.known(self.algorithm)
-        limits = self._fleet.limits(self.algorithm)
+        runners = self._directory.known(self.algorithm)
+        limits = self._directory.limits(self.algorithm)
         live = {runner.id for runner in runners}
         stranded = sum(len(runs) for runs, runner_id in self._calls.values() if runner_id not in live)
-        calls_at_once = self._pace.calls_at_once(limits)
-        if self._pace.is_short:
+        calls_at_once = self._latency.calls_at_once(limits)
+        if self._latency.is_short:
             # As many again, whose outcomes are being committed.
             calls_at_once *= 2
-        count = batching.prefetch(self._pace.cap(limits), calls_at_once, len(runners), stranded)
-        if self._fleet.is_unreachable(self.algorithm):
+        count = batching.prefetch(self._latency.cap(limits), calls_at_once, len(runners), stranded)
+        if self._directory.is_unreachable(self.algorithm):
             # One task at a time finds out whether a runner can be reached again; none while nobody is tried.
-            count = 1 if self._fleet.loads(self.algorithm) else 0
+            count = 1 if self._directory.loads(self.algorithm) else 0
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
 
     def _room(self) -> batching.Room:
-        limits = self._fleet.limits(self.algorithm)
-        return batching.room(self._fleet.loads(self.algorithm), limits, self._pace.calls_at_once(limits))
+        limits = self._directory.limits(self.algorithm)
+        return batching.room(self._directory.loads(self.algorithm), limits, self._latency.calls_at_once(limits))
 
     def _take(self, feed: Feed) -> None:
         """Asks for what there is room for now; waits in the background."""
         if self._taking is not None or not self._tools.gate.is_open or self._stopping:
             return
-        most = self._room().calls * self._pace.cap(self._fleet.limits(self.algorithm))
-        if self._fleet.is_unreachable(self.algorithm):
+        most = self._room().calls * self._latency.cap(self._directory.limits(self.algorithm))
+        if self._directory.is_unreachable(self.algorithm):
             most = min(1, most)
         most = min(batching.MOST_OUT, most) - len(self._ready)
         if most > 0:
@@ -256,7 +256,7 @@ class Lane:
         for placement, runs in result.attach.values():
             log.info("attaching to runs", runner=placement.runner, task_ids=[run.id for run in runs][:20])
             answered = self._occupy(placement.runner)
-            work = attach(self._tools.calls, self._pace, self.algorithm, placement, runs)
+            work = attach(self._tools.calls, self._latency, self.algorithm, placement, runs)
             self._spawn(work, runs, placement.runner, answered)
         if result.ask:
             self._spawn(self._look_for(result.ask), result.ask, None, self._wake.set)
@@ -273,18 +273,18 @@ class Lane:
         """Sends what waits, as far as there is room, to the least loaded runners first."""
         while self._ready and not self._stopping:
             room = self._room()
-            runner = self._fleet.runner(room.next_runner) if room.next_runner is not None else None
+            runner = self._directory.runner(room.next_runner) if room.next_runner is not None else None
             if runner is None:
                 return
             runs = self._next_batch(runner, room.free_slots)
             self._converse(runner, runs)
 
     def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
-        cap = self._pace.cap(self._fleet.limits(self.algorithm))
+        cap = self._latency.cap(self._directory.limits(self.algorithm))
         size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
         runs = [self._ready.popleft()]
         size_bytes = len(runs[0].delivery.payload) + batching.ITEM_BYTES
-        while self._ready and len(runs) < size and not runs[0].alone and not self._ready[0].alone:
+        while self._ready and len(runs) < size and not runs[0].isolated and not self._ready[0].isolated:
             size_bytes += len(self._ready[0].delivery.payload) + batching.ITEM_BYTES
             if size_bytes > batching.MAX_BATCH_BYTES:
                 break
@@ -294,13 +294,13 @@ class Lane:
     def _converse(self, runner: RunnerView, runs: list[Run], *, attach: bool = False) -> None:
         """The runner's slot is free for the next call while this one's outcomes are committed."""
         answered = self._occupy(runner.id)
-        talk = Conversation(
-            self._tools.calls, self._pace, self.algorithm, runner, runs, attach=attach, on_answered=answered
+        talk = RunnerCall(
+            self._tools.calls, self._latency, self.algorithm, runner, runs, attach=attach, on_answered=answered
         )
-        self._spawn(talk.hold(), runs, runner.id, answered)
+        self._spawn(talk.run(), runs, runner.id, answered)
 
     def _occupy(self, runner_id: str) -> Callable[[], None]:
-        ended = self._fleet.call_started(self.algorithm, runner_id)
+        ended = self._directory.call_started(self.algorithm, runner_id)
 
         def answered() -> None:
             ended()
@@ -339,4 +339,4 @@ class Lane:
             self._ready.extendleft(reversed(again))
 
     async def _release(self, runs: Iterable[Run], why: str) -> None:
-        await self._tools.calls.settler.release(list(runs), why)
+        await self._tools.calls.completer.release(list(runs), why)

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 from controller.admission import Forward, Park, Refuse, Rules, judge, refuse_unread
-from controller.fleet import Fleet
+from controller.completer import Completer
+from controller.directory import RunnerDirectory
 from controller.intake import UnknownFieldWarnings
 from controller.metrics import ControllerMetrics
-from controller.settling import Settler
-from controller.turned_away import TurnedAway
+from controller.rejections import RejectionHandler
 from runnerlib.contract import FailureCode
 from runnerlib.service.component import Component
 from runnerlib.service.health import Health
@@ -34,15 +34,15 @@ DRAIN_SECONDS = 1.0
 _Send = Callable[[Sequence[Arrival], Sequence[NewTask]], Awaitable[None]]
 
 
-class Doorkeeper(Component):
+class IngressConsumer(Component):
     """One for each controller; several controllers share what arrives."""
 
     def __init__(
         self,
         door: FrontDoor,
-        settler: Settler,
-        turned_away: TurnedAway,
-        fleet: Fleet,
+        completer: Completer,
+        rejections: RejectionHandler,
+        directory: RunnerDirectory,
         health: Health,
         metrics: ControllerMetrics,
         *,
@@ -52,9 +52,9 @@ class Doorkeeper(Component):
         unknown_fields: UnknownFieldWarnings | None = None,
     ) -> None:
         self._door = door
-        self._settler = settler
-        self._turned_away = turned_away
-        self._fleet = fleet
+        self._completer = completer
+        self._rejections = rejections
+        self._directory = directory
         self._health = health
         self._metrics = metrics
         self._unknown_grace_seconds = unknown_grace_seconds
@@ -66,7 +66,7 @@ class Doorkeeper(Component):
 
     async def _start(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._leave)
-        background(stack, self._turned_away.run(), "refused messages")
+        background(stack, self._rejections.run(), "refused messages")
         flow = background(stack, self.run(), "front door")
         stack.push_async_callback(self._drain, flow)
 
@@ -100,12 +100,12 @@ class Doorkeeper(Component):
                 return
             log.exception("message cannot be admitted; it fails")
             why = f"the message cannot be passed on: {type(error).__name__}: {error}"
-            self._turned_away.accept(refuse_unread(arrivals[0], FailureCode.MALFORMED, why))
+            self._rejections.accept(refuse_unread(arrivals[0], FailureCode.MALFORMED, why))
 
     async def _admit(self, arrivals: Sequence[Arrival]) -> None:
         rules = Rules(
-            known=self._fleet.algorithms().keys(),
-            is_sure=self._fleet.is_sure,
+            known=self._directory.algorithms().keys(),
+            is_sure=self._directory.is_sure,
             unknown_grace_seconds=self._unknown_grace_seconds,
             max_message_bytes=self._max_message_bytes,
             now=self._clock(),
@@ -117,7 +117,7 @@ class Doorkeeper(Component):
         for verdict in verdicts:
             if isinstance(verdict, Forward | Park) and verdict.arrival.first_seen_at is None:
                 self._unknown_fields.tell(verdict.task.id, verdict.unknown_fields)
-        surplus = [each for each in refused if not self._turned_away.accept(each)]
+        surplus = [each for each in refused if not self._rejections.accept(each)]
         await self._send(self._door.forward, [each for each in verdicts if isinstance(each, Forward)])
         await self._send(self._door.park, [*(each for each in verdicts if isinstance(each, Park)), *surplus])
         for name, kind in (("forwarded", Forward), ("parked", Park), ("refused", Refuse)):
@@ -156,14 +156,14 @@ class Doorkeeper(Component):
     async def _drain(self, flow: "asyncio.Task[None]") -> None:
         """Takes nothing more; what is at hand gets a moment to be passed on."""
         self._stopping.set()
-        settled = asyncio.ensure_future(self._turned_away.wait_idle())
+        settled = asyncio.ensure_future(self._rejections.wait_idle())
         await asyncio.wait([flow, settled], timeout=DRAIN_SECONDS)
         settled.cancel()
 
     async def _leave(self) -> None:
         """What was not settled is given back, uncounted."""
-        leftovers = [*self._turned_away.leftovers(), *map(_as_delivery, self._at_hand)]
-        await self._settler.give_back(leftovers)
+        leftovers = [*self._rejections.leftovers(), *map(_as_delivery, self._at_hand)]
+        await self._completer.give_back(leftovers)
         await self._door.close()
 
 

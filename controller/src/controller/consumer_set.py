@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import Callable
 
-from controller.fleet import CatalogueSource, Fleet
-from controller.lanes import Lane, LaneTools
+from controller.consumer import AlgorithmConsumer, ConsumerDependencies
+from controller.directory import CatalogueSource, RunnerDirectory
 from runnerlib.contract import Catalogue
 from runnerlib.service.health import Health
 from runnerlib.service.logs import get_logger
@@ -25,21 +25,21 @@ CLOSE_AFTER_SECONDS = 60.0
 DRAIN_POLL_SECONDS = 0.05
 
 
-class LaneSet:
+class ConsumerSet:
     def __init__(
         self,
-        fleet: Fleet,
+        directory: RunnerDirectory,
         source: CatalogueSource,
-        tools: LaneTools,
+        tools: ConsumerDependencies,
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fleet = fleet
+        self._directory = directory
         self._source = source
         self._tools = tools
         self._health = health
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, AlgorithmConsumer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: lanes that are closed while the controller goes on
         self._closing: set[asyncio.Task[None]] = set()
@@ -85,7 +85,7 @@ class LaneSet:
             self._lanes[algorithm].wake()
 
     def _close_lanes(self) -> None:
-        now, algorithms = self._clock(), self._fleet.algorithms()
+        now, algorithms = self._clock(), self._directory.algorithms()
         for name in list(self._lanes):
             view = algorithms.get(name)
             if view is not None and view.runners:
@@ -105,13 +105,13 @@ class LaneSet:
     def _open_lanes(self) -> bool:
         """Opens lanes of algorithms that have none and a runner; whether there are no more of them."""
         opened = 0
-        for algorithm, view in self._fleet.algorithms().items():
+        for algorithm, view in self._directory.algorithms().items():
             if algorithm in self._lanes or not view.runners:
                 continue
             if opened == MOST_OPENED:
                 return False
             opened += 1
-            lane = self._lanes[algorithm] = Lane(algorithm, self._tools)
+            lane = self._lanes[algorithm] = AlgorithmConsumer(algorithm, self._tools)
             self._tasks[algorithm] = asyncio.create_task(lane.run(), name=f"lane {algorithm}")
             log.info("lane opened", algorithm=algorithm)
         return True

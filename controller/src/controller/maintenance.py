@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from controller.admission import unknown_algorithm
-from controller.fleet import Fleet
-from controller.inflight import Run
-from controller.pickup import EXPIRED
-from controller.retry import Fail
-from controller.settling import Settler
+from controller.completer import Completer
+from controller.directory import RunnerDirectory
+from controller.outcomes import Fail
+from controller.runs import Run
 from controller.store_gate import StoreGate
+from controller.triage import EXPIRED
 from runnerlib.service.logs import get_logger
 from taskqueue.clock import GuardedWall
 from taskqueue.errors import TaskQueueError
@@ -31,14 +31,14 @@ PURGE_AFTER_JUMP_SECONDS = 86_400.0
 _LONG_AGO = 0.0
 
 
-class Upkeep:
+class Maintenance:
     def __init__(
         self,
         sweeper: Sweeper,
         store: TaskStore,
         gate: StoreGate,
-        fleet: Fleet,
-        settler: Settler,
+        directory: RunnerDirectory,
+        completer: Completer,
         *,
         held_up: Callable[[], Mapping[str, str]],
         unknown_grace_seconds: float,
@@ -48,8 +48,8 @@ class Upkeep:
         self._sweeper = sweeper
         self._store = store
         self._gate = gate
-        self._fleet = fleet
-        self._settler = settler
+        self._directory = directory
+        self._completer = completer
         self._held_up = held_up
         self._noted: dict[str, str] = {}
         self._noted_at = float("-inf")
@@ -87,14 +87,14 @@ class Upkeep:
         if not self._gate.is_open or not self._clock.is_sure(SWEEP_AFTER_JUMP_SECONDS):
             return 0
         now = self._clock()
-        known = self._fleet.algorithms()
-        unknown_before = now - self._unknown_grace_seconds if self._fleet.is_sure else _LONG_AGO
+        known = self._directory.algorithms()
+        unknown_before = now - self._unknown_grace_seconds if self._directory.is_sure else _LONG_AGO
         # insisted on, so that a store that is away is noticed while nothing else is asked of it
-        deliveries = await self._gate.insist(
+        deliveries = await self._gate.retry_until_available(
             "sweeping", lambda: self._sweeper.sweep(known.keys(), unknown_before, SWEEP_LIMIT)
         )
         if deliveries:
-            await self._settler.settle([(Run(each), _verdict(each, known, now)) for each in deliveries])
+            await self._completer.complete([(Run(each), _verdict(each, known, now)) for each in deliveries])
         return len(deliveries)
 
     async def note(self) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import time
 
+from controller.maintenance import Maintenance
 from controller.store_gate import StoreGate
-from controller.upkeep import Upkeep
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from runnerlib.service.health import Health
 from taskqueue.clock import GuardedWall
@@ -88,7 +88,7 @@ def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go):
         await queue.publish([NewTask("t1", "echo", b"1", digest)])
         await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
         wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
-        upkeep = Upkeep(
+        maintenance = Maintenance(
             queue,
             store,
             StoreGate(Health()),
@@ -100,8 +100,8 @@ def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go):
             clock=wall,
         )
         jump[0] = 8 * 86_400
-        assert await upkeep.purge() == 0
-        assert await upkeep.sweep() == 0
+        assert await maintenance.purge() == 0
+        assert await maintenance.sweep() == 0
         assert (await store.get("t1")).result == b"1"
         await queue.close()
 

@@ -6,10 +6,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from controller.batching import Pace
-from controller.dispatch import Conversation
-from controller.inflight import Run
-from controller.lanes import Lane
+from controller.batching import LatencyEstimate
+from controller.call import RunnerCall
+from controller.consumer import AlgorithmConsumer
+from controller.runs import Run
 from runnerlib.contract import Limits, Progress, RunnerLevel, RunnerView
 from taskqueue.tasks import Delivery
 
@@ -33,9 +33,9 @@ def test_run_that_is_handed_back_brings_nothing_of_its_runner_along(run):
 @pytest.mark.parametrize(("attach", "running_seconds"), [(False, 21.0), (True, 91.0)])
 def test_run_that_is_attached_to_has_the_time_of_a_whole_batch(run, attach, running_seconds):
     limits = Limits(timeout_seconds=10, batch=8)
-    fleet = SimpleNamespace(limits=lambda name: limits, shared_limits=lambda runner: [limits])
-    tools = SimpleNamespace(fleet=fleet, margin_seconds=1.0, clock=lambda: 0.0)
-    talk = Conversation(tools, Pace(), "a", RUNNER, [run], attach=attach)
+    directory = SimpleNamespace(limits=lambda name: limits, shared_limits=lambda runner: [limits])
+    tools = SimpleNamespace(directory=directory, margin_seconds=1.0, clock=lambda: 0.0)
+    talk = RunnerCall(tools, LatencyEstimate(), "a", RUNNER, [run], attach=attach)
     assert talk._deadline.running == running_seconds
 
 
@@ -48,7 +48,7 @@ def test_lane_that_looks_up_what_has_come_is_not_idle(go):
             return SimpleNamespace(start=[], attach={}, ask=[])
 
         tools.intake.sort = sort
-        lane = Lane("a", tools)
+        lane = AlgorithmConsumer("a", tools)
         assert lane.is_idle
         lane._taking = asyncio.create_task(asyncio.sleep(0))
         await lane._taking

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from controller.batching import Pace
-from controller.call_tools import Tools
+from controller.batching import LatencyEstimate
+from controller.call_tools import CallContext
 from controller.errors import (
     BadAnswer,
     Busy,
@@ -17,18 +17,18 @@ from controller.errors import (
     RunnerLost,
     TimedOut,
 )
-from controller.inflight import Run
-from controller.pickup import before_start
-from controller.refusals import refusal_entry, timeout_entry
-from controller.retry import (
-    Again,
+from controller.outcomes import (
     Claim,
     Decision,
+    Requeue,
     deadline,
     overdue,
     unreadable,
 )
+from controller.refusals import refusal_entry, timeout_entry
 from controller.runner_answers import Answer, Entry
+from controller.runs import Run
+from controller.triage import before_start
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 
@@ -52,13 +52,13 @@ MISSES_BUDGET = 5
 PLAIN_MARGIN_SECONDS = 5.0
 
 
-class Conversation:
+class RunnerCall:
     """Runs at one runner. `attach`: it has them already; otherwise they are sent with the first call."""
 
     def __init__(
         self,
-        tools: Tools,
-        pace: Pace,
+        tools: CallContext,
+        latency: LatencyEstimate,
         algorithm: str,
         runner: RunnerView,
         runs: Sequence[Run],
@@ -68,7 +68,7 @@ class Conversation:
     ) -> None:
         """`on_answered` is called when the runner has nothing of this call any more; outcomes are committed after."""
         self._tools = tools
-        self._pace = pace
+        self._latency = latency
         self._algorithm = algorithm
         self._runner = runner
         self._attach = attach
@@ -77,13 +77,13 @@ class Conversation:
         self._may_have_missed = False
         #: the answer to the call that sent them, if it could not be read
         self._garbled: BadAnswer | None = None
-        self._lone = len(runs) == 1
+        self._sole_run = len(runs) == 1
         self._open = {run.key: run for run in runs}
         self._again: list[Run] = []
-        self._limits = tools.fleet.limits(algorithm)
+        self._limits = tools.directory.limits(algorithm)
         self._deadline = deadline(
             self._limits,
-            tools.fleet.shared_limits(runner),
+            tools.directory.shared_limits(runner),
             # Those that are attached to may have neighbours in their call that this controller knows nothing of.
             members=max(len(runs), self._limits.batch) if attach else len(runs),
             margin_seconds=tools.margin_seconds,
@@ -94,7 +94,7 @@ class Conversation:
         self._asked_at = self._started_at
         self._asked_wait = 0.0
 
-    async def hold(self) -> list[Run]:
+    async def run(self) -> list[Run]:
         """Returns the runs that must start again; all others are settled."""
         if not self._attach:
             await self._leave_out()
@@ -146,7 +146,7 @@ class Conversation:
         now = self._tools.clock()
         if self._runner.level is RunnerLevel.PLAIN:
             # It answers only at the end, which may be far.
-            self._tools.fleet.answered(self._runner.id)
+            self._tools.directory.answered(self._runner.id)
         for run in self._open.values():
             if run.sent_at is None:
                 run.sent_to(self._runner, self._boot, now)
@@ -161,7 +161,7 @@ class Conversation:
                 outcomes.append((run, reason))
         for run, _ in outcomes:
             del self._open[run.key]
-        await self._tools.settler.settle(outcomes)
+        await self._tools.completer.complete(outcomes)
 
     async def _send(self) -> Answer:
         if self._runner.level is RunnerLevel.PLAIN:
@@ -175,14 +175,14 @@ class Conversation:
 
     async def _ask(self) -> Answer:
         """Asks, without starting anything, until the runner answers or its process must be taken for dead."""
-        clock, fleet = self._tools.clock, self._tools.fleet
+        clock, directory = self._tools.clock, self._tools.directory
         silent_since = None
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await self._batch(self._wait_seconds(), with_payload=False)
             except BadAnswer:
-                fleet.answered(self._runner.id)
+                directory.answered(self._runner.id)
                 raise
             except Busy as busy:
                 self._check_boot(busy)
@@ -190,17 +190,17 @@ class Conversation:
                 return self._nothing_new()
             except Dropped as error:
                 # It is not silent: we had no room.
-                fleet.answered(self._runner.id)
+                directory.answered(self._runner.id)
                 silent_since = None
                 log.info("answer dropped; asking again", runner=self._runner.id, reason=str(error))
             except RunnerError as error:
                 self._check_boot(error)
                 silent_since = clock() if silent_since is None else silent_since
-                why = fleet.is_gone(self._runner.id, self._boot, clock() - silent_since)
+                why = directory.is_gone(self._runner.id, self._boot, clock() - silent_since)
                 if why is not None:
                     raise RunnerLost(f"{why}: {error}") from None
                 if not self._is_decided:
-                    fleet.quarantine(self._runner, str(error))
+                    directory.quarantine(self._runner, str(error))
             if self._is_decided:
                 return self._nothing_new()
             await asyncio.sleep(pause)
@@ -230,7 +230,7 @@ class Conversation:
             result_bytes=self._limits.result_bytes,
             on_connected=self._connected,
         )
-        self._tools.fleet.taken(self._algorithm, self._runner.id)
+        self._tools.directory.taken(self._algorithm, self._runner.id)
         self._arrived(answer)
         return answer
 
@@ -258,7 +258,7 @@ class Conversation:
             return Answer({run.key: timeout_entry(str(error))}, None)
         except LostAfterSending as error:
             raise RunnerLost(str(error)) from None
-        self._tools.fleet.taken(self._algorithm, self._runner.id)
+        self._tools.directory.taken(self._algorithm, self._runner.id)
         return answer
 
     def _wait_seconds(self) -> float:
@@ -290,7 +290,7 @@ class Conversation:
             outcomes.append((run, self._decision(run, entry, fault, is_anew=is_anew)))
             del self._open[key]
         self._boot = answer.boot or self._boot
-        self._pace.observe(ended, self._elapsed(), batched=self._limits.batched)
+        self._latency.observe(ended, self._elapsed(), batched=self._limits.batched)
         await asyncio.gather(*(self._stop(run) for run in taken))
         if not self._open and self._on_answered is not None:
             self._on_answered()
@@ -319,14 +319,14 @@ class Conversation:
             return self._unreadable(run, fault)
         if entry.state is EntryState.UNKNOWN:
             return self._unknown(run, is_anew=is_anew)
-        return self._tools.decide(run, entry, self._limits, lone=True)
+        return self._tools.decide(run, entry, self._limits, sole_run=True)
 
     def _unknown(self, run: Run, *, is_anew: bool) -> Decision:
         """The runner does not have it: it never arrived, was given back, or went with an earlier process."""
         if is_anew:
             return self._lost(run, f"runner {self._runner.id} was started anew")
         if self._attach:
-            return Again("the runner does not have it")
+            return Requeue("the runner does not have it")
         if self._garbled is not None:
             return self._unreadable(run, self._garbled)
         if self._may_have_missed:
@@ -339,45 +339,45 @@ class Conversation:
         else:
             run.given_back_by = (self._runner.id, self._boot)
         # it is about to stop, or hard to reach
-        self._tools.fleet.rest(self._algorithm, self._runner.id, REST_SECONDS, "it handed tasks back")
-        return Again("the runner does not have it")
+        self._tools.directory.rest(self._algorithm, self._runner.id, REST_SECONDS, "it handed tasks back")
+        return Requeue("the runner does not have it")
 
     def _lost(self, run: Run, why: str) -> Decision:
-        return self._tools.lost(run, self._runner.id, self._boot, why, lone=self._lone)
+        return self._tools.lost(run, self._runner.id, self._boot, why, sole_run=self._sole_run)
 
     def _unreadable(self, run: Run, error: BadAnswer | str) -> Decision:
-        return self._doubted(run, unreadable(error, doubts=run.doubts, lone=self._lone))
+        return self._doubted(run, unreadable(error, doubts=run.doubts, sole_run=self._sole_run))
 
     def _doubted(self, run: Run, decision: Decision) -> Decision:
         """Another runner gets what this one is not believed about."""
-        if isinstance(decision, Again) and self._lone:
+        if isinstance(decision, Requeue) and self._sole_run:
             run.doubts += 1
-            others = any(each.id != self._runner.id for each in self._tools.fleet.known(self._algorithm))
+            others = any(each.id != self._runner.id for each in self._tools.directory.known(self._algorithm))
             seconds = ELSEWHERE_SECONDS if others else REST_SECONDS
-            self._tools.fleet.rest(self._algorithm, self._runner.id, seconds, decision.why)
+            self._tools.directory.rest(self._algorithm, self._runner.id, seconds, decision.why)
         return decision
 
     def _without_answer(self, error: RunnerError) -> Callable[[Run], Decision | Claim]:
         """The call was not taken. Only a refusal that speaks of a single task is that task's own."""
-        fleet, runner = self._tools.fleet, self._runner
+        directory, runner = self._tools.directory, self._runner
         if not isinstance(error, NotSent):
-            fleet.answered(runner.id)
+            directory.answered(runner.id)
             for run in self._open.values():
                 run.misses = 0
         if isinstance(error, BadAnswer):
             return lambda run: self._unreadable(run, error)
         if isinstance(error, NotSent):
-            seconds = fleet.quarantine(runner, str(error))
+            seconds = directory.quarantine(runner, str(error))
             self._tools.metrics.quarantines.labels(runner.id).inc()
             log.warning("runner cannot be reached", runner=runner.id, quarantine_seconds=seconds, reason=str(error))
         elif isinstance(error, Refused) and error.problem.status != 404:
-            if not self._lone:
-                return lambda run: Again(f"the runner refused a call with several tasks: {error}", alone=True)
-            return lambda run: self._tools.decide(run, refusal_entry(error), self._limits, lone=True)
+            if not self._sole_run:
+                return lambda run: Requeue(f"the runner refused a call with several tasks: {error}", isolated=True)
+            return lambda run: self._tools.decide(run, refusal_entry(error), self._limits, sole_run=True)
         else:
             seconds = error.retry_after_seconds if isinstance(error, Busy) else REST_SECONDS
-            fleet.rest(self._algorithm, runner.id, seconds, str(error))
-        return lambda run: Again(str(error), expected=isinstance(error, Busy))
+            directory.rest(self._algorithm, runner.id, seconds, str(error))
+        return lambda run: Requeue(str(error), expected=isinstance(error, Busy))
 
     async def _settle_all(self, decision: Callable[[Run], Decision | Claim]) -> None:
         outcomes = [(run, decision(run)) for run in self._open.values()]
@@ -385,14 +385,14 @@ class Conversation:
         await self._settle(outcomes)
 
     async def _settle(self, outcomes: Sequence[tuple[Run, Decision | Claim]]) -> None:
-        for run in await self._tools.settler.settle(await self._believed(outcomes)):
+        for run in await self._tools.completer.complete(await self._believed(outcomes)):
             run.handed_back()
             self._again.append(run)
 
     async def _believed(self, outcomes: Sequence[tuple[Run, Decision | Claim]]) -> list[tuple[Run, Decision]]:
         """With the store's word in the place of what the runner claims."""
         claimed = [run for run, decision in outcomes if isinstance(decision, Claim)]
-        rows = await self._tools.settler.rows(claimed) if claimed else {}
+        rows = await self._tools.completer.rows(claimed) if claimed else {}
         return [
             (run, self._doubted(run, self._tools.judge(run, decision, rows.get(run.id))))
             if isinstance(decision, Claim)

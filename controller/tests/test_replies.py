@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from controller.answering import asks, replies_to, senders
-from controller.inflight import Run
+from controller.replies import asks, replies_to, senders
+from controller.runs import Run
 from runnerlib.contract import FailureCode, TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Retrying, Succeeded, TaskRow

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from controller.inflight import Run
+from controller.runs import Run
 from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
@@ -18,7 +18,7 @@ from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Re
 log = get_logger(__name__)
 
 #: What decides on the answer: our own outcome, or the row of a task that had ended before.
-Told = tuple[Run, Record | TaskRow]
+ReplySource = tuple[Run, Record | TaskRow]
 #: Answers that fail so often, each time just after another was taken, are sent in halves; one alone is given up.
 TRIES = 2
 #: Shows that the broker takes answers, and is dropped by it: there is no such queue.
@@ -29,7 +29,7 @@ _NOT_TAKEN = (QueueUnavailable, ValueError)
 _FRAME_BYTES = 1024
 
 
-class Answering:
+class ReplySender:
     """Sends one answer for each delivery that asks for one. At least once: receivers tell repetitions by the id."""
 
     def __init__(self, queue: TaskQueue, gate: StoreGate) -> None:
@@ -37,7 +37,7 @@ class Answering:
         self._gate = gate
         self._suspecting = asyncio.Lock()
 
-    async def answer(self, told: Iterable[Told]) -> None:
+    async def answer(self, told: Iterable[ReplySource]) -> None:
         """Returns when the broker has them; one that it never takes is given up."""
         replies = [reply for run, source in told if asks(run) for reply in replies_to(run, source)]
         if not replies:
@@ -52,7 +52,9 @@ class Answering:
     async def _send_again(self, replies: Sequence[Reply]) -> None:
         """The broker is away, or one of these ends the connection whenever it is sent: an address may be anything."""
         for _ in range(TRIES):
-            await self._gate.insist("sending answers", lambda: self._queue.reply([_TO_NOBODY]), alone=True)
+            await self._gate.retry_until_available(
+                "sending answers", lambda: self._queue.reply([_TO_NOBODY]), stops_intake=False
+            )
             try:
                 await self._queue.reply(replies)
             except _NOT_TAKEN as error:
