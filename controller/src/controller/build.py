@@ -5,24 +5,22 @@ from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
-from controller.call_tools import CallContext
+from controller.call import CallContext
 from controller.completer import Completer
 from controller.consumer import ConsumerDependencies
 from controller.consumer_set import ConsumerSet
-from controller.controller import Controller
 from controller.directory import CatalogueSource, RunnerDirectory
 from controller.ingress import IngressConsumer
-from controller.intake import Intake, UnknownFieldWarnings
-from controller.maintenance import Maintenance
+from controller.maintenance import Maintenance, RunMonitor
 from controller.metrics import ControllerMetrics
-from controller.outcomes import RetryPolicy
-from controller.rejections import RejectionHandler
-from controller.run_monitor import RunMonitor
+from controller.outcomes import OutcomePolicy
 from controller.runner_client import RunnerClient
 from controller.runs import InFlight
 from controller.settings import ControllerSettings
 from controller.store_gate import StoreGate
+from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
+from runnerlib.service.lifecycle import background
 from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
 
@@ -40,52 +38,50 @@ async def build(
     *,
     sweeper: Sweeper,
     door: FrontDoor | None = None,
-) -> Controller:
-    """Starts a controller on `stack`; leaving the stack stops it in order.
+) -> None:
+    """Starts a controller on `stack`. Leaving the stack stops it in order, and hands back, uncounted, the tasks that
+    do not end within the grace.
 
     The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
-    waiting tasks that nobody will take: the queue itself where it is a table, else the store. `door` is a broker's
-    front door; it belongs to the controller from now on.
+    waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
+    broker's ingress; it belongs to the controller from now on.
     """
+    margin, grace = settings.runner_margin_seconds, settings.unknown_algorithm_grace_seconds
     metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    client = await stack.enter_async_context(RunnerClient(settings.runner_margin_seconds))
-    policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
-    lane_tools = ConsumerDependencies(
-        queue=queue,
-        gate=gate,
-        intake=Intake(store, gate, completer, in_flight, wall, unknown_fields),
-        in_flight=in_flight,
-        calls=CallContext(client, directory, completer, policy, metrics, settings.runner_margin_seconds, wall),
+    client = await stack.enter_async_context(RunnerClient(margin))
+    policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
+    calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
+    consumers = ConsumerSet(
+        directory, watch, ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls), health
     )
-    lanes = ConsumerSet(directory, watch, lane_tools, health)
-    maintenance = Maintenance(
+    # Left in reverse order: nothing new is taken, and runs are followed until the last call has ended.
+    RunMonitor(store, in_flight, client, completer, margin_seconds=margin).start(stack)
+    stack.push_async_callback(consumers.stop, settings.grace_seconds)
+    Maintenance(
         sweeper,
         store,
         gate,
         directory,
         completer,
-        held_up=lanes.held_up,
-        unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
+        held_up=consumers.held_up,
+        unknown_grace_seconds=grace,
         retention_seconds=settings.retention_days * _SECONDS_A_DAY,
         clock=wall,
-    )
-    ingress = None
+    ).start(stack)
+    background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None:
         ingress = IngressConsumer(
             door,
             completer,
-            RejectionHandler(door, store, gate, completer),
             directory,
             health,
             metrics,
-            unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
+            unknown_grace_seconds=grace,
             max_message_bytes=settings.max_message_bytes,
-            clock=wall,
             unknown_fields=unknown_fields,
+            clock=wall,
         )
-    monitor = RunMonitor(store, in_flight, client, completer, margin_seconds=settings.runner_margin_seconds)
-    controller = Controller(lanes, monitor, maintenance, settings.grace_seconds, ingress)
-    return await stack.enter_async_context(controller)
+        await stack.enter_async_context(ingress)

@@ -1,4 +1,4 @@
-"""Answers to senders that named a queue for them: built from what was committed, sent before the acknowledgement."""
+"""Replies to senders that named a queue for them: built from what was committed, sent before the acknowledgement."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -17,47 +17,47 @@ from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Re
 
 log = get_logger(__name__)
 
-#: What decides on the answer: our own outcome, or the row of a task that had ended before.
+#: What a reply is made from: our own outcome, or the row of a task that had ended before.
 ReplySource = tuple[Run, Record | TaskRow]
-#: Answers that fail so often, each time just after another was taken, are sent in halves; one alone is given up.
+#: Replies that fail so often, each time just after another was accepted, are sent in halves; a single one is dropped.
 TRIES = 2
-#: Shows that the broker takes answers, and is dropped by it: there is no such queue.
-_TO_NOBODY = Reply("tasks-nobody", None, b"{}")
-#: By the broker, or because no message can carry it, e.g. a correlation id that was no text.
-_NOT_TAKEN = (QueueUnavailable, ValueError)
-#: Beside a result an answer has ids, names and punctuation.
+#: Shows that the broker accepts replies. The broker drops it, since there is no such queue.
+_PROBE = Reply("tasks-nobody", None, b"{}")
+#: The broker does not accept it, or no message can carry it, e.g. a correlation id that was no text.
+_NOT_SENT = (QueueUnavailable, ValueError)
+#: Beside a result, a reply has ids, names and punctuation.
 _FRAME_BYTES = 1024
 
 
 class ReplySender:
-    """Sends one answer for each delivery that asks for one. At least once: receivers tell repetitions by the id."""
+    """Sends one reply for each delivery that asks for one. At least once: receivers recognise repetitions by the id."""
 
     def __init__(self, queue: TaskQueue, gate: StoreGate) -> None:
         self._queue = queue
         self._gate = gate
-        self._suspecting = asyncio.Lock()
+        self._bisecting = asyncio.Lock()
 
-    async def answer(self, told: Iterable[ReplySource]) -> None:
-        """Returns when the broker has them; one that it never takes is given up."""
-        replies = [reply for run, source in told if asks(run) for reply in replies_to(run, source)]
+    async def send(self, sources: Iterable[ReplySource]) -> None:
+        """Returns when the broker has accepted them; one that it never accepts is dropped."""
+        replies = [reply for run, source in sources if wants_reply(run) for reply in replies_to(run, source)]
         if not replies:
             return
         try:
             await self._queue.reply(replies)
-        except _NOT_TAKEN as error:
+        except _NOT_SENT as error:
             log.warning("answers could not be sent; they are sent again", count=len(replies), reason=str(error))
-            async with self._suspecting:
+            async with self._bisecting:
                 await self._send_again(replies)
 
     async def _send_again(self, replies: Sequence[Reply]) -> None:
         """The broker is away, or one of these ends the connection whenever it is sent: an address may be anything."""
         for _ in range(TRIES):
             await self._gate.retry_until_available(
-                "sending answers", lambda: self._queue.reply([_TO_NOBODY]), stops_intake=False
+                "sending answers", lambda: self._queue.reply([_PROBE]), stops_intake=False
             )
             try:
                 await self._queue.reply(replies)
-            except _NOT_TAKEN as error:
+            except _NOT_SENT as error:
                 reason = str(error)
             else:
                 return
@@ -69,13 +69,13 @@ class ReplySender:
         await self._send_again(replies[middle:])
 
 
-def asks(run: Run) -> bool:
-    """Whether anybody wants an answer for this run."""
+def wants_reply(run: Run) -> bool:
+    """Whether any of the run's senders wants a reply."""
     return run.delivery.reply_to is not None or any(each.reply_to is not None for each in run.repeated)
 
 
 def senders(deliveries: Sequence[Delivery]) -> list[Delivery]:
-    """The first delivery, and those of the others that another answer goes to."""
+    """The first delivery, and those of the others whose reply goes elsewhere."""
     found = {(deliveries[0].reply_to, deliveries[0].correlation_id): deliveries[0]}
     for each in deliveries[1:]:
         if each.reply_to is not None:
@@ -84,7 +84,7 @@ def senders(deliveries: Sequence[Delivery]) -> list[Delivery]:
 
 
 def replies_to(run: Run, source: Record | TaskRow) -> list[Reply]:
-    """None when the task has not ended."""
+    """No replies when the task has not ended."""
     return [
         Reply(each.reply_to, each.correlation_id, body)
         for each in senders(run.deliveries)
@@ -93,40 +93,34 @@ def replies_to(run: Run, source: Record | TaskRow) -> list[Reply]:
 
 
 def _body(delivery: Delivery, source: Record | TaskRow) -> bytes | None:
+    attempt = source.attempt if isinstance(source, TaskRow) else delivery.attempt
     match source:
         case Succeeded(result=result):
-            return _succeeded(delivery, delivery.attempt, result)
-        case Failed(code=code, message=message):
-            return _ended(delivery, TaskState.FAILED, delivery.attempt, error=_error(code, message))
-        case Conflicting(message=message):
-            error = _error(FailureCode.ID_CONFLICT, message)
-            return _ended(delivery, TaskState.FAILED, delivery.attempt, error=error)
-        case Cancelled():
-            return _ended(delivery, TaskState.CANCELLED, delivery.attempt)
+            state, outcome = TaskState.SUCCEEDED, _result(result)
         case TaskRow(state=TaskState.SUCCEEDED):
-            return _succeeded(delivery, source.attempt, source.result or b"null")
+            state, outcome = TaskState.SUCCEEDED, _result(source.result or b"null")
+        case Failed(code=code, message=message):
+            state, outcome = TaskState.FAILED, _error(code, message)
+        case Conflicting(message=message):
+            state, outcome = TaskState.FAILED, _error(FailureCode.ID_CONFLICT, message)
         case TaskRow(state=TaskState.FAILED):
-            error = _error(source.error_code or FailureCode.HANDLER_ERROR, source.error_message or "")
-            return _ended(delivery, TaskState.FAILED, source.attempt, error=error)
-        case TaskRow(state=TaskState.CANCELLED):
-            return _ended(delivery, TaskState.CANCELLED, source.attempt)
+            code = source.error_code or FailureCode.HANDLER_ERROR
+            state, outcome = TaskState.FAILED, _error(code, source.error_message or "")
+        case Cancelled() | TaskRow(state=TaskState.CANCELLED):
+            state, outcome = TaskState.CANCELLED, {}
         case _:
             return None
-
-
-def _succeeded(delivery: Delivery, attempt: int, result: bytes) -> bytes:
-    """The result as it is stored, not read again. One that no message can hold is left to the gateway."""
-    if len(result) > MAX_MESSAGE_BYTES - _FRAME_BYTES:
-        message = f"the result has {len(result)} bytes, too many for a message; fetch it from the gateway by its id"
-        error = _error(FailureCode.TOO_LARGE, message)
-        return _ended(delivery, TaskState.SUCCEEDED, attempt, error=error)
-    return _ended(delivery, TaskState.SUCCEEDED, attempt, result=orjson.Fragment(result))
-
-
-def _ended(delivery: Delivery, state: TaskState, attempt: int, **outcome: Any) -> bytes:
     fields = {"id": delivery.id, "algorithm": delivery.algorithm, "state": state.value, "attempt": attempt}
     return orjson.dumps(fields | outcome)
 
 
-def _error(code: FailureCode, message: str) -> dict[str, str]:
-    return {"code": code.value, "message": message}
+def _result(result: bytes) -> dict[str, Any]:
+    """The result as it is stored, not read again. One that no message can hold has to be fetched from the gateway."""
+    if len(result) > MAX_MESSAGE_BYTES - _FRAME_BYTES:
+        message = f"the result has {len(result)} bytes, too many for a message; fetch it from the gateway by its id"
+        return _error(FailureCode.TOO_LARGE, message)
+    return {"result": orjson.Fragment(result)}
+
+
+def _error(code: FailureCode, message: str) -> dict[str, Any]:
+    return {"error": {"code": code.value, "message": message}}
