@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from controller.maintenance import Maintenance
+from controller.settings import ControllerSettings
 from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from runnerlib.service.health import Health
@@ -91,17 +92,8 @@ def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go):
         await queue.publish([NewTask("t1", "echo", b"1", digest)])
         await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
         wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
-        maintenance = Maintenance(
-            queue,
-            store,
-            StoreGate(Health()),
-            None,
-            None,
-            held_up=dict,
-            unknown_grace_seconds=60,
-            retention_seconds=7 * 86_400,
-            clock=wall,
-        )
+        settings = ControllerSettings(retention_days=7)
+        maintenance = Maintenance(queue, store, StoreGate(Health()), None, None, settings, dict, wall)
         jump[0] = 8 * 86_400
         assert await maintenance.purge_some() == 0
         assert await maintenance.sweep_some() == 0

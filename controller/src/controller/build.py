@@ -24,8 +24,6 @@ from runnerlib.service.lifecycle import background
 from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
 
-_SECONDS_A_DAY = 86_400.0
-
 
 async def build(
     stack: AsyncExitStack,
@@ -46,42 +44,21 @@ async def build(
     waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
     broker's ingress; it belongs to the controller from now on.
     """
-    margin, grace = settings.runner_margin_seconds, settings.unknown_algorithm_grace_seconds
     metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
     metrics.count_in_flight(lambda: len(in_flight))
-    gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
+    gate, wall, margin = StoreGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
     client = await stack.enter_async_context(RunnerClient(margin))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
-    consumers = ConsumerSet(
-        directory, watch, ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls), health
-    )
+    unknown_fields = UnknownFieldWarnings()
+    dependencies = ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls)
+    consumers = ConsumerSet(directory, watch, dependencies, health)
     # Left in reverse order: nothing new is taken, and runs are followed until the last call has ended.
     RunMonitor(store, in_flight, client, completer, margin_seconds=margin).start(stack)
     stack.push_async_callback(consumers.stop, settings.grace_seconds)
-    Maintenance(
-        sweeper,
-        store,
-        gate,
-        directory,
-        completer,
-        held_up=consumers.held_up,
-        unknown_grace_seconds=grace,
-        retention_seconds=settings.retention_days * _SECONDS_A_DAY,
-        clock=wall,
-    ).start(stack)
+    Maintenance(sweeper, store, gate, directory, completer, settings, consumers.held_up, wall).start(stack)
     background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None:
-        ingress = IngressConsumer(
-            door,
-            completer,
-            directory,
-            health,
-            metrics,
-            unknown_grace_seconds=grace,
-            max_message_bytes=settings.max_message_bytes,
-            unknown_fields=unknown_fields,
-            clock=wall,
-        )
+        ingress = IngressConsumer(door, completer, directory, health, metrics, settings, unknown_fields, wall)
         await stack.enter_async_context(ingress)

@@ -36,6 +36,17 @@ from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Re
 log = get_logger(__name__)
 
 Decided = tuple[Run, Decision]
+#: For metrics and the log.
+_LABELS = {
+    Done: "succeeded",
+    Retry: "retrying",
+    Fail: "failed",
+    Conflict: "failed",
+    Cancel: "cancelled",
+    Requeue: "again",
+    Ignore: "dropped",
+    AwaitDuplicate: "following",
+}
 #: How soon a message that only waits for another's outcome looks again.
 AWAIT_DUPLICATE_SECONDS = 5.0
 
@@ -89,7 +100,7 @@ class Completer:
         for run in runs:
             run.is_decided = True
         try:
-            if all(isinstance(decision, Done) for _, decision in final):
+            if not [run for run, decision in final if isinstance(decision, Retry | AwaitDuplicate)]:
                 sources = await self._record(final)
             else:
                 final = await self._without_cancelled(final)
@@ -239,14 +250,15 @@ class Completer:
         """Logs what is unusual, and counts everything."""
         counts: Counter[tuple[str, str, str]] = Counter()
         for run, decision in decided:
-            task, code = run.delivery, decision.code.value if decision.code else ""
-            counts[task.algorithm, decision.label, code] += 1
+            task, label = run.delivery, _LABELS[type(decision)]
+            code = decision.code.value if isinstance(decision, Fail | Retry | Conflict) else ""
+            counts[task.algorithm, label, code] += 1
             if isinstance(decision, Requeue):
                 tell = log.debug if decision.expected else log.info
                 tell("task starts again, uncounted", task_id=task.id, attempt=task.attempt, why=decision.why)
             elif isinstance(decision, Fail | Retry | Conflict | Ignore):
                 log.warning(
-                    f"task {decision.label}",
+                    f"task {label}",
                     task_id=task.id,
                     algorithm=task.algorithm,
                     attempt=task.attempt,

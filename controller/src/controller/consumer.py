@@ -210,7 +210,7 @@ class AlgorithmConsumer:
         self._look_around = min(LONGEST_LOOK_AROUND_SECONDS, self._look_around * 2) if is_quiet else LOOK_AROUND_SECONDS
 
     async def _receive(self, deliveries: Sequence[Delivery]) -> None:
-        """Looks up what was handed out, with one query for all; then each task starts, is found again, or ends."""
+        """Looks the tasks up, with one query for all; then each becomes ready, is found again, or ends."""
         self._context.metrics.taken.labels(self.algorithm).inc(len(deliveries))
         self._is_receiving = True
         try:
@@ -224,15 +224,15 @@ class AlgorithmConsumer:
             raise
         finally:
             self._is_receiving = False
-        self._ready.extend(run for run, step in triaged if isinstance(step, Start))
+        self._ready.extend([run for run, step in triaged if isinstance(step, Start)])
         # What was handed out before takes no room: it runs already, or is looked for.
         handed_out = [(run, step) for run, step in triaged if isinstance(step, Attach | AskAll)]
         if handed_out:
             self._resume(handed_out)
 
     async def _look_up(self, ids: set[str]) -> dict[str, TaskRow]:
-        """What the store knows. A task whose run ended while the store was asked is asked for again: the answer may be
-        older than that run's outcome, and its second message would start it once more."""
+        """What the store knows. If a run ends while the store is asked, its task is asked for again: the row may be
+        older than that outcome, and a second message of the task would start it once more."""
         rows: dict[str, TaskRow] = {}
         with self._in_flight.noting_removed() as removed:
             wanted = ids

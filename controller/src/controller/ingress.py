@@ -1,7 +1,6 @@
 """Takes the messages that any sender may write to a broker, and forwards, parks or rejects each."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -11,6 +10,7 @@ from controller.completer import Completer, Decided
 from controller.directory import RunnerDirectory
 from controller.metrics import ControllerMetrics
 from controller.runs import Run
+from controller.settings import ControllerSettings
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.contract import FailureCode
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
@@ -48,11 +48,9 @@ class IngressConsumer(Component):
         directory: RunnerDirectory,
         health: Health,
         metrics: ControllerMetrics,
-        *,
-        unknown_grace_seconds: float,
-        max_message_bytes: int,
+        settings: ControllerSettings,
         unknown_fields: UnknownFieldWarnings,
-        clock: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
         self._door = door
         self._completer = completer
@@ -60,10 +58,9 @@ class IngressConsumer(Component):
         self._directory = directory
         self._health = health
         self._metrics = metrics
-        self._unknown_grace_seconds = unknown_grace_seconds
-        self._max_message_bytes = max_message_bytes
+        self._settings = settings
         self._unknown_fields = unknown_fields
-        self._clock = clock
+        self._wall = wall
         self._stopping = asyncio.Event()
         self._at_hand: list[Arrival] = []
 
@@ -120,9 +117,9 @@ class IngressConsumer(Component):
         rules = Rules(
             known=self._directory.algorithms().keys(),
             is_sure=self._directory.is_sure,
-            unknown_grace_seconds=self._unknown_grace_seconds,
-            max_message_bytes=self._max_message_bytes,
-            now=self._clock(),
+            unknown_grace_seconds=self._settings.unknown_algorithm_grace_seconds,
+            max_message_bytes=self._settings.max_message_bytes,
+            now=self._wall(),
         )
         forwarded: list[Verdict] = []
         parked: list[Verdict] = []

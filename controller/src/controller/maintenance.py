@@ -12,6 +12,7 @@ from controller.errors import RunnerError
 from controller.outcomes import Cancel, Fail
 from controller.runner_client import RunnerClient
 from controller.runs import InFlight, Run
+from controller.settings import ControllerSettings
 from controller.store_gate import StoreGate
 from controller.triage import EXPIRED
 from runnerlib.contract import RunnerLevel
@@ -41,6 +42,7 @@ PURGE_LIMIT = 1000
 #: A wall clock that jumped is believed after this long: what it makes expire, and what it makes old.
 SWEEP_AFTER_JUMP_SECONDS = 600.0
 PURGE_AFTER_JUMP_SECONDS = 86_400.0
+_SECONDS_A_DAY = 86_400.0
 #: No task has waited since before that, so a sweep with it finds expired ones alone.
 _LONG_AGO = 0.0
 
@@ -167,12 +169,11 @@ class Maintenance:
         gate: StoreGate,
         directory: RunnerDirectory,
         completer: Completer,
-        *,
+        settings: ControllerSettings,
         held_up: Callable[[], Mapping[str, str]],
-        unknown_grace_seconds: float,
-        retention_seconds: float,
-        clock: GuardedWall | None = None,
+        wall: GuardedWall,
     ) -> None:
+        """`held_up` tells the algorithms whose tasks wait although runners offer them, and why."""
         self._sweeper = sweeper
         self._store = store
         self._gate = gate
@@ -181,9 +182,9 @@ class Maintenance:
         self._held_up = held_up
         self._noted: dict[str, str] = {}
         self._noted_at = float("-inf")
-        self._unknown_grace_seconds = unknown_grace_seconds
-        self._retention_seconds = retention_seconds
-        self._clock = clock or GuardedWall()
+        self._unknown_grace_seconds = settings.unknown_algorithm_grace_seconds
+        self._retention_seconds = settings.retention_days * _SECONDS_A_DAY
+        self._wall = wall
 
     def start(self, stack: AsyncExitStack) -> None:
         """Works until the stack is left: at first it purges, and then each hour."""
@@ -199,9 +200,9 @@ class Maintenance:
             pass
 
     async def sweep_some(self) -> int:
-        if not self._gate.is_open or not self._clock.is_sure(SWEEP_AFTER_JUMP_SECONDS):
+        if not self._gate.is_open or not self._wall.is_sure(SWEEP_AFTER_JUMP_SECONDS):
             return 0
-        now = self._clock()
+        now = self._wall()
         known = self._directory.algorithms()
         unknown_before = now - self._unknown_grace_seconds if self._directory.is_sure else _LONG_AGO
         # through the gate, so that an unavailable store is noticed while nothing else is asked of it
@@ -214,7 +215,7 @@ class Maintenance:
 
     async def note_held_up(self) -> None:
         """Writes down why tasks wait that runners could take, for the gateways."""
-        now, held_up = self._clock(), dict(self._held_up())
+        now, held_up = self._wall(), dict(self._held_up())
         if not self._gate.is_open or (held_up == self._noted and abs(now - self._noted_at) < NOTE_AGAIN_SECONDS):
             return
         await self._store.note_waiting(held_up, [name for name in self._noted if name not in held_up])
@@ -226,10 +227,10 @@ class Maintenance:
             pass
 
     async def purge_some(self) -> int:
-        if not self._clock.is_sure(PURGE_AFTER_JUMP_SECONDS):
+        if not self._wall.is_sure(PURGE_AFTER_JUMP_SECONDS):
             log.warning("the wall clock was set; old finished tasks are kept for a day, so that it can be set right")
             return 0
-        count = await self._store.purge(self._clock() - self._retention_seconds, PURGE_LIMIT)
+        count = await self._store.purge(self._wall() - self._retention_seconds, PURGE_LIMIT)
         if count:
             log.info("old finished tasks dropped", count=count)
         return count

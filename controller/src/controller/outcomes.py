@@ -65,17 +65,12 @@ _CODES_BY_STATUS = {400: FailureCode.INVALID_PAYLOAD, 413: FailureCode.TOO_LARGE
 class Done:
     """It succeeded; `result` is compact JSON."""
 
-    label: ClassVar[str] = "succeeded"
-    code: ClassVar[None] = None
-
     result: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """The attempt failed; the next one may start after so many seconds."""
-
-    label: ClassVar[str] = "retrying"
 
     after_seconds: float
     code: FailureCode
@@ -88,8 +83,6 @@ class Retry:
 class Fail:
     """It failed for good."""
 
-    label: ClassVar[str] = "failed"
-
     code: FailureCode
     message: str
     traceback: str | None = None
@@ -100,7 +93,6 @@ class Fail:
 class Conflict:
     """The message carries another task's id: the message fails, that task stays as it is."""
 
-    label: ClassVar[str] = "failed"
     code: ClassVar[FailureCode] = FailureCode.ID_CONFLICT
 
     message: str
@@ -110,9 +102,6 @@ class Conflict:
 class Cancel:
     """It was cancelled before it ended otherwise."""
 
-    label: ClassVar[str] = "cancelled"
-    code: ClassVar[None] = None
-
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
@@ -121,9 +110,6 @@ class Requeue:
     `expected`: nothing is wrong, and it may happen twenty times a second. `distrusted`: the runner's answer is not
     believed, so another runner gets the task if there is one.
     """
-
-    label: ClassVar[str] = "again"
-    code: ClassVar[None] = None
 
     why: str
     isolated: bool = False
@@ -135,18 +121,12 @@ class Requeue:
 class Ignore:
     """Nothing is recorded: the outcome of this task is already decided, or will be by another message."""
 
-    label: ClassVar[str] = "dropped"
-    code: ClassVar[None] = None
-
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitDuplicate:
     """Another message's run decides on this task. This message is delayed until then: its sender wants a reply too."""
-
-    label: ClassVar[str] = "following"
-    code: ClassVar[None] = None
 
     why: str
 

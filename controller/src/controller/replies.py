@@ -71,7 +71,9 @@ class ReplySender:
 
 def wants_reply(run: Run) -> bool:
     """Whether any of the run's senders wants a reply."""
-    return run.delivery.reply_to is not None or any(each.reply_to is not None for each in run.repeated)
+    if run.delivery.reply_to is not None:
+        return True
+    return bool(run.repeated) and any(each.reply_to is not None for each in run.repeated)
 
 
 def senders(deliveries: Sequence[Delivery]) -> list[Delivery]:

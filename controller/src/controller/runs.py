@@ -13,6 +13,9 @@ class Run:
     """One attempt of one task, from its delivery to its outcome. Times are monotonic seconds."""
 
     delivery: Delivery
+    id: str = field(init=False)
+    #: task id and attempt
+    key: tuple[str, int] = field(init=False)
     history: tuple[HistoryEntry, ...] = ()
     #: further deliveries of the same attempt; they end together with the first
     repeated: list[Delivery] = field(default_factory=list)
@@ -42,13 +45,9 @@ class Run:
     #: its outcome is being committed: later answers change nothing
     is_decided: bool = False
 
-    @property
-    def id(self) -> str:
-        return self.delivery.id
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.delivery.id, self.delivery.attempt
+    def __post_init__(self) -> None:
+        self.id = self.delivery.id
+        self.key = self.delivery.id, self.delivery.attempt
 
     @property
     def deliveries(self) -> list[Delivery]:
