@@ -43,22 +43,19 @@ class Rules:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+@dataclass(frozen=True)
+class _Admitted:
+    arrival: Arrival
+    task: NewTask
+    unknown_fields: tuple[UnknownField, ...] = ()
+
+
+class Forward(_Admitted):
     """Into its algorithm's queue."""
 
-    arrival: Arrival
-    task: NewTask
-    unknown_fields: tuple[UnknownField, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(_Admitted):
     """Aside for some seconds: its algorithm may be registered by then."""
-
-    arrival: Arrival
-    task: NewTask
-    unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ AWAIT_DUPLICATE_SECONDS = 5.0
 class Completer:
     """Commits outcomes.
 
-    `is_known` tells the names of algorithms from what strangers write: the latter never become labels of metrics.
+    `is_known` says whether a name is an algorithm's: other names that senders write never become labels of metrics.
     """
 
     def __init__(

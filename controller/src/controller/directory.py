@@ -21,6 +21,10 @@ LONGEST_OWN_REST_SECONDS = 1.0
 MOST_REASONS = 3
 #: A runner that is silent for so long is lost, when no catalogue says how long its lease is.
 DEFAULT_LEASE_SECONDS = 30.0
+#: Before discovery has answered.
+_NO_CATALOGUE = Catalogue(
+    epoch="", index=0, uptime_seconds=0, lease_seconds=DEFAULT_LEASE_SECONDS, runners={}, algorithms={}
+)
 
 
 class CatalogueSource(Protocol):
@@ -66,28 +70,26 @@ class RunnerDirectory:
     def is_sure(self) -> bool:
         return self._source.is_sure
 
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._source.catalogue or _NO_CATALOGUE
+
     def algorithms(self) -> dict[str, AlgorithmView]:
         """All that were registered once."""
-        catalogue = self._source.catalogue
-        return {} if catalogue is None else catalogue.algorithms
+        return self._catalogue.algorithms
 
     def runner(self, runner_id: str) -> RunnerView | None:
-        catalogue = self._source.catalogue
-        return None if catalogue is None else catalogue.runners.get(runner_id)
+        return self._catalogue.runners.get(runner_id)
 
     def known(self, algorithm: str) -> list[RunnerView]:
         """Live runners that offer the algorithm with its current schema."""
-        catalogue = self._source.catalogue
-        view = None if catalogue is None else catalogue.algorithms.get(algorithm)
-        if catalogue is None or view is None:
-            return []
-        return [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
+        catalogue = self._catalogue
+        view = catalogue.algorithms.get(algorithm)
+        return [] if view is None else [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
 
     def offering(self, algorithm: str) -> list[RunnerView]:
         """All live runners that may have runs of the algorithm, those with an outdated schema included."""
-        catalogue = self._source.catalogue
-        runners = [] if catalogue is None else catalogue.runners.values()
-        return [runner for runner in runners if algorithm in runner.algorithms]
+        return [runner for runner in self._catalogue.runners.values() if algorithm in runner.algorithms]
 
     def limits(self, algorithm: str) -> Limits:
         """Within the contract's bounds, whatever a registry says."""
@@ -218,19 +220,17 @@ class RunnerDirectory:
 
     def is_gone(self, runner_id: str, boot: str | None, silent_seconds: float) -> str | None:
         """Why a silent runner's process must be taken for dead, in words; None while it may come back."""
-        catalogue = self._source.catalogue
         view = self.runner(runner_id)
         if view is not None and boot and view.boot != boot:
             return f"runner {runner_id} was started anew"
-        if view is None and catalogue is not None and self._source.is_sure:
+        if view is None and self._source.catalogue is not None and self._source.is_sure:
             return f"runner {runner_id} is gone"
-        lease = DEFAULT_LEASE_SECONDS if catalogue is None else catalogue.lease_seconds
+        lease = self._catalogue.lease_seconds
         return f"runner {runner_id} has not answered for {lease:g} s" if silent_seconds >= lease else None
 
     def has_left(self, runner_id: str, boot: str | None) -> bool:
         """Whether this process of the runner was stopped in order."""
-        catalogue = self._source.catalogue
-        return catalogue is not None and boot is not None and catalogue.left.get(runner_id) == boot
+        return boot is not None and self._catalogue.left.get(runner_id) == boot
 
     def _free_at(self, algorithm: str, runner: RunnerView) -> float:
         rest, quarantine = self._rests.get((algorithm, runner.id)), self._quarantine_of(runner)

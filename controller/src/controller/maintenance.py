@@ -173,7 +173,7 @@ class Maintenance:
         held_up: Callable[[], Mapping[str, str]],
         wall: GuardedWall,
     ) -> None:
-        """`held_up` tells the algorithms whose tasks wait although runners offer them, and why."""
+        """`held_up` returns the algorithms whose tasks wait although runners offer them, and why."""
         self._sweeper = sweeper
         self._store = store
         self._gate = gate

@@ -1,22 +1,22 @@
 """What follows from what happened to a run at its runner. Pure: clock and randomness are given.
 
-====================================================  =================================================================
+====================================================  ======================================================
 what happened                                         what follows
-====================================================  =================================================================
+====================================================  ======================================================
 succeeded                                             Done; without a result, or with too large a one: Fail
 failed: an error marked retryable, or the time limit  Retry, as often as the algorithm allows; then Fail
 failed: any other error                               Fail
-its process died (`runner_lost` from the runner)      Retry once; the second time Fail
+its process died (the runner says `runner_lost`)      Retry; the second time Fail
 its whole runner is gone                              Retry; the fifth time Fail
-\\... after an orderly stop                            Requeue
-cancelled, outdated, another's id, expired            what the store says; if it knows nothing of it, `disbelieved`
-the runner does not have it                           Requeue; `controller.call` counts what repeats
-its entry, or the whole answer, cannot be read        Requeue; the second time Fail
+its runner is gone, after an orderly stop             Requeue
+cancelled, outdated, another task's id, expired       a Claim: the store decides; see `disbelieved`
+the runner does not have it                           Requeue; `controller.call` counts repetitions
+its entry, or the whole answer, cannot be read        Requeue; the second time, or if it is deliberate: Fail
 the call was refused with a reason                    as if the run had failed with it
-busy, draining, not reached, algorithm unknown there  Requeue
-====================================================  =================================================================
+busy, draining, not reached, algorithm not there      Requeue
+====================================================  ======================================================
 
-Whatever cannot be charged to a single run of a call with several isolates them: each is requeued for a call of its own.
+What cannot be charged to one of several runs in a call isolates them: each is requeued for a call of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,19 +44,16 @@ REST_SECONDS = 1.0
 
 #: What the author's code did and may not do again.
 _HANDLER_FAILURES = frozenset({FailureCode.HANDLER_ERROR, FailureCode.TIMEOUT})
-#: What a runner may decide about a run. Other codes are ours; from a runner they count as `handler_error`.
+#: What a runner may decide about a run; any other code counts as `handler_error`. From a runner, `too_large` is the
+#: payload's fault: as our own code it would mean that the message was not kept and cannot be replayed.
 _RUNNER_CODES = {
-    each.value: each
-    for each in (
-        FailureCode.INVALID_PAYLOAD,
-        FailureCode.HANDLER_ERROR,
-        FailureCode.BAD_RESULT,
-        FailureCode.TIMEOUT,
-        FailureCode.RUNNER_LOST,
-    )
+    "invalid_payload": FailureCode.INVALID_PAYLOAD,
+    "too_large": FailureCode.INVALID_PAYLOAD,
+    "handler_error": FailureCode.HANDLER_ERROR,
+    "bad_result": FailureCode.BAD_RESULT,
+    "timeout": FailureCode.TIMEOUT,
+    "runner_lost": FailureCode.RUNNER_LOST,
 }
-#: From a runner, our own code would mean that the message was not kept and cannot be replayed.
-_RUNNER_CODES[FailureCode.TOO_LARGE.value] = FailureCode.INVALID_PAYLOAD
 _CONFLICTS = {"stale_attempt": EntryState.STALE_ATTEMPT, "cancelled": EntryState.CANCELLED}
 _CODES_BY_STATUS = {400: FailureCode.INVALID_PAYLOAD, 413: FailureCode.TOO_LARGE, 422: FailureCode.INVALID_PAYLOAD}
 

@@ -57,9 +57,9 @@ class Run:
     def current_placement(self) -> Placement | None:
         """The placement to persist, or None.
 
-        Nobody can attach to it without a boot id: a plain runner has it, and it must not count as waiting, for then it
-        could expire. A placement without a runner takes back an earlier one: the run was handed back and waits again.
-        A run that is still to be attached to keeps the placement that the store has.
+        One without a boot id is for a plain runner: no controller can attach to it, but it must not count as waiting,
+        for then it could expire. A placement without a runner takes back an earlier one: the run was handed back and
+        waits again. A run that is still to be attached to keeps the placement that the store has.
         """
         if self.runner is not None and self.sent_at is not None:
             boot = (self.boot or self.runner.boot) if self.runner.level is RunnerLevel.FULL else ""
