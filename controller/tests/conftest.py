@@ -14,7 +14,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from controller.build import build
-from controller.controller import Controller
 from controller.settings import ControllerSettings
 from runnerlib.contract import (
     AlgorithmDescription,
@@ -300,7 +299,6 @@ class World:
         self.runners: list[ScriptedRunner] = []
         self.lease_seconds = 30.0
         self.settings = ControllerSettings(retry_steps_seconds=(0.05,), grace_seconds=0.3)
-        self.controller: Controller | None = None
         self._stack = AsyncExitStack()
 
     async def start(self, *runners: ScriptedRunner, **settings: Any) -> None:
@@ -313,7 +311,7 @@ class World:
     async def start_controller(self, **settings: Any) -> None:
         self.settings = self.settings.model_copy(update=settings)
         self.registry = CollectorRegistry()
-        self.controller = await build(
+        await build(
             self._stack,
             self.settings,
             self.queue,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import Forward, Park, Refuse, Rules, judge, refuse_unread, verdict_on
-from controller.retry import Conflict, Drop, Fail
+from controller.admission import Forward, Park, Reject, Rules, check_rejection, judge, reject_unread
+from controller.outcomes import Conflict, Fail, Ignore
 from runnerlib.contract import FailureCode, TaskState, is_task_id, task_digest
 from taskqueue.tasks import Arrival, TaskRow
 
@@ -53,7 +53,7 @@ def test_ids_are_random_by_default():
 @pytest.mark.parametrize("property_id", ["a b", "x" * 129, "ä"])
 def test_bad_property_id_is_refused_unless_the_message_has_its_own(property_id):
     refused = verdict(task(), message_id=property_id)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert (refused.code, refused.delivery.id) == (FailureCode.MALFORMED, "new")
     assert "'message_id'" in refused.message
     assert isinstance(verdict(task(id="t"), message_id=property_id), Forward)
@@ -76,7 +76,7 @@ def test_bad_property_id_is_refused_unless_the_message_has_its_own(property_id):
 )
 def test_malformed_message_is_refused_under_the_id_it_claims(message, task_id, algorithm):
     refused = verdict(message, message_id="property", headers={"x": "y"}, reply_to="answers", correlation_id="c")
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert refused.code is FailureCode.MALFORMED
     delivery = refused.delivery
     body = arrival(message).body
@@ -88,14 +88,14 @@ def test_malformed_message_is_refused_under_the_id_it_claims(message, task_id, a
 
 def test_message_over_the_limit_is_too_large_and_is_not_even_read():
     refused = verdict(task(id="t1", text="x" * 1024), message_id="property")
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert (refused.code, refused.delivery.id, refused.delivery.algorithm) == (FailureCode.TOO_LARGE, "property", "")
 
 
 def test_of_a_message_over_the_limit_the_beginning_and_the_digest_are_kept():
     body = json.dumps(task(text="x" * 10_000)).encode()
     refused = verdict(body, headers={"x": "y", "body_sha256": "a lie"})
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert refused.delivery.body == body[:4096]
     digest = hashlib.sha256(body).hexdigest()
     assert refused.delivery.headers == {"x": "y", "body_bytes": len(body), "body_sha256": digest}
@@ -106,7 +106,7 @@ def test_of_a_message_over_the_limit_the_beginning_and_the_digest_are_kept():
 @pytest.mark.parametrize("name", ["tasks", "tasks.echo", "tasks-retry.5s"])
 def test_answers_are_never_sent_to_our_own_queues(name):
     refused = verdict(task(), reply_to=name)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert refused.code is FailureCode.MALFORMED
     assert "'reply_to'" in refused.message
     assert refused.delivery.reply_to is None
@@ -116,7 +116,7 @@ def test_answers_are_never_sent_to_our_own_queues(name):
 def test_correlation_id_that_was_no_text_is_refused():
     assert isinstance(verdict(task(), correlation_id="ä" * 127), Forward)
     refused = verdict(task(), correlation_id="\ufffd" * 255)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert "'correlation_id'" in refused.message
 
 
@@ -129,7 +129,7 @@ def test_unknown_algorithm_is_parked_at_first_sight_and_within_the_grace():
 
 def test_unknown_algorithm_fails_after_the_grace_and_names_near_ones():
     refused = verdict(task(), known=("ecko", "other"), first_seen_at=NOW - 600)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert refused.code is FailureCode.UNKNOWN_ALGORITHM
     assert "did you mean 'ecko'?" in refused.message
     assert refused.delivery.payload == b'{"value":1}'
@@ -148,13 +148,13 @@ def test_expiry_counts_from_the_first_sight_which_is_carried_on():
 @pytest.mark.parametrize("known", [("echo",), ()])
 def test_expired_task_is_refused(known):
     refused = verdict(task(expires_seconds=5), expires_at=NOW, known=known)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert refused.code is FailureCode.EXPIRED
 
 
 def test_what_the_broker_gave_up_fails_with_its_reason_and_attempt():
     refused = verdict(task(id="t1"), dead_reason="delivery_limit in queue tasks.echo", attempt=3)
-    assert isinstance(refused, Refuse)
+    assert isinstance(refused, Reject)
     assert (refused.code, refused.delivery.attempt) == (FailureCode.CONTROLLER_LOST, 3)
     assert "delivery_limit in queue tasks.echo" in refused.message
     assert refused.delivery.payload == b'{"value":1}'
@@ -193,23 +193,23 @@ def expired():
 
 
 def test_refusal_of_a_task_that_nobody_knows_fails_it():
-    assert verdict_on(expired(), None) == Fail(FailureCode.EXPIRED, expired().message)
-    assert isinstance(verdict_on(expired(), row("queued")), Fail)
-    assert isinstance(verdict_on(expired(), row("retrying")), Fail)
+    assert check_rejection(expired(), None) == Fail(FailureCode.EXPIRED, expired().message)
+    assert isinstance(check_rejection(expired(), row("queued")), Fail)
+    assert isinstance(check_rejection(expired(), row("retrying")), Fail)
 
 
 def test_refusal_changes_no_task_that_has_ended():
-    assert isinstance(verdict_on(expired(), row("succeeded")), Drop)
-    assert isinstance(verdict_on(expired(), row("cancelled", digest="")), Drop)
+    assert isinstance(check_rejection(expired(), row("succeeded")), Ignore)
+    assert isinstance(check_rejection(expired(), row("cancelled", digest="")), Ignore)
 
 
 def test_refusal_under_another_task_s_id_fails_alone():
-    malformed = refuse_unread(arrival({"id": "t1"}), FailureCode.MALFORMED, "'payload' is missing")
+    malformed = reject_unread(arrival({"id": "t1"}), FailureCode.MALFORMED, "'payload' is missing")
     for state in ("queued", "running", "succeeded"):
-        decision = verdict_on(malformed, row(state))
+        decision = check_rejection(malformed, row(state))
         assert isinstance(decision, Conflict)
         assert "'payload' is missing" in decision.message
 
 
 def test_repetition_that_came_too_late_joins_the_run_that_was_in_time():
-    assert verdict_on(expired(), row("running")) == Forward(expired().arrival, expired().task)
+    assert check_rejection(expired(), row("running")) == Forward(expired().arrival, expired().task)

@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.batching import Pace, Room, prefetch, room, share
+from controller.batching import LatencyEstimate, Room, prefetch, room, share
 from runnerlib.contract import BatchEntry, EntryState, Limits
 
 
@@ -16,14 +16,14 @@ def entries(*seconds):
 
 
 def measured(seconds, count=1, batched=False):
-    pace = Pace()
+    latency = LatencyEstimate()
     for _ in range(20):
-        pace.observe(entries(*[seconds] * count), 0.5, batched=batched)
-    return pace
+        latency.observe(entries(*[seconds] * count), 0.5, batched=batched)
+    return latency
 
 
 def test_algorithm_without_a_twin_goes_one_by_one_until_it_is_measured():
-    assert Pace().cap(Limits(batch=64)) == 1
+    assert LatencyEstimate().cap(Limits(batch=64)) == 1
 
 
 def test_algorithm_without_a_twin_sends_what_fits_in_a_tenth_of_a_second():
@@ -34,45 +34,45 @@ def test_algorithm_without_a_twin_sends_what_fits_in_a_tenth_of_a_second():
 
 
 def test_number_of_tasks_in_a_call_doubles_at_most():
-    pace, limits = Pace(), Limits(batch=64)
+    latency, limits = LatencyEstimate(), Limits(batch=64)
     caps = []
     for _ in range(8):
-        caps.append(pace.cap(limits))
-        pace.observe(entries(0.0001), 0.01, batched=False)
+        caps.append(latency.cap(limits))
+        latency.observe(entries(0.0001), 0.01, batched=False)
     assert caps == [1, 2, 4, 8, 16, 32, 64, 64]
 
 
 def test_twinned_algorithm_sends_up_to_its_batch_at_once():
-    assert Pace().cap(Limits(batch=32, batched=True)) == 32
+    assert LatencyEstimate().cap(Limits(batch=32, batched=True)) == 32
 
 
 def test_one_slow_task_shrinks_batches_at_once_and_fast_ones_grow_them_slowly():
-    pace = measured(0.001)
-    pace.observe(entries(10.0), 10, batched=False)
-    assert pace.cap(Limits()) == 1
-    assert not pace.is_short
-    pace.observe(entries(0.001), 0.1, batched=False)
-    assert pace.cap(Limits()) == 1
+    latency = measured(0.001)
+    latency.observe(entries(10.0), 10, batched=False)
+    assert latency.cap(Limits()) == 1
+    assert not latency.is_short
+    latency.observe(entries(0.001), 0.1, batched=False)
+    assert latency.cap(Limits()) == 1
 
 
 def test_runner_that_measures_nothing_is_measured_from_outside():
-    pace = Pace()
-    pace.observe(entries(None, None), 0.08, batched=False)
-    assert pace.task_seconds == 0.04
-    pace.observe([], 9.0, batched=False)
-    assert pace.task_seconds == 0.04
+    latency = LatencyEstimate()
+    latency.observe(entries(None, None), 0.08, batched=False)
+    assert latency.task_seconds == 0.04
+    latency.observe([], 9.0, batched=False)
+    assert latency.task_seconds == 0.04
 
 
 def test_short_calls_let_one_more_wait_at_each_slot():
     limits = Limits(slots=3)
-    assert Pace().calls_at_once(limits) == 3
+    assert LatencyEstimate().calls_at_once(limits) == 3
     assert measured(0.001).calls_at_once(limits) == 6
     assert measured(0.2).calls_at_once(limits) == 3
 
 
 def test_call_of_a_twin_takes_as_long_as_its_slowest_member():
-    pace = measured(0.09, count=64, batched=True)
-    assert pace.is_short
+    latency = measured(0.09, count=64, batched=True)
+    assert latency.is_short
 
 
 def test_waiting_tasks_are_split_fairly_over_free_slots():

@@ -78,9 +78,7 @@ def test_second_stop_changes_nothing(worlds, make_runner, go):
     async def scenario():
         async with worlds() as world:
             await world.start(make_runner())
-            assert world.controller is not None
-            await world.controller.stop()
-            await world.controller.stop()
+            await world.stop_controller()
             await world.stop_controller()
 
     go(scenario())

@@ -466,7 +466,7 @@ def test_message_without_an_id_stays_one_task_when_its_connection_is_lost(broker
 
 
 async def forward(door, arrivals, task_id):
-    """As a doorkeeper does: until the broker is there again."""
+    """As an ingress consumer does: until the broker is there again."""
     tasks = [NewTask(task_id, "echo", b'{"value":1}', task_digest("echo", {"value": 1})) for _ in arrivals]
     async with asyncio.timeout(15):
         while True:

@@ -1,18 +1,32 @@
-"""``python -m controller``: a controller in a process of its own."""
+"""``python -m controller``: a controller in a process of its own, on RabbitMQ and PostgreSQL.
+
+Any number of them work side by side.
+"""
 
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
-from controller.service import service
+from controller.build import build
 from controller.settings import ControllerSettings
+from controller.store_gate import STORE
+from runnerlib.service.catalogue_watch import CatalogueWatch
+from runnerlib.service.health import Health
+from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import run_service
 from runnerlib.service.logs import configure_logging
+from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import load_settings
+from runnerlib.service.web import create_app
 from taskqueue.addresses import check_addresses
 from taskqueue.errors import TaskQueueError
+from taskqueue.opening import opened, opened_when_there
+from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
+from taskqueue.sql.postgres import open_postgres
 
 
 def main() -> int:
-    """Refuses in a sentence, with exit code 2, what is not RabbitMQ with PostgreSQL."""
+    """Exits with code 2 and an error message unless RabbitMQ and PostgreSQL are configured."""
     settings = load_settings(ControllerSettings)
     try:
         check_addresses(settings.queue, settings.database_url)
@@ -21,6 +35,27 @@ def main() -> int:
         return 2
     configure_logging("controller", settings)
     return run_service(service(settings), settings)
+
+
+def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitable[None]]:
+    """What :func:`run_service` starts.
+
+    Health answers from the beginning and names what is waited for. Ready means: discovery has answered, the store
+    takes writes, and every consumer works.
+    """
+
+    async def enter(stack: AsyncExitStack) -> None:
+        health, registry = Health(STORE, DOOR_PART), new_registry()
+        app = create_app("Controller", health=health, registry=registry, description="Health and metrics.")
+        await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
+        broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)
+        queue = await opened(stack, broker)
+        store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)
+        watch = await stack.enter_async_context(CatalogueWatch(settings.discovery))
+        door = await queue.front_door()
+        await build(stack, settings, queue, store, watch, health, registry, sweeper=store, door=door)
+
+    return enter
 
 
 if __name__ == "__main__":

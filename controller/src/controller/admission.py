@@ -1,13 +1,12 @@
-"""What to do with a message at the front door. Pure: what is known, the time and new ids are given."""
+"""What to do with a message that arrived at the ingress. Pure: what is known, the time and new ids are given."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from controller.pickup import EXPIRED, GIVE_UP_AFTER_DELIVERIES, conflict, given_up
-from controller.retry import Conflict, Drop, Fail
+from controller.outcomes import Conflict, Fail, Ignore, id_conflict
+from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, poison
 from runnerlib.contract import (
-    Envelope,
     EnvelopeError,
     FailureCode,
     StrictJsonError,
@@ -23,9 +22,9 @@ from runnerlib.contract import (
 from taskqueue.messages import MOST_PROPERTY_BYTES, fits_property
 from taskqueue.tasks import Arrival, Delivery, NewTask, TaskRow
 
-#: Queues that begin so are the environment's own: an answer sent there would come back as a task.
+#: Queues that begin so are the environment's own: a reply sent there would come back as a task.
 OUR_QUEUES = "tasks"
-#: What a dead letter keeps of a message that is too large. The whole is told by its size and digest, in the headers.
+#: What a dead letter keeps of a message that is too large. Headers tell the size and digest of the whole.
 KEPT_BYTES = 4096
 BODY_BYTES = "body_bytes"
 BODY_SHA256 = "body_sha256"
@@ -44,42 +43,33 @@ class Rules:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+@dataclass(frozen=True)
+class _Admitted:
+    arrival: Arrival
+    task: NewTask
+    unknown_fields: tuple[UnknownField, ...] = ()
+
+
+class Forward(_Admitted):
     """Into its algorithm's queue."""
 
-    arrival: Arrival
-    task: NewTask
-    unknown_fields: tuple[UnknownField, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(_Admitted):
     """Aside for some seconds: its algorithm may be registered by then."""
 
-    arrival: Arrival
-    task: NewTask
-    unknown_fields: tuple[UnknownField, ...] = ()
-
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
-    """It never becomes a task, or never runs. `delivery` settles it like a run that failed."""
+class Reject:
+    """It never becomes a task, or never runs. `delivery` is completed like that of a run that failed."""
 
     arrival: Arrival
+    task: NewTask
     delivery: Delivery
     code: FailureCode
     message: str
 
-    @property
-    def task(self) -> NewTask:
-        each = self.delivery
-        return NewTask(
-            each.id, each.algorithm, each.payload, each.digest, each.expires_at, each.reply_to, each.correlation_id
-        )
 
-
-Verdict = Forward | Park | Refuse
+Verdict = Forward | Park | Reject
 
 
 def judge(arrival: Arrival, rules: Rules, new_id: Callable[[], str] = new_task_id) -> Verdict:
@@ -87,45 +77,46 @@ def judge(arrival: Arrival, rules: Rules, new_id: Callable[[], str] = new_task_i
     try:
         task, unknown = _read(arrival, rules, new_id)
     except EnvelopeError as error:
-        return refuse_unread(arrival, error.code, str(error), new_id)
-    refusal = _refusal(arrival, task, rules)
-    if refusal is not None:
-        return Refuse(arrival, _delivery(arrival, task), refusal.code, refusal.message)
+        return reject_unread(arrival, error.code, str(error), new_id)
+    failure = _failure(arrival, task, rules)
+    if failure is not None:
+        return Reject(arrival, task, _delivery(arrival, task), failure.code, failure.message)
     kind = Forward if task.algorithm in rules.known else Park
     return kind(arrival, task, unknown)
 
 
-def refuse_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Callable[[], str] = new_task_id) -> Refuse:
-    """For a message that is no task. Its id and algorithm are those it claims, where they can be read."""
+def reject_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Callable[[], str] = new_task_id) -> Reject:
+    """For a message that is no valid task. It keeps the id and the algorithm that it names, if they can be read."""
     task_id, algorithm = _claims(arrival.body) if code is not FailureCode.TOO_LARGE else (None, "")
     if task_id is None:
-        task_id = arrival.message_id if is_task_id(arrival.message_id) else new_id()
-    assert task_id is not None
+        task_id = arrival.message_id if arrival.message_id and is_task_id(arrival.message_id) else new_id()
     digest = hashlib.sha256(arrival.body).hexdigest()
-    task = NewTask(task_id, algorithm, b"null", digest, None, _reply_to(arrival), arrival.correlation_id)
+    reply_to = arrival.reply_to if _can_reply_to(arrival.reply_to) else None
+    task = NewTask(task_id, algorithm, b"null", digest, None, reply_to, arrival.correlation_id)
     delivery = _delivery(arrival, task)
     if code is FailureCode.TOO_LARGE:
         headers = {**delivery.headers, BODY_BYTES: len(arrival.body), BODY_SHA256: digest}
         delivery = replace(delivery, body=arrival.body[:KEPT_BYTES], headers=headers)
-    return Refuse(arrival, delivery, code, message)
+    return Reject(arrival, task, delivery, code, message)
 
 
-def verdict_on(refused: Refuse, row: TaskRow | None) -> Fail | Drop | Conflict | Forward:
-    """What a refusal becomes, now that the store was asked: it changes no other task, and none that has ended."""
+def check_rejection(rejected: Reject, row: TaskRow | None) -> Fail | Ignore | Conflict | Forward:
+    """What a rejection becomes, given the store's row: it changes no other task, and none that has ended."""
     if row is not None:
-        if row.digest and row.digest != refused.delivery.digest:
-            other = conflict(refused.delivery).message
-            return Conflict(other if refused.code is FailureCode.EXPIRED else f"{refused.message}; also, {other}")
+        if row.digest and row.digest != rejected.delivery.digest:
+            other = id_conflict(rejected.delivery).message
+            expired = rejected.code is FailureCode.EXPIRED
+            return Conflict(other if expired else f"{rejected.message}; also, {other}")
         if row.state.is_terminal:
-            return Drop(f"it is {row.state.value} already")
-        if row.state is TaskState.RUNNING and refused.code is FailureCode.EXPIRED:
+            return Ignore(f"it is {row.state.value} already")
+        if row.state is TaskState.RUNNING and rejected.code is FailureCode.EXPIRED:
             # this one came too late, but another message with the same task was in time
-            return Forward(refused.arrival, refused.task)
-    return Fail(refused.code, refused.message)
+            return Forward(rejected.arrival, rejected.task)
+    return Fail(rejected.code, rejected.message)
 
 
 def unknown_algorithm(algorithm: str, known: Iterable[str]) -> Fail:
-    """For a task whose algorithm nobody has registered in time."""
+    """For a task whose algorithm was not registered in time."""
     near = near_names(algorithm, known)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     return Fail(FailureCode.UNKNOWN_ALGORITHM, f"no runner has registered {algorithm!r}{hint}")
@@ -133,7 +124,7 @@ def unknown_algorithm(algorithm: str, known: Iterable[str]) -> Fail:
 
 def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> tuple[NewTask, tuple[UnknownField, ...]]:
     envelope = parse_envelope(arrival.body, max_bytes=rules.max_message_bytes)
-    if arrival.reply_to and _reply_to(arrival) is None:
+    if arrival.reply_to and not _can_reply_to(arrival.reply_to):
         raise EnvelopeError(
             FailureCode.MALFORMED,
             f"'reply_to' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8) and not begin with "
@@ -143,46 +134,35 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> tuple[Ne
         raise EnvelopeError(
             FailureCode.MALFORMED, f"'correlation_id' must be text of at most {MOST_PROPERTY_BYTES} bytes (UTF-8)"
         )
+    if envelope.id is None and arrival.message_id and not is_task_id(arrival.message_id):
+        raise EnvelopeError(
+            FailureCode.MALFORMED,
+            "the property 'message_id' is the task's id and must be 1 to 128 of A-Z a-z 0-9 . _ : -; "
+            "leave it out, or give the message an 'id'",
+        )
+    expires_at = arrival.expires_at
+    if expires_at is None and envelope.expires_seconds is not None:
+        # Counted from the first sight, which is carried on.
+        expires_at = rules.now + envelope.expires_seconds
     task = NewTask(
-        id=_task_id(envelope, arrival, new_id),
+        id=envelope.id if envelope.id is not None else arrival.message_id or new_id(),
         algorithm=envelope.algorithm,
         payload=envelope.payload,
         digest=envelope.digest,
-        expires_at=_expires_at(envelope, arrival, rules.now),
+        expires_at=expires_at,
         reply_to=arrival.reply_to,
         correlation_id=arrival.correlation_id,
     )
     return task, envelope.unknown
 
 
-def _task_id(envelope: Envelope, arrival: Arrival, new_id: Callable[[], str]) -> str:
-    if envelope.id is not None:
-        return envelope.id
-    if not arrival.message_id:
-        return new_id()
-    if not is_task_id(arrival.message_id):
-        raise EnvelopeError(
-            FailureCode.MALFORMED,
-            "the property 'message_id' is the task's id and must be 1 to 128 of A-Z a-z 0-9 . _ : -; "
-            "leave it out, or give the message an 'id'",
-        )
-    return arrival.message_id
-
-
-def _expires_at(envelope: Envelope, arrival: Arrival, now: float) -> float | None:
-    """Counted from the first sight, which is carried on."""
-    if arrival.expires_at is not None or envelope.expires_seconds is None:
-        return arrival.expires_at
-    return now + envelope.expires_seconds
-
-
-def _refusal(arrival: Arrival, task: NewTask, rules: Rules) -> Fail | None:
+def _failure(arrival: Arrival, task: NewTask, rules: Rules) -> Fail | None:
     if arrival.dead_reason is not None:
         return Fail(FailureCode.CONTROLLER_LOST, f"the broker gave it up: {arrival.dead_reason}")
     if task.expires_at is not None and task.expires_at <= rules.now:
         return EXPIRED
-    if arrival.delivery_count >= GIVE_UP_AFTER_DELIVERIES:
-        return given_up(arrival.delivery_count)
+    if arrival.delivery_count >= POISON_AFTER_DELIVERIES:
+        return poison(arrival.delivery_count)
     if task.algorithm in rules.known or not rules.is_sure:
         return None
     seen_at = rules.now if arrival.first_seen_at is None else arrival.first_seen_at
@@ -208,15 +188,12 @@ def _delivery(arrival: Arrival, task: NewTask) -> Delivery:
     )
 
 
-def _reply_to(arrival: Arrival) -> str | None:
-    reply_to = arrival.reply_to
-    if not reply_to or reply_to.startswith(OUR_QUEUES) or not fits_property(reply_to):
-        return None
-    return reply_to
+def _can_reply_to(reply_to: str | None) -> bool:
+    return bool(reply_to) and not str(reply_to).startswith(OUR_QUEUES) and fits_property(reply_to)
 
 
 def _claims(body: bytes) -> tuple[str | None, str]:
-    """(id, algorithm) of a message that is no task, as far as they are what they should be."""
+    """(id, algorithm) of a message that is no valid task, as far as they are valid."""
     try:
         value = strict_json.loads(body)
     except StrictJsonError:

@@ -1,4 +1,4 @@
-"""How many tasks travel together, and to which runner. Pure: what decides here has no socket and no clock."""
+"""How many tasks travel together, and to which runner. Pure: no sockets and no clock."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,35 +7,36 @@ from math import ceil
 from controller.runner_answers import Entry
 from runnerlib.contract import Limits
 
-#: Tasks without a batched twin share a call as long as they are expected to take no more than this together.
+#: Tasks of an algorithm without a batch handler share a call if they are expected to take no more than this together.
 CALL_SECONDS = 0.1
-#: Calls that are shorter than this may wait at the runner, so that it never waits for us.
+#: Calls that are shorter than this may wait at the runner, so that it always has work.
 SHORT_CALL_SECONDS = 0.1
 #: A runner refuses larger calls of more than one.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-#: What an item has beside its payload: id, attempt, deadline, punctuation.
+#: Bytes of an item beside its payload: id, attempt, deadline, punctuation.
 ITEM_BYTES = 256
-#: Most tasks of one algorithm that one controller has out, whatever its runners say that they can take: AMQP's limit of
-#: a prefetch, and what is out is in memory.
+#: Most tasks of one algorithm that one controller has taken, however many its runners could take: AMQP's limit of a
+#: prefetch, and all of them are in memory.
 MOST_OUT = 65_535
-#: What a call costs beside its handler; nothing measures as less.
+#: What a call costs beside its handler; no measurement is below it.
 _SHORTEST_TASK_SECONDS = 1e-5
 #: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.
 _WEIGHT_UP = 0.5
 _WEIGHT_DOWN = 0.2
 
 
-class Pace:
+class LatencyEstimate:
     """How long tasks and calls of one algorithm take, as measured by its runners (moving averages)."""
 
     def __init__(self) -> None:
         self.task_seconds: float | None = None
         self.call_seconds: float | None = None
-        #: tasks that may share a call so far; doubles with each call, so that one lucky measurement binds few tasks
+        #: tasks that may share a call for now; it at most doubles with each call, so that one lucky measurement does
+        #: little harm
         self._trusted = 1
 
     def observe(self, entries: Iterable[Entry], elapsed_seconds: float, *, batched: bool) -> None:
-        """Takes in the ended runs of one call; `elapsed_seconds` stands in where a runner measured nothing."""
+        """Adds the ended runs of one call. `elapsed_seconds` is used where a runner measured nothing."""
         ended = list(entries)
         if not ended:
             return
@@ -95,10 +96,10 @@ def share(waiting: int, free_slots: int, cap: int) -> int:
 
 
 def prefetch(cap: int, calls_at_once: int, runners: int, stranded: int = 0) -> int:
-    """Most tasks to have out: as many as the runners can be sent, and what is held outside of them.
+    """Most tasks to take from the queue: as many as the runners can be sent, and the stranded ones.
 
-    What waits beyond that waits in the queue, where it can be cancelled, expire, or be taken by another controller.
-    `stranded` are tasks that occupy nobody's slot any more, e.g. of a runner that does not answer.
+    Further tasks wait in the queue, where they can be cancelled, expire, or be taken by another controller. `stranded`
+    are tasks that occupy no slot any more, e.g. of a runner that does not answer.
     """
     if runners == 0:
         return 0

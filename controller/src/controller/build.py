@@ -5,28 +5,24 @@ from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
-from controller.call_tools import Tools
-from controller.controller import Controller
-from controller.doorkeeper import Doorkeeper
-from controller.fleet import CatalogueSource, Fleet
-from controller.inflight import InFlight
-from controller.intake import Intake, UnknownFieldWarnings
-from controller.lane_set import LaneSet
-from controller.lanes import LaneTools
+from controller.call import CallContext
+from controller.completer import Completer
+from controller.consumer import ConsumerDependencies
+from controller.consumer_set import ConsumerSet
+from controller.directory import CatalogueSource, RunnerDirectory
+from controller.ingress import IngressConsumer
+from controller.maintenance import Maintenance, RunMonitor
 from controller.metrics import ControllerMetrics
-from controller.retry import RetryPolicy
+from controller.outcomes import OutcomePolicy
 from controller.runner_client import RunnerClient
+from controller.runs import InFlight
 from controller.settings import ControllerSettings
-from controller.settling import Settler
-from controller.store_gate import STORE, StoreGate
-from controller.tending import Tending
-from controller.turned_away import TurnedAway
-from controller.upkeep import Upkeep
+from controller.store_gate import StoreGate
+from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
+from runnerlib.service.lifecycle import background
 from taskqueue.clock import GuardedWall
 from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
-
-_SECONDS_A_DAY = 86_400.0
 
 
 async def build(
@@ -40,53 +36,29 @@ async def build(
     *,
     sweeper: Sweeper,
     door: FrontDoor | None = None,
-) -> Controller:
-    """Starts a controller on `stack`; leaving the stack stops it in order.
+) -> None:
+    """Starts a controller on `stack`. Leaving the stack stops it in order, and hands back, uncounted, the tasks that
+    do not end within the grace.
 
     The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
-    waiting tasks that nobody will take: the queue itself where it is a table, else the store. `door` is a broker's
-    front door; it belongs to the controller from now on.
+    waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
+    broker's ingress; it belongs to the controller from now on.
     """
-    metrics, in_flight, fleet = ControllerMetrics(registry), InFlight(), Fleet(watch)
+    metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
     metrics.count_in_flight(lambda: len(in_flight))
-    gate, wall, unknown_fields = StoreGate(health), GuardedWall(), UnknownFieldWarnings()
-    settler = Settler(queue, store, gate, in_flight, metrics, lambda name: name in fleet.algorithms())
-    client = await stack.enter_async_context(RunnerClient(settings.runner_margin_seconds))
-    policy = RetryPolicy(settings.retry_steps_seconds, random.Random())  # noqa: S311 - jitter, nothing secret
-    lane_tools = LaneTools(
-        queue=queue,
-        gate=gate,
-        intake=Intake(store, gate, settler, in_flight, wall, unknown_fields),
-        in_flight=in_flight,
-        calls=Tools(client, fleet, settler, policy, metrics, settings.runner_margin_seconds, wall),
-    )
-    lanes = LaneSet(fleet, watch, lane_tools, health)
-    upkeep = Upkeep(
-        sweeper,
-        store,
-        gate,
-        fleet,
-        settler,
-        held_up=lanes.held_up,
-        unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
-        retention_seconds=settings.retention_days * _SECONDS_A_DAY,
-        clock=wall,
-    )
-    health.set(STORE, True)
-    doorkeeper = None
+    gate, wall, margin = StoreGate(health), GuardedWall(), settings.runner_margin_seconds
+    completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
+    client = await stack.enter_async_context(RunnerClient(margin))
+    policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
+    calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
+    unknown_fields = UnknownFieldWarnings()
+    dependencies = ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls)
+    consumers = ConsumerSet(directory, watch, dependencies, health)
+    # Left in reverse order: nothing new is taken, and runs are followed until the last call has ended.
+    RunMonitor(store, in_flight, client, completer, margin_seconds=margin).start(stack)
+    stack.push_async_callback(consumers.stop, settings.grace_seconds)
+    Maintenance(sweeper, store, gate, directory, completer, settings, consumers.held_up, wall).start(stack)
+    background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None:
-        doorkeeper = Doorkeeper(
-            door,
-            settler,
-            TurnedAway(door, store, gate, settler),
-            fleet,
-            health,
-            metrics,
-            unknown_grace_seconds=settings.unknown_algorithm_grace_seconds,
-            max_message_bytes=settings.max_message_bytes,
-            clock=wall,
-            unknown_fields=unknown_fields,
-        )
-    tending = Tending(store, in_flight, client, settler, margin_seconds=settings.runner_margin_seconds)
-    controller = Controller(lanes, tending, upkeep, settings.grace_seconds, doorkeeper)
-    return await stack.enter_async_context(controller)
+        ingress = IngressConsumer(door, completer, directory, health, metrics, settings, unknown_fields, wall)
+        await stack.enter_async_context(ingress)

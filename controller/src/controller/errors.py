@@ -1,4 +1,4 @@
-"""What can go wrong between the controller and a runner, in the words that dispatching decides by."""
+"""What can go wrong between the controller and a runner; `controller.outcomes` says what follows."""
 
 from runnerlib.contract import Problem
 
@@ -16,19 +16,19 @@ class RunnerError(ControllerError):
 
 
 class NotSent(RunnerError):
-    """The runner was never reached: nothing of the call can have started."""
+    """The runner was never reached: no run of the call can have started."""
 
 
 class LostAfterSending(RunnerError):
-    """The connection ended after the call was sent: whether it started is not known."""
+    """The connection ended after the call was sent: its runs may have started."""
 
 
 class Dropped(LostAfterSending):
-    """It answered, and we had no room for the answer: it says so again when it is asked again."""
+    """The runner answered, and there was no room for its answer; it can be asked again."""
 
 
 class TimedOut(LostAfterSending):
-    """No answer within the time for it."""
+    """No answer in time."""
 
 
 class Busy(RunnerError):
@@ -40,11 +40,11 @@ class Busy(RunnerError):
 
 
 class Draining(RunnerError):
-    """The runner is about to stop, or is not ready, and takes nothing new (503)."""
+    """The runner is about to stop, or is not ready, and accepts nothing new (503)."""
 
 
 class Refused(RunnerError):
-    """The runner said no, with a reason."""
+    """The runner refused the call, with a reason."""
 
     def __init__(self, problem: Problem, *, boot: str | None = None) -> None:
         super().__init__(problem.detail, boot=boot)
@@ -56,10 +56,10 @@ class Refused(RunnerError):
 
 
 class BadAnswer(RunnerError):
-    """The runner answered, but not in the contract's words, or with more than it may.
+    """The answer violates the contract, or is too large.
 
-    `is_deliberate`: it would say the same again, e.g. a result that is too large. Otherwise something may have garbled
-    it on the way, or something else answered at the runner's address.
+    `is_deliberate`: the runner would answer the same again, e.g. with a result that is too large. Otherwise the answer
+    may have been garbled on the way, or something else answered at the runner's address.
     """
 
     def __init__(self, message: str, *, boot: str | None = None, is_deliberate: bool = False) -> None:
@@ -68,4 +68,4 @@ class BadAnswer(RunnerError):
 
 
 class RunnerLost(ControllerError):
-    """The process that had these runs is gone, and they with it."""
+    """The process that had these runs is gone, and the runs with it."""

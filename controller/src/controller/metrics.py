@@ -1,4 +1,4 @@
-"""What the controller counts."""
+"""The controller's metrics."""
 
 from collections.abc import Callable
 

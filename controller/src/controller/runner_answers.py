@@ -1,13 +1,13 @@
-"""Reads what runners say, strictly and within bounds. Pure: bodies and header values come in, frozen data goes out.
+"""Parses runners' answers, strictly and within bounds. Pure: bodies and header values come in, frozen data goes out.
 
-Whatever a runner sends is a stranger's text: every size is bounded, results are JSON that every party reads alike, and
-what was not asked for is not read. Whether an entry is believed is decided elsewhere, with the store's help.
+Nothing that a runner sends is trusted: every size is bounded, results are JSON that all parties read alike, and entries
+that were not asked for are ignored. Whether an entry is believed is decided in `controller.outcomes`.
 """
 
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ _STATES = {state.value: state for state in EntryState}
 
 
 class Entry(NamedTuple):
-    """What a runner says of one run. `result` is compact JSON; None: it names none."""
+    """What a runner says about one run. `result` is compact JSON, or None if the entry has no result."""
 
     state: EntryState
     result: bytes | None = None
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a runner says of the runs it was asked for, and which of its processes said so.
+    """A runner's entries for the runs it was asked for, and the id of the process that sent them.
 
     `faults` has a reason for each run whose entry cannot be read; runs that are in neither were left out.
     """
@@ -74,20 +74,19 @@ def most_bytes(runs: int, result_bytes: int) -> int:
     return min(MAX_ANSWER_BYTES, runs * (min(result_bytes, MAX_RESULT_BYTES) + ENTRY_BYTES))
 
 
-def read_entries(body: bytes, asked: Collection[Key], boot: str | None) -> Answer:
-    """The answer to ``POST /batch/{algorithm}``. Entries for runs that were not asked for are passed over.
+def read_entries(body: bytes, asked: Set[Key], boot: str | None) -> Answer:
+    """The answer to ``POST /batch/{algorithm}``. Entries for runs that were not asked for are ignored.
 
-    Raises BadAnswer when the whole is no list.
+    Raises BadAnswer when the body is not a list.
     """
     value = _json(body, boot)
     if not isinstance(value, list):
         raise BadAnswer("the runner's answer is not a list of entries", boot=boot)
     entries: dict[Key, Entry] = {}
     faults: dict[Key, str] = {}
-    wanted = frozenset(asked)
     for each in value:
         key = _key(each)
-        if key not in wanted:
+        if key is None or key not in asked:
             continue
         if key in entries or key in faults:
             entries.pop(key, None)
@@ -101,7 +100,7 @@ def read_entries(body: bytes, asked: Collection[Key], boot: str | None) -> Answe
 
 
 def read_result(body: bytes, boot: str | None) -> Entry:
-    """The answer to ``POST /run/{algorithm}`` of a plain runner. Raises BadAnswer when it is no JSON."""
+    """The answer to ``POST /run/{algorithm}`` of a plain runner. Raises BadAnswer when it is not JSON."""
     value = _json(body, boot)
     if not isinstance(value, dict) or "result" not in value:
         return Entry(EntryState.SUCCEEDED)
@@ -128,14 +127,14 @@ def read_problem(status: int, body: bytes) -> Problem:
 
 
 def read_boot(header: str | None) -> str | None:
-    """The boot id; None without one, and for what can be none."""
+    """The boot id, or None without a valid one."""
     if header is None or len(header) > MAX_BOOT_CHARACTERS or not _PRINTABLE_ASCII.fullmatch(header):
         return None
     return header
 
 
 def read_retry_after(header: str | None) -> float:
-    """Seconds until a busy runner is to be asked again."""
+    """Seconds until a busy runner may be asked again."""
     try:
         seconds = float(header or DEFAULT_RETRY_AFTER_SECONDS)
     except ValueError:
@@ -157,7 +156,7 @@ def _json(body: bytes, boot: str | None) -> Any:
 
 
 def _is_loose_json(body: bytes) -> bool:
-    """Whether a less strict reader takes it: then the runner meant it, and will say it again."""
+    """Whether a less strict parser accepts it: then it was not garbled, and the runner will say it again."""
     try:
         json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
@@ -175,7 +174,7 @@ def _key(entry: Any) -> Key | None:
 
 
 def _entry(fields: Mapping[str, Any]) -> Entry:
-    """Raises ValueError. What only decorates an entry (progress, seconds) is left out when it cannot be read."""
+    """Raises ValueError. Progress and seconds are left out when they cannot be read."""
     named = fields.get("state")
     state = _STATES.get(named) if isinstance(named, str) else None
     if state is None:

@@ -1,11 +1,11 @@
-"""Calls to runners. The only module that knows the HTTP library; its errors become ours here, once."""
+"""Calls to runners. The only module that knows the HTTP library; its errors are translated here, once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import orjson
@@ -39,14 +39,14 @@ ANSWER_MARGIN_SECONDS = 15.0
 CANCEL_SECONDS = 3.0
 #: Servers close idle connections after 5 s by default; one that is reused just then looks like a lost runner.
 KEEP_ALIVE_SECONDS = 4.0
-#: Larger answers are read in a thread, so that calls to other runners go on meanwhile.
+#: Larger answers are parsed in a thread, so that calls to other runners continue meanwhile.
 LARGE_ANSWER_BYTES = 256 * 1024
-#: What all answers that are being received or read may have together.
+#: Most bytes of all answers that are being received or parsed.
 MAX_BODIES_BYTES = 256 * 1024 * 1024
-#: What ``POST /batch`` may answer about the tasks of a call themselves; any other refusal says nothing of them.
+#: Statuses by which ``POST /batch`` refuses the tasks of a call; any other refusal says nothing about them.
 _BATCH_VERDICTS = frozenset({400, 404, 409, 413, 422})
 _DROPPED = "its answer was dropped: too many large ones came at once"
-#: Nothing was sent. What is no DNS name fails in the resolver as text that cannot be encoded.
+#: Nothing was sent. A host that is not a DNS name fails in the resolver as text that cannot be encoded.
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -54,9 +54,6 @@ _NOT_SENT = (
     aiohttp.NonHttpUrlClientError,
     UnicodeError,
 )
-_JSON = "application/json"
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +66,8 @@ class Item:
     payload: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    boot: str | None
-    retry_after: str | None
-
-
 class _Body:
-    """What has come of one answer's body. `is_kept`: its runner cannot be asked for it again."""
+    """The received part of one answer's body. `is_kept`: its runner cannot be asked for it again."""
 
     def __init__(self, *, is_kept: bool) -> None:
         self.is_kept = is_kept
@@ -131,7 +121,7 @@ class RunnerClient:
     def __init__(self, answer_margin_seconds: float = ANSWER_MARGIN_SECONDS) -> None:
         self._answer_margin_seconds = answer_margin_seconds
         self._stack = AsyncExitStack()
-        #: one large answer is taken apart at a time: as objects it may need twenty times its size
+        #: one large answer is parsed at a time: as objects it may need twenty times its size
         self._large = asyncio.Semaphore(1)
         self._bodies = _Bodies()
         self._kept: aiohttp.ClientSession
@@ -165,20 +155,17 @@ class RunnerClient:
         `on_connected` is called before anything is sent, once there is a connection.
         """
         asked = {(item.id, item.attempt) for item in items}
-        with self._bodies.receive() as body:
-            response = await self._post(
-                self._kept,
-                f"{host}/batch/{algorithm}",
-                orjson.dumps([_batch_item(item) for item in items]),
-                headers={"Prefer": f"wait={wait_seconds:g}"},
-                timeout_seconds=wait_seconds + self._answer_margin_seconds,
-                most_bytes=most_bytes(len(items), result_bytes),
-                into=body,
-                on_connected=on_connected,
-            )
-            if response.status != 200:
-                raise _error(response, body.whole(), _BATCH_VERDICTS)
-            return await self._read(body, lambda: read_entries(body.whole(), asked, response.boot))
+        return await self._post(
+            self._kept,
+            f"{host}/batch/{algorithm}",
+            orjson.dumps([_batch_item(item) for item in items]),
+            headers={"Prefer": f"wait={wait_seconds:g}"},
+            timeout_seconds=wait_seconds + self._answer_margin_seconds,
+            limit=most_bytes(len(items), result_bytes),
+            verdicts=_BATCH_VERDICTS,
+            read=lambda body, boot: read_entries(body, asked, boot),
+            on_connected=on_connected,
+        )
 
     async def run(
         self,
@@ -194,21 +181,18 @@ class RunnerClient:
         headers = {HEADER_TASK_ID: item.id, HEADER_TASK_ATTEMPT: str(item.attempt)}
         if item.deadline_seconds is not None:
             headers[HEADER_TASK_DEADLINE] = f"{item.deadline_seconds:.3f}"
-        with self._bodies.receive(is_kept=True) as body:
-            response = await self._post(
-                self._single,
-                f"{host}/run/{algorithm}",
-                item.payload or b"null",
-                headers=headers,
-                timeout_seconds=timeout_seconds,
-                most_bytes=most_bytes(1, result_bytes),
-                into=body,
-                on_connected=on_connected,
-            )
-            if response.status != 200:
-                raise _error(response, body.whole(), range(400, 600))
-            entry = await self._read(body, lambda: read_result(body.whole(), response.boot))
-        return Answer({(item.id, item.attempt): entry}, response.boot)
+        return await self._post(
+            self._single,
+            f"{host}/run/{algorithm}",
+            item.payload or b"null",
+            headers=headers,
+            timeout_seconds=timeout_seconds,
+            limit=most_bytes(1, result_bytes),
+            verdicts=range(400, 600),
+            read=lambda body, boot: Answer({(item.id, item.attempt): read_result(body, boot)}, boot),
+            on_connected=on_connected,
+            is_kept=True,
+        )
 
     async def cancel(self, host: str, task_id: str) -> None:
         """``DELETE /tasks/{id}``. A runner that does not know the task, or has ended it, is no error."""
@@ -217,65 +201,55 @@ class RunnerClient:
         async with _translated(), self._kept.delete(url, timeout=timeout, allow_redirects=False) as answer:
             await answer.content.read(MAX_PROBLEM_BYTES)
 
-    async def _read(self, body: _Body, read: Callable[[], Value]) -> Value:
-        if body.size <= LARGE_ANSWER_BYTES:
-            return read()
-        async with self._large:
-            return await asyncio.to_thread(read)
-
     async def _post(
         self,
         session: aiohttp.ClientSession,
         url: str,
-        body: bytes,
+        data: bytes,
         *,
         headers: dict[str, str],
         timeout_seconds: float,
-        most_bytes: int,
-        into: _Body,
+        limit: int,
+        verdicts: Container[int],
+        read: Callable[[bytes, str | None], Answer],
         on_connected: Callable[[], None] | None,
-    ) -> _Response:
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
-        headers = {"Content-Type": _JSON, "Accept-Encoding": "identity", **headers}
-        async with (
-            _translated(),
-            session.post(
-                url,
-                data=body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-                trace_request_ctx=on_connected,
-            ) as answer,
-        ):
-            boot = read_boot(answer.headers.get(HEADER_BOOT))
-            limit = most_bytes if answer.status == 200 else MAX_PROBLEM_BYTES
-            await self._receive(answer, into, limit, boot)
-            return _Response(answer.status, boot, answer.headers.get("Retry-After"))
+        is_kept: bool = False,
+    ) -> Answer:
+        """`verdicts`: statuses of refusals that can be meant for the tasks of the call."""
+        with self._bodies.receive(is_kept=is_kept) as body:
+            async with (
+                _translated(),
+                session.post(
+                    url,
+                    data=data,
+                    headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+                    timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS),
+                    allow_redirects=False,
+                    trace_request_ctx=on_connected,
+                ) as answer,
+            ):
+                boot = read_boot(answer.headers.get(HEADER_BOOT))
+                await self._receive(answer, body, limit if answer.status == 200 else MAX_PROBLEM_BYTES, boot)
+            if answer.status != 200:
+                raise _error(answer.status, boot, answer.headers.get("Retry-After"), body.whole(), verdicts)
+            if body.size <= LARGE_ANSWER_BYTES:
+                return read(body.whole(), boot)
+            async with self._large:
+                return await asyncio.to_thread(lambda: read(body.whole(), boot))
 
-    async def _receive(self, answer: aiohttp.ClientResponse, into: _Body, most_bytes: int, boot: str | None) -> None:
-        if (answer.content_length or 0) > most_bytes:
-            message = f"the runner's answer has {answer.content_length} bytes, the limit is {most_bytes}"
+    async def _receive(self, answer: aiohttp.ClientResponse, body: _Body, limit: int, boot: str | None) -> None:
+        if (answer.content_length or 0) > limit:
+            message = f"the runner's answer has {answer.content_length} bytes, the limit is {limit}"
             raise BadAnswer(message, boot=boot, is_deliberate=True)
         async for part in answer.content.iter_any():
-            if into.size + len(part) > most_bytes:
-                message = f"the runner's answer has more than {most_bytes} bytes"
+            if body.size + len(part) > limit:
+                message = f"the runner's answer has more than {limit} bytes"
                 raise BadAnswer(message, boot=boot, is_deliberate=True)
-            self._bodies.add(into, part)
+            self._bodies.add(body, part)
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        trace_configs=[_telling_connections()],
-    )
-
-
-def _telling_connections() -> aiohttp.TraceConfig:
-    """Calls what a request brought as its context when the request has a connection, a new one or a kept one."""
+    """Calls a request's `trace_request_ctx`, if it has one, when the request has a connection, a new or a kept one."""
 
     async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
         if context.trace_request_ctx is not None:
@@ -284,7 +258,13 @@ def _telling_connections() -> aiohttp.TraceConfig:
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(connected)
     trace.on_connection_reuseconn.append(connected)
-    return trace
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=[trace],
+    )
 
 
 @asynccontextmanager
@@ -310,11 +290,12 @@ def _batch_item(item: Item) -> dict[str, Any]:
     return fields
 
 
-def _error(response: _Response, body: bytes, verdicts: Container[int]) -> RunnerError:
-    """What an answer without outcomes means. `verdicts`: statuses that can be meant for the tasks of the call."""
-    status, boot = response.status, response.boot
+def _error(
+    status: int, boot: str | None, retry_after: str | None, body: bytes, verdicts: Container[int]
+) -> RunnerError:
+    """What an answer without outcomes means."""
     if status == 429:
-        return Busy("the runner has no free slot", read_retry_after(response.retry_after), boot=boot)
+        return Busy("the runner has no free slot", read_retry_after(retry_after), boot=boot)
     if status == 503:
         return Draining("the runner takes nothing new", boot=boot)
     if status in (502, 504):

@@ -5,10 +5,12 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from controller.retry import DEFAULT_STEPS_SECONDS
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from runnerlib.service.settings import ServiceSettings
 from taskqueue.addresses import discovery_url_from, queue_url_from
+
+#: Delays before the next attempt, one for each earlier failure; the last one repeats.
+DEFAULT_STEPS_SECONDS = (1.0, 5.0, 30.0, 120.0, 600.0)
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 

@@ -1,4 +1,4 @@
-"""Keeps what must be written while the store is away, and lets nothing new in meanwhile."""
+"""Repeats what must be written while the store or the queue is unavailable, and stops the intake meanwhile."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,13 +19,14 @@ Value = TypeVar("Value")
 
 
 class StoreGate:
-    """Repeats a call on the store or the queue until it succeeds. Closed while any call is being repeated."""
+    """Open while the store and the queue take writes; no new tasks are taken while it is closed."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
         self._failing = 0
         self._open = asyncio.Event()
         self._open.set()
+        health.set(STORE, True)
 
     @property
     def is_open(self) -> bool:
@@ -34,22 +35,29 @@ class StoreGate:
     async def wait_open(self) -> None:
         await self._open.wait()
 
-    async def insist(self, what: str, call: Callable[[], Awaitable[Value]], *, alone: bool = False) -> Value:
-        """The result of `call`, however long it takes. The same write twice is harmless: every write is fenced.
+    async def retry_until_available(
+        self, what: str, call: Callable[[], Awaitable[Value]], *, stops_intake: bool = True
+    ) -> Value:
+        """Returns the result of `call`, however long that takes. Repeating a write is harmless: every write is fenced.
 
-        `alone`: only its caller waits. A broker in need takes nothing, and must be relieved of what it has.
+        With `stops_intake=False` only the caller waits: a broker under alarm accepts nothing, and the tasks that it
+        has handed out must still be worked off.
         """
         try:
             return await call()
         except (StoreUnavailable, QueueUnavailable) as error:
-            if alone:
+            if not stops_intake:
                 log.warning("held until it can be sent", call=what, reason=str(error))
                 return await self._repeat(call)
             self._close(what, error)
         try:
             return await self._repeat(call)
         finally:
-            self._reopen()
+            self._failing -= 1
+            if self._failing == 0:
+                self._open.set()
+                self._health.set(STORE, True)
+                log.info("store and queue answer again")
 
     async def _repeat(self, call: Callable[[], Awaitable[Value]]) -> Value:
         pause = FIRST_PAUSE_SECONDS
@@ -66,10 +74,3 @@ class StoreGate:
         self._health.set(STORE, False, f"{what}: {error}")
         away = "queue" if isinstance(error, QueueUnavailable) else "store"
         log.error(f"the {away} is away; outcomes are held and nothing new is taken", call=what, reason=str(error))
-
-    def _reopen(self) -> None:
-        self._failing -= 1
-        if self._failing == 0:
-            self._open.set()
-            self._health.set(STORE, True)
-            log.info("store and queue answer again")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from controller.answering import asks, replies_to, senders
-from controller.inflight import Run
+from controller.replies import replies_to, senders, wants_reply
+from controller.runs import Run
 from runnerlib.contract import FailureCode, TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Retrying, Succeeded, TaskRow
@@ -92,10 +92,10 @@ def test_every_sender_of_a_run_is_answered_once():
 
 def test_run_that_nobody_waits_for_asks_for_nothing():
     run = Run(delivery(None))
-    assert not asks(run)
+    assert not wants_reply(run)
     assert answers(Succeeded(run.delivery, b"1"), run) == []
     run.repeated.append(delivery())
-    assert asks(run)
+    assert wants_reply(run)
 
 
 def test_result_that_no_message_can_hold_is_left_to_the_gateway():

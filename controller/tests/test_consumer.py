@@ -1,16 +1,20 @@
-"""How tasks flow: who waits for whom, what one lane's trouble means for others, what was handed out before."""
+"""How tasks flow: who waits for whom, what one algorithm's trouble means for others, what was handed out before."""
 
 import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 from aiohttp import web
 
+from controller.consumer import AlgorithmConsumer
+from controller.runs import InFlight
 from runnerlib.contract import FailureCode, Limits, TaskState
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.postgres import open_postgres
+from taskqueue.tasks import Delivery
 
 
 def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go):
@@ -96,26 +100,26 @@ def test_task_that_a_busy_runner_never_takes_waits_says_why_and_expires(worlds, 
     go(scenario())
 
 
-def test_lane_is_closed_when_its_algorithm_has_no_runner_for_long_and_opened_again(
+def test_consumer_is_stopped_when_its_algorithm_has_no_runner_for_long_and_started_again(
     worlds, make_runner, go, wait_until, monkeypatch
 ):
-    monkeypatch.setattr("controller.lane_set.CLOSE_AFTER_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr("controller.consumer_set.STOP_AFTER_SECONDS", 0.2)
 
-    def lanes():
-        return sum(task.get_name().startswith("lane ") for task in asyncio.all_tasks())
+    def consumers():
+        return sum(task.get_name().startswith("consumer ") for task in asyncio.all_tasks())
 
     async def scenario():
         async with worlds() as world:
             runner = make_runner(algorithms=["echo", *(f"name_{n}" for n in range(50))])
             await world.start(runner)
-            await wait_until(lambda: lanes() == 51)
+            await wait_until(lambda: consumers() == 51)
             await world.send(("t1", {"do": "hold"}))
             await wait_until(lambda: runner.started("t1"))
             world.tell_none()
-            await wait_until(lambda: lanes() == 1)
+            await wait_until(lambda: consumers() == 1)
             runner.let_go("t1")
             await world.ended("t1")
-            await wait_until(lambda: lanes() == 0)
+            await wait_until(lambda: consumers() == 0)
             assert world.health.is_ready
             await world.send(("t2", {"value": 2}))
             world.tell()
@@ -216,7 +220,7 @@ def test_call_never_has_more_than_four_mebibytes(worlds, make_runner, go):
     go(scenario())
 
 
-def test_failing_lane_releases_its_tasks_and_others_go_on(worlds, make_runner, go, wait_until):
+def test_failing_consumer_releases_its_tasks_and_others_go_on(worlds, make_runner, go, wait_until):
     async def scenario():
         async with worlds() as world:
             await world.start(make_runner(algorithms=["echo", "other"]))
@@ -390,5 +394,37 @@ def test_expired_task_never_runs(worlds, make_runner, go):
             assert (await world.ended("t1")).error_code is FailureCode.EXPIRED
             world.tell()
             assert runner.executions == []
+
+    go(scenario())
+
+
+def test_consumer_that_looks_up_what_has_come_is_not_idle(go):
+    async def scenario():
+        looked_up, dependencies = asyncio.Event(), MagicMock()
+
+        async def lookup(ids):
+            await looked_up.wait()
+            return {}
+
+        async def complete(decided):
+            return []
+
+        dependencies.calls.completer.lookup = lookup
+        dependencies.calls.completer.complete = complete
+        dependencies.in_flight = InFlight()
+        dependencies.calls.wall = lambda: 0.0
+        consumer = AlgorithmConsumer("a", dependencies)
+        assert consumer.is_idle
+        consumer._taking = asyncio.create_task(asyncio.sleep(0))
+        await consumer._taking
+        assert not consumer.is_idle
+        consumer._taking = None
+        expired = Delivery("t1", "a", b"{}", "digest", 1, None, expires_at=-1.0)
+        receiving = asyncio.create_task(consumer._receive([expired]))
+        await asyncio.sleep(0)
+        assert not consumer.is_idle
+        looked_up.set()
+        await receiving
+        assert consumer.is_idle
 
     go(scenario())

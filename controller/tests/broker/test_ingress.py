@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.turned_away import MOST_HELD
+from controller.ingress import MOST_HELD
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from taskqueue.errors import QueueUnavailable, StoreUnavailable
 from taskqueue.tasks import Delivery, NewTask, Placement

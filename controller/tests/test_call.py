@@ -3,11 +3,17 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
+import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from runnerlib.contract import FailureCode, Limits, TaskState
+from controller.batching import LatencyEstimate
+from controller.call import RunnerCall
+from controller.runs import Run
+from runnerlib.contract import FailureCode, Limits, RunnerLevel, RunnerView, TaskState
+from taskqueue.tasks import Delivery
 
 
 def test_task_reaches_its_runner_and_its_result_is_stored(worlds, make_runner, go):
@@ -428,3 +434,14 @@ def test_plain_runner_that_can_be_reached_again_is_not_out_of_reach_while_it_wor
             assert (await world.ended("t1")).state is (await world.ended("t2")).state is TaskState.SUCCEEDED
 
     go(scenario())
+
+
+@pytest.mark.parametrize(("attach", "running_seconds"), [(False, 21.0), (True, 91.0)])
+def test_run_that_is_attached_to_has_the_time_of_a_whole_batch(attach, running_seconds):
+    limits = Limits(timeout_seconds=10, batch=8)
+    directory = SimpleNamespace(limits=lambda name: limits, shared_limits=lambda runner: [limits])
+    context = SimpleNamespace(directory=directory, margin_seconds=1.0, clock=lambda: 0.0)
+    runner = RunnerView(id="r", name="r", host="http://h:1", boot="b1", level=RunnerLevel.FULL, algorithms=["a"])
+    run = Run(Delivery("t1", "a", b"{}", "digest", 1, None))
+    call = RunnerCall(context, LatencyEstimate(), "a", runner, [run], attach=attach)
+    assert call._deadline.running == running_seconds

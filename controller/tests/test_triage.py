@@ -2,9 +2,9 @@
 
 import pytest
 
-from controller.inflight import Run
-from controller.pickup import AskAll, Attach, Join, Start, before_start, next_step
-from controller.retry import CancelledDecision, Conflict, Drop, Fail, Follow
+from controller.outcomes import AwaitDuplicate, Cancel, Conflict, Fail, Ignore
+from controller.runs import Run
+from controller.triage import AskAll, Attach, Join, Start, before_start, triage
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -26,72 +26,72 @@ def row():
 
 
 def test_task_that_nobody_has_seen_starts(delivery, row):
-    assert next_step(delivery(), None, None, 0) == Start()
-    assert next_step(delivery(), row(), None, 0) == Start()
+    assert triage(delivery(), None, None, 0) == Start()
+    assert triage(delivery(), row(), None, 0) == Start()
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
 def test_task_that_has_ended_is_only_acknowledged(delivery, row, state):
-    assert isinstance(next_step(delivery(delivery_count=5), row(state), None, 0), Drop)
+    assert isinstance(triage(delivery(delivery_count=5), row(state), None, 0), Ignore)
 
 
 def test_tombstone_is_met_by_the_task_that_comes_later(delivery, row):
-    assert isinstance(next_step(delivery(), row("cancelled", digest=""), None, 0), Drop)
+    assert isinstance(triage(delivery(), row("cancelled", digest=""), None, 0), Ignore)
 
 
 def test_other_content_under_the_same_id_is_an_id_conflict_and_changes_nothing(delivery, row):
-    step = next_step(delivery(), row("running", digest="other"), None, 0)
+    step = triage(delivery(), row("running", digest="other"), None, 0)
     assert isinstance(step, Conflict)
     assert "'t' is the id of another task" in step.message
     ours = Run(Delivery("t", "a", b"[]", "other", attempt=1, receipt=None))
-    assert isinstance(next_step(delivery(), None, ours, 0), Conflict)
+    assert isinstance(triage(delivery(), None, ours, 0), Conflict)
 
 
 def test_lower_attempt_than_the_row_is_stale(delivery, row):
-    assert isinstance(next_step(delivery(attempt=1), row("retrying", attempt=2), None, 0), Drop)
-    assert next_step(delivery(attempt=2), row("retrying", attempt=2), None, 0) == Start()
+    assert isinstance(triage(delivery(attempt=1), row("retrying", attempt=2), None, 0), Ignore)
+    assert triage(delivery(attempt=2), row("retrying", attempt=2), None, 0) == Start()
 
 
 def test_stale_message_of_another_sender_waits_for_the_outcome(delivery, row):
     newer = row("retrying", attempt=2, reply_to="a", correlation_id="1")
-    assert isinstance(next_step(delivery(reply_to="a", correlation_id="1"), newer, None, 0), Drop)
-    assert isinstance(next_step(delivery(), newer, None, 0), Drop)
-    assert isinstance(next_step(delivery(reply_to="a", correlation_id="2"), newer, None, 0), Follow)
-    assert isinstance(next_step(delivery(reply_to="b", correlation_id="1"), newer, None, 0), Follow)
+    assert isinstance(triage(delivery(reply_to="a", correlation_id="1"), newer, None, 0), Ignore)
+    assert isinstance(triage(delivery(), newer, None, 0), Ignore)
+    assert isinstance(triage(delivery(reply_to="a", correlation_id="2"), newer, None, 0), AwaitDuplicate)
+    assert isinstance(triage(delivery(reply_to="b", correlation_id="1"), newer, None, 0), AwaitDuplicate)
 
 
 def test_same_attempt_in_flight_here_is_joined(delivery, row):
     ours = Run(delivery())
-    assert next_step(delivery(delivery_count=1), row(), ours, 0) == Join(ours)
+    assert triage(delivery(delivery_count=1), row(), ours, 0) == Join(ours)
 
 
 def test_placement_of_this_attempt_is_attached_to(delivery, row):
     placement = Placement("t", 1, "r1", "boot")
-    assert next_step(delivery(), row(placement=placement), None, 0) == Attach(placement)
+    assert triage(delivery(), row(placement=placement), None, 0) == Attach(placement)
 
 
 def test_placement_of_an_earlier_attempt_is_no_placement(delivery, row):
-    assert next_step(delivery(attempt=2), row(attempt=2, placement=Placement("t", 1, "r1", "b")), None, 0) == Start()
+    assert triage(delivery(attempt=2), row(attempt=2, placement=Placement("t", 1, "r1", "b")), None, 0) == Start()
 
 
 def test_task_that_was_handed_out_before_is_asked_for(delivery, row):
-    assert next_step(delivery(delivery_count=1), row(), None, 0) == AskAll()
+    assert triage(delivery(delivery_count=1), row(), None, 0) == AskAll()
 
 
 def test_cancelled_task_does_not_start_but_is_looked_for_when_it_may_run(delivery, row):
-    assert next_step(delivery(), row(cancel_requested=True), None, 0) == CancelledDecision()
-    assert next_step(delivery(delivery_count=1), row(cancel_requested=True), None, 0) == AskAll()
+    assert triage(delivery(), row(cancel_requested=True), None, 0) == Cancel()
+    assert triage(delivery(delivery_count=1), row(cancel_requested=True), None, 0) == AskAll()
 
 
 def test_expired_task_does_not_start(delivery):
-    step = next_step(delivery(expires_at=10), None, None, 10)
+    step = triage(delivery(expires_at=10), None, None, 10)
     assert isinstance(step, Fail)
     assert step.code is FailureCode.EXPIRED
-    assert next_step(delivery(expires_at=10), None, None, 9) == Start()
+    assert triage(delivery(expires_at=10), None, None, 9) == Start()
 
 
 def test_task_handed_out_twenty_times_without_a_run_is_given_up(delivery):
-    assert next_step(delivery(delivery_count=20), None, None, 0) == AskAll()
+    assert triage(delivery(delivery_count=20), None, None, 0) == AskAll()
     step = before_start(delivery(delivery_count=20), cancelled=False, now=0)
     assert step.code is FailureCode.CONTROLLER_LOST
     assert before_start(delivery(delivery_count=19), cancelled=False, now=0) is None

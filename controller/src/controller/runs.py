@@ -1,6 +1,6 @@
 """The runs that this process is responsible for."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,45 +10,44 @@ from taskqueue.tasks import Delivery, Placement
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One attempt of one task, from its delivery to its outcome."""
+    """One attempt of one task, from its delivery to its outcome. Times are monotonic seconds."""
 
     delivery: Delivery
+    id: str = field(init=False)
+    #: task id and attempt
+    key: tuple[str, int] = field(init=False)
     history: tuple[HistoryEntry, ...] = ()
-    #: further deliveries of the same attempt, settled together with the first
+    #: further deliveries of the same attempt; they end together with the first
     repeated: list[Delivery] = field(default_factory=list)
-    #: must have a call for itself
-    alone: bool = False
+    #: must have a call of its own
+    isolated: bool = False
     cancel_requested: bool = False
-    #: when its cancel mark was first met, and when DELETE was last sent (monotonic)
+    #: when its cancel mark was first seen, and when DELETE was last sent
     cancel_seen_at: float | None = None
     cancel_sent_at: float | None = None
-    #: who has it; None while it waits for a runner
+    #: the runner that has it; None while it waits for one
     runner: RunnerView | None = None
     boot: str | None = None
-    #: when its runner was connected to, to be sent it (monotonic); None before
+    #: when its runner was connected to, to be sent it
     sent_at: float | None = None
     #: as last written to the store
     placement: Placement | None = None
     progress: Progress | None = None
     reported: Progress | None = None
-    #: since when its runner has called it running without a break (monotonic)
+    #: since when its runner has called it running without a break
     running_since: float | None = None
     #: answers about this attempt that were not believed
     doubts: int = 0
     #: calls with this attempt that were lost before they arrived, in a row
     misses: int = 0
-    #: the runner and its process that gave it back, not having ended it
+    #: the runner and its process that gave it back without having ended it
     given_back_by: tuple[str, str | None] | None = None
-    #: its outcome is decided and being committed: whatever is still heard of it changes nothing
+    #: its outcome is being committed: later answers change nothing
     is_decided: bool = False
 
-    @property
-    def id(self) -> str:
-        return self.delivery.id
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.delivery.id, self.delivery.attempt
+    def __post_init__(self) -> None:
+        self.id = self.delivery.id
+        self.key = self.delivery.id, self.delivery.attempt
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -56,11 +55,11 @@ class Run:
 
     @property
     def current_placement(self) -> Placement | None:
-        """What the store should know of where it runs; None: nothing.
+        """The placement to persist, or None.
 
-        Without a boot id nobody can attach to it: a plain runner has it, and it must not look as if it waited (it could
-        expire). Without a runner it was placed, and handed back since: it waits again. One that is still to be attached
-        to stays as the store has it.
+        One without a boot id is for a plain runner: no controller can attach to it, but it must not count as waiting,
+        for then it could expire. A placement without a runner takes back an earlier one: the run was handed back and
+        waits again. A run that is still to be attached to keeps the placement that the store has.
         """
         if self.runner is not None and self.sent_at is not None:
             boot = (self.boot or self.runner.boot) if self.runner.level is RunnerLevel.FULL else ""
@@ -74,7 +73,7 @@ class Run:
         self.running_since = None
 
     def handed_back(self) -> None:
-        """Nobody has it now."""
+        """No runner has it any more."""
         self.runner = self.boot = self.sent_at = self.cancel_sent_at = None
         self.progress = self.reported = self.running_since = None
 
@@ -84,7 +83,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, int], Run] = {}
-        #: the ids that removed runs are noted in, one set for each look into the store
+        #: one set of ids for each look into the store that is under way
         self._removed: list[set[str]] = []
 
     def __len__(self) -> int:
@@ -104,14 +103,14 @@ class InFlight:
 
     def remove(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            if run in self:
+            if self._runs.get(run.key) is run:
                 del self._runs[run.key]
                 for removed in self._removed:
                     removed.add(run.id)
 
     @contextmanager
     def noting_removed(self) -> Iterator[set[str]]:
-        """The ids of runs that are removed until the end of the block, as they are removed."""
+        """The ids of the runs that are removed until the end of the block, as they are removed."""
         removed: set[str] = set()
         self._removed.append(removed)
         try:
@@ -119,7 +118,3 @@ class InFlight:
         finally:
             # by identity: two empty sets are equal
             self._removed = [each for each in self._removed if each is not removed]
-
-
-def deliveries_of(runs: Sequence[Run]) -> list[Delivery]:
-    return [delivery for run in runs for delivery in run.deliveries]

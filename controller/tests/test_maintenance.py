@@ -1,12 +1,105 @@
-"""Placements, progress and cancels of runs in flight."""
+"""Placements, progress and cancels of runs in flight; tasks that nobody will take, and old ones."""
 
 import asyncio
+import time
 
 import pytest
 from aiohttp import web
 
-from runnerlib.contract import TaskState
-from taskqueue.tasks import CancelAnswer
+from controller.maintenance import Maintenance
+from controller.settings import ControllerSettings
+from controller.store_gate import StoreGate
+from runnerlib.contract import FailureCode, TaskState, task_digest
+from runnerlib.service.health import Health
+from taskqueue.clock import GuardedWall
+from taskqueue.connect import open_embedded
+from taskqueue.tasks import CancelAnswer, Delivery, NewTask, Succeeded
+
+
+def test_task_for_an_unknown_algorithm_waits_its_grace(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner())
+            await world.send(("t1", {}), algorithm="ecko")
+            await wait_until(lambda: world.health.is_ready)
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_task_for_an_unknown_algorithm_fails_after_its_grace_and_names_near_ones(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner(), unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="ecko")
+            row = await world.ended("t1")
+            assert row.error_code is FailureCode.UNKNOWN_ALGORITHM
+            assert "did you mean 'echo'" in row.error_message
+
+    go(scenario())
+
+
+def test_nothing_is_unknown_while_the_catalogue_is_not_sure(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            world.source.is_sure = False
+            await world.start(make_runner(), unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="ecko")
+            await world.send(("t2", {}), algorithm="ecko", expires_at=time.time() + 1.2)
+            assert (await world.ended("t2")).error_code is FailureCode.EXPIRED
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_known_algorithm_without_a_runner_waits(worlds, go):
+    async def scenario():
+        async with worlds() as world:
+            world.tell_none(known=["asleep"])
+            await world.start_controller(unknown_algorithm_grace_seconds=0)
+            await world.send(("t1", {}), algorithm="asleep")
+            await world.send(("t2", {}), algorithm="nobody")
+            await world.ended("t2")
+            assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_finished_tasks_are_dropped_after_their_retention(worlds, make_runner, go, wait_until):
+    async def scenario():
+        async with worlds() as world:
+            await world.start(make_runner())
+            await world.send(("t1", {"value": 1}))
+            await world.ended("t1")
+            await world.stop_controller()
+            await world.start_controller(retention_days=1e-9)
+
+            async def gone():
+                while await world.store.get("t1") is not None:
+                    await asyncio.sleep(0.02)
+
+            await asyncio.wait_for(gone(), 5)
+
+    go(scenario())
+
+
+def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go, tmp_path):
+    jump = [0.0]
+
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (queue, store):
+            digest = task_digest("echo", 1)
+            await queue.publish([NewTask("t1", "echo", b"1", digest)])
+            await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
+            wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
+            settings = ControllerSettings(retention_days=7)
+            maintenance = Maintenance(queue, store, StoreGate(Health()), None, None, settings, dict, wall)
+            jump[0] = 8 * 86_400
+            assert await maintenance.purge_some() == 0
+            assert await maintenance.sweep_some() == 0
+            assert (await store.get("t1")).result == b"1"
+
+    go(scenario())
 
 
 def test_short_task_is_never_placed(worlds, make_runner, go):
@@ -121,7 +214,7 @@ def test_task_that_waits_for_a_slot_is_cancelled_without_having_run(worlds, make
 def test_cancel_of_the_store_wins_over_a_runner_that_does_not_end_the_run(
     worlds, make_runner, go, wait_until, monkeypatch, level
 ):
-    monkeypatch.setattr("controller.tending.RUNNER_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("controller.maintenance.RUNNER_GRACE_SECONDS", 0.0)
 
     async def scenario():
         async with worlds() as world:

@@ -1,4 +1,7 @@
-"""The runners as this controller sees them: the catalogue, calls in flight, and who is left alone for a while."""
+"""The runners as this controller sees them: the catalogue, calls in flight, and who gets nothing for a while.
+
+A runner that cannot be reached is in quarantine, with all its algorithms; one that is busy rests, for one algorithm.
+"""
 
 import time
 from collections import Counter
@@ -10,10 +13,18 @@ from runnerlib.contract import AlgorithmView, Catalogue, Limits, RunnerView
 
 FIRST_QUARANTINE_SECONDS = 1.0
 LAST_QUARANTINE_SECONDS = 10.0
+#: A runner that has refused everything for so long is a reason why tasks wait.
+HELD_UP_AFTER_SECONDS = 2.0
+#: So long is left between two calls to it after some time, if it asks for less.
+LONGEST_OWN_REST_SECONDS = 1.0
 #: Runners that one sentence names.
 MOST_REASONS = 3
-#: A runner is silent for good after this long, when no catalogue says how long its lease is.
+#: A runner that is silent for so long is lost, when no catalogue says how long its lease is.
 DEFAULT_LEASE_SECONDS = 30.0
+#: Before discovery has answered.
+_NO_CATALOGUE = Catalogue(
+    epoch="", index=0, uptime_seconds=0, lease_seconds=DEFAULT_LEASE_SECONDS, runners={}, algorithms={}
+)
 
 
 class CatalogueSource(Protocol):
@@ -28,40 +39,29 @@ class CatalogueSource(Protocol):
     async def wait_changed(self, since: int) -> int: ...
 
 
-#: A runner that has refused everything for so long is a reason why tasks wait.
-HELD_UP_AFTER_SECONDS = 2.0
-#: By and by so long is left between two calls to it, if it asks for less.
-LONGEST_OWN_REST_SECONDS = 1.0
-
-
 @dataclass(frozen=True, slots=True)
-class _Quarantine:
-    boot: str
-    seconds: float
+class _Pause:
     until: float
     since: float
     why: str
+    #: of a quarantine: how long it is, and which process of the runner it is for
+    seconds: float = 0.0
+    boot: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    until: float
-    since: float
-    why: str
-
-
-class Fleet:
+class RunnerDirectory:
     """No sockets; `clock` gives monotonic seconds."""
 
     def __init__(self, source: CatalogueSource, clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._clock = clock
+        #: (algorithm, runner) → calls in flight
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._quarantines: dict[str, _Quarantine] = {}
-        #: (algorithm, runner) → until when it is given nothing of this algorithm
-        self._rests: dict[tuple[str, str], _Rest] = {}
-        self._rests_looked_at = clock()
-        #: algorithm, runner → their limits, of the catalogue that they were made from
+        self._quarantines: dict[str, _Pause] = {}
+        #: by algorithm and runner
+        self._rests: dict[tuple[str, str], _Pause] = {}
+        self._rests_cleaned_at = clock()
+        #: limits by algorithm and by runner, computed from this catalogue
         self._limits: dict[str, Limits] = {}
         self._shared: dict[str, tuple[RunnerView, list[Limits]]] = {}
         self._limits_of: Catalogue | None = None
@@ -70,14 +70,30 @@ class Fleet:
     def is_sure(self) -> bool:
         return self._source.is_sure
 
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._source.catalogue or _NO_CATALOGUE
+
     def algorithms(self) -> dict[str, AlgorithmView]:
         """All that were registered once."""
-        catalogue = self._source.catalogue
-        return {} if catalogue is None else catalogue.algorithms
+        return self._catalogue.algorithms
+
+    def runner(self, runner_id: str) -> RunnerView | None:
+        return self._catalogue.runners.get(runner_id)
+
+    def known(self, algorithm: str) -> list[RunnerView]:
+        """Live runners that offer the algorithm with its current schema."""
+        catalogue = self._catalogue
+        view = catalogue.algorithms.get(algorithm)
+        return [] if view is None else [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
+
+    def offering(self, algorithm: str) -> list[RunnerView]:
+        """All live runners that may have runs of the algorithm, those with an outdated schema included."""
+        return [runner for runner in self._catalogue.runners.values() if algorithm in runner.algorithms]
 
     def limits(self, algorithm: str) -> Limits:
         """Within the contract's bounds, whatever a registry says."""
-        self._forget_limits()
+        self._check_limits()
         known = self._limits.get(algorithm)
         if known is None:
             view = self.algorithms().get(algorithm)
@@ -88,7 +104,7 @@ class Fleet:
 
     def shared_limits(self, runner: RunnerView) -> list[Limits]:
         """The limits of all that the runner offers; one of those with the same times."""
-        self._forget_limits()
+        self._check_limits()
         of, known = self._shared.get(runner.id, (None, []))
         if of is not runner:
             all_limits = [self.limits(each) for each in runner.algorithms]
@@ -96,30 +112,12 @@ class Fleet:
             self._shared[runner.id] = runner, known
         return known
 
-    def _forget_limits(self) -> None:
+    def _check_limits(self) -> None:
+        """Forgets the limits of an earlier catalogue."""
         if self._limits_of is not self._source.catalogue:
             self._limits_of = self._source.catalogue
             self._limits.clear()
             self._shared.clear()
-
-    def runner(self, runner_id: str) -> RunnerView | None:
-        catalogue = self._source.catalogue
-        return None if catalogue is None else catalogue.runners.get(runner_id)
-
-    def known(self, algorithm: str) -> list[RunnerView]:
-        """Live runners that offer the algorithm with its current schema."""
-        catalogue = self._source.catalogue
-        view = None if catalogue is None else catalogue.algorithms.get(algorithm)
-        if catalogue is None or view is None:
-            return []
-        return [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
-
-    def offering(self, algorithm: str) -> list[RunnerView]:
-        """All live runners that may have runs of the algorithm, those with an outdated schema included."""
-        catalogue = self._source.catalogue
-        if catalogue is None:
-            return []
-        return [runner for runner in catalogue.runners.values() if algorithm in runner.algorithms]
 
     def loads(self, algorithm: str) -> dict[str, int]:
         """Runners that can be given work now → their calls in flight for this algorithm."""
@@ -131,7 +129,7 @@ class Fleet:
         }
 
     def next_free_in_seconds(self, algorithm: str) -> float | None:
-        """When the next runner's pause is over; None when nobody pauses."""
+        """When the next runner's pause is over; None when no runner pauses."""
         now = self._clock()
         times = [self._free_at(algorithm, runner) - now for runner in self.known(algorithm)]
         return min((seconds for seconds in times if seconds > 0), default=None)
@@ -155,57 +153,51 @@ class Fleet:
     def quarantine(self, runner: RunnerView, why: str = "") -> float:
         """It could not be reached: no new work for a while, longer each time. Another boot id ends it."""
         before = self._quarantines.get(runner.id)
-        if before is None:
-            self._forget_gone()
+        catalogue = self._source.catalogue
+        if before is None and catalogue is not None and self._source.is_sure:
+            # Runner ids come and go without end; one that the catalogue no longer has needs no quarantine.
+            live = catalogue.runners
+            self._quarantines = {name: each for name, each in self._quarantines.items() if name in live}
         now = since = self._clock()
+        seconds = FIRST_QUARANTINE_SECONDS
         if before is not None and before.boot == runner.boot:
             if before.until > now:
                 return before.seconds
             seconds, since = min(LAST_QUARANTINE_SECONDS, before.seconds * 2), before.since
-        else:
-            seconds = FIRST_QUARANTINE_SECONDS
-        self._quarantines[runner.id] = _Quarantine(runner.boot, seconds, now + seconds, since, why)
+        self._quarantines[runner.id] = _Pause(now + seconds, since, why, seconds, runner.boot)
         return seconds
 
-    def is_unreachable(self, algorithm: str) -> bool:
-        """Whether no runner of the algorithm could be reached when it was last tried."""
-        known = self.known(algorithm)
-        return bool(known) and all(self._quarantine_of(runner) is not None for runner in known)
+    def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
+        """It is busy or draining: none of this algorithm's tasks for so long."""
+        now = self._clock()
+        if now - self._rests_cleaned_at >= HELD_UP_AFTER_SECONDS:
+            self._rests_cleaned_at = now
+            self._rests = {key: rest for key, rest in self._rests.items() if not _is_old(rest, now)}
+        before = self._rests.get((algorithm, runner_id))
+        since = now if before is None or _is_old(before, now) else before.since
+        # Whatever it asks for: one that has refused everything for long is not asked a hundred times a second.
+        seconds = max(seconds, min(LONGEST_OWN_REST_SECONDS, (now - since) / 10))
+        self._rests[algorithm, runner_id] = _Pause(now + seconds, since, why)
 
     def answered(self, runner_id: str) -> None:
         """It was reached: its next quarantine is a first one again."""
         if self._quarantines:
             self._quarantines.pop(runner_id, None)
 
-    def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
-        """It is busy or draining: none of this algorithm's tasks for so long."""
-        now = self._clock()
-        self._forget_rests(now)
-        before = self._rests.get((algorithm, runner_id))
-        since = now if before is None or _is_old(before, now) else before.since
-        # Whatever it says: one that has refused all for long is not asked a hundred times a second.
-        seconds = max(seconds, min(LONGEST_OWN_REST_SECONDS, (now - since) / 10))
-        self._rests[algorithm, runner_id] = _Rest(now + seconds, since, why)
-
-    def _forget_rests(self, now: float) -> None:
-        if now - self._rests_looked_at >= HELD_UP_AFTER_SECONDS:
-            self._rests_looked_at = now
-            self._rests = {key: rest for key, rest in self._rests.items() if not _is_old(rest, now)}
-
-    def _forget_gone(self) -> None:
-        """Runner ids come and go for ever; what a catalogue no longer has needs no quarantine."""
-        catalogue = self._source.catalogue
-        if catalogue is not None and self._source.is_sure:
-            live = catalogue.runners
-            self._quarantines = {name: each for name, each in self._quarantines.items() if name in live}
-
     def taken(self, algorithm: str, runner_id: str) -> None:
         """It took tasks of this algorithm: it is neither out of reach nor busy."""
         self.answered(runner_id)
         rest = self._rests.get((algorithm, runner_id))
-        # One that is not over stays: what answers now was sent before.
+        # A rest that is not over stays: what answers now was sent before.
         if rest is not None and rest.until <= self._clock():
             del self._rests[algorithm, runner_id]
+
+    def is_unreachable(self, algorithm: str) -> bool:
+        """Whether no runner of the algorithm could be reached when it was last tried."""
+        if not self._quarantines:
+            return False
+        known = self.known(algorithm)
+        return bool(known) and all(self._quarantine_of(runner) is not None for runner in known)
 
     def held_up(self, algorithm: str) -> str | None:
         """Why no runner has taken tasks of the algorithm for some time; None when one may."""
@@ -213,16 +205,14 @@ class Fleet:
             return None
         now, reasons = self._clock(), []
         for runner in self.known(algorithm):
-            quarantine, rest = self._quarantine_of(runner), self._rests.get((algorithm, runner.id))
-            if quarantine is not None:
-                since, why = quarantine.since, quarantine.why
-            elif rest is not None and not _is_old(rest, now):
-                since, why = rest.since, rest.why
-            else:
+            pause = self._quarantine_of(runner)
+            if pause is None:
+                pause = self._rests.get((algorithm, runner.id))
+                if pause is None or _is_old(pause, now):
+                    return None
+            if now - pause.since < HELD_UP_AFTER_SECONDS:
                 return None
-            if now - since < HELD_UP_AFTER_SECONDS:
-                return None
-            reasons.append(f"runner {runner.id} at {runner.host}: {why}")
+            reasons.append(f"runner {runner.id} at {runner.host}: {pause.why}")
         if not reasons:
             return None
         cannot = "can be reached" if self.is_unreachable(algorithm) else "takes tasks now"
@@ -230,32 +220,27 @@ class Fleet:
 
     def is_gone(self, runner_id: str, boot: str | None, silent_seconds: float) -> str | None:
         """Why a silent runner's process must be taken for dead, in words; None while it may come back."""
-        catalogue = self._source.catalogue
         view = self.runner(runner_id)
         if view is not None and boot and view.boot != boot:
             return f"runner {runner_id} was started anew"
-        if view is None and catalogue is not None and self._source.is_sure:
+        if view is None and self._source.catalogue is not None and self._source.is_sure:
             return f"runner {runner_id} is gone"
-        lease = DEFAULT_LEASE_SECONDS if catalogue is None else catalogue.lease_seconds
-        if silent_seconds >= lease:
-            return f"runner {runner_id} has not answered for {lease:g} s"
-        return None
+        lease = self._catalogue.lease_seconds
+        return f"runner {runner_id} has not answered for {lease:g} s" if silent_seconds >= lease else None
 
     def has_left(self, runner_id: str, boot: str | None) -> bool:
         """Whether this process of the runner was stopped in order."""
-        catalogue = self._source.catalogue
-        return catalogue is not None and boot is not None and catalogue.left.get(runner_id) == boot
+        return boot is not None and self._catalogue.left.get(runner_id) == boot
 
     def _free_at(self, algorithm: str, runner: RunnerView) -> float:
         rest, quarantine = self._rests.get((algorithm, runner.id)), self._quarantine_of(runner)
-        until = 0.0 if rest is None else rest.until
-        return until if quarantine is None else max(until, quarantine.until)
+        return max(0.0 if rest is None else rest.until, 0.0 if quarantine is None else quarantine.until)
 
-    def _quarantine_of(self, runner: RunnerView) -> _Quarantine | None:
+    def _quarantine_of(self, runner: RunnerView) -> _Pause | None:
         quarantine = self._quarantines.get(runner.id)
         return quarantine if quarantine is not None and quarantine.boot == runner.boot else None
 
 
-def _is_old(rest: _Rest, now: float) -> bool:
+def _is_old(rest: _Pause, now: float) -> bool:
     """Over for so long that the next one has nothing to do with it."""
     return rest.until + HELD_UP_AFTER_SECONDS <= now

@@ -1,6 +1,7 @@
 """What follows from an outcome, without anything around it."""
 
 import random
+import time
 from datetime import UTC, datetime
 from math import inf
 
@@ -8,26 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.errors import BadAnswer
-from controller.retry import (
+from controller.errors import BadAnswer, Busy, Draining, LostAfterSending, NotSent, Refused
+from controller.outcomes import (
     BAD_ANSWERS_BUDGET,
     LOST_RUNNERS_BUDGET,
-    Again,
-    CancelledDecision,
+    REST_SECONDS,
+    Cancel,
     Claim,
     Done,
     Fail,
+    OutcomePolicy,
+    Requeue,
     Retry,
-    RetryPolicy,
     deadline,
-    decide,
-    disbelieved,
     overdue,
-    runner_lost,
+    rest_seconds,
     unreadable,
 )
 from controller.runner_answers import Entry
-from runnerlib.contract import EntryState, FailureCode, HistoryEntry, Limits, RunError
+from controller.runs import Run
+from runnerlib.contract import EntryState, FailureCode, HistoryEntry, Limits, Problem, RunError
 from taskqueue.tasks import Delivery
 
 STEPS = (1.0, 5.0, 30.0, 120.0, 600.0)
@@ -35,7 +36,7 @@ STEPS = (1.0, 5.0, 30.0, 120.0, 600.0)
 
 @pytest.fixture
 def policy():
-    return RetryPolicy(STEPS, random.Random(1))
+    return OutcomePolicy(STEPS, random.Random(1), lambda: 1000.0)
 
 
 @pytest.fixture
@@ -45,7 +46,6 @@ def outcome(policy):
         code="handler_error",
         retryable=False,
         past=(),
-        lone=True,
         expires_at=None,
         limits=None,
         cancel_requested=False,
@@ -54,29 +54,25 @@ def outcome(policy):
         if state == "failed":
             fields["error"] = RunError(code=code, message="why", retryable=retryable, traceback="tb")
         entry = Entry(EntryState(state), **fields)
-        return decide(
-            entry,
-            delivery(expires_at),
-            history(*past),
-            limits=limits or Limits(),
-            policy=policy,
-            now=1000.0,
-            lone=lone,
-            cancel_requested=cancel_requested,
+        return policy.decide(
+            run(*past, expires_at=expires_at, cancel_requested=cancel_requested), entry, limits or Limits()
         )
 
     return call
 
 
-def delivery(expires_at=None):
-    return Delivery("t", "a", b"{}", "d", attempt=1, receipt=None, expires_at=expires_at)
-
-
-def history(*codes, whole_runner=False):
-    return [
+def run(*codes, whole_runner=False, expires_at=None, **more):
+    """A run whose earlier attempts failed so."""
+    history = [
         HistoryEntry(attempt=n + 1, code=FailureCode(each), message="", at=datetime.now(UTC), whole_runner=whole_runner)
         for n, each in enumerate(codes)
     ]
+    delivery = Delivery("t", "a", b"{}", "d", attempt=1, receipt=None, expires_at=expires_at)
+    return Run(delivery, history=tuple(history), **more)
+
+
+def problem(status, code=""):
+    return Problem(title="t", status=status, code=code, detail="no")
 
 
 def test_success_is_done_with_its_result(outcome):
@@ -100,11 +96,11 @@ def test_no_limit_of_a_registration_is_above_ours(outcome):
 
 
 def test_runner_that_does_not_have_a_run_costs_nothing(outcome):
-    assert isinstance(outcome("unknown"), Again)
+    assert isinstance(outcome("unknown"), Requeue)
 
 
 def test_cancel_of_the_store_is_believed(outcome):
-    assert outcome("cancelled", cancel_requested=True) == CancelledDecision()
+    assert outcome("cancelled", cancel_requested=True) == Cancel()
 
 
 def test_what_only_the_store_can_know_is_a_claim(outcome):
@@ -160,14 +156,7 @@ def test_first_death_of_its_process_is_retried_and_the_second_fails(outcome):
 
 def test_whole_runners_may_be_lost_more_often_with_growing_delays(policy):
     decisions = [
-        runner_lost(
-            "gone",
-            delivery(),
-            history(*["runner_lost"] * before, whole_runner=True),
-            policy=policy,
-            now=0.0,
-            lone=True,
-        )
+        policy.runner_lost(run(*["runner_lost"] * before, whole_runner=True), "gone", sole_run=True)
         for before in range(LOST_RUNNERS_BUDGET)
     ]
     assert all(isinstance(each, Retry) and each.whole_runner for each in decisions[:-1])
@@ -177,23 +166,27 @@ def test_whole_runners_may_be_lost_more_often_with_growing_delays(policy):
 
 
 def test_deaths_of_a_process_and_losses_of_runners_have_separate_budgets(outcome, policy):
-    others = history(*["runner_lost"] * 4)
-    assert isinstance(runner_lost("gone", delivery(), others, policy=policy, now=0.0, lone=True), Retry)
-    lost = history(*["runner_lost"] * 4, whole_runner=True)
+    others = run(*["runner_lost"] * 4)
+    assert isinstance(policy.runner_lost(others, "gone", sole_run=True), Retry)
+    lost = run(*["runner_lost"] * 4, whole_runner=True)
     entry = Entry(EntryState.FAILED, error=RunError(code="runner_lost", message="killed"))
-    decision = decide(entry, delivery(), lost, limits=Limits(), policy=policy, now=0.0, lone=True)
-    assert isinstance(decision, Retry)
+    assert isinstance(policy.decide(lost, entry, Limits()), Retry)
 
 
 def test_loss_of_a_whole_runner_with_several_tasks_is_charged_to_nobody(policy):
-    assert isinstance(runner_lost("gone", delivery(), [], policy=policy, now=0.0, lone=False), Again)
+    decision = policy.runner_lost(run("runner_lost"), "gone", sole_run=False)
+    assert decision == Requeue("the runner was lost with several tasks in one call", isolated=True)
+
+
+def test_runner_that_was_stopped_in_order_costs_nothing(policy):
+    assert isinstance(policy.runner_lost(run(), "gone", sole_run=True, has_left=True), Requeue)
 
 
 def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in_the_end(policy):
     def doubt(doubts, *past):
-        return disbelieved("it is stale", delivery(), history(*past), doubts=doubts, policy=policy, now=0.0)
+        return policy.disbelieved(run(*past, doubts=doubts), "it is stale")
 
-    assert isinstance(doubt(0), Again)
+    assert isinstance(doubt(0), Requeue)
     assert doubt(1).code is FailureCode.BAD_RESULT
     assert isinstance(doubt(1), Retry)
     assert isinstance(doubt(1, "runner_lost", "timeout", "bad_result"), Retry)
@@ -204,17 +197,51 @@ def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in
 
 def test_answer_that_cannot_be_read_is_tried_once_more(policy):
     garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", is_deliberate=True)
-    assert isinstance(unreadable(garbled, doubts=0, lone=True), Again)
-    assert unreadable(garbled, doubts=1, lone=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
-    assert unreadable(deliberate, doubts=0, lone=True) == Fail(FailureCode.BAD_RESULT, "too large")
-    assert unreadable(deliberate, doubts=1, lone=False).alone, "whose fault it is, is not known"
+    assert isinstance(unreadable(garbled, doubts=0, sole_run=True), Requeue)
+    assert unreadable(garbled, doubts=1, sole_run=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
+    assert unreadable(deliberate, doubts=0, sole_run=True) == Fail(FailureCode.BAD_RESULT, "too large")
+    assert unreadable(deliberate, doubts=1, sole_run=False).isolated, "whose fault it is, is not known"
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (Busy("busy", 0.3), 0.3),
+        (Draining("draining"), REST_SECONDS),
+        (LostAfterSending("cut"), REST_SECONDS),
+        (Refused(problem(404)), REST_SECONDS),
+        (NotSent("nobody there"), None),
+        (BadAnswer("no JSON"), None),
+        (Refused(problem(422)), None),
+    ],
+)
+def test_failed_call_is_a_reason_for_the_runner_to_rest_or_not(policy, error, seconds):
+    assert rest_seconds(error) == seconds
+    decision = policy.call_failed(run(), error, Limits(), sole_run=False)
+    assert isinstance(decision, Requeue), "nobody is charged for a call with several tasks"
+    assert decision.isolated == (seconds is None and not isinstance(error, NotSent))
+    assert decision.expected == isinstance(error, Busy)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (422, "", Fail(FailureCode.INVALID_PAYLOAD, "no")),
+        (413, "", Fail(FailureCode.INVALID_PAYLOAD, "no")),
+        (500, "", Fail(FailureCode.HANDLER_ERROR, "no")),
+        (409, "cancelled", Claim("it was cancelled", cancelled=True)),
+        (409, "id_conflict", Claim("it knows another task by this id and attempt")),
+    ],
+)
+def test_refusal_of_a_single_task_counts_as_its_failure(policy, status, code, expected):
+    assert policy.call_failed(run(), Refused(problem(status, code)), Limits(), sole_run=True) == expected
 
 
 def test_run_is_overdue_when_it_is_called_running_for_longer_than_its_call_can_take():
     limits = Limits(timeout_seconds=10, batch=4)
-    lone = deadline(limits, [limits], members=1, margin_seconds=5)
-    assert overdue(lone, limits, running_seconds=25, sent_seconds=25) is None
-    assert "time limit of 10 s" in overdue(lone, limits, running_seconds=26, sent_seconds=26)
+    alone = deadline(limits, [limits], members=1, margin_seconds=5)
+    assert overdue(alone, limits, running_seconds=25, sent_seconds=25) is None
+    assert "time limit of 10 s" in overdue(alone, limits, running_seconds=26, sent_seconds=26)
     batch = deadline(limits, [limits], members=4, margin_seconds=5)
     assert overdue(batch, limits, running_seconds=55, sent_seconds=55) is None
 
@@ -230,11 +257,6 @@ def test_waiting_run_is_overdue_when_all_that_may_be_before_it_is_over():
 def test_lost_runners_and_handler_failures_have_separate_budgets(outcome):
     assert isinstance(outcome(code="runner_lost", past=("timeout",) * 3), Retry)
     assert isinstance(outcome(retryable=True, past=("runner_lost", "timeout", "timeout")), Retry)
-
-
-def test_loss_of_a_batch_is_charged_to_nobody(outcome):
-    decision = outcome(code="runner_lost", lone=False, past=("runner_lost",))
-    assert decision == Again("the runner was lost with several tasks in one call", alone=True)
 
 
 def test_retry_that_could_only_start_after_the_deadline_is_expired_now(outcome):
@@ -255,7 +277,7 @@ def test_unfinished_entry_is_refused(outcome):
 
 @given(st.integers(0, 20), st.integers())
 def test_delay_is_always_a_step_and_at_most_one_off(failures, seed):
-    delay = RetryPolicy(STEPS, random.Random(seed)).delay_seconds(failures)
+    delay = OutcomePolicy(STEPS, random.Random(seed), time.time).delay_seconds(failures)
     own = min(failures, len(STEPS) - 1)
     assert abs(STEPS.index(delay) - own) <= 1
 
@@ -265,4 +287,4 @@ def test_delays_of_tasks_that_failed_together_differ(policy):
 
 
 def test_one_step_is_enough():
-    assert RetryPolicy((0.0,), random.Random(1)).delay_seconds(7) == 0.0
+    assert OutcomePolicy((0.0,), random.Random(1), time.time).delay_seconds(7) == 0.0
