@@ -6,6 +6,7 @@ import threading
 import pytest
 from sqlalchemy.exc import OperationalError, ResourceClosedError
 
+from taskqueue.sql import writer as writers
 from taskqueue.sql.sqlite_engine import SqliteHooks, writing_engine
 from taskqueue.sql.writer import Writer
 
@@ -133,6 +134,36 @@ def test_writer_that_was_idle_goes_on(run, make_writer):
             await writer.run(insert(n))
             await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.05)
         assert await writer.run(numbers) == [0, 1, 2]
+        await writer.close()
+
+    run(scenario())
+
+
+def test_who_asks_again_after_an_outage_is_not_refused_for_it(run, make_writer, monkeypatch):
+    """The writer's thread may be slow to go on after it has told its callers."""
+    asked_again = threading.Event()
+    announce = writers._announce
+
+    def announce_and_pause(group):
+        failed = group[0].error is not None
+        announce(group)
+        assert not failed or asked_again.wait(10)
+
+    monkeypatch.setattr(writers, "_announce", announce_and_pause)
+    monkeypatch.setattr(SqliteHooks, "is_away", lambda _hooks, error, _stage: isinstance(error, ConnectionError))
+
+    async def scenario():
+        writer = make_writer()
+
+        def lost(_connection):
+            raise ConnectionError("the server is away")
+
+        with pytest.raises(ConnectionError):
+            await writer.run(lost)
+        again = asyncio.create_task(writer.run(insert(1)))
+        await asyncio.sleep(0)
+        asked_again.set()
+        assert await again == 1
         await writer.close()
 
     run(scenario())

@@ -113,11 +113,12 @@ class Writer:
         with self._connection as connection:
             while (group := self._next_group(connection)) is not None:
                 away = self._run_group(connection, group)
+                if away is not None:
+                    # Before anybody is told: who asks again afterwards gets a try of its own.
+                    group += self._refuse_waiting(away)
                 _announce(group)
                 if away is None:
                     self._hooks.after_group(connection)
-                else:
-                    self._refuse_waiting(away)
         self._connection.engine.dispose()
 
     def _next_group(self, connection: Connection) -> list[_Work] | None:
@@ -140,9 +141,9 @@ class Writer:
             group.append(work)
         return group
 
-    def _refuse_waiting(self, error: BaseException) -> None:
+    def _refuse_waiting(self, error: BaseException) -> list[_Work]:
         """Those who wait would only wait for the same."""
-        refused = []
+        refused: list[_Work] = []
         while True:
             try:
                 work = self._queue.get_nowait()
@@ -153,7 +154,7 @@ class Writer:
                 break
             work.error = error
             refused.append(work)
-        _announce(refused)
+        return refused
 
     def _run_group(self, connection: Connection, group: list[_Work]) -> BaseException | None:
         """Returns the error when the database is away."""
