@@ -8,9 +8,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from runnerlib.contract import FailureCode, Limits, TaskState
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 
 
 def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go):

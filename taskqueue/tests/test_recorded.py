@@ -13,9 +13,9 @@ from taskqueue.errors import QueueUnavailable, StoreUnavailable
 from taskqueue.memory import open_memory
 from taskqueue.memory.queue import MemoryQueue
 from taskqueue.memory.store import MemoryStore
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import NewTask, Published, TaskRow
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

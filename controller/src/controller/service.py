@@ -12,8 +12,8 @@ from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
 from taskqueue.opening import opened, opened_when_there
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
-from taskqueue.sql.postgres import open_postgres
 
 
 def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitable[None]]:

@@ -9,7 +9,7 @@ from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask
 #: Messages that can never become a task, and those whose id is another task's.
 _NEVER = frozenset({FailureCode.MALFORMED, FailureCode.TOO_LARGE, FailureCode.ID_CONFLICT})
 #: Dead letters that are replayed in one transaction: their messages are in memory at the same time.
-MOST_REPLAYS_AT_ONCE = 32
+MAX_REPLAYS = 32
 #: What the second of two equal ids in one call is told, by what the first one was.
 _SECOND = MappingProxyType(
     {

@@ -1,6 +1,6 @@
 """A task as the queue and the store hold it. All frozen; times are seconds since the epoch, UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -8,6 +8,11 @@ from typing import Any, Generic, TypeVar
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
 
 Item = TypeVar("Item")
+
+#: Of a message in a line of a list.
+MAX_SUMMARY_CHARACTERS = 1000
+#: A controller renews its notes on why tasks wait well within this time; older notes are those of one that is gone.
+NOTE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,23 @@ class Published(Enum):
     DUPLICATE = "duplicate"
     #: the same id with other content; nothing was queued
     CONFLICT = "conflict"
+
+
+def publish_results(tasks: Sequence[NewTask], digests: Mapping[str, str], accepted: Collection[str]) -> list[Published]:
+    """One result for each task, given the digests that are known now and the ids that were new.
+
+    The first task of a new id is accepted; others with that id and digest are duplicates.
+    """
+    new, results = set(accepted), []
+    for task in tasks:
+        if digests[task.id] != task.digest:
+            results.append(Published.CONFLICT)
+        elif task.id in new:
+            new.discard(task.id)
+            results.append(Published.ACCEPTED)
+        else:
+            results.append(Published.DUPLICATE)
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,3 +356,13 @@ class Counts:
     algorithm: str
     by_state: dict[TaskState, int]
     oldest_waiting_at: float | None = None
+
+
+def shortened(message: str) -> str:
+    """As much of a message as a line of a list shows."""
+    return message if len(message) <= MAX_SUMMARY_CHARACTERS else message[: MAX_SUMMARY_CHARACTERS - 1] + "…"
+
+
+def notes_valid_since(now: float) -> float:
+    """The time before which notes on why tasks wait are out of date; `now` is seconds since the epoch."""
+    return now - NOTE_SECONDS

@@ -6,8 +6,7 @@ from runnerlib.contract import HistoryEntry, TaskState
 from taskqueue.memory.tables import Entry, Tables, new_row
 from taskqueue.messages import original
 from taskqueue.replays import decided, objection, task_of
-from taskqueue.shortening import shortened
-from taskqueue.tasks import DeadAnswer, DeadFilter, DeadLetter, DeadSummary, Failed
+from taskqueue.tasks import DeadAnswer, DeadFilter, DeadLetter, DeadSummary, Failed, shortened
 
 
 def write(tables: Tables, record: Failed, history: tuple[HistoryEntry, ...]) -> None:

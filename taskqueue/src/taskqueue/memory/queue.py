@@ -5,10 +5,9 @@ from collections.abc import Collection, Sequence
 
 from runnerlib.contract import TaskState
 from taskqueue.errors import QueueClosed
-from taskqueue.feed import Claimed, PullFeed
+from taskqueue.feed import Claimed, LeaseHolder, PullFeed, Receipt
 from taskqueue.memory.dead_letters import replay
 from taskqueue.memory.tables import WAITING, Entry, Tables, new_row
-from taskqueue.outstanding import Holder, Receipt
 from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply
 
 
@@ -75,7 +74,7 @@ class MemoryQueue:
         self._tables.outstanding.add(deliveries, None)
         return deliveries
 
-    async def claim(self, algorithm: str, most: int, holder: Holder) -> Claimed:
+    async def claim(self, algorithm: str, most: int, holder: LeaseHolder) -> Claimed:
         """For this queue's feeds; see `taskqueue.feed.ClaimSource`."""
         now = self._tables.clock.steady()
         free = [

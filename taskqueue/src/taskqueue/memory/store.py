@@ -29,8 +29,8 @@ from taskqueue.tasks import (
     TaskFilter,
     TaskRow,
     TaskSummary,
+    notes_valid_since,
 )
-from taskqueue.waiting_notes import believed_since
 
 
 class MemoryStore:
@@ -103,7 +103,9 @@ class MemoryStore:
 
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
         now = self._tables.clock.wall()
-        kept = {n: note for n, note in self._tables.notes.items() if n not in over and note[1] >= believed_since(now)}
+        kept = {
+            n: note for n, note in self._tables.notes.items() if n not in over and note[1] >= notes_valid_since(now)
+        }
         self._tables.notes = kept | {name: (reason, now) for name, reason in reasons.items()}
 
     async def counts(self) -> list[Counts]:

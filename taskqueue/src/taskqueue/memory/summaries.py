@@ -1,8 +1,7 @@
 """Lists of tasks in memory."""
 
 from taskqueue.memory.tables import Entry
-from taskqueue.shortening import shortened
-from taskqueue.tasks import TaskFilter, TaskRow, TaskSummary
+from taskqueue.tasks import TaskFilter, TaskRow, TaskSummary, shortened
 
 
 def fits(entry: Entry, wanted: TaskFilter) -> bool:

@@ -7,11 +7,9 @@ from typing import Any
 
 from runnerlib.contract import TaskState
 from taskqueue.clock import Clock
-from taskqueue.feed import PullFeed
-from taskqueue.outstanding import Outstanding
-from taskqueue.tasks import DeadLetter, Delivery, NewTask, TaskRow
+from taskqueue.feed import LeaseTable, PullFeed
+from taskqueue.tasks import DeadLetter, Delivery, NewTask, TaskRow, notes_valid_since
 from taskqueue.waiters import Waiters
-from taskqueue.waiting_notes import believed_since
 
 WAITING = (TaskState.QUEUED, TaskState.RETRYING)
 
@@ -46,7 +44,7 @@ class Tables:
     dead_letters: dict[int, DeadLetter] = field(default_factory=dict)
     dead_ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     sequence: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
-    outstanding: Outstanding = field(default_factory=Outstanding)
+    outstanding: LeaseTable = field(default_factory=LeaseTable)
     waiters: Waiters = field(default_factory=Waiters)
     feeds: set[PullFeed] = field(default_factory=set)
     #: by algorithm: why its tasks wait, and when that was noted
@@ -55,7 +53,7 @@ class Tables:
     def shown(self, entry: Entry) -> TaskRow:
         """The row as whoever asks for it sees it."""
         note, noted_at = self.notes.get(entry.row.algorithm, ("", 0.0))
-        is_shown = note and entry.row.state in WAITING and noted_at >= believed_since(self.clock.wall())
+        is_shown = note and entry.row.state in WAITING and noted_at >= notes_valid_since(self.clock.wall())
         return replace(entry.row, held_up=note) if is_shown else entry.row
 
     def arrived(self, algorithms: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Between rows and the frozen data of `taskqueue.tasks`."""
+"""From a row to `taskqueue.tasks.TaskRow`, and texts that every database can store."""
 
 import time
 from collections.abc import Sequence
@@ -7,19 +7,24 @@ from typing import Any, TypeAlias, Unpack
 from pydantic import TypeAdapter
 from sqlalchemy import Double, LargeBinary, Row, bindparam, case, cast, select
 
-from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
-from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
-from taskqueue.tasks import DeadLetter, Placement, TaskRow
-from taskqueue.waiting_notes import believed_since
+from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+from taskqueue.sql.tables import tasks, waiting_notes
+from taskqueue.tasks import Placement, TaskRow, notes_valid_since
 
-#: Asked for each time a statement that has it is run.
-_believed_since = bindparam("the_believed_since", type_=Double, callable_=lambda: believed_since(time.time()))
-#: Looked up for tasks that wait alone.
+#: A row of any columns.
+AnyRow: TypeAlias = "Row[Unpack[tuple[Any, ...]]]"
+
+_STATES = {state.value: state for state in TaskState}
+_HISTORY: TypeAdapter[tuple[HistoryEntry, ...]] = TypeAdapter(tuple[HistoryEntry, ...])
+
+#: Computed each time a statement that has it is run.
+_valid_since = bindparam("the_notes_valid_since", type_=Double, callable_=lambda: notes_valid_since(time.time()))
+#: Why a task waits; looked up for waiting tasks only.
 HELD_UP = case(
     (
         tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
         select(waiting_notes.c.note)
-        .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _believed_since))
+        .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _valid_since))
         .scalar_subquery(),
     )
 ).label("held_up")
@@ -27,7 +32,7 @@ HELD_UP = case(
 TASK_COLUMNS = (
     tasks.c.id,
     tasks.c.algorithm,
-    # also of a row that somebody put in by hand, as text
+    # a row that somebody inserted by hand may hold text
     cast(tasks.c.payload, LargeBinary).label("payload"),
     tasks.c.digest,
     tasks.c.state,
@@ -53,41 +58,11 @@ TASK_COLUMNS = (
     HELD_UP,
 )
 
-#: A row of any columns.
-AnyRow: TypeAlias = "Row[Unpack[tuple[Any, ...]]]"
-
-_STATES = {state.value: state for state in TaskState}
-_HISTORY: TypeAdapter[tuple[HistoryEntry, ...]] = TypeAdapter(tuple[HistoryEntry, ...])
-
 
 def task_row(row: AnyRow) -> TaskRow:
-    (
-        task_id,
-        algorithm,
-        payload,
-        digest,
-        state,
-        attempt,
-        created_at,
-        updated_at,
-        finished_at,
-        expires_at,
-        result,
-        error_code,
-        error_message,
-        history,
-        placed_attempt,
-        placed_runner,
-        placed_boot,
-        runner,
-        cancel_requested,
-        progress_fraction,
-        progress_message,
-        replays,
-        reply_to,
-        correlation_id,
-        held_up,
-    ) = row
+    task_id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
+    result, code, message, history, placed_attempt, placed_runner, placed_boot, runner, cancel_requested, *rest = rest
+    fraction, progress_message, replays, reply_to, correlation_id, held_up = rest
     return TaskRow(
         id=task_id,
         algorithm=algorithm,
@@ -100,13 +75,13 @@ def task_row(row: AnyRow) -> TaskRow:
         finished_at=finished_at,
         expires_at=expires_at,
         result=result,
-        error_code=None if error_code is None else FailureCode(error_code),
-        error_message=error_message,
-        history=history_from(history),
+        error_code=failure_code(code),
+        error_message=message,
+        history=parse_history(history),
         placement=None if placed_attempt is None else Placement(task_id, placed_attempt, placed_runner, placed_boot),
         runner=runner,
         cancel_requested=cancel_requested,
-        progress=None if progress_fraction is None else Progress(fraction=progress_fraction, message=progress_message),
+        progress=progress(fraction, progress_message),
         replays=replays,
         reply_to=reply_to,
         correlation_id=correlation_id,
@@ -114,36 +89,24 @@ def task_row(row: AnyRow) -> TaskRow:
     )
 
 
-def dead_letter(row: AnyRow) -> DeadLetter:
-    return DeadLetter(
-        dead_id=row.dead_id,
-        task_id=row.task_id,
-        algorithm=row.algorithm,
-        code=FailureCode(row.code),
-        message=row.message,
-        traceback=row.traceback,
-        body=row.body,
-        headers=strict_json.loads(row.headers),
-        history=history_from(row.history),
-        created_at=row.created_at,
-        replayed_at=row.replayed_at,
-        discarded_at=row.discarded_at,
-    )
+def failure_code(code: str | None) -> FailureCode | None:
+    return None if code is None else FailureCode(code)
 
 
-DEAD_LETTER_COLUMNS = tuple(dead_letters.c)
+def progress(fraction: float | None, message: str) -> Progress | None:
+    return None if fraction is None else Progress(fraction=fraction, message=message)
 
 
-def history_from(text: str | None) -> tuple[HistoryEntry, ...]:
+def parse_history(text: str | None) -> tuple[HistoryEntry, ...]:
     return _HISTORY.validate_json(text) if text else ()
 
 
-def history_text(history: Sequence[HistoryEntry]) -> str | None:
+def dump_history(history: Sequence[HistoryEntry]) -> str | None:
     return clean(_HISTORY.dump_json(tuple(history)).decode()) if history else None
 
 
 def clean(text: str) -> str:
-    """Text that every database stores: no NUL (PostgreSQL refuses it), no lone surrogate (nobody can encode it)."""
+    """Text that every database stores: no NUL (PostgreSQL refuses it), no lone surrogate (it cannot be encoded)."""
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
