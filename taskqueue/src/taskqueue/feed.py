@@ -34,7 +34,7 @@ class Receipt(NamedTuple):
 
 
 class LeaseHolder(Protocol):
-    """Whoever claimed deliveries, and is told when they were settled."""
+    """What claimed deliveries: a feed, which is told when they were settled."""
 
     def settled(self, count: int) -> None: ...
 

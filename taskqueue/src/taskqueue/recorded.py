@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from taskqueue.protocols import Feed, Ledger, TaskQueue
-from taskqueue.replays import MAX_REPLAYS, in_order, portions
+from taskqueue.replays import MAX_REPLAYS, in_portions
 from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, publish_results
 
 
@@ -73,15 +73,15 @@ class RecordedQueue:
         The row first, so that a controller that is handed the message finds it waiting; the dead letter last, so that
         one whose message may not have gone out stays open. Replaying it again sends the same attempt once more.
         """
-        answers: dict[int, DeadAnswer] = {}
-        for portion in portions(dead_ids, MAX_REPLAYS):
-            revived = dict(zip(portion, await self._ledger.revive(portion), strict=True))
-            sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
-            if sent:
-                await self._queue.publish(list(sent.values()))
-                await self._ledger.mark_replayed(list(sent))
-            answers |= {dead_id: each.answer for dead_id, each in revived.items()}
-        return in_order(dead_ids, answers)
+        return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
+
+    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
+        revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids), strict=True))
+        sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
+        if sent:
+            await self._queue.publish(list(sent.values()))
+            await self._ledger.mark_replayed(list(sent))
+        return {dead_id: each.answer for dead_id, each in revived.items()}
 
     async def feed(self, algorithm: str) -> Feed:
         return await self._queue.feed(algorithm)

@@ -147,10 +147,10 @@ def test_server_with_no_free_connection_is_told_so(run, database_url, ask):
 @pytest.mark.parametrize(
     "statement",
     [
-        store.TASKS_BY_IDS,
+        store.BY_IDS.tasks,
         store.ENDED,
-        store.MARKED,
-        store.LOCK_KNOWN_ROWS,
+        store.BY_IDS.marked,
+        store.BY_IDS.known,
         statements.LOCK_FINISHED_AT,
         store.EXPIRED,
         statements.TASK_BY_ID,

@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 import psycopg
 
 from taskqueue.errors import StoreUnavailable
+from taskqueue.postgres.bulk import split
 from taskqueue.postgres.engine import ANSWER_SECONDS, Parameters
 from taskqueue.waiters import Waiters
 
@@ -28,16 +29,7 @@ _MAX_PAUSE_SECONDS = 10.0
 
 def payloads(ids: Sequence[str]) -> Iterator[str]:
     """The ids in as few notifications as possible."""
-    part: list[str] = []
-    size = 0
-    for task_id in ids:
-        more = len(task_id.encode()) + 1
-        if part and size + more > _MAX_BYTES:
-            yield _SEPARATOR.join(part)
-            part, size = [], 0
-        part.append(task_id)
-        size += more
-    if part:
+    for part in split(ids, lambda task_id: len(task_id.encode()) + 1, _MAX_BYTES):
         yield _SEPARATOR.join(part)
 
 

@@ -13,26 +13,15 @@ from sqlalchemy import Connection, bindparam, func, select
 from runnerlib.contract import TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.clock import Clock, Now
+from taskqueue.messages import clean, clean_or_none
 from taskqueue.postgres.batch_loader import BatchLoader
-from taskqueue.postgres.bulk import (
-    ADMIT,
-    DEAD_LETTER_ARRAYS,
-    INSERT_DEAD_LETTERS,
-    PLACE,
-    PLACE_ARRAYS,
-    RECORD,
-    RECORD_ARRAYS,
-    TASK_ARRAYS,
-    IdArray,
-    write_rows,
-)
+from taskqueue.postgres.bulk import ADMIT, INSERT_DEAD_LETTERS, PLACE, RECORD, IdArray
 from taskqueue.postgres.engine import Parameters
 from taskqueue.postgres.notifications import EndListener
 from taskqueue.postgres.writer import PostgresHooks
 from taskqueue.sql import dead_letters
 from taskqueue.sql.database import Database
 from taskqueue.sql.recording import (
-    KnownRow,
     Outcome,
     dead_letter_values,
     ended_ids,
@@ -41,8 +30,7 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
-from taskqueue.sql.rows import TASK_COLUMNS, clean, clean_or_none, task_row
-from taskqueue.sql.statements import EXPLAIN, IS_CANCELLED, fill_tombstone
+from taskqueue.sql.statements import EXPLAIN, IdStatements, fill_tombstone
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import tasks
 from taskqueue.tasks import (
@@ -68,17 +56,9 @@ _MAX_ALGORITHM_CHARACTERS = 63
 EXPIRED_SINCE_SECONDS = 5.0
 
 _these = tasks.c.id == func.any(bindparam("the_ids", type_=IdArray()))
-TASKS_BY_IDS = select(*TASK_COLUMNS).where(_these)
+BY_IDS = IdStatements(_these, list)
 ENDED = select(tasks.c.id).where(_these & tasks.c.finished_at.is_not(None))
-MARKED = select(tasks.c.id).where(_these & IS_CANCELLED)
 DIGESTS = select(tasks.c.id, tasks.c.digest).where(_these)
-#: Locked in one order everywhere, so that two processes never wait for one another.
-LOCK_KNOWN_ROWS = (
-    select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history)
-    .where(_these)
-    .order_by(tasks.c.id)
-    .with_for_update()
-)
 #: Waiting, and expired for a while.
 EXPIRED = (
     select(
@@ -106,19 +86,10 @@ class PostgresStore(SqlStore):
 
     def __init__(self, database: Database, hooks: PostgresHooks, parameters: Parameters, clock: Clock) -> None:
         """`hooks` are those of the writer of `database`."""
-        super().__init__(database, clock, Waiters())
+        super().__init__(database, BY_IDS, clock, Waiters())
         self._hooks = hooks
         self._loader = BatchLoader(self.lookup)
         self._listener = EndListener(parameters, self._waiters, self._find_ended)
-
-    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
-        if not ids:
-            return {}
-
-        def read(connection: Connection) -> dict[str, TaskRow]:
-            return {row[0]: task_row(row) for row in connection.execute(TASKS_BY_IDS, {"the_ids": ids}).all()}
-
-        return await self._database.read(read)
 
     async def get(self, task_id: str) -> TaskRow | None:
         return await self._loader.get(task_id)
@@ -137,12 +108,6 @@ class PostgresStore(SqlStore):
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
             await self._database.write(lambda connection: _place(connection, placements, self._clock.wall()))
-
-    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        if not ids:
-            return set()
-        values = {"the_ids": list(ids)}
-        return await self._database.read(lambda connection: set(connection.scalars(MARKED, values)))
 
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
         if not tasks:
@@ -199,7 +164,7 @@ def _write_records(connection: Connection, records: Sequence[Record], now: Now) 
         letters += [each for each in group if isinstance(each, Conflicting)]
         if letters:
             rows = [_dead_letter_row(each, now) for each in letters]
-            write_rows(connection, INSERT_DEAD_LETTERS, DEAD_LETTER_ARRAYS, rows)
+            INSERT_DEAD_LETTERS.execute(connection, rows)
         results.extend(isinstance(each, Conflicting) or each.delivery.id in written for each in group)
     return results
 
@@ -207,11 +172,11 @@ def _write_records(connection: Connection, records: Sequence[Record], now: Now) 
 def _write_outcomes(connection: Connection, records: Sequence[Outcome], now: Now) -> dict[str, Outcome]:
     """Those that the fence let through, by id, with their histories."""
     if any(isinstance(each, Failed | Retrying) and not each.history for each in records):
-        known = _lock_known_rows(connection, records)
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in records])
         records = [with_history(each, known.get(each.delivery.id), now) for each in records]
     records = sorted(records, key=lambda record: record.delivery.id)
     rows = [_task_values(each.delivery) + outcome_values(each, lambda at: max(now.wall, at)) for each in records]
-    done = write_rows(connection, RECORD, RECORD_ARRAYS, rows, now=now.wall)
+    done = RECORD.execute(connection, rows, now=now.wall)
     written = {record.delivery.id: record for record in records if record.delivery.id in done}
     late = [each for each in records if isinstance(each, Retrying) and each.delivery.id not in done]
     return written | _explain(connection, late, now)
@@ -221,7 +186,7 @@ def _explain(connection: Connection, late: Sequence[Retrying], now: Now) -> dict
     """Writes the reasons of retries whose next attempt the row has reached already."""
     explained: dict[str, Outcome] = {}
     if late:
-        known = _lock_known_rows(connection, late)
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in late])
         for record in late:
             row = known.get(record.delivery.id)
             explanation = None if row is None else explain_retry(record, row, now)
@@ -231,13 +196,6 @@ def _explain(connection: Connection, late: Sequence[Retrying], now: Now) -> dict
     return explained
 
 
-def _lock_known_rows(connection: Connection, records: Sequence[Outcome]) -> dict[str, KnownRow]:
-    rows = connection.execute(LOCK_KNOWN_ROWS, {"the_ids": [record.delivery.id for record in records]})
-    return {
-        task_id: KnownRow(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
-    }
-
-
 def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: float) -> None:
     """Marks runs as running; inserts the rows that are missing."""
     latest = {placement.id: (delivery, placement) for delivery, placement in placements}
@@ -245,13 +203,13 @@ def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placemen
         (*_task_values(delivery), placement.attempt, clean(placement.runner), clean(placement.boot))
         for _, (delivery, placement) in sorted(latest.items(), key=itemgetter(0))
     ]
-    write_rows(connection, PLACE, PLACE_ARRAYS, rows, now=now)
+    PLACE.execute(connection, rows, now=now)
 
 
 def _admit(connection: Connection, new: Sequence[NewTask], now: float) -> list[Published]:
     first = {task.id: task for task in reversed(new)}
     rows = [_task_values(task) for _, task in sorted(first.items(), key=itemgetter(0))]
-    inserted = write_rows(connection, ADMIT, TASK_ARRAYS, rows, now=now)
+    inserted = ADMIT.execute(connection, rows, now=now)
     digests = {task_id: task.digest for task_id, task in first.items()}
     if len(inserted) < len(first):
         digests |= _known_digests(connection, [task for task in first.values() if task.id not in inserted], now)
@@ -270,7 +228,7 @@ def _known_digests(connection: Connection, known: Sequence[NewTask], now: float)
 
 
 def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:
-    """In the order of TASK_ARRAYS."""
+    """The columns of a task with which each statement of `bulk` begins."""
     return (
         task.id,
         clean(task.algorithm)[:_MAX_ALGORITHM_CHARACTERS],
@@ -285,4 +243,4 @@ def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:
 def _dead_letter_row(record: Failed | Conflicting, now: Now) -> tuple[Any, ...]:
     values = dead_letter_values(record, now)
     values["algorithm"] = clean(values["algorithm"])[:_MAX_ALGORITHM_CHARACTERS]
-    return tuple(values[name] for name in DEAD_LETTER_ARRAYS)
+    return tuple(values[name] for name in INSERT_DEAD_LETTERS.columns)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from taskqueue.postgres.engine import has_been_cut
 from taskqueue.postgres.notifications import NOTIFY, payloads
-from taskqueue.sql.database import Stage
+from taskqueue.sql.database import Stage, WriterHooks
 from taskqueue.sql.errors import ROLLED_BACK, sqlstate
 
 _log = logging.getLogger(__name__)
@@ -20,15 +20,13 @@ _MAX_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.02
 
 
-class PostgresHooks:
-    """See `taskqueue.sql.database.WriterHooks`. Runs in the writer's thread.
+class PostgresHooks(WriterHooks):
+    """Repeats transactions that others made fail, and announces tasks that have ended.
 
     A NOTIFY inside a transaction makes all such transactions of the whole server commit one after the other, each
     with its flush to the disk. So it is sent after the commit, by a statement of its own that waits for no disk. If it
     is lost, waiters find out by their next query.
     """
-
-    idle_seconds = 3600.0
 
     def __init__(self) -> None:
         self._ended: list[str] = []
@@ -36,9 +34,6 @@ class PostgresHooks:
     def ended(self, ids: Iterable[str]) -> None:
         """Announces these after the commit. One too many is harmless: a waiter looks at the row."""
         self._ended.extend(ids)
-
-    def before_group(self, connection: Connection, durable: bool) -> None:
-        pass
 
     def after_group(self, connection: Connection) -> None:
         if not self._ended:
@@ -55,7 +50,7 @@ class PostgresHooks:
                 if not driver.closed:
                     driver.autocommit = False
         except (psycopg.Error, DBAPIError) as error:
-            _log.warning("the end of %d tasks could not be announced; who waits sees it a second later", len(ended))
+            _log.warning("the end of %d tasks could not be announced; waiters see it a second later", len(ended))
             connection.invalidate(error)
 
     def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:
@@ -68,6 +63,3 @@ class PostgresHooks:
 
     def is_away(self, error: BaseException, stage: Stage) -> bool:
         return isinstance(error, DBAPIError) and (error.connection_invalidated or stage is Stage.BEGINNING)
-
-    def when_idle(self, connection: Connection) -> None:
-        pass

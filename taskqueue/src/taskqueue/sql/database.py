@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
@@ -40,11 +40,11 @@ class Stage(Enum):
     COMMITTING = "committing"
 
 
-class WriterHooks(Protocol):
+class WriterHooks:
     """What differs from one database to the next. Called in the writer's thread."""
 
     #: after so long without a write, `when_idle` is called (once)
-    idle_seconds: float
+    idle_seconds = 3600.0
 
     def before_group(self, connection: Connection, durable: bool) -> None:
         """Called before each transaction; `durable`: its commit must survive a power failure."""
@@ -54,9 +54,11 @@ class WriterHooks(Protocol):
 
     def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:
         """Seconds until a transaction that failed `times` times is tried again; None: it is not."""
+        return None
 
     def is_away(self, error: BaseException, stage: Stage) -> bool:
         """Whether the database cannot be reached, so that every waiting function fails with the same error."""
+        return False
 
     def when_idle(self, connection: Connection) -> None:
         """Tidies up; must not raise."""
@@ -189,8 +191,8 @@ class Writer:
                 group = [first, *self._waiting(MAX_GROUP - 1)]
                 away = self._run_group(connection, group)
                 if away is not None:
-                    # What waits would only wait for the same. Before anybody is told: who asks again afterwards
-                    # gets a try of its own.
+                    # What waits would only wait for the same. Taken out before the callers learn of the outage: a
+                    # caller that asks again afterwards gets a try of its own.
                     refused = self._waiting(MAX_WAITING)
                     _fail(refused, away)
                     group += refused
@@ -259,7 +261,7 @@ class Writer:
                     work.value = work.function(connection)
                 stage = Stage.COMMITTING
         except Exception as error:
-            # Whatever a function raises belongs to its caller, who gets it from the future.
+            # What a function raises belongs to its caller, which gets it from the future.
             return _Failure(error, stage)
         return None
 

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, null, select, update
 
 from runnerlib.contract import FailureCode, TaskState, strict_json
+from taskqueue.messages import parse_history
 from taskqueue.replays import decided, objection, task_of
-from taskqueue.sql.rows import AnyRow, parse_history
+from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.statements import CANCELLED, INSERT_ONE, NEXT_ATTEMPT, NOW_CLAIMABLE, execute
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask, Revived
@@ -213,20 +214,12 @@ class _Reviver:
 
 
 def _dead_letter(row: AnyRow) -> DeadLetter:
-    return DeadLetter(
-        dead_id=row.dead_id,
-        task_id=row.task_id,
-        algorithm=row.algorithm,
-        code=FailureCode(row.code),
-        message=row.message,
-        traceback=row.traceback,
-        body=row.body,
-        headers=strict_json.loads(row.headers),
-        history=parse_history(row.history),
-        created_at=row.created_at,
-        replayed_at=row.replayed_at,
-        discarded_at=row.discarded_at,
-    )
+    values = dict(row._mapping)
+    del values["replay_attempt"]
+    values["code"] = FailureCode(row.code)
+    values["headers"] = strict_json.loads(row.headers)
+    values["history"] = parse_history(row.history)
+    return DeadLetter(**values)
 
 
 def _possible(dead_ids: Sequence[int]) -> list[int]:

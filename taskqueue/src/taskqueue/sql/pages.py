@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, select
 
 from runnerlib.contract import FailureCode, TaskState
-from taskqueue.sql.rows import HELD_UP, AnyRow, failure_code, parse_history, progress
+from taskqueue.messages import parse_history
+from taskqueue.sql.rows import HELD_UP, AnyRow, failure_code, progress
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.tasks import (
     MAX_SUMMARY_CHARACTERS,
@@ -131,8 +132,11 @@ def _first_key_since(connection: Connection, query: KeysetQuery[Any], since: flo
     return least
 
 
-#: The columns of a TaskSummary, in the order `_task_summary` reads them.
-_TASK_SUMMARY: tuple[ColumnElement[object], ...] = (
+def _shortened(column: Column[str]) -> ColumnElement[str]:
+    return func.substr(column, 1, MAX_SUMMARY_CHARACTERS + 1).label(column.name)
+
+
+_TASK_SUMMARY: tuple[ColumnElement[Any], ...] = (
     tasks.c.seq,
     tasks.c.id,
     tasks.c.algorithm,
@@ -143,7 +147,7 @@ _TASK_SUMMARY: tuple[ColumnElement[object], ...] = (
     tasks.c.finished_at,
     tasks.c.expires_at,
     tasks.c.error_code,
-    func.substr(tasks.c.error_message, 1, MAX_SUMMARY_CHARACTERS + 1),
+    _shortened(tasks.c.error_message),
     tasks.c.runner,
     tasks.c.cancel_requested,
     tasks.c.progress_fraction,
@@ -151,13 +155,12 @@ _TASK_SUMMARY: tuple[ColumnElement[object], ...] = (
     tasks.c.replays,
     HELD_UP,
 )
-#: The columns of a DeadSummary, in the order `_dead_summary` reads them.
-_DEAD_SUMMARY: tuple[ColumnElement[object], ...] = (
+_DEAD_SUMMARY: tuple[ColumnElement[Any], ...] = (
     dead_letters.c.dead_id,
     dead_letters.c.task_id,
     dead_letters.c.algorithm,
     dead_letters.c.code,
-    func.substr(dead_letters.c.message, 1, MAX_SUMMARY_CHARACTERS + 1),
+    _shortened(dead_letters.c.message),
     dead_letters.c.history,
     dead_letters.c.created_at,
     dead_letters.c.replayed_at,
@@ -191,38 +194,17 @@ def dead_letters_query(wanted: DeadFilter) -> KeysetQuery[DeadSummary]:
 
 
 def _task_summary(row: AnyRow) -> TaskSummary:
-    seq, task_id, algorithm, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
-    code, message, runner, cancel_requested, fraction, progress_message, replays, held_up = rest
-    return TaskSummary(
-        seq=seq,
-        id=task_id,
-        algorithm=algorithm,
-        state=TaskState(state),
-        attempt=attempt,
-        created_at=created_at,
-        updated_at=updated_at,
-        finished_at=finished_at,
-        expires_at=expires_at,
-        error_code=failure_code(code),
-        error_message=None if message is None else shortened(message),
-        runner=runner,
-        cancel_requested=cancel_requested,
-        progress=progress(fraction, progress_message),
-        replays=replays,
-        held_up=held_up,
-    )
+    values = dict(row._mapping)
+    values["state"] = TaskState(row.state)
+    values["error_code"] = failure_code(row.error_code)
+    values["error_message"] = None if row.error_message is None else shortened(row.error_message)
+    values["progress"] = progress(values.pop("progress_fraction"), values.pop("progress_message"))
+    return TaskSummary(**values)
 
 
 def _dead_summary(row: AnyRow) -> DeadSummary:
-    dead_id, task_id, algorithm, code, message, history, created_at, replayed_at, discarded_at = row
-    return DeadSummary(
-        dead_id=dead_id,
-        task_id=task_id,
-        algorithm=algorithm,
-        code=FailureCode(code),
-        message=shortened(message),
-        attempts=len(parse_history(history)),
-        created_at=created_at,
-        replayed_at=replayed_at,
-        discarded_at=discarded_at,
-    )
+    values = dict(row._mapping)
+    values["code"] = FailureCode(row.code)
+    values["message"] = shortened(row.message)
+    values["attempts"] = len(parse_history(values.pop("history")))
+    return DeadSummary(**values)

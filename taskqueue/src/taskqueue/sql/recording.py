@@ -10,8 +10,7 @@ from typing import Any
 
 from runnerlib.contract import FailureCode, HistoryEntry, TaskState, strict_json
 from taskqueue.clock import Now
-from taskqueue.messages import original
-from taskqueue.sql.rows import clean, clean_or_none, dump_history, parse_history
+from taskqueue.messages import clean, clean_or_none, dump_history, original, parse_history
 from taskqueue.tasks import Cancelled, Conflicting, Failed, Record, Retrying, Succeeded
 
 #: The records that write their task's row.

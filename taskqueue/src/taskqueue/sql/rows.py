@@ -1,13 +1,12 @@
-"""From a row to `taskqueue.tasks.TaskRow`, and texts that every database can store."""
+"""From a row of the database to `taskqueue.tasks.TaskRow`."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, TypeAlias, Unpack
 
-from pydantic import TypeAdapter
 from sqlalchemy import Double, LargeBinary, Row, bindparam, case, cast, select
 
-from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState
+from runnerlib.contract import FailureCode, Progress, TaskState
+from taskqueue.messages import parse_history
 from taskqueue.sql.tables import tasks, waiting_notes
 from taskqueue.tasks import Placement, TaskRow, notes_valid_since
 
@@ -15,7 +14,6 @@ from taskqueue.tasks import Placement, TaskRow, notes_valid_since
 AnyRow: TypeAlias = "Row[Unpack[tuple[Any, ...]]]"
 
 _STATES = {state.value: state for state in TaskState}
-_HISTORY: TypeAdapter[tuple[HistoryEntry, ...]] = TypeAdapter(tuple[HistoryEntry, ...])
 
 #: Computed each time a statement that has it is run.
 _valid_since = bindparam("the_notes_valid_since", type_=Double, callable_=lambda: notes_valid_since(time.time()))
@@ -28,33 +26,13 @@ HELD_UP = case(
         .scalar_subquery(),
     )
 ).label("held_up")
+#: A row that somebody inserted by hand may hold text.
+PAYLOAD = cast(tasks.c.payload, LargeBinary).label("payload")
+#: Columns of the queue alone.
+_NOT_IN_TASK_ROW = ("seq", "available_at", "receipt", "delivery_count")
 #: The columns of a TaskRow, in the order `task_row` reads them.
 TASK_COLUMNS = (
-    tasks.c.id,
-    tasks.c.algorithm,
-    # a row that somebody inserted by hand may hold text
-    cast(tasks.c.payload, LargeBinary).label("payload"),
-    tasks.c.digest,
-    tasks.c.state,
-    tasks.c.attempt,
-    tasks.c.created_at,
-    tasks.c.updated_at,
-    tasks.c.finished_at,
-    tasks.c.expires_at,
-    tasks.c.result,
-    tasks.c.error_code,
-    tasks.c.error_message,
-    tasks.c.history,
-    tasks.c.placed_attempt,
-    tasks.c.placed_runner,
-    tasks.c.placed_boot,
-    tasks.c.runner,
-    tasks.c.cancel_requested,
-    tasks.c.progress_fraction,
-    tasks.c.progress_message,
-    tasks.c.replays,
-    tasks.c.reply_to,
-    tasks.c.correlation_id,
+    *(PAYLOAD if column.name == "payload" else column for column in tasks.c if column.name not in _NOT_IN_TASK_ROW),
     HELD_UP,
 )
 
@@ -95,22 +73,3 @@ def failure_code(code: str | None) -> FailureCode | None:
 
 def progress(fraction: float | None, message: str) -> Progress | None:
     return None if fraction is None else Progress(fraction=fraction, message=message)
-
-
-def parse_history(text: str | None) -> tuple[HistoryEntry, ...]:
-    return _HISTORY.validate_json(text) if text else ()
-
-
-def dump_history(history: Sequence[HistoryEntry]) -> str | None:
-    return clean(_HISTORY.dump_json(tuple(history)).decode()) if history else None
-
-
-def clean(text: str) -> str:
-    """Text that every database stores: no NUL (PostgreSQL refuses it), no lone surrogate (it cannot be encoded)."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def clean_or_none(text: str | None) -> str | None:
-    return None if text is None else clean(text)

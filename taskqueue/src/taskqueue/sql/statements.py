@@ -1,16 +1,17 @@
 """The statements that both databases share. Binds are named `the_*` in WHERE and `new_*` in SET."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, func, null, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, null, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
-from taskqueue.sql.rows import TASK_COLUMNS
-from taskqueue.sql.tables import tasks, waiting_notes
-from taskqueue.tasks import NewTask
+from taskqueue.sql.recording import KnownRow
+from taskqueue.sql.rows import TASK_COLUMNS, task_row
+from taskqueue.sql.tables import tasks
+from taskqueue.tasks import NewTask, TaskRow
 
 _this = tasks.c.id == bindparam("the_id")
 #: The fence of everything that is written for a delivery.
@@ -28,7 +29,7 @@ CANCELLED: Mapping[str, Any] = MappingProxyType(
         "finished_at": bindparam("new_now"),
     }
 )
-#: SET of a task whose next attempt waits: whoever had it loses its receipt.
+#: SET of a task whose next attempt waits; its previous receipt is no longer valid.
 NEXT_ATTEMPT: Mapping[str, Any] = MappingProxyType(
     {
         "attempt": bindparam("new_attempt"),
@@ -44,6 +45,48 @@ NEXT_ATTEMPT: Mapping[str, Any] = MappingProxyType(
 )
 
 TASK_BY_ID = select(*TASK_COLUMNS).where(_this)
+
+
+class IdStatements:
+    """Statements that find rows by many ids, `:the_ids`.
+
+    Parameters:
+        condition: that a row's id is one of them, in the way that is fast on the database.
+        values: turns the ids into the value of `:the_ids`.
+    """
+
+    def __init__(self, condition: ColumnElement[bool], values: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        self._values = values
+        self.tasks = select(*TASK_COLUMNS).where(condition)
+        self.marked = select(tasks.c.id).where(
+            condition & (tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value))
+        )
+        #: what the fence and the history need; locked in one order everywhere, so that two processes never wait for
+        #: one another
+        self.known = (
+            select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history)
+            .where(condition)
+            .order_by(tasks.c.id)
+            .with_for_update()
+        )
+
+    def read_tasks(self, connection: Connection, ids: Sequence[str]) -> dict[str, TaskRow]:
+        return {row[0]: task_row(row) for row in connection.execute(self.tasks, self._bound(ids)).all()}
+
+    def read_marked(self, connection: Connection, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that carry a cancel mark or are cancelled."""
+        return set(connection.scalars(self.marked, self._bound(ids)))
+
+    def lock_known(self, connection: Connection, ids: Sequence[str]) -> dict[str, KnownRow]:
+        rows = connection.execute(self.known, self._bound(ids)).all()
+        return {
+            task_id: KnownRow(ended_at is not None, attempt, history) for task_id, ended_at, attempt, history in rows
+        }
+
+    def _bound(self, ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        return {"the_ids": self._values(ids)}
+
+
 #: Why an attempt failed, with the task's state left as it is.
 EXPLAIN = (
     update(tasks)
@@ -84,7 +127,6 @@ CANCEL_RUNNING = (
     .where(_this & (tasks.c.state == TaskState.RUNNING.value))
     .values(cancel_requested=True, updated_at=bindparam("new_now"))
 )
-IS_CANCELLED = tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value)
 
 #: The counts of what has not ended and of what has, each from one index alone.
 COUNT_WAITING, COUNT_FINISHED = (
@@ -112,16 +154,10 @@ INSERT_NEW = MappingProxyType(
 #: The same for one task; returns no row if its id is known.
 INSERT_ONE = MappingProxyType({name: statement.returning(tasks.c.id) for name, statement in INSERT_NEW.items()})
 
-_NOTES = {name: dialect.insert(waiting_notes) for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))}
-#: By the dialect's name: notes why an algorithm's tasks wait.
-NOTE: Mapping[str, Any] = MappingProxyType(
-    {
-        name: note.on_conflict_do_update(
-            index_elements=[waiting_notes.c.algorithm],
-            set_={"note": note.excluded.note, "noted_at": note.excluded.noted_at},
-        )
-        for name, note in _NOTES.items()
-    }
+#: Notes why an algorithm's tasks wait.
+NOTE = text(
+    "INSERT INTO waiting_notes (algorithm, note, noted_at) VALUES (:algorithm, :note, :noted_at)"
+    " ON CONFLICT (algorithm) DO UPDATE SET note = excluded.note, noted_at = excluded.noted_at"
 )
 
 _FILL_TOMBSTONE = (

@@ -9,12 +9,12 @@ from sqlalchemy import Column, Connection, Table, delete, select, text
 from runnerlib.contract import TaskState
 from taskqueue.clock import Clock
 from taskqueue.errors import StoreUnavailable
-from taskqueue.replays import in_order, portions
+from taskqueue.messages import clean
+from taskqueue.replays import in_portions
 from taskqueue.sql import dead_letters, statements, tables
 from taskqueue.sql.database import Database
 from taskqueue.sql.pages import dead_letters_query, read_page, tasks_query
-from taskqueue.sql.rows import clean
-from taskqueue.sql.statements import execute
+from taskqueue.sql.statements import IdStatements, execute
 from taskqueue.tasks import (
     CancelAnswer,
     Counts,
@@ -38,10 +38,14 @@ _MAX_CANCEL_TRIES = 10
 class SqlStore:
     """See `taskqueue.protocols.TaskStore`."""
 
-    def __init__(self, database: Database, clock: Clock, waiters: Waiters) -> None:
+    def __init__(self, database: Database, by_ids: IdStatements, clock: Clock, waiters: Waiters) -> None:
         self._database = database
+        self._by_ids = by_ids
         self._clock = clock
         self._waiters = waiters
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
+        return await self._database.read(lambda connection: self._by_ids.read_tasks(connection, ids)) if ids else {}
 
     async def get(self, task_id: str) -> TaskRow | None:
         raise NotImplementedError
@@ -72,13 +76,25 @@ class SqlStore:
 
         return await self._database.write(write, then=then)
 
+    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
+        wanted = list(ids)
+        if not wanted:
+            return set()
+        return await self._database.read(lambda connection: self._by_ids.read_marked(connection, wanted))
+
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         if not updates:
             return
-        names, now = ("the_id", "the_attempt", "new_fraction", "new_message"), self._clock.wall()
+        now = self._clock.wall()
         values = [
-            dict(zip(names, (*update, clean(message)), strict=True), new_now=now)
-            for *update, message in sorted(updates)
+            {
+                "the_id": task_id,
+                "the_attempt": attempt,
+                "new_fraction": fraction,
+                "new_message": clean(message),
+                "new_now": now,
+            }
+            for task_id, attempt, fraction, message in sorted(updates)
         ]
         await self._database.write(lambda connection: connection.execute(statements.PROGRESS, values), durable=False)
 
@@ -101,10 +117,7 @@ class SqlStore:
         return await self._database.read(lambda connection: dead_letters.read_one(connection, dead_id))
 
     async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        answers: dict[int, DeadAnswer] = {}
-        for portion in portions(dead_ids, _MAX_DISCARDED):
-            answers |= await self._discard(portion)
-        return in_order(dead_ids, answers)
+        return await in_portions(dead_ids, _MAX_DISCARDED, self._discard)
 
     async def check_writing(self) -> None:
         # Changes nothing, and has to be written all the same.
@@ -120,7 +133,7 @@ class SqlStore:
         )
 
     def _listen(self) -> None:
-        """Called when somebody begins to wait for a task that another process may end."""
+        """Called when a caller begins to wait for a task that another process may end."""
 
     def _announce(self, ids: Sequence[str]) -> None:
         """Called inside a transaction that ends these tasks: other processes may wait for them."""
@@ -165,7 +178,7 @@ def _note_waiting(connection: Connection, reasons: Mapping[str, str], over: Coll
     connection.execute(delete(notes).where(notes.c.noted_at < notes_valid_since(now)))
     if reasons:
         rows = [{"algorithm": name, "note": clean(note), "noted_at": now} for name, note in sorted(reasons.items())]
-        connection.execute(statements.NOTE[connection.dialect.name], rows)
+        connection.execute(statements.NOTE, rows)
 
 
 def _counts(connection: Connection) -> list[Counts]:

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
-from taskqueue.sql.database import Stage
+from taskqueue.sql.database import WriterHooks
 
 _log = logging.getLogger(__name__)
 
-#: How long a transaction waits for a foreign process (a backup, somebody's shell) that has locked the file.
+#: How long a transaction waits for another process (a backup, a shell) that has locked the file.
 BUSY_SECONDS = 5.0
 #: WAL pages (4 KiB) before a commit copies them into the database file.
 CHECKPOINT_PAGES = 4000
@@ -26,15 +26,15 @@ _READER_CACHE_KIB = 2 * 1024
 
 def writing_engine(path: Path, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """One connection; every transaction is BEGIN IMMEDIATE, so that it never has to give up half-way."""
-    engine = _engine(path, busy_seconds, size=1)
-
-    @event.listens_for(engine, "connect")
-    def prepare(driver: DriverConnection, _record: Any) -> None:
-        driver.text_factory = _text
-        driver.execute("PRAGMA journal_mode=WAL")
-        driver.execute("PRAGMA synchronous=FULL")
-        driver.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        driver.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+    engine = _engine(
+        path,
+        busy_seconds,
+        1,
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        f"cache_size=-{_WRITER_CACHE_KIB}",
+    )
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -45,19 +45,11 @@ def writing_engine(path: Path, busy_seconds: float = BUSY_SECONDS) -> Engine:
 
 def reading_engine(path: Path, size: int, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """Connections that cannot write. Each statement is its own short transaction, so that no reader pins the WAL."""
-    engine = _engine(path, busy_seconds, size=size)
-
-    @event.listens_for(engine, "connect")
-    def prepare(driver: DriverConnection, _record: Any) -> None:
-        driver.text_factory = _text
-        driver.execute("PRAGMA query_only=1")
-        driver.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
-
-    return engine
+    return _engine(path, busy_seconds, size, "query_only=1", f"cache_size=-{_READER_CACHE_KIB}")
 
 
-class SqliteHooks:
-    """Sets how durable a commit is, and truncates the write-ahead log when idle. See `WriterHooks`."""
+class SqliteHooks(WriterHooks):
+    """Sets how durable a commit is, and truncates the write-ahead log when idle."""
 
     def __init__(self, idle_seconds: float = 1.0, busy_seconds: float = BUSY_SECONDS) -> None:
         self.idle_seconds = idle_seconds
@@ -69,15 +61,6 @@ class SqliteHooks:
         if durable != self._durable:
             _driver(connection).execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-
-    def after_group(self, connection: Connection) -> None:
-        pass
-
-    def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:
-        return None
-
-    def is_away(self, error: BaseException, stage: Stage) -> bool:
-        return False
 
     def when_idle(self, connection: Connection) -> None:
         driver = _driver(connection)
@@ -97,13 +80,8 @@ def _driver(connection: Connection) -> DriverConnection:
     return driver
 
 
-def _text(raw: bytes) -> str:
-    """A row that somebody inserted by hand may not be UTF-8; it must not make every read fail."""
-    return raw.decode("utf-8", "replace")
-
-
-def _engine(path: Path, busy_seconds: float, *, size: int) -> Engine:
-    return create_engine(
+def _engine(path: Path, busy_seconds: float, size: int, *pragmas: str) -> Engine:
+    engine = create_engine(
         URL.create("sqlite", database=str(path)),
         # isolation_level None: the driver begins nothing by itself, we do
         connect_args={"isolation_level": None, "timeout": busy_seconds, "check_same_thread": False},
@@ -114,6 +92,15 @@ def _engine(path: Path, busy_seconds: float, *, size: int) -> Engine:
         # keeps payloads and results out of the logs
         hide_parameters=True,
     )
+
+    @event.listens_for(engine, "connect")
+    def prepare(driver: DriverConnection, _record: Any) -> None:
+        # a row that somebody inserted by hand may not be UTF-8; it must not make every read fail
+        driver.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        for pragma in pragmas:
+            driver.execute(f"PRAGMA {pragma}")
+
+    return engine
 
 
 def padded(ids: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from taskqueue.clock import Clock
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.feed import Claimed, LeaseHolder, LeaseTable, PullFeed, Receipt
-from taskqueue.replays import MAX_REPLAYS, in_order, portions
+from taskqueue.replays import MAX_REPLAYS, in_portions
 from taskqueue.sql.database import Database, Value
 from taskqueue.sql.dead_letters import mark_replayed, revive
 from taskqueue.sql.rows import AnyRow
@@ -66,11 +66,7 @@ class SqliteQueue:
         )
 
     async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        answers: dict[int, DeadAnswer] = {}
-        for portion in portions(dead_ids, MAX_REPLAYS):
-            revived = await self._replay(portion)
-            answers |= {dead_id: each.answer for dead_id, each in revived.items()}
-        return in_order(dead_ids, answers)
+        return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
 
     async def feed(self, algorithm: str) -> PullFeed:
         if self._closed:
@@ -190,17 +186,18 @@ class SqliteQueue:
         rows = connection.execute(statement, {**where, **lease}).all()
         return [_delivery(row, token) for row in sorted(rows, key=lambda row: row[0])]
 
-    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, Revived]:
+    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
         def write(connection: Connection) -> dict[int, Revived]:
             now = self._clock.wall()
             revived = revive(connection, dead_ids, now)
-            replayed = [dead_id for dead_id, each in revived.items() if each.answer is DeadAnswer.REPLAYED]
-            mark_replayed(connection, replayed, now)
+            mark_replayed(connection, [dead_id for dead_id, each in revived.items() if each.task is not None], now)
             return revived
 
-        return await self._write(
-            write, then=lambda revived: self.arrived({each.task.algorithm for each in revived.values() if each.task})
-        )
+        def then(revived: dict[int, Revived]) -> None:
+            self.arrived({each.task.algorithm for each in revived.values() if each.task is not None})
+
+        revived = await self._write(write, then=then)
+        return {dead_id: each.answer for dead_id, each in revived.items()}
 
     async def _renew_leases(self) -> None:
         while True:

@@ -11,10 +11,8 @@ from sqlalchemy import (
     BindParameter,
     Boolean,
     Connection,
-    LargeBinary,
     bindparam,
     case,
-    cast,
     func,
     null,
     select,
@@ -23,6 +21,7 @@ from sqlalchemy import (
 )
 
 from runnerlib.contract import TaskState
+from taskqueue.sql.rows import PAYLOAD
 from taskqueue.sql.statements import (
     CANCELLED,
     INSERT_NEW,
@@ -52,8 +51,7 @@ _DELIVERY = (
     tasks.c.seq,
     tasks.c.id,
     tasks.c.algorithm,
-    # a row that somebody inserted by hand may hold text
-    cast(tasks.c.payload, LargeBinary),
+    PAYLOAD,
     tasks.c.digest,
     tasks.c.attempt,
     tasks.c.delivery_count,

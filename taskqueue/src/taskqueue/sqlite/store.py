@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, case, func, insert, null, select, update
+from sqlalchemy import Connection, Text, bindparam, case, func, insert, null, update
 
 from runnerlib.contract import TaskState
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
 from taskqueue.clock import Clock, Now
 from taskqueue.errors import StoreUnavailable
 from taskqueue.feed import LeaseTable
+from taskqueue.messages import clean
 from taskqueue.sql.database import Database
 from taskqueue.sql.errors import DISK_FULL
 from taskqueue.sql.recording import (
@@ -24,8 +25,8 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
-from taskqueue.sql.rows import TASK_COLUMNS, clean, task_row
-from taskqueue.sql.statements import EXPLAIN, FENCED, INSERT_NEW, IS_CANCELLED, NEXT_ATTEMPT, TASK_BY_ID
+from taskqueue.sql.rows import task_row
+from taskqueue.sql.statements import EXPLAIN, FENCED, INSERT_NEW, NEXT_ATTEMPT, TASK_BY_ID, IdStatements
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.sqlite.engine import padded
@@ -36,11 +37,7 @@ from taskqueue.waiters import Waiters
 MIN_FREE_BYTES = DEFAULT_MESSAGE_BYTES
 
 _this = tasks.c.id == bindparam("the_id")
-_these = tasks.c.id.in_(bindparam("the_ids", expanding=True))
-TASKS_BY_IDS = select(*TASK_COLUMNS).where(_these)
-MARKED = select(tasks.c.id).where(_these & IS_CANCELLED)
-#: What the fence needs to know.
-KNOWN_ROWS = select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history).where(_these)
+BY_IDS = IdStatements(tasks.c.id.in_(bindparam("the_ids", expanding=True)), padded)
 
 _OUTCOME = {
     **{name: bindparam(f"new_{name}") for name in OUTCOME_COLUMNS},
@@ -83,19 +80,9 @@ class SqliteStore(SqlStore):
         arrived: Callable[[Collection[str]], None],
     ) -> None:
         """`arrived` is called with the algorithms for which a retry was scheduled."""
-        super().__init__(database, clock, waiters)
+        super().__init__(database, BY_IDS, clock, waiters)
         self._leases = leases
         self._arrived = arrived
-
-    async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
-        if not ids:
-            return {}
-
-        def read(connection: Connection) -> dict[str, TaskRow]:
-            rows = connection.execute(TASKS_BY_IDS, {"the_ids": padded(ids)}).all()
-            return {row[0]: task_row(row) for row in rows}
-
-        return await self._database.read(read)
 
     async def get(self, task_id: str) -> TaskRow | None:
         def read(connection: Connection) -> TaskRow | None:
@@ -128,12 +115,6 @@ class SqliteStore(SqlStore):
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
             await self._database.write(lambda connection: _place(connection, placements, self._clock.now()))
-
-    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        if not ids:
-            return set()
-        values = {"the_ids": padded(list(ids))}
-        return await self._database.read(lambda connection: set(connection.scalars(MARKED, values)))
 
 
 @dataclass(slots=True)
@@ -189,18 +170,11 @@ def _write_records(connection: Connection, records: Sequence[Record], now: Now) 
     """True for each record that was written."""
     written: list[bool] = []
     for group in without_repetition(records):
-        known = _known_rows(connection, [record.delivery.id for record in group])
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in group])
         writes = _Writes()
         written.extend(writes.add(record, known.get(record.delivery.id), now) for record in group)
         writes.execute(connection)
     return written
-
-
-def _known_rows(connection: Connection, ids: Sequence[str]) -> dict[str, KnownRow]:
-    rows = connection.execute(KNOWN_ROWS, {"the_ids": padded(ids)}).all()
-    return {
-        task_id: KnownRow(finished_at is not None, attempt, history) for task_id, finished_at, attempt, history in rows
-    }
 
 
 def _new_row(delivery: Delivery, now: Now) -> dict[str, Any]:
@@ -220,7 +194,7 @@ def _new_row(delivery: Delivery, now: Now) -> dict[str, Any]:
 
 def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: Now) -> None:
     """Marks runs as running; inserts the rows that are missing."""
-    known = _known_rows(connection, [delivery.id for delivery, _ in placements])
+    known = BY_IDS.lock_known(connection, [delivery.id for delivery, _ in placements])
     new = [
         _new_row(delivery, now)
         | {"state": TaskState.RUNNING.value, "available_at": now.steady, "attempt": delivery.attempt}
