@@ -11,9 +11,9 @@ from aiohttp import web
 from controller.consumer import AlgorithmConsumer
 from controller.runs import InFlight
 from runnerlib.contract import FailureCode, Limits, TaskState
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import Delivery
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from runnerlib.contract import FailureCode, Limits, TaskState, strict_json, task_digest
 from taskqueue.errors import QueueUnavailable
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import NewTask
 
 STEPS = (0.2, 1.0)

@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from runnerlib.contract import FailureCode, Limits, TaskState, strict_json, task_digest
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import DeadAnswer, Delivery, Failed
 
 STEPS = (0.2,)

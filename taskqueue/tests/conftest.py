@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 
 from runnerlib.contract import strict_json, task_digest
@@ -144,3 +145,15 @@ def eventually() -> Callable[..., Coroutine[Any, Any, None]]:
                 continue
 
     return wait
+
+
+@pytest.fixture
+def ask(database_url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Runs one statement in the PostgreSQL database, on a connection beside the store's."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def run(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+        yield run

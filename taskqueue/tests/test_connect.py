@@ -11,7 +11,6 @@ import pytest
 
 from taskqueue.connect import open_embedded
 from taskqueue.errors import OwnedElsewhere, StoreUnavailable, UnsuitableFile
-from taskqueue.filesystem import NETWORK, filesystem_type
 
 OPEN_AND_REPORT = """
 import asyncio, sys
@@ -173,7 +172,7 @@ def test_folder_that_cannot_be_made_is_refused_with_a_sentence(run, tmp_path):
 
 
 def test_network_filesystem_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("taskqueue.connect.filesystem_type", lambda _path: "nfs4")
+    monkeypatch.setattr("taskqueue.sqlite.file.filesystem_type", lambda _path: "nfs4")
 
     async def scenario():
         with pytest.raises(UnsuitableFile, match="network filesystem"):
@@ -181,17 +180,3 @@ def test_network_filesystem_is_refused(run, tmp_path, monkeypatch):
                 pass
 
     run(scenario())
-
-
-def test_filesystem_type_is_that_of_the_innermost_mount(tmp_path):
-    mounts = (
-        "/dev/vda / ext4 rw 0 0\n"
-        f"server:/data {tmp_path} nfs4 rw 0 0\n"
-        f"tmpfs {tmp_path}/a\\040b tmpfs rw 0 0\n"
-        "broken line\n"
-    )
-    assert filesystem_type(tmp_path, mounts) in NETWORK
-    assert filesystem_type(tmp_path / "a b" / "c", mounts) == "tmpfs"
-    assert filesystem_type(tmp_path.parent, mounts) == "ext4"
-    assert filesystem_type(tmp_path.with_name(tmp_path.name + "x"), mounts) == "ext4"
-    assert filesystem_type(tmp_path, "") == ""

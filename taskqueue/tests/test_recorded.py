@@ -13,9 +13,9 @@ import pytest
 from runnerlib.contract import TaskState
 from taskqueue.connect import open_embedded
 from taskqueue.errors import QueueUnavailable, StoreUnavailable
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.sql.store import SqlStore
 from taskqueue.sqlite_queue import SqliteQueue
 from taskqueue.tasks import NewTask, Published, TaskRow

@@ -12,7 +12,7 @@ from documents import ROOT, blocks, commands
 from servers.postgresql import find_binaries
 
 from taskqueue.connect import open_embedded
-from taskqueue.sql.postgres import open_postgres
+from taskqueue.postgres import open_postgres
 from taskqueue.tasks import NewTask
 
 PAGE = ROOT / "docs" / "operating.md"

@@ -21,8 +21,8 @@ from runnerlib.service.web import create_app
 from taskqueue.addresses import check_addresses
 from taskqueue.errors import TaskQueueError
 from taskqueue.opening import opened, opened_when_there
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
-from taskqueue.sql.postgres import open_postgres
 
 
 def main() -> int:

@@ -17,8 +17,8 @@ import requests
 from producer.gateway.service import GatewayService
 from producer.gateway.settings import GatewaySettings
 from runnerlib.contract import FailureCode, strict_json, task_digest
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
-from taskqueue.sql.postgres import open_postgres
 from taskqueue.tasks import Delivery, Failed, Record, Succeeded
 
 T = TypeVar("T")

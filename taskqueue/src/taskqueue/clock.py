@@ -1,8 +1,9 @@
-"""Two clocks: the wall for what people and other machines read, a steady one for leases and delays."""
+"""Two clocks: wall time for people and other machines, a steady one for leases and delays."""
 
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
@@ -10,11 +11,18 @@ _log = logging.getLogger(__name__)
 JUMP_SECONDS = 600.0
 
 
+class Now(NamedTuple):
+    """One point in time, by both clocks."""
+
+    wall: float
+    steady: float
+
+
 class Clock:
     """Seconds since the epoch.
 
-    `steady` starts at the wall's time and then only counts elapsed time: when somebody sets the wall clock an hour
-    forth or back, no lease runs out early and no delayed task freezes.
+    `steady` starts at the wall's time and then only counts elapsed time: when the wall clock is set an hour forwards or
+    back, no lease ends early and no delayed task freezes.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -25,21 +33,24 @@ class Clock:
     def steady(self) -> float:
         return self._monotonic() + self._offset
 
+    def now(self) -> Now:
+        return Now(self.wall(), self.steady())
+
     def to_steady(self, wall_time: float) -> float:
-        """The same distance from now, on the steady clock."""
+        """A time at the same distance from now on the steady clock."""
         return self.steady() + (wall_time - self.wall())
 
 
 def since_boot() -> float:
-    """Seconds that nobody sets, those in which the machine slept included."""
+    """Seconds since the machine started, including those in which it slept; no one can set this clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class GuardedWall:
     """The wall clock for decisions that lose something: what expires, what is old.
 
-    When it jumps forth it is not believed for a while: a clock that was set by mistake is set back soon, and what
-    was dropped meanwhile is gone.
+    A jump forwards is ignored for a while: a clock that was set by mistake is set back soon, and what was dropped
+    meanwhile is gone.
     """
 
     def __init__(
@@ -56,7 +67,7 @@ class GuardedWall:
         self._jumped_at = float("-inf")
 
     def __call__(self) -> float:
-        """Seconds since the epoch, without a jump that is not believed yet."""
+        """Seconds since the epoch, without a jump that is not yet accepted."""
         wall, steady = self._wall(), self._steady()
         jump = wall - steady - self._offset
         if abs(jump - self._jump) > JUMP_SECONDS:
@@ -67,6 +78,6 @@ class GuardedWall:
         return wall
 
     def is_sure(self, for_seconds: float) -> bool:
-        """Whether it has not jumped for so long."""
+        """Whether the clock has not jumped for so many seconds."""
         self()
         return self._steady() - self._jumped_at >= for_seconds

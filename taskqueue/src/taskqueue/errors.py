@@ -1,4 +1,4 @@
-"""What can go wrong with a task at rest. Nobody above this package sees SQLAlchemy's or pika's errors."""
+"""The errors of queues and stores. No caller sees errors of SQLAlchemy or pika."""
 
 
 class TaskQueueError(Exception):
@@ -18,7 +18,7 @@ class OwnedElsewhere(TaskQueueError):
 
 
 class QueueClosed(TaskQueueError):
-    """The feed or the queue was closed; whoever waited in `take` gets this and stops."""
+    """The feed or the queue was closed, maybe while `take` waited."""
 
 
 class UnsuitableFile(TaskQueueError):

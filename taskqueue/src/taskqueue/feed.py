@@ -1,32 +1,92 @@
-"""A feed over anything that tasks can be claimed from: keeps up to `prefetch` tasks out, sleeps when there are none."""
+"""A feed over a table from which tasks are claimed, and the leases of what this process has claimed.
+
+Both live on the event loop.
+"""
 
 import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from taskqueue.errors import QueueClosed, QueueUnavailable
-from taskqueue.outstanding import Holder
 from taskqueue.tasks import Delivery
 
 _log = logging.getLogger(__name__)
 
-#: A dry feed looks again after this long, whatever it has been told: a net, not the path.
-LOOK_AGAIN_SECONDS = 10.0
-#: ... and when it has found nothing for long: thousands of idle algorithms must not keep the database busy.
-LONGEST_LOOK_AGAIN_SECONDS = 600.0
-#: Tasks claimed in one go, whatever the prefetch: others want to write meanwhile.
-MOST_AT_ONCE = 1000
+#: An empty feed polls after this long, in case it missed that something arrived.
+POLL_SECONDS = 10.0
+#: The longest time between two polls that find nothing: thousands of idle algorithms must not keep the database busy.
+MAX_POLL_SECONDS = 600.0
+#: Tasks claimed at once, whatever the prefetch: others want to write meanwhile.
+MAX_CLAIM = 1000
 #: How long a feed waits after the queue could not be reached.
 UNAVAILABLE_SECONDS = 1.0
 
 
+class Receipt(NamedTuple):
+    """Fences the settling of one delivery: which row, and the random number of the claim."""
+
+    seq: int
+    token: int
+
+
+class LeaseHolder(Protocol):
+    """What claimed deliveries: a feed, which is told when they were settled."""
+
+    def settled(self, count: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Lease:
+    holder: LeaseHolder | None
+    #: the store has ended the task or moved it on to the next attempt: nothing is left to write
+    over: bool = False
+
+
+class LeaseTable:
+    """What this process has claimed and not settled, of all feeds, by receipt."""
+
+    def __init__(self) -> None:
+        self._leases: dict[Receipt, Lease] = {}
+
+    def add(self, deliveries: Iterable[Delivery], holder: LeaseHolder | None) -> None:
+        for delivery in deliveries:
+            self._leases[delivery.receipt] = Lease(holder)
+
+    def mark_over(self, deliveries: Iterable[Delivery]) -> None:
+        """The rows have moved on; acknowledging these needs no write."""
+        for delivery in deliveries:
+            if isinstance(delivery.receipt, Receipt):
+                lease = self._leases.get(delivery.receipt)
+                if lease is not None:
+                    lease.over = True
+
+    def is_over(self, delivery: Delivery) -> bool:
+        lease = self._leases.get(delivery.receipt)
+        return lease is None or lease.over
+
+    def settle(self, deliveries: Iterable[Delivery]) -> None:
+        """Forgets them and tells their holders. Idempotent."""
+        counts: dict[int, tuple[LeaseHolder, int]] = {}
+        for delivery in deliveries:
+            lease = self._leases.pop(delivery.receipt, None)
+            if lease is not None and lease.holder is not None:
+                _, count = counts.get(id(lease.holder), (lease.holder, 0))
+                counts[id(lease.holder)] = (lease.holder, count + 1)
+        for holder, count in counts.values():
+            holder.settled(count)
+
+    def receipts(self) -> list[Receipt]:
+        """The receipts whose rows still carry this process's lease."""
+        return [receipt for receipt, lease in self._leases.items() if not lease.over]
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """`next_in_seconds`: when to claim again, if a delayed or leased task comes due by then."""
+    """`next_in_seconds`: when the next delayed or leased task comes due, if there is one."""
 
     deliveries: list[Delivery]
     next_in_seconds: float | None = None
@@ -35,18 +95,15 @@ class Claimed:
 class ClaimSource(Protocol):
     """Where a feed's tasks come from."""
 
-    async def claim(self, algorithm: str, most: int, holder: Holder) -> Claimed:
+    async def claim(self, algorithm: str, most: int, holder: LeaseHolder) -> Claimed:
         """Takes up to `most` tasks, oldest first, without waiting for any."""
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Gives these back, uncounted; their holder is told that they are settled."""
+        """Gives these back, uncounted, and tells their holder that they are settled."""
 
 
 class PullFeed:
-    """The tasks of one algorithm. See `taskqueue.protocols.Feed`.
-
-    `take` raises QueueClosed once the feed is closed, also when it was waiting.
-    """
+    """The tasks of one algorithm: keeps up to `prefetch` claimed. See `taskqueue.protocols.Feed`."""
 
     def __init__(self, algorithm: str, source: ClaimSource, on_close: Callable[["PullFeed"], None]) -> None:
         self.algorithm = algorithm
@@ -55,16 +112,16 @@ class PullFeed:
         self._prefetch = 0
         self._out = 0
         self._buffer: deque[Delivery] = deque()
-        self._here = asyncio.Event()
+        self._filled = asyncio.Event()
         self._wake = asyncio.Event()
-        self._news = False
+        self._something_arrived = False
         #: on the loop's clock; 0 unless the last claim found less than it asked for
         self._claim_again_at = 0.0
-        self._look_again = LOOK_AGAIN_SECONDS
+        self._poll_seconds = POLL_SECONDS
         self._time = asyncio.get_running_loop().time
-        self._giving_back = asyncio.Lock()
+        self._surplus_lock = asyncio.Lock()
         self._closed = False
-        self._pump = asyncio.create_task(self._run(), name=f"feed {algorithm}")
+        self._filling = asyncio.create_task(self._run(), name=f"feed {algorithm}")
 
     async def set_prefetch(self, count: int) -> None:
         self._prefetch = count
@@ -75,40 +132,40 @@ class PullFeed:
         while not self._buffer:
             if self._closed:
                 raise QueueClosed(f"the feed of {self.algorithm!r} is closed")
-            if self._pump.done():
-                self._pump.result()
-            self._here.clear()
-            await self._here.wait()
+            if self._filling.done():
+                self._filling.result()
+            self._filled.clear()
+            await self._filled.wait()
         taken = [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
         self._wake.set()
         return taken
 
     @property
     def trouble(self) -> str:
-        """A table is there or everything is away; the feed has no trouble of its own."""
+        """Always empty: when the database is away, so is the whole queue."""
         return ""
 
     def waiting(self) -> int:
         return len(self._buffer)
 
     async def close(self) -> None:
-        """Idempotent; waits until what was not taken is given back."""
+        """Waits until what was not taken is given back. Idempotent."""
         if not self._closed:
             self._closed = True
             self._prefetch = 0
             self._wake.set()
-            self._here.set()
+            self._filled.set()
             self._on_close(self)
-        await asyncio.shield(self._pump)
+        await asyncio.shield(self._filling)
 
     def arrived(self) -> None:
-        """Told by the queue: there may be something to claim."""
-        self._news = True
-        self._look_again = LOOK_AGAIN_SECONDS
+        """Called by the queue when there may be something to claim."""
+        self._something_arrived = True
+        self._poll_seconds = POLL_SECONDS
         self._wake.set()
 
     def settled(self, count: int) -> None:
-        """Told by the queue: so many are no longer out."""
+        """Called by the queue when so many are no longer out."""
         self._out -= count
         self._wake.set()
 
@@ -120,19 +177,19 @@ class PullFeed:
                 else:
                     await self._sleep()
         finally:
-            self._here.set()
+            self._filled.set()
         await self._give_back_surplus()
 
     def _wants_more(self) -> bool:
-        """Claims in bulk: not for every single task that is settled, unless nothing else is here."""
+        """Claims in bulk: not for every single task that is settled, unless the buffer is empty."""
         room = self._prefetch - self._out
         if self._closed or room <= 0 or (self._buffer and room * 4 < self._prefetch):
             return False
-        return self._news or self._claim_again_at <= self._time()
+        return self._something_arrived or self._claim_again_at <= self._time()
 
     async def _fill(self) -> None:
-        room = min(self._prefetch - self._out, MOST_AT_ONCE)
-        self._news = False
+        room = min(self._prefetch - self._out, MAX_CLAIM)
+        self._something_arrived = False
         try:
             claimed = await self._source.claim(self.algorithm, room, self)
         except QueueUnavailable as error:
@@ -142,17 +199,17 @@ class PullFeed:
         self._out += len(claimed.deliveries)
         self._claim_again_at = 0.0
         if len(claimed.deliveries) < room:
-            pause = claimed.next_in_seconds
-            self._claim_again_at = self._time() + (self._look_again if pause is None else min(pause, self._look_again))
-            self._look_again = min(LONGEST_LOOK_AGAIN_SECONDS, self._look_again * 2)
+            due = claimed.next_in_seconds
+            self._claim_again_at = self._time() + min(self._poll_seconds, MAX_POLL_SECONDS if due is None else due)
+            self._poll_seconds = min(MAX_POLL_SECONDS, self._poll_seconds * 2)
         if claimed.deliveries:
-            self._look_again = LOOK_AGAIN_SECONDS
+            self._poll_seconds = POLL_SECONDS
             self._buffer.extend(claimed.deliveries)
-            self._here.set()
+            self._filled.set()
             await self._give_back_surplus()
 
     async def _sleep(self) -> None:
-        """Until something changes; a dry feed with room also wakes when a delayed task comes due."""
+        """Until something changes; a feed with room also wakes when it is time to claim again."""
         seconds = None
         if self._prefetch > self._out:
             seconds = max(0.0, self._claim_again_at - self._time()) or None
@@ -162,8 +219,8 @@ class PullFeed:
         self._wake.clear()
 
     async def _give_back_surplus(self) -> None:
-        """What is here beyond the prefetch, newest first."""
-        async with self._giving_back:
+        """Releases what is buffered beyond the prefetch, newest first."""
+        async with self._surplus_lock:
             surplus: list[Delivery] = []
             while self._buffer and self._out - len(surplus) > self._prefetch:
                 surplus.append(self._buffer.pop())

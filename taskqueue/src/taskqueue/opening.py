@@ -1,4 +1,4 @@
-"""Opens what may not be there yet: the services of an environment start in any order."""
+"""Opens stores and queues whose servers may start later: the services of an environment start in any order."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ MOST_PAUSE_SECONDS = 5.0
 
 
 async def opened(stack: AsyncExitStack, context: AbstractAsyncContextManager[T]) -> T:
-    """Enters it on `stack`. Raises StartupError with its sentence when it cannot be used as it is configured."""
+    """Enters the context on `stack`. Raises StartupError if it cannot be used as it is configured."""
     try:
         return await stack.enter_async_context(context)
     except TaskQueueError as error:
@@ -30,8 +30,8 @@ async def opened(stack: AsyncExitStack, context: AbstractAsyncContextManager[T])
 async def opened_when_there(
     stack: AsyncExitStack, open_store: Callable[[], AbstractAsyncContextManager[T]], report: Report
 ) -> T:
-    """The same for a server that is away: waits until it answers. `report` is the set of a Health."""
-    pause, told = FIRST_PAUSE_SECONDS, ""
+    """The same, but waits for a server that is away. `report` is `Health.set`."""
+    pause, logged = FIRST_PAUSE_SECONDS, ""
     while True:
         try:
             value = await stack.enter_async_context(open_store())
@@ -43,8 +43,8 @@ async def opened_when_there(
             report(STORE, True, "")
             return value
         report(STORE, False, reason)
-        if reason != told:
+        if reason != logged:
             log.warning("the store cannot be opened yet; it is tried again until it answers", reason=reason)
-            told = reason
+            logged = reason
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, hides nothing
         pause = min(2 * pause, MOST_PAUSE_SECONDS)

@@ -1,6 +1,7 @@
 """The protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`).
 
-A queue is a table (memory, SQLite), whose waiting tasks can be swept, or a broker, with a front door for strangers.
+A queue is a table (memory, SQLite), whose waiting tasks can be swept, or a broker, which has a front door for messages
+of senders that do not use this package.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,82 +33,84 @@ class Feed(Protocol):
     """The tasks of one algorithm, flowing to one controller. One owner; close it when done."""
 
     async def set_prefetch(self, count: int) -> None:
-        """Most tasks that may be out at the same time (buffered here or taken, not yet settled). 0 pauses."""
+        """The most tasks that may be out at the same time (buffered here, or taken and not yet settled). 0 pauses."""
 
     async def take(self, most: int) -> list[Delivery]:
-        """Waits until at least one task is here, then gives up to `most`, oldest first.
+        """Waits for at least one task, then returns up to `most`, oldest first.
 
-        Raises QueueClosed once the feed or the queue is closed, also when it was waiting. Cancelling it loses nothing.
+        Raises QueueClosed once the feed or the queue is closed, also while it waits. Cancelling it loses nothing.
         """
 
     @property
     def trouble(self) -> str:
-        """Why nothing flows for some time now; empty when it does."""
+        """Why no tasks have come for some time; empty if all is well."""
 
     def waiting(self) -> int:
-        """Tasks that are here, fetched but not taken."""
+        """How many tasks are buffered here and not taken."""
 
     async def close(self) -> None:
-        """Gives back what was not taken. What was taken is still its taker's to settle."""
+        """Gives back what was not taken. What was taken is still to be settled by its taker."""
 
 
 class TaskQueue(Protocol):
-    """Tasks between their sender and a controller. At-least-once: what is not settled is handed out again.
+    """Tasks between their sender and a controller. At-least-once: what is not settled is delivered again.
 
-    A task that is handed out is still `queued` or `retrying`: it runs once `TaskStore.place` says so.
+    A delivered task is still `queued` or `retrying`; `TaskStore.place` makes it `running`.
     """
 
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
-        """Returns only when every task is durable. Raises QueueUnavailable; then nothing is known of any of them."""
+        """Returns only when every task is durable. Raises QueueUnavailable; then each may have arrived or not."""
 
     async def feed(self, algorithm: str) -> Feed:
         """Opens the flow of one algorithm's tasks; nothing flows before `set_prefetch`."""
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done: their outcome is committed in the store. An old receipt is ignored.
+        """Acknowledges tasks whose outcome is committed in the store. An old receipt is ignored.
 
         Where queue and store are one table, a task acknowledged without an outcome becomes `cancelled`.
         """
 
     async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
-        """Puts attempt + 1 of each back into the queue, durably, to be handed out after its delay. Not acknowledged."""
+        """Puts attempt + 1 of each into the queue, durably, to be delivered after its delay. Does not acknowledge."""
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Hands these back unrun and uncounted, to be handed out again at once (to anybody)."""
+        """Gives tasks back that were not run; they are delivered again at once, without counting as redelivered."""
 
     async def reply(self, replies: Sequence[Reply]) -> None:
-        """Sends answers, durably as far as their receivers are; one whose receiver is gone is lost.
+        """Sends replies, durably if their queues are durable; a reply whose queue is gone is lost.
 
         A queue that is a table has no reply queues and drops them.
         """
 
 
 class Sweeper(Protocol):
-    """Something that sees waiting tasks before they are handed out."""
+    """Finds waiting tasks that no controller will take."""
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
-        """Takes waiting tasks that nobody will take: expired ones, and those whose algorithm is not in `known` and
-        that have waited since before `unknown_before`. The caller tells them apart by `expires_at`."""
+        """Takes expired tasks, and those whose algorithm is not in `known` that have waited since `unknown_before`.
+
+        The caller tells them apart by `expires_at`.
+        """
 
 
 class FrontDoor(Protocol):
-    """Where a broker brings what strangers send, tasks of algorithms that nobody serves yet, and its own dead letters.
+    """What other senders publish to a broker, tasks of algorithms without a queue yet, and the broker's dead letters.
 
     One owner; close it when done. An arrival is settled by `forward`, by `park`, or by `TaskQueue.ack` and `release`
     with a delivery that carries its receipt.
     """
 
     async def take(self, most: int) -> list[Arrival]:
-        """Waits until something is here. Raises QueueClosed once the door or the queue is closed."""
+        """Waits for at least one message. Raises QueueClosed once the door or the queue is closed."""
 
     async def forward(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
-        """Puts each into its algorithm's queue, which is made when it is missing; durable, then acknowledged.
+        """Puts each into its algorithm's queue, which is made if it is missing; durably, then acknowledges it.
 
         `tasks[n]` is what was read from `arrivals[n]`; the message goes on as its sender wrote it, with its id.
         """
 
     async def park(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
-        """Puts each aside for some seconds; it comes again, to the door or to its algorithm's queue if there is one.
+        """Puts each aside for some seconds; it comes back to the door, or to its algorithm's queue if there is one.
 
         `first_seen_at` is set once and kept.
         """
@@ -117,18 +120,18 @@ class FrontDoor(Protocol):
 
 
 class TaskStore(Protocol):
-    """What is known of every task. First terminal state wins; only a replay may change it."""
+    """What is known of every task. The first terminal state wins; only a replay may change it."""
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
-        """Rows of the ids that are known, in one SELECT."""
+        """The rows of those ids that are known, by one SELECT."""
 
     async def get(self, task_id: str) -> TaskRow | None:
         """One row."""
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
-        """The row, as soon as it is terminal or when the time is over; None when the id is unknown by then.
+        """Returns the row as soon as it is terminal, or when the time is over; None if the id is unknown by then.
 
-        It waits for an unknown id, too: its task may be on its way.
+        Waits for an unknown id, too: its task may be on its way.
         """
 
     async def record(self, records: Sequence[Record]) -> list[bool]:
@@ -140,7 +143,7 @@ class TaskStore(Protocol):
         """
 
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
-        """Marks runs as running, with their runner and boot id, or takes that back: `queued` again.
+        """Marks runs as running, with their runner and boot id, or as `queued` again; see `Placement`.
 
         Same fence. A row that does not exist yet is made from the delivery.
         """
@@ -149,52 +152,53 @@ class TaskStore(Protocol):
         """(id, attempt, fraction, message). Same fence."""
 
     async def cancel(self, task_id: str) -> CancelAnswer:
-        """Durable: a task that is cancelled before its delivery is met later is never run."""
+        """Cancels a task durably: one that is cancelled before its message arrives never runs."""
 
     async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        """Which of these carry a cancel mark or are cancelled already: a run of such a task is to be stopped."""
+        """Those of the ids that carry a cancel mark or are cancelled: their runs are to be stopped."""
 
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
-        """Notes by algorithm why tasks wait that runners could take; rows that wait show it as `held_up`.
+        """Notes by algorithm why tasks wait although runners offer it; rows that wait show it as `held_up`.
 
-        The notes of the algorithms in `over` are dropped. What nobody has noted again for a minute is not shown any
-        more, and is dropped with the next note.
+        Drops the notes of the algorithms in `over`. A note that is not renewed for a minute is no longer shown, and is
+        dropped with the next call.
         """
 
     async def counts(self) -> list[Counts]:
         """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
 
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
-        """Newest first; `before` is the `next` of the page before. Bounded work, however many rows there are: a page
-        that is short, or empty, may have a next one."""
+        """Newest first; `before` is the `next` of the previous page. Bounded work, however many rows there are."""
 
     async def dead_letters(
         self, wanted: DeadFilter | None = None, *, limit: int = 100, before: int | None = None
     ) -> Page[DeadSummary]:
-        """The same for dead letters. `wanted` None: those that wait for a decision."""
+        """The same for dead letters; by default those that wait for a decision."""
 
     async def dead_letter(self, dead_id: int) -> DeadLetter | None:
-        """One of them with all it holds, also when it was replayed or discarded."""
+        """One dead letter in full, also if it was replayed or discarded."""
 
     async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        """Notes that nothing more will become of them. They stay readable until retention drops them."""
+        """Marks dead letters as discarded. They stay readable until retention drops them."""
 
     async def check_writing(self) -> None:
-        """Writes something that changes nothing. Raises StoreUnavailable where nothing can be written: a full disk."""
+        """Writes something that changes nothing. Raises StoreUnavailable if nothing can be written: a full disk."""
 
     async def purge(self, finished_before: float, limit: int) -> int:
-        """Drops up to `limit` rows that ended before that time, and dead letters that were replayed or discarded
-        before it; returns how many. Dead letters that wait for a decision are kept for ever."""
+        """Drops up to `limit` rows that ended before that time, and dead letters that were decided on before it.
+
+        Returns how many. Dead letters that wait for a decision are never dropped.
+        """
 
 
 class Replayer(Protocol):
-    """Puts failed tasks back into the queue. A table does it in one transaction, a broker with the help of a Ledger."""
+    """Puts failed tasks back into the queue: a table in one transaction, a broker with the help of a Ledger."""
 
     async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        """Each one's task runs again under its own id: `replays` + 1, attempt + 1, fresh retry budgets, no expiry.
+        """Runs each one's task again under its own id: `replays` + 1, attempt + 1, fresh retry budgets, no expiry.
 
-        Returns when they are durable. Raises QueueUnavailable or StoreUnavailable; then the same call again does no
-        task twice.
+        Returns when they are durable. Raises QueueUnavailable or StoreUnavailable; repeating the call then runs no task
+        twice.
         """
 
 
@@ -204,14 +208,14 @@ class Ledger(Protocol):
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]: ...
 
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
-        """Makes `queued` rows of those that are unknown; tells known ones. A tombstone takes the task's content."""
+        """Inserts `queued` rows for unknown tasks. A tombstone takes its task's content."""
 
     async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
-        """Makes `queued` rows of the failed tasks behind these dead letters, with the next attempt's number.
+        """Makes the failed tasks of these dead letters `queued`, with the next attempt's number.
 
-        A row that retention dropped is made anew from the dead letter. Called again before `mark_replayed`, it answers
-        the same, with the same attempt: nobody knows whether the message went out.
+        A row that retention dropped is made again from the dead letter. Until `mark_replayed`, repeating the call
+        returns the same attempt: the message may or may not have been sent.
         """
 
     async def mark_replayed(self, dead_ids: Sequence[int]) -> None:
-        """Their tasks are in the queue."""
+        """Marks dead letters as replayed, once their tasks are in the queue."""

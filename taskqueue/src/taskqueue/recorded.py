@@ -1,12 +1,12 @@
-"""A broker's queue whose tasks are known to the store as soon as they are sent: what a gateway publishes through."""
+"""A broker's queue with a store that has a row for each task as soon as it is sent. Gateways publish through it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from taskqueue.protocols import Feed, Ledger, TaskQueue
-from taskqueue.replays import MOST_REPLAYS_AT_ONCE, in_order, portions
-from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply
+from taskqueue.replays import MAX_REPLAYS, in_portions
+from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, publish_results
 
 
 class RecordedQueue:
@@ -19,7 +19,7 @@ class RecordedQueue:
     def __init__(self, queue: TaskQueue, ledger: Ledger) -> None:
         self._queue = queue
         self._ledger = ledger
-        #: id → done when the call that sends it is over
+        #: by id: done when the call that sends it is over
         self._sending: dict[str, asyncio.Future[None]] = {}
 
     async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
@@ -28,22 +28,33 @@ class RecordedQueue:
         After either, some tasks may have been sent: the same again, with the same ids, makes each of them one task.
         Of two calls with the same id, the second waits for the first: one message is sent, not two.
         """
-        async with self._alone({task.id for task in tasks}):
+        async with self._exclusively({task.id for task in tasks}):
             return await self._publish(tasks)
 
     async def _publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         rows = await self._ledger.lookup(list(dict.fromkeys(task.id for task in tasks)))
-        sorted_out = _SortedOut(tasks, {task_id: row.digest for task_id, row in rows.items()})
-        if sorted_out.unknown:
-            await self._queue.publish(sorted_out.unknown)
-        admitted = [*sorted_out.unknown, *sorted_out.tombstones]
-        if not admitted:
-            return sorted_out.verdicts({})
-        outcomes = await self._ledger.admit(admitted)
-        return sorted_out.verdicts(dict(zip((task.id for task in admitted), outcomes, strict=True)))
+        digests = {task_id: row.digest for task_id, row in rows.items()}
+        unknown: list[NewTask] = []
+        #: cancelled before they came: they only get their content
+        tombstones: list[NewTask] = []
+        for task in tasks:
+            digest = digests.get(task.id)
+            if not digest:
+                digests[task.id] = task.digest
+                (unknown if digest is None else tombstones).append(task)
+        if unknown:
+            await self._queue.publish(unknown)
+        if unknown or tombstones:
+            admitted = [*unknown, *tombstones]
+            outcomes = await self._ledger.admit(admitted)
+            # DUPLICATE: its controller, or another sender of the same, was faster. CONFLICT: another task was.
+            for task, outcome in zip(admitted, outcomes, strict=True):
+                if outcome is Published.CONFLICT:
+                    digests[task.id] = ""
+        return publish_results(tasks, digests, {task.id for task in unknown})
 
     @asynccontextmanager
-    async def _alone(self, ids: set[str]) -> AsyncIterator[None]:
+    async def _exclusively(self, ids: set[str]) -> AsyncIterator[None]:
         """Holds all of these ids at once, so that no two calls wait for each other."""
         while held := self._sending.keys() & ids:
             await asyncio.wait([self._sending[task_id] for task_id in held])
@@ -62,15 +73,15 @@ class RecordedQueue:
         The row first, so that a controller that is handed the message finds it waiting; the dead letter last, so that
         one whose message may not have gone out stays open. Replaying it again sends the same attempt once more.
         """
-        answers: dict[int, DeadAnswer] = {}
-        for portion in portions(dead_ids, MOST_REPLAYS_AT_ONCE):
-            revived = dict(zip(portion, await self._ledger.revive(portion), strict=True))
-            sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
-            if sent:
-                await self._queue.publish(list(sent.values()))
-                await self._ledger.mark_replayed(list(sent))
-            answers |= {dead_id: each.answer for dead_id, each in revived.items()}
-        return in_order(dead_ids, answers)
+        return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
+
+    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
+        revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids), strict=True))
+        sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
+        if sent:
+            await self._queue.publish(list(sent.values()))
+            await self._ledger.mark_replayed(list(sent))
+        return {dead_id: each.answer for dead_id, each in revived.items()}
 
     async def feed(self, algorithm: str) -> Feed:
         return await self._queue.feed(algorithm)
@@ -86,36 +97,3 @@ class RecordedQueue:
 
     async def reply(self, replies: Sequence[Reply]) -> None:
         await self._queue.reply(replies)
-
-
-class _SortedOut:
-    """The tasks of one call, by what the store knows of their ids.
-
-    `unknown` is to be sent. `tombstones` were cancelled before they came: they only get their content.
-    """
-
-    def __init__(self, tasks: Sequence[NewTask], known: dict[str, str]) -> None:
-        self._tasks = tasks
-        self._digests = known
-        self.unknown: list[NewTask] = []
-        self.tombstones: list[NewTask] = []
-        for task in tasks:
-            digest = known.get(task.id)
-            if not digest:
-                known[task.id] = task.digest
-                (self.unknown if digest is None else self.tombstones).append(task)
-
-    def verdicts(self, outcomes: dict[str, Published]) -> list[Published]:
-        """One for each task, given what the store said of those it was asked to admit."""
-        to_accept = {task.id for task in self.unknown}
-        found = []
-        for task in self._tasks:
-            if self._digests[task.id] != task.digest or outcomes.get(task.id) is Published.CONFLICT:
-                found.append(Published.CONFLICT)
-            elif task.id in to_accept:
-                # Known by now to the store, too: its controller, or another sender of the same, was faster.
-                to_accept.discard(task.id)
-                found.append(Published.ACCEPTED)
-            else:
-                found.append(Published.DUPLICATE)
-        return found

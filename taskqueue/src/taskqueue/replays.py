@@ -1,6 +1,6 @@
 """Whether the task of a dead letter can run again, and as what. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from runnerlib.contract import EnvelopeError, FailureCode, TaskState, parse_envelope
@@ -9,9 +9,9 @@ from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask
 #: Messages that can never become a task, and those whose id is another task's.
 _NEVER = frozenset({FailureCode.MALFORMED, FailureCode.TOO_LARGE, FailureCode.ID_CONFLICT})
 #: Dead letters that are replayed in one transaction: their messages are in memory at the same time.
-MOST_REPLAYS_AT_ONCE = 32
-#: What the second of two equal ids in one call is told, by what the first one was.
-_SECOND = MappingProxyType(
+MAX_REPLAYS = 32
+#: The answer for a repeated id, by the answer for its first occurrence.
+_REPEATED = MappingProxyType(
     {
         DeadAnswer.REPLAYED: DeadAnswer.ALREADY_REPLAYED,
         DeadAnswer.DISCARDED: DeadAnswer.ALREADY_DISCARDED,
@@ -27,9 +27,9 @@ def decided(replayed_at: float | None, discarded_at: float | None) -> DeadAnswer
 
 
 def task_of(letter: DeadLetter) -> NewTask | None:
-    """The task that its message asks for, without an expiry, as the attempt after the last one that failed.
+    """The task that its message asks for, as the attempt after the last one that failed, without an expiry.
 
-    None for a message that is no task.
+    Returns None if the message is not a task.
     """
     if letter.code in _NEVER:
         return None
@@ -42,24 +42,24 @@ def task_of(letter: DeadLetter) -> NewTask | None:
 
 
 def objection(task: NewTask, *, digest: str, state: TaskState) -> DeadAnswer | None:
-    """Why a row under the task's id keeps it from running again; None when it does not."""
+    """Why the row with the task's id keeps it from running again, if it does."""
     if digest and digest != task.digest:
         return DeadAnswer.NOT_REPLAYABLE
     return None if state is TaskState.FAILED else DeadAnswer.NOT_FAILED
 
 
-def in_order(dead_ids: Sequence[int], answers: Mapping[int, DeadAnswer]) -> list[DeadAnswer]:
-    """One answer for each id as it was asked; who repeats an id is told that it was done already."""
+async def in_portions(
+    dead_ids: Sequence[int], size: int, decide: Callable[[list[int]], Awaitable[Mapping[int, DeadAnswer]]]
+) -> list[DeadAnswer]:
+    """Calls `decide` with up to `size` ids at a time, each id once; returns one answer for each of `dead_ids`."""
+    unique = list(dict.fromkeys(dead_ids))
+    answers: dict[int, DeadAnswer] = {}
+    for start in range(0, len(unique), size):
+        answers |= await decide(unique[start : start + size])
     seen: set[int] = set()
     found = []
     for dead_id in dead_ids:
         answer = answers[dead_id]
-        found.append(_SECOND.get(answer, answer) if dead_id in seen else answer)
+        found.append(_REPEATED.get(answer, answer) if dead_id in seen else answer)
         seen.add(dead_id)
     return found
-
-
-def portions(dead_ids: Iterable[int], size: int) -> list[list[int]]:
-    """The ids, each once, in lists of at most `size`."""
-    unique = list(dict.fromkeys(dead_ids))
-    return [unique[start : start + size] for start in range(0, len(unique), size)]

@@ -1,6 +1,6 @@
 """A task as the queue and the store hold it. All frozen; times are seconds since the epoch, UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -8,6 +8,11 @@ from typing import Any, Generic, TypeVar
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
 
 Item = TypeVar("Item")
+
+#: Of a message in a line of a list.
+MAX_SUMMARY_CHARACTERS = 1000
+#: A controller renews its notes on why tasks wait well within this time; older notes are those of one that is gone.
+NOTE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class NewTask:
     expires_at: float | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
-    #: more than 1 for a replay: runners and stores drop attempts below one they have seen
+    #: more than 1 for a replay: runners and stores ignore attempts below one they have seen
     attempt: int = 1
 
 
@@ -35,13 +40,30 @@ class Published(Enum):
     CONFLICT = "conflict"
 
 
+def publish_results(tasks: Sequence[NewTask], digests: Mapping[str, str], accepted: Collection[str]) -> list[Published]:
+    """One result for each task, given the digests that are known now and the ids that were new.
+
+    The first task of a new id is accepted; others with that id and digest are duplicates.
+    """
+    new, results = set(accepted), []
+    for task in tasks:
+        if digests[task.id] != task.digest:
+            results.append(Published.CONFLICT)
+        elif task.id in new:
+            new.discard(task.id)
+            results.append(Published.ACCEPTED)
+        else:
+            results.append(Published.DUPLICATE)
+    return results
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One task handed to a controller, to be settled by `ack`, `retry` or `release`.
 
     `attempt` is the attempt to run (1 is the first). `receipt` belongs to the queue and fences its settling calls.
     `delivery_count` is how often the task was handed out before without being settled (0: the first time).
-    `body` is the message as its sender wrote it, where it is known; dead letters keep it.
+    `body` is the message as its sender wrote it, if known; dead letters keep it.
     """
 
     id: str
@@ -56,16 +78,16 @@ class Delivery:
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
-    #: of the sender's message; they mean nothing
+    #: of the sender's message; ignored
     unknown_fields: tuple[UnknownField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One message at the front door of a broker, as its sender wrote it: nobody has looked into it yet.
+    """One message at the front door of a broker, as its sender wrote it, not yet parsed.
 
-    `first_seen_at` is when a controller first put it aside (None: it is new); `dead_reason` is why the broker gave it
-    up, when it comes from the broker's own dead letters.
+    `first_seen_at` is when a controller first parked it (None: never). `dead_reason` is why the broker dead-lettered
+    it, if it comes from the broker's own dead-letter queue.
     """
 
     body: bytes
@@ -83,7 +105,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The outcome of a task, for a sender that named a queue to answer to. `body` is JSON."""
+    """The outcome of a task, for a sender that named a reply queue. `body` is JSON."""
 
     reply_to: str
     correlation_id: str | None
@@ -94,8 +116,8 @@ class Reply:
 class Placement:
     """Which runner process has a run; written once the task has run for a second.
 
-    With an empty boot id nobody can attach to the run. With an empty runner, too, nobody has it any more: the task
-    waits again.
+    An empty boot id: no controller can attach to the run. An empty runner, too: the run is over, and the task waits
+    again.
     """
 
     id: str
@@ -106,7 +128,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """All the store knows of a task."""
+    """Everything the store knows of a task."""
 
     id: str
     algorithm: str
@@ -129,7 +151,7 @@ class TaskRow:
     replays: int = 0
     reply_to: str | None = None
     correlation_id: str | None = None
-    #: why it waits though runners offer its algorithm, as a controller has noted
+    #: why it waits although runners offer its algorithm, as noted by a controller
     held_up: str | None = None
 
 
@@ -144,10 +166,10 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """For good. Writing it also writes the dead letter, in the same transaction.
+    """The task has failed for good. Writing it also writes the dead letter, in the same transaction.
 
-    `history` lists every attempt that failed, the last one included; without it the store adds an entry to the row's
-    own.
+    `history` lists every attempt that failed, the last one included; if it is empty, the store adds an entry to the
+    row's history.
     """
 
     delivery: Delivery
@@ -175,7 +197,7 @@ class Conflicting:
 class Retrying:
     """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`.
 
-    `history` lists every attempt that failed, this one included; without it the store adds an entry to the row's own.
+    `history` is as for `Failed`.
     """
 
     delivery: Delivery
@@ -193,9 +215,9 @@ Record = Succeeded | Failed | Cancelled | Retrying | Conflicting
 class CancelAnswer(Enum):
     """What `cancel` did."""
 
-    #: it had not started: the row is `cancelled` now (also for an id nobody has seen yet: a tombstone)
+    #: it had not started: the row is `cancelled` now (for an unknown id, a new one: a tombstone)
     CANCELLED = "cancelled"
-    #: it runs: a durable mark was set, the controller will ask the runner
+    #: it runs: a durable mark was set, and the controller will ask the runner
     REQUESTED = "requested"
     #: it had ended before; nothing changed
     FINISHED = "finished"
@@ -203,10 +225,9 @@ class CancelAnswer(Enum):
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Part of a list, to be iterated; `next` is the `before` of the next page, None: this is the end.
+    """Part of a list, to be iterated. `next` is the `before` of the next page, or None for the last page.
 
-    A page may be short, even empty, and there is a next one all the same: rows that are not wanted are passed over in
-    bounded steps. Read on until `next` is None.
+    A page may be short, even empty, and still have a next one: rows that do not match are passed over in bounded steps.
     """
 
     items: tuple[Item, ...] = ()
@@ -221,7 +242,7 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class DeadSummary:
-    """A line in a list of dead letters. Long messages are cut; `attempts` is how many failed."""
+    """A line in a list of dead letters. Long messages are shortened; `attempts` is how many failed."""
 
     dead_id: int
     task_id: str
@@ -254,9 +275,9 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class DeadFilter:
-    """Which dead letters are wanted; None and empty: any.
+    """Which dead letters to list; None and empty mean any.
 
-    `waiting_only`: those that were neither replayed nor discarded.
+    `waiting_only`: only those that were neither replayed nor discarded.
     """
 
     algorithm: str | None = None
@@ -280,13 +301,13 @@ class DeadAnswer(Enum):
     ALREADY_DISCARDED = "already_discarded"
     #: its message can never become a task (malformed, too large), or its id is another task's
     NOT_REPLAYABLE = "not_replayable"
-    #: its task is no longer failed: another dead letter of it was replayed, and it waits, runs or succeeded
+    #: its task is no longer failed: another dead letter of it was replayed, and it waits, runs or has succeeded
     NOT_FAILED = "not_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """A dead letter's task, as it is to go into the queue again; `task` is None unless the answer is REPLAYED."""
+    """A dead letter's task, as it goes into the queue again; `task` is None unless the answer is REPLAYED."""
 
     answer: DeadAnswer
     task: NewTask | None = None
@@ -294,7 +315,7 @@ class Revived:
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks are wanted; None and empty: any. Those cancelled before anybody has seen them are none."""
+    """Which tasks to list; None and empty mean any. Tombstones are never listed."""
 
     algorithm: str | None = None
     states: frozenset[TaskState] = frozenset()
@@ -304,9 +325,9 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """A line in a list of tasks: all but payload, result and history. `seq` is its place in the order of arrival.
+    """A line in a list of tasks: no payload, result or history. `seq` is its place in the order of arrival.
 
-    Long error messages are cut.
+    Long error messages are shortened.
     """
 
     seq: int
@@ -329,8 +350,18 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tasks of one algorithm by state, and since when the oldest waiting one waits."""
+    """How many tasks of one algorithm are in each state, and since when the oldest waiting one waits."""
 
     algorithm: str
     by_state: dict[TaskState, int]
     oldest_waiting_at: float | None = None
+
+
+def shortened(message: str) -> str:
+    """As much of a message as a line of a list shows."""
+    return message if len(message) <= MAX_SUMMARY_CHARACTERS else message[: MAX_SUMMARY_CHARACTERS - 1] + "…"
+
+
+def notes_valid_since(now: float) -> float:
+    """The time before which notes on why tasks wait are out of date; `now` is seconds since the epoch."""
+    return now - NOTE_SECONDS

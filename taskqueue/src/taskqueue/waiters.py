@@ -1,4 +1,4 @@
-"""Who waits for which task to end. Lives on the event loop."""
+"""Waiting for tasks to end, within one process. Lives on the event loop."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Waiters:
-    """Any number of waiters for any number of ids; an id costs nothing when nobody waits for it."""
+    """Any number of waiters for any number of ids."""
 
     def __init__(self) -> None:
         self._events: dict[str, tuple[asyncio.Event, int]] = {}
@@ -22,10 +22,11 @@ class Waiters:
             self._leave(task_id, event)
 
     def ids(self) -> list[str]:
-        """Those that somebody waits for."""
+        """The ids that are waited for."""
         return list(self._events)
 
     def ended(self, ids: Iterable[str]) -> None:
+        """Wakes the waiters of these ids."""
         if not self._events:
             return
         for task_id in ids:

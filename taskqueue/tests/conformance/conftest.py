@@ -14,9 +14,9 @@ import pytest
 from servers.fixtures import Broker
 
 from taskqueue.connect import open_embedded
+from taskqueue.postgres import open_postgres
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 
 OpenPair = Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]
 OpenQueue = Callable[[], AbstractAsyncContextManager[TaskQueue]]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runnerlib.contract import FailureCode, HistoryEntry, TaskState, strict_json
-from taskqueue import waiting_notes
+from taskqueue import tasks
 from taskqueue.tasks import CancelAnswer, Cancelled, Failed, Placement, Retrying, Succeeded, TaskFilter
 
 
@@ -193,7 +193,7 @@ def test_notes_of_a_controller_that_is_gone_are_not_shown(run, open_store, make_
 
             assert await shown() == {"no runner can be reached"}
             with monkeypatch.context() as patch:
-                patch.setattr(waiting_notes, "NOTES_SECONDS", -10.0)
+                patch.setattr(tasks, "NOTE_SECONDS", -10.0)
                 assert await shown() == {None}, "each read asks anew what is too old"
             assert await shown() == {"no runner can be reached"}
 

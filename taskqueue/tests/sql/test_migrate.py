@@ -13,13 +13,14 @@ from alembic.runtime.migration import MigrationContext
 from runnerlib.contract import TaskState
 from taskqueue.connect import open_embedded
 from taskqueue.errors import UnsuitableFile
+from taskqueue.postgres import open_postgres
+from taskqueue.postgres.engine import parameters_from
+from taskqueue.postgres.engine import writing_engine as postgres_engine
 from taskqueue.sql import migrate as migrations
-from taskqueue.sql import queue_statements, statements
-from taskqueue.sql.postgres import open_postgres
-from taskqueue.sql.postgres_engine import parameters_from
-from taskqueue.sql.postgres_engine import writing_engine as postgres_engine
-from taskqueue.sql.sqlite_engine import writing_engine
+from taskqueue.sql import statements
 from taskqueue.sql.tables import metadata
+from taskqueue.sqlite import queue_statements
+from taskqueue.sqlite.engine import writing_engine
 from taskqueue.tasks import DeadAnswer, TaskFilter
 
 NEXT_REVISION = """

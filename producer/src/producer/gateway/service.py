@@ -16,9 +16,9 @@ from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.web import create_app, problem_response
 from taskqueue.opening import STORE, opened, opened_when_there
+from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
-from taskqueue.sql.postgres import open_postgres
 
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

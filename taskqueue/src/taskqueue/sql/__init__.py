@@ -1,1 +1,1 @@
-"""SQL: tables, statements, one writing connection and a few reading ones."""
+"""What both databases share: tables, statements, pages, dead letters, threads that write and read."""

@@ -1,7 +1,9 @@
-"""Brings a database to the newest revision. Called by one process at a time."""
+"""Brings a database to the newest revision, by the Alembic scripts in `taskqueue/migrations`.
+
+Called by one process at a time.
+"""
 
 import logging
-import sqlite3
 from pathlib import Path
 
 from alembic.config import Config
@@ -18,19 +20,19 @@ FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 
 
 def migrate(connection: Connection) -> None:
-    """Runs what is missing, all in one transaction. Raises UnsuitableFile for a database of a newer version."""
+    """Runs the missing revisions, all in one transaction. Raises UnsuitableFile for a database of a newer version."""
     if not is_current(connection):
         with connection.begin():
             upgrade(connection)
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether nothing is missing."""
+    """Whether the database is at the newest revision."""
     return current_revision(connection) == ScriptDirectory(str(FOLDER)).get_current_head()
 
 
 def upgrade(connection: Connection) -> None:
-    """Inside a transaction: runs what is missing. Raises UnsuitableFile for a database of a newer version."""
+    """The same inside a transaction that the caller has begun."""
     script = ScriptDirectory(str(FOLDER))
     current = MigrationContext.configure(connection).get_current_revision()
     if current == script.get_current_head():
@@ -49,7 +51,7 @@ def upgrade(connection: Connection) -> None:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision the database is at; None when it is empty."""
+    """The database's revision; None if it has none yet."""
     with connection.begin():
         return MigrationContext.configure(connection).get_current_revision()
 
@@ -59,32 +61,6 @@ def needs_upgrade(connection: Connection) -> bool:
     script, current = ScriptDirectory(str(FOLDER)), current_revision(connection)
     _refuse_newer(script, current)
     return current is not None and current != script.get_current_head()
-
-
-def is_foreign(connection: Connection) -> bool:
-    """Whether a SQLite file has tables, and none of them says which revision of ours it is at."""
-    if current_revision(connection) is not None:
-        return False
-    with connection.begin():
-        names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars()
-        return any(not name.startswith(("sqlite_", "alembic_")) for name in names)
-
-
-def back_up(path: Path, revision: str | None) -> Path:
-    """A copy beside the file, made before it is upgraded; an older copy of the same revision stays."""
-    copy = path.with_name(f"{path.name}.before-{revision}")
-    if not copy.exists():
-        partial = copy.with_name(copy.name + ".partial")
-        partial.unlink(missing_ok=True)
-        source, target = sqlite3.connect(path), sqlite3.connect(partial)
-        try:
-            source.backup(target)
-        finally:
-            source.close()
-            target.close()
-        partial.chmod(0o600)
-        partial.rename(copy)
-    return copy
 
 
 def _refuse_newer(script: ScriptDirectory, current: str | None) -> None:

@@ -1,93 +1,46 @@
-"""Between rows and the frozen data of `taskqueue.tasks`."""
+"""From a row of the database to `taskqueue.tasks.TaskRow`."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, TypeAlias, Unpack
 
-from pydantic import TypeAdapter
 from sqlalchemy import Double, LargeBinary, Row, bindparam, case, cast, select
 
-from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, strict_json
-from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
-from taskqueue.tasks import DeadLetter, Placement, TaskRow
-from taskqueue.waiting_notes import believed_since
-
-#: Asked for each time a statement that has it is run.
-_believed_since = bindparam("the_believed_since", type_=Double, callable_=lambda: believed_since(time.time()))
-#: Looked up for tasks that wait alone.
-HELD_UP = case(
-    (
-        tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
-        select(waiting_notes.c.note)
-        .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _believed_since))
-        .scalar_subquery(),
-    )
-).label("held_up")
-#: The columns of a TaskRow, in the order `task_row` reads them.
-TASK_COLUMNS = (
-    tasks.c.id,
-    tasks.c.algorithm,
-    # also of a row that somebody put in by hand, as text
-    cast(tasks.c.payload, LargeBinary).label("payload"),
-    tasks.c.digest,
-    tasks.c.state,
-    tasks.c.attempt,
-    tasks.c.created_at,
-    tasks.c.updated_at,
-    tasks.c.finished_at,
-    tasks.c.expires_at,
-    tasks.c.result,
-    tasks.c.error_code,
-    tasks.c.error_message,
-    tasks.c.history,
-    tasks.c.placed_attempt,
-    tasks.c.placed_runner,
-    tasks.c.placed_boot,
-    tasks.c.runner,
-    tasks.c.cancel_requested,
-    tasks.c.progress_fraction,
-    tasks.c.progress_message,
-    tasks.c.replays,
-    tasks.c.reply_to,
-    tasks.c.correlation_id,
-    HELD_UP,
-)
+from runnerlib.contract import FailureCode, Progress, TaskState
+from taskqueue.messages import parse_history
+from taskqueue.sql.tables import tasks, waiting_notes
+from taskqueue.tasks import Placement, TaskRow, notes_valid_since
 
 #: A row of any columns.
 AnyRow: TypeAlias = "Row[Unpack[tuple[Any, ...]]]"
 
 _STATES = {state.value: state for state in TaskState}
-_HISTORY: TypeAdapter[tuple[HistoryEntry, ...]] = TypeAdapter(tuple[HistoryEntry, ...])
+
+#: Computed each time a statement that has it is run.
+_valid_since = bindparam("the_notes_valid_since", type_=Double, callable_=lambda: notes_valid_since(time.time()))
+#: Why a task waits; looked up for waiting tasks only.
+HELD_UP = case(
+    (
+        tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
+        select(waiting_notes.c.note)
+        .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _valid_since))
+        .scalar_subquery(),
+    )
+).label("held_up")
+#: A row that somebody inserted by hand may hold text.
+PAYLOAD = cast(tasks.c.payload, LargeBinary).label("payload")
+#: Columns of the queue alone.
+_NOT_IN_TASK_ROW = ("seq", "available_at", "receipt", "delivery_count")
+#: The columns of a TaskRow, in the order `task_row` reads them.
+TASK_COLUMNS = (
+    *(PAYLOAD if column.name == "payload" else column for column in tasks.c if column.name not in _NOT_IN_TASK_ROW),
+    HELD_UP,
+)
 
 
 def task_row(row: AnyRow) -> TaskRow:
-    (
-        task_id,
-        algorithm,
-        payload,
-        digest,
-        state,
-        attempt,
-        created_at,
-        updated_at,
-        finished_at,
-        expires_at,
-        result,
-        error_code,
-        error_message,
-        history,
-        placed_attempt,
-        placed_runner,
-        placed_boot,
-        runner,
-        cancel_requested,
-        progress_fraction,
-        progress_message,
-        replays,
-        reply_to,
-        correlation_id,
-        held_up,
-    ) = row
+    task_id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
+    result, code, message, history, placed_attempt, placed_runner, placed_boot, runner, cancel_requested, *rest = rest
+    fraction, progress_message, replays, reply_to, correlation_id, held_up = rest
     return TaskRow(
         id=task_id,
         algorithm=algorithm,
@@ -100,13 +53,13 @@ def task_row(row: AnyRow) -> TaskRow:
         finished_at=finished_at,
         expires_at=expires_at,
         result=result,
-        error_code=None if error_code is None else FailureCode(error_code),
-        error_message=error_message,
-        history=history_from(history),
+        error_code=failure_code(code),
+        error_message=message,
+        history=parse_history(history),
         placement=None if placed_attempt is None else Placement(task_id, placed_attempt, placed_runner, placed_boot),
         runner=runner,
         cancel_requested=cancel_requested,
-        progress=None if progress_fraction is None else Progress(fraction=progress_fraction, message=progress_message),
+        progress=progress(fraction, progress_message),
         replays=replays,
         reply_to=reply_to,
         correlation_id=correlation_id,
@@ -114,40 +67,9 @@ def task_row(row: AnyRow) -> TaskRow:
     )
 
 
-def dead_letter(row: AnyRow) -> DeadLetter:
-    return DeadLetter(
-        dead_id=row.dead_id,
-        task_id=row.task_id,
-        algorithm=row.algorithm,
-        code=FailureCode(row.code),
-        message=row.message,
-        traceback=row.traceback,
-        body=row.body,
-        headers=strict_json.loads(row.headers),
-        history=history_from(row.history),
-        created_at=row.created_at,
-        replayed_at=row.replayed_at,
-        discarded_at=row.discarded_at,
-    )
+def failure_code(code: str | None) -> FailureCode | None:
+    return None if code is None else FailureCode(code)
 
 
-DEAD_LETTER_COLUMNS = tuple(dead_letters.c)
-
-
-def history_from(text: str | None) -> tuple[HistoryEntry, ...]:
-    return _HISTORY.validate_json(text) if text else ()
-
-
-def history_text(history: Sequence[HistoryEntry]) -> str | None:
-    return clean(_HISTORY.dump_json(tuple(history)).decode()) if history else None
-
-
-def clean(text: str) -> str:
-    """Text that every database stores: no NUL (PostgreSQL refuses it), no lone surrogate (nobody can encode it)."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def clean_or_none(text: str | None) -> str | None:
-    return None if text is None else clean(text)
+def progress(fraction: float | None, message: str) -> Progress | None:
+    return None if fraction is None else Progress(fraction=fraction, message=message)

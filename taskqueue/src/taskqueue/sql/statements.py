@@ -1,91 +1,106 @@
-"""The store's statements, for SQLite and PostgreSQL alike. Binds are named `the_*` in WHERE and `new_*` in SET."""
+"""The statements that both databases share. Binds are named `the_*` in WHERE and `new_*` in SET."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Insert, Text, bindparam, case, func, insert, null, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, null, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
-from taskqueue.sql.rows import TASK_COLUMNS
-from taskqueue.sql.tables import dead_letters, tasks, waiting_notes
-
-TERMINAL = tuple(state.value for state in TaskState if state.is_terminal)
+from taskqueue.sql.recording import KnownRow
+from taskqueue.sql.rows import TASK_COLUMNS, task_row
+from taskqueue.sql.tables import tasks
+from taskqueue.tasks import NewTask, TaskRow
 
 _this = tasks.c.id == bindparam("the_id")
-_not_ended = tasks.c.finished_at.is_(None)
-_fenced = _this & _not_ended & (tasks.c.attempt <= bindparam("the_attempt"))
+#: The fence of everything that is written for a delivery.
+FENCED = _this & tasks.c.finished_at.is_(None) & (tasks.c.attempt <= bindparam("the_attempt"))
+#: `available_at` of a task that may be claimed at once; these are claimed strictly by `seq`.
+NOW_CLAIMABLE = 0.0
 
-TASKS_BY_IDS = select(*TASK_COLUMNS).where(tasks.c.id.in_(bindparam("the_ids", expanding=True)))
-TASK_BY_ID = select(*TASK_COLUMNS).where(_this)
-#: What the fence needs to know; locks the rows where the database has row locks.
-FENCE = (
-    select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history)
-    .where(tasks.c.id.in_(bindparam("the_ids", expanding=True)))
-    .with_for_update()
+#: SET of a task that ends without an outcome.
+CANCELLED: Mapping[str, Any] = MappingProxyType(
+    {
+        "state": TaskState.CANCELLED.value,
+        "available_at": null(),
+        "receipt": null(),
+        "updated_at": bindparam("new_now"),
+        "finished_at": bindparam("new_now"),
+    }
+)
+#: SET of a task whose next attempt waits; its previous receipt is no longer valid.
+NEXT_ATTEMPT: Mapping[str, Any] = MappingProxyType(
+    {
+        "attempt": bindparam("new_attempt"),
+        "receipt": null(),
+        "delivery_count": 0,
+        "updated_at": bindparam("new_now"),
+        "placed_attempt": null(),
+        "placed_runner": null(),
+        "placed_boot": null(),
+        "progress_fraction": null(),
+        "progress_message": null(),
+    }
 )
 
-END = (
+TASK_BY_ID = select(*TASK_COLUMNS).where(_this)
+
+
+class IdStatements:
+    """Statements that find rows by many ids, `:the_ids`.
+
+    Parameters:
+        condition: that a row's id is one of them, in the way that is fast on the database.
+        values: turns the ids into the value of `:the_ids`.
+    """
+
+    def __init__(self, condition: ColumnElement[bool], values: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        self._values = values
+        self.tasks = select(*TASK_COLUMNS).where(condition)
+        self.marked = select(tasks.c.id).where(
+            condition & (tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value))
+        )
+        #: what the fence and the history need; locked in one order everywhere, so that two processes never wait for
+        #: one another
+        self.known = (
+            select(tasks.c.id, tasks.c.finished_at, tasks.c.attempt, tasks.c.history)
+            .where(condition)
+            .order_by(tasks.c.id)
+            .with_for_update()
+        )
+
+    def read_tasks(self, connection: Connection, ids: Sequence[str]) -> dict[str, TaskRow]:
+        return {row[0]: task_row(row) for row in connection.execute(self.tasks, self._bound(ids)).all()}
+
+    def read_marked(self, connection: Connection, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that carry a cancel mark or are cancelled."""
+        return set(connection.scalars(self.marked, self._bound(ids)))
+
+    def lock_known(self, connection: Connection, ids: Sequence[str]) -> dict[str, KnownRow]:
+        rows = connection.execute(self.known, self._bound(ids)).all()
+        return {
+            task_id: KnownRow(ended_at is not None, attempt, history) for task_id, ended_at, attempt, history in rows
+        }
+
+    def _bound(self, ids: Sequence[str]) -> dict[str, Sequence[str]]:
+        return {"the_ids": self._values(ids)}
+
+
+#: Why an attempt failed, with the task's state left as it is.
+EXPLAIN = (
     update(tasks)
     .where(_this)
     .values(
-        state=bindparam("new_state"),
-        attempt=bindparam("new_attempt"),
-        available_at=null(),
-        receipt=null(),
-        updated_at=bindparam("new_now"),
-        finished_at=bindparam("new_now"),
-        result=bindparam("new_result"),
         error_code=bindparam("new_error_code"),
         error_message=bindparam("new_error_message"),
-        history=func.coalesce(bindparam("new_history"), tasks.c.history),
+        history=bindparam("new_history"),
         runner=func.coalesce(bindparam("new_runner"), tasks.c.runner),
-    )
-)
-#: The next attempt waits; whoever had the task loses its receipt.
-NEXT_ATTEMPT: dict[str, Any] = {
-    "state": TaskState.RETRYING.value,
-    "attempt": bindparam("new_attempt"),
-    "available_at": bindparam("new_available_at"),
-    "receipt": null(),
-    "delivery_count": 0,
-    "updated_at": bindparam("new_now"),
-    "placed_attempt": null(),
-    "placed_runner": null(),
-    "placed_boot": null(),
-    "progress_fraction": null(),
-    "progress_message": null(),
-}
-#: Why an attempt failed, with the task's state left as it is.
-_WHY: dict[str, Any] = {
-    "error_code": bindparam("new_error_code"),
-    "error_message": bindparam("new_error_message"),
-    "history": bindparam("new_history"),
-    "runner": func.coalesce(bindparam("new_runner"), tasks.c.runner),
-}
-RETRY = update(tasks).where(_this).values(**NEXT_ATTEMPT, **_WHY)
-EXPLAIN = update(tasks).where(_this).values(**_WHY)
-
-#: Without a boot id nobody can attach to the run; without a runner nobody has it any more, and it waits again.
-_taken_back = bindparam("new_boot", type_=Text) == ""
-_handed_back = bindparam("new_runner", type_=Text) == ""
-PLACE = (
-    update(tasks)
-    .where(_fenced)
-    .values(
-        state=case((_handed_back, TaskState.QUEUED.value), else_=TaskState.RUNNING.value),
-        attempt=bindparam("the_attempt"),
-        placed_attempt=case((_taken_back, null()), else_=bindparam("the_attempt")),
-        placed_runner=case((_taken_back, null()), else_=bindparam("new_runner")),
-        placed_boot=case((_taken_back, null()), else_=bindparam("new_boot", type_=Text)),
-        runner=func.nullif(bindparam("new_runner", type_=Text), ""),
-        updated_at=bindparam("new_now"),
     )
 )
 PROGRESS = (
     update(tasks)
-    .where(_fenced)
+    .where(FENCED)
     .values(
         progress_fraction=bindparam("new_fraction"),
         progress_message=bindparam("new_message"),
@@ -93,77 +108,83 @@ PROGRESS = (
     )
 )
 
-#: Also one that is `running` and that nobody holds: a dead owner left it so, and maybe nobody will ever take it up.
+#: Locks the row where the database has row locks, so that it cannot change before the next statement.
+LOCK_FINISHED_AT = select(tasks.c.finished_at).where(_this).with_for_update()
+#: Includes `running` rows without a lease: their owner died, and maybe no other will ever claim them.
 CANCEL_WAITING = (
     update(tasks)
     .where(
-        _this & (tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)) | (tasks.c.available_at == 0.0))
+        _this
+        & (
+            tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value))
+            | (tasks.c.available_at == NOW_CLAIMABLE)
+        )
     )
-    .values(
-        state=TaskState.CANCELLED.value,
-        available_at=null(),
-        receipt=null(),
-        updated_at=bindparam("new_now"),
-        finished_at=bindparam("new_now"),
-    )
+    .values(**CANCELLED)
 )
 CANCEL_RUNNING = (
     update(tasks)
     .where(_this & (tasks.c.state == TaskState.RUNNING.value))
     .values(cancel_requested=True, updated_at=bindparam("new_now"))
 )
-MARKED = select(tasks.c.id).where(
-    tasks.c.id.in_(bindparam("the_ids", expanding=True))
-    & (tasks.c.cancel_requested.is_(True) | (tasks.c.state == TaskState.CANCELLED.value))
-)
-
-INSERT_DEAD_LETTER = insert(dead_letters)
 
 #: The counts of what has not ended and of what has, each from one index alone.
-COUNT_WAITING = (
+COUNT_WAITING, COUNT_FINISHED = (
     select(tasks.c.algorithm, tasks.c.state, func.count())
-    .where(tasks.c.available_at.is_not(None))
+    .where(column.is_not(None))
     .group_by(tasks.c.algorithm, tasks.c.state)
+    for column in (tasks.c.available_at, tasks.c.finished_at)
 )
-COUNT_FINISHED = (
-    select(tasks.c.algorithm, tasks.c.state, func.count())
-    .where(tasks.c.finished_at.is_not(None))
-    .group_by(tasks.c.algorithm, tasks.c.state)
-)
-#: Since when a waiting task waits: a replayed one has begun anew.
+#: Since when a waiting task waits: for a replayed one, since its replay.
 WAITS_SINCE = case((tasks.c.replays > 0, tasks.c.updated_at), else_=tasks.c.created_at)
 OLDEST_WAITING = (
     select(WAITS_SINCE)
-    .where((tasks.c.algorithm == bindparam("the_algorithm")) & (tasks.c.available_at == 0.0))
+    .where((tasks.c.algorithm == bindparam("the_algorithm")) & (tasks.c.available_at == NOW_CLAIMABLE))
     .order_by(tasks.c.seq)
     .limit(1)
 )
 
-
 #: By the dialect's name: inserts tasks, leaves known ids as they are. Made once: making one costs as much as using it.
-INSERT_NEW: Mapping[str, Insert] = MappingProxyType(
+INSERT_NEW = MappingProxyType(
     {
         "sqlite": sqlite.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
         "postgresql": postgresql.insert(tasks).on_conflict_do_nothing(index_elements=[tasks.c.id]),
     }
 )
+#: The same for one task; returns no row if its id is known.
+INSERT_ONE = MappingProxyType({name: statement.returning(tasks.c.id) for name, statement in INSERT_NEW.items()})
 
-_NOTES = {name: dialect.insert(waiting_notes) for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))}
-#: By the dialect's name: notes why an algorithm's tasks wait.
-NOTE: Mapping[str, Any] = MappingProxyType(
-    {
-        name: note.on_conflict_do_update(
-            index_elements=[waiting_notes.c.algorithm],
-            set_={"note": note.excluded.note, "noted_at": note.excluded.noted_at},
-        )
-        for name, note in _NOTES.items()
-    }
+#: Notes why an algorithm's tasks wait.
+NOTE = text(
+    "INSERT INTO waiting_notes (algorithm, note, noted_at) VALUES (:algorithm, :note, :noted_at)"
+    " ON CONFLICT (algorithm) DO UPDATE SET note = excluded.note, noted_at = excluded.noted_at"
+)
+
+_FILL_TOMBSTONE = (
+    update(tasks)
+    .where(_this & (tasks.c.digest == ""))
+    .values(
+        algorithm=bindparam("new_algorithm"),
+        payload=bindparam("new_payload"),
+        digest=bindparam("new_digest"),
+        updated_at=bindparam("new_now"),
+    )
 )
 
 
-def padded(ids: Sequence[str]) -> list[str]:
-    """The ids, the last one repeated up to a power of two: few different statements, so that all stay prepared."""
-    size = 1
-    while size < len(ids):
-        size *= 2
-    return [*ids, *[ids[-1]] * (size - len(ids))]
+def fill_tombstone(connection: Connection, task: NewTask, now: float) -> None:
+    """The task of a tombstone has arrived: it stays cancelled, and its content is known from now on."""
+    values = {
+        "the_id": task.id,
+        "new_algorithm": task.algorithm,
+        "new_payload": task.payload,
+        "new_digest": task.digest,
+        "new_now": now,
+    }
+    connection.execute(_FILL_TOMBSTONE, values)
+
+
+def execute(connection: Connection, statement: Any, values: Any) -> int:
+    """Returns the number of rows that the statement wrote."""
+    count: int = connection.execute(statement, values).rowcount
+    return count

@@ -1,75 +1,61 @@
-"""The task store on SQLite: writes through the one writer, reads in short transactions beside it."""
+"""The part of a task store that is the same on both databases: lists, dead letters, cancelling, waiting, retention."""
 
 import asyncio
-import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection, Table, delete, select, text
 
-from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
+from runnerlib.contract import TaskState
 from taskqueue.clock import Clock
 from taskqueue.errors import StoreUnavailable
-from taskqueue.outstanding import Outstanding
-from taskqueue.sql import queries, statements
-from taskqueue.sql.access import Access
-from taskqueue.sql.failures import DISK_FULL
-from taskqueue.sql.listed import Listed
-from taskqueue.sql.readers import Readers
-from taskqueue.sql.recording import Moment, place_runs, write_records
-from taskqueue.sql.rows import task_row
-from taskqueue.sql.writer import Writer
+from taskqueue.messages import clean
+from taskqueue.replays import in_portions
+from taskqueue.sql import dead_letters, statements, tables
+from taskqueue.sql.database import Database
+from taskqueue.sql.pages import dead_letters_query, read_page, tasks_query
+from taskqueue.sql.statements import IdStatements, execute
 from taskqueue.tasks import (
     CancelAnswer,
-    Conflicting,
     Counts,
-    Delivery,
-    Placement,
-    Record,
-    Retrying,
+    DeadAnswer,
+    DeadFilter,
+    DeadLetter,
+    DeadSummary,
+    Page,
+    TaskFilter,
     TaskRow,
+    TaskSummary,
+    notes_valid_since,
 )
 from taskqueue.waiters import Waiters
 
-#: Room on the disk that the store needs to be called well: that of one message.
-ROOM_BYTES = DEFAULT_MESSAGE_BYTES
+#: Dead letters that are discarded in one transaction.
+_MAX_DISCARDED = 1000
+_MAX_CANCEL_TRIES = 10
 
 
-class SqlStore(Listed):
-    """See `taskqueue.protocols.TaskStore`. `arrived` is told the algorithms for which a retry was scheduled here."""
+class SqlStore:
+    """See `taskqueue.protocols.TaskStore`."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        readers: Readers,
-        *,
-        clock: Clock,
-        outstanding: Outstanding,
-        waiters: Waiters,
-        arrived: Callable[[Collection[str]], None],
-    ) -> None:
-        super().__init__(Access(writer, readers), clock)
-        self._outstanding = outstanding
+    def __init__(self, database: Database, by_ids: IdStatements, clock: Clock, waiters: Waiters) -> None:
+        self._database = database
+        self._by_ids = by_ids
+        self._clock = clock
         self._waiters = waiters
-        self._arrived = arrived
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
-        if not ids:
-            return {}
-
-        def read(connection: Connection) -> dict[str, TaskRow]:
-            rows = connection.execute(statements.TASKS_BY_IDS, {"the_ids": statements.padded(ids)}).all()
-            return {row[0]: task_row(row) for row in rows}
-
-        return await self._access.read(read)
+        return await self._database.read(lambda connection: self._by_ids.read_tasks(connection, ids)) if ids else {}
 
     async def get(self, task_id: str) -> TaskRow | None:
-        return await self._access.read(lambda connection: queries.get(connection, task_id))
+        raise NotImplementedError
 
     async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
         with self._waiters.waiting(task_id) as ended:
             row = await self.get(task_id)
             if timeout_seconds <= 0 or (row is not None and row.state.is_terminal):
                 return row
+            self._listen()
             try:
                 async with asyncio.timeout(timeout_seconds):
                     await ended.wait()
@@ -77,65 +63,148 @@ class SqlStore(Listed):
                 pass  # the row as it is now
         return await self.get(task_id)
 
-    async def check_writing(self) -> None:
-        """Also asks for room: on a full disk a little may still be written where a task cannot."""
-        await super().check_writing()
-        await self._access.read(_require_room)
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        def write(connection: Connection) -> CancelAnswer:
+            answer = _cancel(connection, task_id, self._clock.wall())
+            if answer is CancelAnswer.CANCELLED:
+                self._announce([task_id])
+            return answer
 
-    async def record(self, records: Sequence[Record]) -> list[bool]:
-        if not records:
-            return []
+        def then(answer: CancelAnswer) -> None:
+            if answer is CancelAnswer.CANCELLED:
+                self._waiters.ended([task_id])
 
-        def write(connection: Connection) -> list[bool]:
-            return write_records(connection, records, self._moment())
+        return await self._database.write(write, then=then)
 
-        def then(written: list[bool]) -> None:
-            kept = [record for record, done in zip(records, written, strict=True) if done]
-            self._outstanding.mark_over(record.delivery for record in kept)
-            self._waiters.ended(record.delivery.id for record in kept if not isinstance(record, Retrying | Conflicting))
-            again = {record.delivery.algorithm for record in kept if isinstance(record, Retrying)}
-            if again:
-                self._arrived(again)
-
-        return await self._access.write(write, then=then)
-
-    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
-        if placements:
-            await self._access.write(lambda connection: place_runs(connection, placements, self._moment()))
+    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
+        wanted = list(ids)
+        if not wanted:
+            return set()
+        return await self._database.read(lambda connection: self._by_ids.read_marked(connection, wanted))
 
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         if not updates:
             return
         now = self._clock.wall()
-        await self._access.write(lambda connection: queries.write_progress(connection, updates, now), durable=False)
-
-    async def cancel(self, task_id: str) -> CancelAnswer:
-        def then(answer: CancelAnswer) -> None:
-            if answer is CancelAnswer.CANCELLED:
-                self._waiters.ended([task_id])
-
-        return await self._access.write(
-            lambda connection: queries.cancel(connection, task_id, self._clock.wall()), then=then
-        )
-
-    async def cancel_requested(self, ids: Collection[str]) -> set[str]:
-        if not ids:
-            return set()
-
-        return await self._access.read(lambda connection: queries.marked(connection, ids))
+        values = [
+            {
+                "the_id": task_id,
+                "the_attempt": attempt,
+                "new_fraction": fraction,
+                "new_message": clean(message),
+                "new_now": now,
+            }
+            for task_id, attempt, fraction, message in sorted(updates)
+        ]
+        await self._database.write(lambda connection: connection.execute(statements.PROGRESS, values), durable=False)
 
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
         now = self._clock.wall()
-        await self._access.write(lambda connection: queries.note_waiting(connection, reasons, over, now), durable=False)
+        await self._database.write(lambda connection: _note_waiting(connection, reasons, over, now), durable=False)
 
     async def counts(self) -> list[Counts]:
-        return await self._access.read(queries.counts)
+        return await self._database.read(_counts)
 
-    def _moment(self) -> Moment:
-        return Moment(wall=self._clock.wall(), steady=self._clock.steady())
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
+        return await read_page(self._database.read, tasks_query(wanted), limit, before)
+
+    async def dead_letters(
+        self, wanted: DeadFilter | None = None, *, limit: int = 100, before: int | None = None
+    ) -> Page[DeadSummary]:
+        return await read_page(self._database.read, dead_letters_query(wanted or DeadFilter()), limit, before)
+
+    async def dead_letter(self, dead_id: int) -> DeadLetter | None:
+        return await self._database.read(lambda connection: dead_letters.read_one(connection, dead_id))
+
+    async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+        return await in_portions(dead_ids, _MAX_DISCARDED, self._discard)
+
+    async def check_writing(self) -> None:
+        # Changes nothing, and has to be written all the same.
+        update = text("UPDATE alembic_version SET version_num = version_num")
+        await self._database.write(lambda connection: connection.execute(update))
+
+    async def purge(self, finished_before: float, limit: int) -> int:
+        return await self._database.write(lambda connection: _purge(connection, finished_before, limit), durable=False)
+
+    async def _discard(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
+        return await self._database.write(
+            lambda connection: dead_letters.discard(connection, dead_ids, self._clock.wall())
+        )
+
+    def _listen(self) -> None:
+        """Called when a caller begins to wait for a task that another process may end."""
+
+    def _announce(self, ids: Sequence[str]) -> None:
+        """Called inside a transaction that ends these tasks: other processes may wait for them."""
 
 
-def _require_room(connection: Connection) -> None:
-    for _, name, file in connection.exec_driver_sql("PRAGMA database_list"):
-        if name == "main" and file and shutil.disk_usage(file).free < ROOM_BYTES:
-            raise StoreUnavailable(DISK_FULL)
+def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
+    this = {"the_id": task_id, "new_now": now}
+    for _ in range(_MAX_CANCEL_TRIES):
+        row = connection.execute(statements.LOCK_FINISHED_AT, {"the_id": task_id}).first()
+        if row is None:
+            if connection.execute(statements.INSERT_ONE[connection.dialect.name], _tombstone(task_id, now)).first():
+                return CancelAnswer.CANCELLED
+            continue  # another process has just inserted the row: look again
+        if row.finished_at is not None:
+            return CancelAnswer.FINISHED
+        if execute(connection, statements.CANCEL_WAITING, this):
+            return CancelAnswer.CANCELLED
+        execute(connection, statements.CANCEL_RUNNING, this)
+        return CancelAnswer.REQUESTED
+    raise StoreUnavailable(f"the task {task_id!r} comes and goes too fast to be cancelled; try again")
+
+
+def _tombstone(task_id: str, now: float) -> dict[str, Any]:
+    """The row of a task that is cancelled before it arrives."""
+    return {
+        "id": task_id,
+        "algorithm": "",
+        "payload": b"null",
+        "digest": "",
+        "state": TaskState.CANCELLED.value,
+        "attempt": 1,
+        "created_at": now,
+        "updated_at": now,
+        "finished_at": now,
+    }
+
+
+def _note_waiting(connection: Connection, reasons: Mapping[str, str], over: Collection[str], now: float) -> None:
+    notes = tables.waiting_notes
+    for name in over:
+        connection.execute(delete(notes).where(notes.c.algorithm == name))
+    connection.execute(delete(notes).where(notes.c.noted_at < notes_valid_since(now)))
+    if reasons:
+        rows = [{"algorithm": name, "note": clean(note), "noted_at": now} for name, note in sorted(reasons.items())]
+        connection.execute(statements.NOTE, rows)
+
+
+def _counts(connection: Connection) -> list[Counts]:
+    by_algorithm: dict[str, dict[TaskState, int]] = {}
+    for query in (statements.COUNT_WAITING, statements.COUNT_FINISHED):
+        for algorithm, state, count in connection.execute(query).all():
+            if algorithm:  # a tombstone has none
+                by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
+    return [
+        Counts(name, by_state, connection.scalar(statements.OLDEST_WAITING, {"the_algorithm": name}))
+        for name, by_state in sorted(by_algorithm.items())
+    ]
+
+
+def _purge(connection: Connection, finished_before: float, limit: int) -> int:
+    """Rows of tasks first, then dead letters that were replayed or discarded."""
+    letters = tables.dead_letters
+    dropped = _drop(connection, tables.tasks, tables.tasks.c.finished_at, finished_before, limit)
+    for decided_at in (letters.c.replayed_at, letters.c.discarded_at):
+        dropped += _drop(connection, letters, decided_at, finished_before, limit - dropped)
+    return dropped
+
+
+def _drop(connection: Connection, table: Table, over_at: Column[Any], before: float, limit: int) -> int:
+    """Drops the rows that were over before that time, oldest first."""
+    (key,) = table.primary_key
+    # where rows can be locked, what another process is just purging is left to it
+    old = select(key).where(over_at < before).order_by(over_at).limit(limit).with_for_update(skip_locked=True)
+    return execute(connection, delete(table).where(key.in_(old)), {}) if limit > 0 else 0

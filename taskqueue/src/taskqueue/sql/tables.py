@@ -1,24 +1,11 @@
-"""The two tables. A task's row *is* its queue entry."""
+"""The tables. On SQLite a task's row *is* its queue entry."""
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    false,
-    text,
-)
+import sqlalchemy as sa
+from sqlalchemy import Column, Index, Integer, String, Table, Text
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
-_KEY = BigInteger().with_variant(Integer, "sqlite")
+_KEY = sa.BigInteger().with_variant(Integer, "sqlite")
 
 tasks = Table(
     "tasks",
@@ -27,7 +14,7 @@ tasks = Table(
     Column("seq", _KEY, primary_key=True),
     Column("id", String(128), nullable=False, unique=True),
     Column("algorithm", String(63), nullable=False),
-    Column("payload", LargeBinary, nullable=False),
+    Column("payload", sa.LargeBinary, nullable=False),
     #: empty: a tombstone, cancelled before the task itself was ever seen
     Column("digest", String(64), nullable=False),
     Column("state", String(16), nullable=False),
@@ -35,16 +22,16 @@ tasks = Table(
     Column("attempt", Integer, nullable=False),
     #: when it may be claimed: 0 at once, later for a delay or a lease (an expired lease is a redelivery by itself);
     #: NULL exactly when the task has ended
-    Column("available_at", Double),
+    Column("available_at", sa.Double),
     #: random number of the last claim; fences settling
-    Column("receipt", BigInteger),
+    Column("receipt", sa.BigInteger),
     #: how often it was claimed and not settled
-    Column("delivery_count", Integer, nullable=False, server_default=text("0")),
-    Column("created_at", Double, nullable=False),
-    Column("updated_at", Double, nullable=False),
-    Column("finished_at", Double),
-    Column("expires_at", Double),
-    Column("result", LargeBinary),
+    Column("delivery_count", Integer, nullable=False, server_default=sa.text("0")),
+    Column("created_at", sa.Double, nullable=False),
+    Column("updated_at", sa.Double, nullable=False),
+    Column("finished_at", sa.Double),
+    Column("expires_at", sa.Double),
+    Column("result", sa.LargeBinary),
     Column("error_code", String(32)),
     Column("error_message", Text),
     #: JSON list of the contract's HistoryEntry
@@ -53,10 +40,10 @@ tasks = Table(
     Column("placed_runner", Text),
     Column("placed_boot", Text),
     Column("runner", Text),
-    Column("cancel_requested", Boolean, nullable=False, server_default=false()),
-    Column("progress_fraction", Double),
+    Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    Column("progress_fraction", sa.Double),
     Column("progress_message", Text),
-    Column("replays", Integer, nullable=False, server_default=text("0")),
+    Column("replays", Integer, nullable=False, server_default=sa.text("0")),
     Column("reply_to", Text),
     Column("correlation_id", Text),
 )
@@ -95,28 +82,28 @@ dead_letters = Table(
     Column("code", String(32), nullable=False),
     Column("message", Text, nullable=False),
     Column("traceback", Text),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", sa.LargeBinary, nullable=False),
     Column("headers", Text, nullable=False),
     Column("history", Text),
-    Column("created_at", Double, nullable=False),
-    Column("replayed_at", Double),
-    Column("discarded_at", Double),
-    #: the attempt that a replay began, or was about to begin when `replayed_at` is NULL
+    Column("created_at", sa.Double, nullable=False),
+    Column("replayed_at", sa.Double),
+    Column("discarded_at", sa.Double),
+    #: the attempt that a replay began; with `replayed_at` NULL, its message may not have been sent
     Column("replay_attempt", Integer),
     # an id is never used twice, also when the newest dead letter was removed
     sqlite_autoincrement=True,
 )
 
-#: Why tasks of an algorithm wait that runners could take, as a controller has found out.
+#: Why tasks of an algorithm wait although runners offer it, as noted by a controller.
 waiting_notes = Table(
     "waiting_notes",
     metadata,
     Column("algorithm", String(63), primary_key=True),
     Column("note", Text, nullable=False),
-    Column("noted_at", Double, nullable=False),
+    Column("noted_at", sa.Double, nullable=False),
 )
 
-# Retention of those on which somebody has decided.
+# Retention of dead letters that were replayed or discarded.
 _replayed = dead_letters.c.replayed_at.is_not(None)
 Index("dead_letters_replayed", dead_letters.c.replayed_at, sqlite_where=_replayed, postgresql_where=_replayed)
 _discarded = dead_letters.c.discarded_at.is_not(None)

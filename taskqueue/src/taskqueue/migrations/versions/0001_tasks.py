@@ -10,6 +10,12 @@ _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    _create_tasks()
+    _create_task_indexes()
+    _create_dead_letters()
+
+
+def _create_tasks() -> None:
     op.create_table(
         "tasks",
         sa.Column("seq", _KEY, primary_key=True),
@@ -41,6 +47,9 @@ def upgrade() -> None:
         sa.Column("reply_to", sa.Text),
         sa.Column("correlation_id", sa.Text),
     )
+
+
+def _create_task_indexes() -> None:
     waiting = sa.text("available_at IS NOT NULL")
     op.create_index(
         "tasks_claim",
@@ -59,6 +68,9 @@ def upgrade() -> None:
     )
     expiring = sa.text("expires_at IS NOT NULL AND available_at IS NOT NULL")
     op.create_index("tasks_expiring", "tasks", ["expires_at"], sqlite_where=expiring, postgresql_where=expiring)
+
+
+def _create_dead_letters() -> None:
     op.create_table(
         "dead_letters",
         sa.Column("dead_id", _KEY, primary_key=True),

@@ -1,0 +1,246 @@
+"""The task store on PostgreSQL, shared by any number of controllers and gateways.
+
+An outcome is one statement for all records of a call, in the order of their ids, so that two processes never wait for
+one another: whichever comes second finds the fence closed.
+"""
+
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from runnerlib.contract import TaskState
+from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
+from taskqueue.clock import Clock, Now
+from taskqueue.messages import clean, clean_or_none
+from taskqueue.postgres.batch_loader import BatchLoader
+from taskqueue.postgres.bulk import ADMIT, INSERT_DEAD_LETTERS, PLACE, RECORD, IdArray
+from taskqueue.postgres.engine import Parameters
+from taskqueue.postgres.notifications import EndListener
+from taskqueue.postgres.writer import PostgresHooks
+from taskqueue.sql import dead_letters
+from taskqueue.sql.database import Database
+from taskqueue.sql.recording import (
+    Outcome,
+    dead_letter_values,
+    ended_ids,
+    explain_retry,
+    outcome_values,
+    with_history,
+    without_repetition,
+)
+from taskqueue.sql.statements import EXPLAIN, IdStatements, fill_tombstone
+from taskqueue.sql.store import SqlStore
+from taskqueue.sql.tables import tasks
+from taskqueue.tasks import (
+    Conflicting,
+    Delivery,
+    Failed,
+    NewTask,
+    Placement,
+    Published,
+    Record,
+    Retrying,
+    Revived,
+    TaskRow,
+    publish_results,
+)
+from taskqueue.waiters import Waiters
+
+#: Of a message that a broker accepts; the rest is for its algorithm and the JSON around it.
+_MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES - 256
+#: Of the column; a message of an unknown sender may name an algorithm that cannot exist.
+_MAX_ALGORITHM_CHARACTERS = 63
+#: A run that began in time is placed within so many seconds; until then its task does not count as expired.
+EXPIRED_SINCE_SECONDS = 5.0
+
+_these = tasks.c.id == func.any(bindparam("the_ids", type_=IdArray()))
+BY_IDS = IdStatements(_these, list)
+ENDED = select(tasks.c.id).where(_these & tasks.c.finished_at.is_not(None))
+DIGESTS = select(tasks.c.id, tasks.c.digest).where(_these)
+#: Waiting, and expired for a while.
+EXPIRED = (
+    select(
+        tasks.c.id,
+        tasks.c.algorithm,
+        tasks.c.payload,
+        tasks.c.digest,
+        tasks.c.attempt,
+        tasks.c.expires_at,
+        tasks.c.reply_to,
+        tasks.c.correlation_id,
+    )
+    .where(
+        (tasks.c.expires_at < bindparam("the_wall"))
+        & tasks.c.available_at.is_not(None)
+        & tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value))
+    )
+    .order_by(tasks.c.expires_at)
+    .limit(bindparam("the_most"))
+)
+
+
+class PostgresStore(SqlStore):
+    """See `taskqueue.protocols`: TaskStore, and for a broker's tasks Ledger and Sweeper."""
+
+    def __init__(self, database: Database, hooks: PostgresHooks, parameters: Parameters, clock: Clock) -> None:
+        """`hooks` are those of the writer of `database`."""
+        super().__init__(database, BY_IDS, clock, Waiters())
+        self._hooks = hooks
+        self._loader = BatchLoader(self.lookup)
+        self._listener = EndListener(parameters, self._waiters, self._find_ended)
+
+    async def get(self, task_id: str) -> TaskRow | None:
+        return await self._loader.get(task_id)
+
+    async def record(self, records: Sequence[Record]) -> list[bool]:
+        if not records:
+            return []
+
+        def write(connection: Connection) -> list[bool]:
+            written = _write_records(connection, records, self._clock.now())
+            self._announce(ended_ids(records, written))
+            return written
+
+        return await self._database.write(write, then=lambda written: self._waiters.ended(ended_ids(records, written)))
+
+    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
+        if placements:
+            await self._database.write(lambda connection: _place(connection, placements, self._clock.wall()))
+
+    async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
+        if not tasks:
+            return []
+        return await self._database.write(lambda connection: _admit(connection, tasks, self._clock.wall()))
+
+    async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
+        if not dead_ids:
+            return []
+
+        def write(connection: Connection) -> dict[int, Revived]:
+            now = self._clock.wall()
+            return dead_letters.revive(connection, dead_ids, now, max_payload_bytes=_MAX_PAYLOAD_BYTES)
+
+        revived = await self._database.write(write)
+        return [revived[dead_id] for dead_id in dead_ids]
+
+    async def mark_replayed(self, dead_ids: Sequence[int]) -> None:
+        if dead_ids:
+            await self._database.write(
+                lambda connection: dead_letters.mark_replayed(connection, dead_ids, self._clock.wall())
+            )
+
+    async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
+        """Expired tasks only, without receipts: the broker has the messages, and its ingress the unknown algorithms."""
+
+        def read(connection: Connection) -> list[Delivery]:
+            where = {"the_wall": self._clock.wall() - EXPIRED_SINCE_SECONDS, "the_most": limit}
+            return [Delivery(**row, receipt=None) for row in connection.execute(EXPIRED, where).mappings()]
+
+        return await self._database.read(read)
+
+    async def close(self) -> None:
+        """Stops listening; waiters wait until their time is over. Idempotent."""
+        await self._listener.close()
+
+    def _listen(self) -> None:
+        self._listener.start()
+
+    def _announce(self, ids: Sequence[str]) -> None:
+        self._hooks.ended(ids)
+
+    async def _find_ended(self, ids: Sequence[str]) -> list[str]:
+        return await self._database.read(lambda connection: list(connection.scalars(ENDED, {"the_ids": ids})))
+
+
+def _write_records(connection: Connection, records: Sequence[Record], now: Now) -> list[bool]:
+    """True for each record that was written."""
+    results: list[bool] = []
+    for group in without_repetition(records):
+        outcomes = [each for each in group if not isinstance(each, Conflicting)]
+        written = _write_outcomes(connection, outcomes, now) if outcomes else {}
+        letters: list[Failed | Conflicting] = [each for each in written.values() if isinstance(each, Failed)]
+        letters += [each for each in group if isinstance(each, Conflicting)]
+        if letters:
+            rows = [_dead_letter_row(each, now) for each in letters]
+            INSERT_DEAD_LETTERS.execute(connection, rows)
+        results.extend(isinstance(each, Conflicting) or each.delivery.id in written for each in group)
+    return results
+
+
+def _write_outcomes(connection: Connection, records: Sequence[Outcome], now: Now) -> dict[str, Outcome]:
+    """Those that the fence let through, by id, with their histories."""
+    if any(isinstance(each, Failed | Retrying) and not each.history for each in records):
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in records])
+        records = [with_history(each, known.get(each.delivery.id), now) for each in records]
+    records = sorted(records, key=lambda record: record.delivery.id)
+    rows = [_task_values(each.delivery) + outcome_values(each, lambda at: max(now.wall, at)) for each in records]
+    done = RECORD.execute(connection, rows, now=now.wall)
+    written = {record.delivery.id: record for record in records if record.delivery.id in done}
+    late = [each for each in records if isinstance(each, Retrying) and each.delivery.id not in done]
+    return written | _explain(connection, late, now)
+
+
+def _explain(connection: Connection, late: Sequence[Retrying], now: Now) -> dict[str, Outcome]:
+    """Writes the reasons of retries whose next attempt the row has reached already."""
+    explained: dict[str, Outcome] = {}
+    if late:
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in late])
+        for record in late:
+            row = known.get(record.delivery.id)
+            explanation = None if row is None else explain_retry(record, row, now)
+            if explanation is not None:
+                connection.execute(EXPLAIN, explanation)
+                explained[record.delivery.id] = record
+    return explained
+
+
+def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: float) -> None:
+    """Marks runs as running; inserts the rows that are missing."""
+    latest = {placement.id: (delivery, placement) for delivery, placement in placements}
+    rows = [
+        (*_task_values(delivery), placement.attempt, clean(placement.runner), clean(placement.boot))
+        for _, (delivery, placement) in sorted(latest.items(), key=itemgetter(0))
+    ]
+    PLACE.execute(connection, rows, now=now)
+
+
+def _admit(connection: Connection, new: Sequence[NewTask], now: float) -> list[Published]:
+    first = {task.id: task for task in reversed(new)}
+    rows = [_task_values(task) for _, task in sorted(first.items(), key=itemgetter(0))]
+    inserted = ADMIT.execute(connection, rows, now=now)
+    digests = {task_id: task.digest for task_id, task in first.items()}
+    if len(inserted) < len(first):
+        digests |= _known_digests(connection, [task for task in first.values() if task.id not in inserted], now)
+    return publish_results(new, digests, inserted)
+
+
+def _known_digests(connection: Connection, known: Sequence[NewTask], now: float) -> dict[str, str]:
+    """By id; a tombstone is given the content of its task first."""
+    found = connection.execute(DIGESTS, {"the_ids": [task.id for task in known]})
+    digests: dict[str, str] = dict(found.all())
+    for task in known:
+        if digests.get(task.id) == "":
+            fill_tombstone(connection, task, now)
+            digests[task.id] = task.digest
+    return digests
+
+
+def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:
+    """The columns of a task with which each statement of `bulk` begins."""
+    return (
+        task.id,
+        clean(task.algorithm)[:_MAX_ALGORITHM_CHARACTERS],
+        task.payload,
+        task.digest,
+        task.expires_at,
+        clean_or_none(task.reply_to),
+        clean_or_none(task.correlation_id),
+    )
+
+
+def _dead_letter_row(record: Failed | Conflicting, now: Now) -> tuple[Any, ...]:
+    values = dead_letter_values(record, now)
+    values["algorithm"] = clean(values["algorithm"])[:_MAX_ALGORITHM_CHARACTERS]
+    return tuple(values[name] for name in INSERT_DEAD_LETTERS.columns)

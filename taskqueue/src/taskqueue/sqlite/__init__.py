@@ -1,0 +1,1 @@
+"""Queue and task store in one SQLite file, which one process owns."""

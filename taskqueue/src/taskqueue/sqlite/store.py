@@ -1,0 +1,222 @@
+"""The task store on SQLite: writes through the one writer, reads in short transactions beside it."""
+
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Text, bindparam, case, func, insert, null, update
+
+from runnerlib.contract import TaskState
+from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
+from taskqueue.clock import Clock, Now
+from taskqueue.errors import StoreUnavailable
+from taskqueue.feed import LeaseTable
+from taskqueue.messages import clean
+from taskqueue.sql.database import Database
+from taskqueue.sql.errors import DISK_FULL
+from taskqueue.sql.recording import (
+    OUTCOME_COLUMNS,
+    KnownRow,
+    dead_letter_values,
+    ended_ids,
+    explain_retry,
+    outcome_values,
+    with_history,
+    without_repetition,
+)
+from taskqueue.sql.rows import task_row
+from taskqueue.sql.statements import EXPLAIN, FENCED, INSERT_NEW, NEXT_ATTEMPT, TASK_BY_ID, IdStatements
+from taskqueue.sql.store import SqlStore
+from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.sqlite.engine import padded
+from taskqueue.tasks import Conflicting, Delivery, Failed, Placement, Record, Retrying, TaskRow
+from taskqueue.waiters import Waiters
+
+#: Free disk space below which the store reports a full disk: that of one message.
+MIN_FREE_BYTES = DEFAULT_MESSAGE_BYTES
+
+_this = tasks.c.id == bindparam("the_id")
+BY_IDS = IdStatements(tasks.c.id.in_(bindparam("the_ids", expanding=True)), padded)
+
+_OUTCOME = {
+    **{name: bindparam(f"new_{name}") for name in OUTCOME_COLUMNS},
+    "history": func.coalesce(bindparam("new_history"), tasks.c.history),
+    "runner": func.coalesce(bindparam("new_runner"), tasks.c.runner),
+    "receipt": null(),
+    "updated_at": bindparam("new_now"),
+}
+END = update(tasks).where(_this).values(**_OUTCOME, finished_at=bindparam("new_now"))
+RETRY = update(tasks).where(_this).values(**{**NEXT_ATTEMPT, **_OUTCOME})
+
+#: An empty boot id: no controller can attach to the run. An empty runner: the run is over, and the task waits again.
+_is_detached = bindparam("new_boot", type_=Text) == ""
+_is_given_back = bindparam("new_runner", type_=Text) == ""
+PLACE = (
+    update(tasks)
+    .where(FENCED)
+    .values(
+        state=case((_is_given_back, TaskState.QUEUED.value), else_=TaskState.RUNNING.value),
+        attempt=bindparam("the_attempt"),
+        placed_attempt=case((_is_detached, null()), else_=bindparam("the_attempt")),
+        placed_runner=case((_is_detached, null()), else_=bindparam("new_runner")),
+        placed_boot=case((_is_detached, null()), else_=bindparam("new_boot", type_=Text)),
+        runner=func.nullif(bindparam("new_runner", type_=Text), ""),
+        updated_at=bindparam("new_now"),
+    )
+)
+
+
+class SqliteStore(SqlStore):
+    """See `taskqueue.protocols.TaskStore`."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        leases: LeaseTable,
+        waiters: Waiters,
+        arrived: Callable[[Collection[str]], None],
+    ) -> None:
+        """`arrived` is called with the algorithms for which a retry was scheduled."""
+        super().__init__(database, BY_IDS, clock, waiters)
+        self._leases = leases
+        self._arrived = arrived
+
+    async def get(self, task_id: str) -> TaskRow | None:
+        def read(connection: Connection) -> TaskRow | None:
+            row = connection.execute(TASK_BY_ID, {"the_id": task_id}).first()
+            return None if row is None else task_row(row)
+
+        return await self._database.read(read)
+
+    async def check_writing(self) -> None:
+        """Also asks for room: on a full disk a little may still be written where a task cannot."""
+        await super().check_writing()
+        await self._database.read(_require_room)
+
+    async def record(self, records: Sequence[Record]) -> list[bool]:
+        if not records:
+            return []
+
+        def then(written: list[bool]) -> None:
+            kept = [record for record, done in zip(records, written, strict=True) if done]
+            self._leases.mark_over(record.delivery for record in kept)
+            self._waiters.ended(ended_ids(records, written))
+            retried = {record.delivery.algorithm for record in kept if isinstance(record, Retrying)}
+            if retried:
+                self._arrived(retried)
+
+        return await self._database.write(
+            lambda connection: _write_records(connection, records, self._clock.now()), then=then
+        )
+
+    async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
+        if placements:
+            await self._database.write(lambda connection: _place(connection, placements, self._clock.now()))
+
+
+@dataclass(slots=True)
+class _Writes:
+    """What the records of one group write, by statement."""
+
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    explanations: list[dict[str, Any]] = field(default_factory=list)
+    new: list[dict[str, Any]] = field(default_factory=list)
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, record: Record, row: KnownRow | None, now: Now) -> bool:
+        """Decides what a record writes; False if the fence keeps it out."""
+        if isinstance(record, Conflicting):
+            self.dead_letters.append(dead_letter_values(record, now))
+            return True
+        if row is not None and row.ended:
+            return False
+        if row is not None and row.attempt > record.delivery.attempt:
+            explanation = explain_retry(record, row, now)
+            if explanation is not None:
+                self.explanations.append(explanation)
+            return explanation is not None
+        record = with_history(record, row, now)
+        values = outcome_values(record, lambda at: now.steady + max(0.0, at - now.wall))
+        is_retry = isinstance(record, Retrying)
+        if row is None:
+            outcome = dict(zip(OUTCOME_COLUMNS, values, strict=True))
+            self.new.append(_new_row(record.delivery, now) | outcome | {"finished_at": None if is_retry else now.wall})
+        else:
+            binds = {f"new_{name}": value for name, value in zip(OUTCOME_COLUMNS, values, strict=True)}
+            (self.retries if is_retry else self.ends).append(
+                {"the_id": record.delivery.id, "new_now": now.wall, **binds}
+            )
+        if isinstance(record, Failed):
+            self.dead_letters.append(dead_letter_values(record, now))
+        return True
+
+    def execute(self, connection: Connection) -> None:
+        for statement, values in (
+            (END, self.ends),
+            (RETRY, self.retries),
+            (EXPLAIN, self.explanations),
+            (INSERT_NEW["sqlite"], self.new),
+            (insert(dead_letters), self.dead_letters),
+        ):
+            if values:
+                connection.execute(statement, values)
+
+
+def _write_records(connection: Connection, records: Sequence[Record], now: Now) -> list[bool]:
+    """True for each record that was written."""
+    written: list[bool] = []
+    for group in without_repetition(records):
+        known = BY_IDS.lock_known(connection, [record.delivery.id for record in group])
+        writes = _Writes()
+        written.extend(writes.add(record, known.get(record.delivery.id), now) for record in group)
+        writes.execute(connection)
+    return written
+
+
+def _new_row(delivery: Delivery, now: Now) -> dict[str, Any]:
+    """The row of a task that the store meets for the first time; the caller adds what has become of it."""
+    return {
+        "id": delivery.id,
+        "algorithm": delivery.algorithm,
+        "payload": delivery.payload,
+        "digest": delivery.digest,
+        "created_at": now.wall,
+        "updated_at": now.wall,
+        "expires_at": delivery.expires_at,
+        "reply_to": delivery.reply_to,
+        "correlation_id": delivery.correlation_id,
+    }
+
+
+def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placement]], now: Now) -> None:
+    """Marks runs as running; inserts the rows that are missing."""
+    known = BY_IDS.lock_known(connection, [delivery.id for delivery, _ in placements])
+    new = [
+        _new_row(delivery, now)
+        | {"state": TaskState.RUNNING.value, "available_at": now.steady, "attempt": delivery.attempt}
+        for delivery, _ in placements
+        if delivery.id not in known
+    ]
+    if new:
+        connection.execute(INSERT_NEW["sqlite"], new)
+    values = [
+        {
+            "the_id": placement.id,
+            "the_attempt": placement.attempt,
+            "new_runner": clean(placement.runner),
+            "new_boot": clean(placement.boot),
+            "new_now": now.wall,
+        }
+        for _, placement in placements
+    ]
+    connection.execute(PLACE, values)
+
+
+def _require_room(connection: Connection) -> None:
+    for _, name, file in connection.exec_driver_sql("PRAGMA database_list"):
+        if name == "main" and file and shutil.disk_usage(file).free < MIN_FREE_BYTES:
+            raise StoreUnavailable(DISK_FULL)
