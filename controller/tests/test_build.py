@@ -74,16 +74,6 @@ def test_stop_takes_nothing_more(worlds, make_runner, go):
     go(scenario())
 
 
-def test_second_stop_changes_nothing(worlds, make_runner, go):
-    async def scenario():
-        async with worlds() as world:
-            await world.start(make_runner())
-            await world.stop_controller()
-            await world.stop_controller()
-
-    go(scenario())
-
-
 def test_stop_while_tasks_flow_loses_none_and_counts_none(worlds, make_runner, go, tmp_path):
     async def scenario():
         async with worlds(tmp_path / "tasks.sqlite") as world:

@@ -17,7 +17,7 @@ from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import open_rabbitmq
 from taskqueue.recorded import RecordedQueue
 from taskqueue.sql.store import SqlStore
-from taskqueue.sqlite_queue import SqliteQueue
+from taskqueue.sqlite.queue import SqliteQueue
 from taskqueue.tasks import NewTask, Published, TaskRow
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from worker import environments
 from worker.environments import COMPLETE, EnvironmentBuilder
 from worker.errors import EnvironmentBroken
 from worker.runnerlib_source import RunnerlibSource, find_runnerlib
@@ -285,3 +286,32 @@ def test_real_environment_serves_runnerlib_from_the_checkout(
     if source.arguments[0] == "--editable":
         assert Path(found).is_relative_to(source.arguments[1])
     assert sys.prefix not in str(python)
+
+
+@pytest.mark.parametrize("uv", ["nothing", "/bin/false", "/dev/null"])
+def test_pip_makes_the_environment_when_uv_is_missing_or_fails(
+    uv: str, tmp_path: Path, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "find_uv", lambda: None if uv == "nothing" else Path(uv))
+    steps = Steps()
+    python = _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), make_runner("tiny"), steps)
+    subprocess.run([python, "-c", "import pip"], check=True)
+    assert ("tiny: uv cannot do it; trying again with pip" in steps) == (uv != "nothing")
+
+
+@pytest.mark.parametrize(
+    "line", ["--pre", "--index-url http://127.0.0.1:1/simple", "pip --hash=sha256:00", "-f /wheels"]
+)
+def test_requirements_that_uv_reads_otherwise_are_left_to_pip(
+    line: str, tmp_path: Path, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    async def note(command: list[str], **_: object) -> None:
+        ran.append(" ".join(command))
+
+    monkeypatch.setattr(environments, "_run", note)
+    runner = make_runner("tiny", requirements=f"{line}\n")
+    _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner)
+    (with_requirements,) = [command for command in ran if "--requirement" in command]
+    assert "-m pip install" in with_requirements

@@ -88,6 +88,8 @@ class Completer:
             if isinstance(decision, Requeue):
                 run.isolated = run.isolated or decision.isolated
                 requeued.append(run)
+                tell, task = log.debug if decision.expected else log.info, run.delivery
+                tell("task starts again, uncounted", task_id=task.id, attempt=task.attempt, why=decision.why)
             else:
                 final.append((run, decision))
         if final:
@@ -253,10 +255,7 @@ class Completer:
             task, label = run.delivery, _LABELS[type(decision)]
             code = decision.code.value if isinstance(decision, Fail | Retry | Conflict) else ""
             counts[task.algorithm, label, code] += 1
-            if isinstance(decision, Requeue):
-                tell = log.debug if decision.expected else log.info
-                tell("task starts again, uncounted", task_id=task.id, attempt=task.attempt, why=decision.why)
-            elif isinstance(decision, Fail | Retry | Conflict | Ignore):
+            if isinstance(decision, Fail | Retry | Conflict | Ignore):
                 log.warning(
                     f"task {label}",
                     task_id=task.id,

@@ -259,6 +259,8 @@ class AlgorithmConsumer:
                 isolated=delivery.delivery_count >= ISOLATE_AFTER_DELIVERIES,
                 cancel_requested=row is not None and row.cancel_requested,
             )
+            if isinstance(step, Attach):
+                run.placement, run.boot = step.placement, step.placement.boot
             if isinstance(step, Start | Attach | AskAll):
                 self._in_flight.add(run)
             if isinstance(step, Start) and delivery.unknown_fields:
@@ -270,7 +272,6 @@ class AlgorithmConsumer:
         placed: dict[tuple[str, str], tuple[Placement, list[Run]]] = {}
         for run, step in handed_out:
             if isinstance(step, Attach):
-                run.placement, run.boot = step.placement, step.placement.boot
                 place = (step.placement.runner, step.placement.boot)
                 placed.setdefault(place, (step.placement, []))[1].append(run)
         for placement, runs in placed.values():

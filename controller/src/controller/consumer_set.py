@@ -55,6 +55,8 @@ class ConsumerSet:
         changes, looked_at = 0, -math.inf
         while True:
             all_started = self._start_some()
+            if self._source.catalogue is not None:
+                self._health.set(CATALOGUE, True)
             if self._clock() - looked_at >= LOOK_EVERY_SECONDS:
                 looked_at = self._clock()
                 self._stop_idle()
@@ -118,14 +120,12 @@ class ConsumerSet:
         return {name: why for name, consumer in self._consumers.items() if (why := consumer.held_up) is not None}
 
     def _report_health(self) -> None:
-        if self._source.catalogue is not None:
-            self._health.set(CATALOGUE, True)
         troubles = [f"{name}: {consumer.trouble}" for name, consumer in self._consumers.items() if consumer.trouble]
         troubles += [f"{name}: ended" for name, task in self._tasks.items() if task.done()]
         self._health.set(LANES, not troubles, "; ".join(troubles))
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes nothing more, waits for short calls, hands the rest back. Idempotent."""
+        """Takes nothing more, waits for short calls, hands the rest back."""
         deadline = self._clock() + grace_seconds
         self._health.set(LANES, False, "stopping")
         for consumer in self._consumers.values():

@@ -124,8 +124,8 @@ class IngressConsumer(Component):
         forwarded: list[Verdict] = []
         parked: list[Verdict] = []
         rejected: list[Reject] = []
-        for arrival in arrivals:
-            verdict = judge(arrival, rules)
+        # Judged before anything is logged: if one cannot be judged, all are tried again, one by one.
+        for arrival, verdict in [(each, judge(each, rules)) for each in arrivals]:
             if isinstance(verdict, Reject):
                 log.info("message refused", task_id=verdict.task.id, code=verdict.code.value, why=verdict.message)
                 rejected.append(verdict)

@@ -9,11 +9,13 @@ failed: any other error                               Fail
 its process died (the runner says `runner_lost`)      Retry; the second time Fail
 its whole runner is gone                              Retry; the fifth time Fail
 its runner is gone, after an orderly stop             Requeue
-cancelled, outdated, another task's id, expired       a Claim: the store decides; see `disbelieved`
+cancelled, outdated, another task's id, expired       a Claim: the store decides, unless we know it ourselves
+                                                      (Cancel, Fail); see `disbelieved`
 the runner does not have it                           Requeue; `controller.call` counts repetitions
 its entry, or the whole answer, cannot be read        Requeue; the second time, or if it is deliberate: Fail
 the call was refused with a reason                    as if the run had failed with it
 busy, draining, not reached, algorithm not there      Requeue
+any Retry whose time would be over by then            Fail
 ====================================================  ======================================================
 
 What cannot be charged to one of several runs in a call isolates them: each is requeued for a call of its own.

@@ -1,7 +1,7 @@
 """Parses runners' answers, strictly and within bounds. Pure: bodies and header values come in, frozen data goes out.
 
 Nothing that a runner sends is trusted: every size is bounded, results are JSON that all parties read alike, and entries
-that were not asked for are ignored. Whether an entry is believed is decided in `controller.outcomes`.
+that were not asked for are ignored. Whether an entry is believed is decided in `controller.call`, with the store's row.
 """
 
 import json

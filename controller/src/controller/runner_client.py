@@ -249,9 +249,8 @@ class RunnerClient:
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    """Calls a request's `trace_request_ctx`, if it has one, when the request has a connection, a new or a kept one."""
-
     async def connected(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
+        """Calls a request's `trace_request_ctx`, if it has one, once it has a connection, a new or a kept one."""
         if context.trace_request_ctx is not None:
             context.trace_request_ctx()
 

@@ -1,4 +1,4 @@
-"""What callers send: the body of ``POST /batch/{algorithm}`` and the headers of runs. Pure."""
+"""What callers send: the body of ``POST /batch/{algorithm}`` and the headers of runs."""
 
 import math
 import re

@@ -36,10 +36,6 @@ class Clock:
     def now(self) -> Now:
         return Now(self.wall(), self.steady())
 
-    def to_steady(self, wall_time: float) -> float:
-        """A time at the same distance from now on the steady clock."""
-        return self.steady() + (wall_time - self.wall())
-
 
 def since_boot() -> float:
     """Seconds since the machine started, including those in which it slept; no one can set this clock."""

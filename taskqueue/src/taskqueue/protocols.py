@@ -1,6 +1,6 @@
 """The protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`).
 
-A queue is a table (memory, SQLite), whose waiting tasks can be swept, or a broker, which has a front door for messages
+A queue is a table (SQLite), whose waiting tasks can be swept, or a broker, which has a front door for messages
 of senders that do not use this package.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the task of a dead letter can run again, and as what. Pure."""
+"""Whether the task of a dead letter can run again, and as what."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType

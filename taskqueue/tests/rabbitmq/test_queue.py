@@ -173,7 +173,7 @@ def test_more_algorithms_than_a_connection_has_channels_are_all_consumed(
             await honest.set_prefetch(1)
             taking = asyncio.create_task(take_all(honest, 1, seconds=25))
             while not taking.done():
-                # what is sent before the queue is there goes to the front ingress
+                # what is sent before the queue is there goes to the ingress queue
                 await queue.publish([make_task("a", "honest")])
                 await asyncio.wait([taking], timeout=0.5)
             assert [each.id for each in taking.result()] == ["a"]

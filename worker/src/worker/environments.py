@@ -5,6 +5,7 @@ Runners without requirements share one: theirs would be equal, and a new runner 
 
 import asyncio
 import hashlib
+import re
 import shutil
 import sys
 from collections import defaultdict, deque
@@ -20,7 +21,7 @@ from worker.runner_code import read_requirements
 from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
-from worker.uv import find_uv, read_uv_variables
+from worker.uv import constraints, find_uv, read_uv_variables
 
 #: Written last. A folder without it was never finished, and is made again.
 COMPLETE = "complete"
@@ -28,8 +29,10 @@ COMPLETE = "complete"
 AT_THE_SAME_TIME = 4
 #: -I: neither the current folder nor PYTHONPATH shadows what pip imports.
 _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+_PLAIN_OPTION = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)\b")
 _TAIL_LINES = 12
-#: In the environment's own folder: the system's folder for temporary files may be too small for what pip unpacks.
+#: In the environment's own folder: the system's folder for temporary files may be too small for what pip unpacks. (uv
+#: unpacks in its cache.)
 _TEMPORARY = "tmp"
 #: Name of the environment of runners without requirements; no runner's name begins with a dot.
 _SHARED = ".shared"
@@ -123,21 +126,24 @@ class EnvironmentBuilder:
             if uv is not None:
                 try:
                     return await run([str(uv.program), "--no-config", *uv_words], environment=uv.variables, why=why)
-                except EnvironmentBroken:
+                except (EnvironmentBroken, OSError):
                     report("uv cannot do it; trying again with pip")
             return await run(otherwise, environment=variables, why=why)
 
         async def install(words: Sequence[str], why: str) -> None:
             uv_words = ("pip", "install", "--python", str(python), "--no-progress", "--color", "never", *words)
-            await run_either(uv_words, (str(python), *_PIP, *words), why)
+            site = [] if uv is None else constraints(uv.variables)
+            await run_either((*uv_words, *site), (str(python), *_PIP, *words), why)
 
         venv = ("venv", "--seed", "--allow-existing", "--python", self._python, str(folder))
         without_uv = (self._python, "-I", "-m", "venv", str(folder))
         await run_either(venv, without_uv, "the virtual environment could not be made")
-        constraints = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
-        await install([*constraints, *self._source.arguments, *self._extra], "runnerlib could not be installed")
+        versions = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
+        await install([*versions, *self._source.arguments, *self._extra], "runnerlib could not be installed")
         if _has_requirements(runner):
             # After runnerlib and without its constraints: an author's pins win.
+            if uv is not None and not await asyncio.to_thread(_is_plain, runner):
+                uv = None
             await install(["--requirement", str(runner.requirements)], f"{runner.requirements} could not be installed")
             # Installers do not mind when a pin of the author's breaks what was there before.
             why = f"{runner.requirements} does not fit with what runnerlib needs"
@@ -165,11 +171,21 @@ class _Uv:
     variables: Mapping[str, str]
 
 
+def _is_plain(runner: RunnerFolder) -> bool:
+    """Whether uv reads the requirements as pip does: other options than these mean something else to it."""
+    found = read_requirements(runner.path, inherited_environment())
+    lines = (line.strip() for file in found.files for line in _text(file).splitlines())
+    return not any((line.startswith("-") and not _PLAIN_OPTION.match(line)) or "--hash" in line for line in lines)
+
+
 def _uv(variables: Mapping[str, str]) -> _Uv | None:
     """Returns uv with pip's configuration; None if there is no uv, or it cannot follow that configuration."""
     program = find_uv()
     configuration = None if program is None else read_uv_variables(sys.executable, variables)
-    return None if program is None or configuration is None else _Uv(program, {**variables, **configuration})
+    if program is None or configuration is None:
+        return None
+    # Copies, compiled once: a package that changes its own files changes one environment, and processes start quickly.
+    return _Uv(program, {"UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1", **variables, **configuration})
 
 
 async def _run(
@@ -191,15 +207,19 @@ def _written(runner: RunnerFolder) -> dict[str, str]:
 
 
 def _requirements(runner: RunnerFolder) -> str:
+    return _text(runner.requirements)
+
+
+def _text(file: Path) -> str:
     """The text in any encoding: pip knows more of them (PowerShell writes UTF-16), and says what it cannot read."""
     try:
-        if runner.requirements.exists() and not runner.requirements.is_file():
+        if file.exists() and not file.is_file():
             return ""
-        return runner.requirements.read_text(encoding="utf-8", errors="backslashreplace")
+        return file.read_text(encoding="utf-8", errors="backslashreplace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise EnvironmentBroken(f"{runner.requirements} cannot be read: {error.strerror}") from None
+        raise EnvironmentBroken(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _has_requirements(runner: RunnerFolder) -> bool:

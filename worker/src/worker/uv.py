@@ -22,7 +22,6 @@ _TRANSLATED = {
     "constraint": ("UV_CONSTRAINT", " "),
     "cert": ("SSL_CERT_FILE", ""),
     "client-cert": ("SSL_CLIENT_CERT", ""),
-    "proxy": ("ALL_PROXY", ""),
     "no-index": ("UV_NO_INDEX", ""),
     "keyring-provider": ("UV_KEYRING_PROVIDER", ""),
 }
@@ -46,8 +45,7 @@ _SECTIONS = ("global", "install", ":env:")
 
 def find_uv() -> Path | None:
     """Returns uv's executable: the one beside this Python, or on PATH."""
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.exists() else shutil.which("uv")
+    found = shutil.which(str(Path(sys.executable).with_name("uv"))) or shutil.which("uv")
     return None if found is None else Path(found)
 
 
@@ -65,9 +63,16 @@ def uv_variables(pip_config: str) -> dict[str, str] | None:
         if option in _TRANSLATED:
             name, separator = _TRANSLATED[option]
             variables[name] = separator.join(value.split()) if separator else value
+        elif option == "proxy":
+            variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), value)
         elif option not in _WITHOUT_EFFECT:
             return None
     return variables
+
+
+def constraints(variables: Mapping[str, str]) -> list[str]:
+    """Words for the command line: with a ``--constraint`` there, uv does not read its variable."""
+    return [word for file in variables.get("UV_CONSTRAINT", "").split() for word in ("--constraint", file)]
 
 
 def read_uv_variables(python: str, environment: Mapping[str, str]) -> dict[str, str] | None:

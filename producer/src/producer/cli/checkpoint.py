@@ -21,7 +21,8 @@ class Checkpoint:
 
     `line` stays before the first line that was refused, so that it is tried again; what follows is then sent again,
     too, which makes no task twice. `reached` is the last line that was sent, and `is_complete` says that it is the
-    last of the file. `last_id` is the id of a task that was queued.
+    last of the file. `last_id` is the id of the last queued task, `next_id` of the first one behind `line`. The gateway
+    must still know both: tasks are forgotten some days after their end.
     """
 
     gateway: str
@@ -32,6 +33,7 @@ class Checkpoint:
     tasks: int = 0
     reached: int = 0
     last_id: str | None = None
+    next_id: str | None = None
     is_complete: bool = False
     version: int = _VERSION
 
@@ -52,7 +54,7 @@ def starting_point(
     is repeated in the same words.
 
     Parameters:
-        still_known: whether the gateway knows the checkpoint's task.
+        still_known: whether the gateway knows the checkpoint's tasks.
         new_run: a name that was never used.
     """
     if found is None or found.gateway != gateway or (run is not None and found.run != run):

@@ -135,16 +135,22 @@ def _start(
 ) -> Checkpoint:
     found = read_checkpoint(place) if place is not None else None
     still_known = True
-    if found is not None and found.gateway == client.url and found.last_id is not None:
-        try:
-            client.get(found.last_id)
-        except Refused as error:
-            if error.status != 404:
-                raise
-            still_known = False
+    if found is not None and found.gateway == client.url:
+        ids = [task_id for task_id in (found.last_id, found.next_id) if task_id is not None]
+        still_known = all(_is_known(client, task_id) for task_id in ids)
     return starting_point(
         found, client.url, messages.digest, again=again, run=run, still_known=still_known, new_run=uuid.uuid4().hex
     )
+
+
+def _is_known(client: GatewayClient, task_id: str) -> bool:
+    try:
+        client.get(task_id)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 def _check_lines(client: GatewayClient, messages: MessageFile, start: Checkpoint) -> None:
@@ -198,31 +204,33 @@ class _Sender:
         lines = self._messages.tasks(checkpoint.run, after=checkpoint.line, offset=checkpoint.offset)
         for batch in batches(lines, lambda line: len(line.body) if isinstance(line, LineTask) else 0):
             self._messages.check_unchanged()
-            last_id = self._send(batch)
-            checkpoint = replace(checkpoint, reached=self.lines, last_id=last_id or checkpoint.last_id)
+            ids = self._send(batch)
+            checkpoint = replace(checkpoint, reached=self.lines, last_id=ids[-1] if ids else checkpoint.last_id)
             first_refused = next(iter(self.refused), math.inf)
             queued = [line for line in batch if isinstance(line, LineTask) and line.number < first_refused]
+            if ids[len(queued) :]:
+                checkpoint = replace(checkpoint, next_id=checkpoint.next_id or ids[len(queued)])
             if queued:
                 tasks = checkpoint.tasks + len(queued)
                 checkpoint = replace(checkpoint, line=queued[-1].number, offset=queued[-1].end, tasks=tasks)
             self._save(checkpoint)
         self.lines = self._messages.total
         if not self.refused:
-            checkpoint = replace(checkpoint, line=self.lines, offset=self._messages.size)
+            checkpoint = replace(checkpoint, line=self.lines, offset=self._messages.size, next_id=None)
         self._save(replace(checkpoint, reached=self.lines, is_complete=True))
 
-    def _send(self, batch: list[LineTask | RefusedLine]) -> str | None:
-        """Sends the lines that can be tasks, and names the refused ones; the id of the last task that was queued."""
+    def _send(self, batch: list[LineTask | RefusedLine]) -> list[str]:
+        """Sends the lines that can be tasks, and names the refused ones. Returns the ids of the tasks in the queue."""
         tasks = [line for line in batch if isinstance(line, LineTask)]
         refused = [line for line in batch if isinstance(line, RefusedLine)]
-        last_id = None
+        ids: list[str] = []
         for task, answer in zip(tasks, self._answers(tasks), strict=True):
             if isinstance(answer, Refused):
                 refused.append(RefusedLine(task.number, task.id, answer.code, str(answer)))
             else:
                 self.tasks += 1
                 self.known += answer is not TaskState.QUEUED
-                last_id = task.id
+                ids.append(task.id)
         for line in sorted(refused, key=lambda line: line.number):
             if len(self.refused) < _MAX_NAMED:
                 _name_line(self._bar.console, line.number, line.message)
@@ -230,7 +238,7 @@ class _Sender:
             self.refused[line.number] = line if is_kept else replace(line, message=_NO_REASON)
         self.lines = batch[-1].number
         self._bar.update(self.lines, "sending")
-        return last_id
+        return ids
 
     def _answers(self, tasks: list[LineTask]) -> list[Refused | TaskState]:
         try:

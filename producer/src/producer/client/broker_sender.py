@@ -59,7 +59,8 @@ class BrokerSender:
         return [task if isinstance(task, Refused) else None for task in read]
 
     def _publish(self, new_tasks: list[NewTask]) -> None:
-        pauses = retry_pauses(self._patience_seconds)
+        # Counted from here, also the time that the first attempt waits for a connection.
+        pauses = retry_pauses(self._patience_seconds, time.monotonic())
         while True:
             try:
                 self._own_publisher().publish(new_tasks)

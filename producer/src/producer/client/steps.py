@@ -116,9 +116,9 @@ async def outcome_of_async(call: Call[T], perform: Callable[[Any], Awaitable[Any
             error = problem
 
 
-def retry_pauses(patience_seconds: float) -> Iterator[float]:
-    """Growing pauses between attempts, as long as the patience lasts."""
-    end = time.monotonic() + patience_seconds
+def retry_pauses(patience_seconds: float, since: float | None = None) -> Iterator[float]:
+    """Growing pauses between attempts, as long as the patience lasts: since then (monotonic), or since the first."""
+    end = (time.monotonic() if since is None else since) + patience_seconds
     pause = _FIRST_PAUSE_SECONDS
     while time.monotonic() + pause <= end:
         yield pause

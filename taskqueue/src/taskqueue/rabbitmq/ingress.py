@@ -48,7 +48,10 @@ class IngressConsumer(Consumer[Arrival]):
 
     async def forward(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
         """Where an algorithm's queue cannot be declared, its tasks are parked: they must not hold up the others."""
-        await self._publish(arrivals, tasks, await self._declare_algorithms({task.algorithm for task in tasks}))
+        # What a lost channel brought comes again: nothing waits for a connection on its behalf.
+        alive = [arrival.receipt.unacked.alive for arrival in arrivals]
+        algorithms = {task.algorithm for task, is_alive in zip(tasks, alive, strict=True) if is_alive}
+        await self._publish(arrivals, tasks, await self._declare_algorithms(algorithms))
 
     async def park(self, arrivals: Sequence[Arrival], tasks: Sequence[NewTask]) -> None:
         await self._publish(arrivals, tasks, {task.algorithm for task in tasks})

@@ -46,6 +46,7 @@ _OUTCOME = {
     "receipt": null(),
     "updated_at": bindparam("new_now"),
 }
+_INSERT_DEAD_LETTERS = insert(dead_letters)
 END = update(tasks).where(_this).values(**_OUTCOME, finished_at=bindparam("new_now"))
 RETRY = update(tasks).where(_this).values(**{**NEXT_ATTEMPT, **_OUTCOME})
 
@@ -160,7 +161,7 @@ class _Writes:
             (RETRY, self.retries),
             (EXPLAIN, self.explanations),
             (INSERT_NEW["sqlite"], self.new),
-            (insert(dead_letters), self.dead_letters),
+            (_INSERT_DEAD_LETTERS, self.dead_letters),
         ):
             if values:
                 connection.execute(statement, values)

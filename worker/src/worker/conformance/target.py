@@ -49,15 +49,25 @@ async def find_target(client: Client, options: Options) -> Target:
     elif described and options.algorithm not in described:
         names = ", ".join(described)
         raise BadRequest(f"the runner has no algorithm {options.algorithm!r} in GET /schemas; it has {names}")
+    elif described:
+        one = described[options.algorithm]
     else:
-        one = described.get(options.algorithm, AlgorithmDescription(name=options.algorithm))
+        return _undescribed(options.algorithm, options)
     payload = options.payload
     if payload is NOTHING:
         if one.example is None:
             raise BadRequest(f"{one.name} has no example in GET /schemas; give a payload that fits with --payload JSON")
         payload = one.example.payload
     unfit = _unfit(payload, one.input_schema) if options.unfit is NOTHING else options.unfit
-    return Target(one.name, payload, unfit, options.slow, one.limits.slots if described else 1)
+    return Target(one.name, payload, unfit, options.slow, one.limits.slots)
+
+
+def _undescribed(algorithm: str, options: Options) -> Target:
+    """An algorithm, by the name as it was typed, of a runner that says nothing of it."""
+    if options.payload is NOTHING:
+        raise BadRequest(f"{algorithm} has no example in GET /schemas; give a payload that fits with --payload JSON")
+    unfit = _unfit(options.payload, None) if options.unfit is NOTHING else options.unfit
+    return Target(algorithm, options.payload, unfit, options.slow, 1)
 
 
 async def _described(client: Client) -> dict[str, AlgorithmDescription]:
