@@ -70,6 +70,7 @@ def _most_seconds(item: pytest.Item) -> float:
 #: Tests that share something slow to start, by what their ids have in common: they run in the same process.
 _SHARING = (
     re.compile(r"tests/doors/.*\[(?:embedded|rabbitmq\d)\b"),
+    re.compile(r"tests/test_cases\.py::[^\[]*\[(?:embedded|rabbitmq\d)\b"),
     re.compile(r"tests/images/"),
     re.compile(r"tests/test_plug_in\.py"),
     re.compile(r"tests/test_misbehaving_handlers\.py"),
@@ -91,7 +92,7 @@ class SharingScheduling(LoadScopeScheduling):
         for pattern in _SHARING:
             if found := pattern.match(nodeid):
                 path, _, parameter = found[0].partition("[")
-                return f"{Path(path).parts[:2]} {parameter}"
+                return f"{Path(path.partition('::')[0]).parts[:2]} {parameter}"
         return nodeid
 
 

@@ -26,7 +26,7 @@ def test_turns_are_given_in_order_and_one_at_a_time() -> None:
 
 def test_after_a_turn_nobody_has_one_for_as_long_as_it_deserves(clock: Any) -> None:
     async def scenario() -> None:
-        turns = Turns(clock)
+        turns = Turns(clock, clock)
         async with turns.turn(1):
             clock.now += 0.02
         began = time.monotonic()

@@ -161,7 +161,8 @@ def test_same_id_with_the_same_content_is_one_task_and_with_another_a_conflict(s
         message = {"algorithm": "noted", "payload": {"text": text, "log": str(log)}, "id": task_id}
         return scene.post("/tasks", json.dumps(message).encode())
 
-    assert send("a").status_code == 202
+    # 200 when it has ended by then, as it may on a busy machine.
+    assert send("a").status_code in (200, 202)
     assert send("a").status_code in (200, 202)
     assert scene.ended(task_id)["result"] == "a"
     again = send("a")

@@ -13,18 +13,26 @@ from runnerlib.service.web import problem_response
 
 #: Bodies up to this size are parsed without waiting: about a millisecond, and mostly renewals.
 SMALL_BYTES = 32 * 1024
-#: Pause after each turn, as a multiple of the time that it took.
+#: Pause after each turn, as a multiple of the CPU time that it took.
 REST = 4
-LONGEST_REST_SECONDS = 1.0
+LONGEST_REST_SECONDS = 0.5
 #: Total size of the bodies that wait for a turn.
 MOST_WAITING_BYTES = 32 * 1024 * 1024
 
 
 class Turns:
-    """Gives turns in order of arrival. `clock` returns monotonic seconds."""
+    """Gives turns in order of arrival.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Parameters:
+        clock: monotonic seconds.
+        cpu: CPU seconds of this process. On a busy machine a turn takes long for no fault of its own.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time
+    ) -> None:
         self._clock = clock
+        self._cpu = cpu
         self._turn = asyncio.Lock()
         self._free_at = clock()
         self._waiting_bytes = 0
@@ -38,12 +46,12 @@ class Turns:
         try:
             async with self._turn:
                 await asyncio.sleep(max(0.0, self._free_at - self._clock()))
-                began = self._clock()
+                began = self._cpu()
                 try:
                     yield
                 finally:
-                    now = self._clock()
-                    self._free_at = now + min(LONGEST_REST_SECONDS, REST * (now - began))
+                    spent = self._cpu() - began
+                    self._free_at = self._clock() + min(LONGEST_REST_SECONDS, REST * spent)
         finally:
             self._waiting_bytes -= size
 
