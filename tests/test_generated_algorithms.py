@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", seeds)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def discovery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("discovery"), free_port()
     variables = {"HOST": "127.0.0.1", "PORT": str(port), "SNAPSHOT_PATH": str(folder / "snapshot.json")}

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from controller.batching import LatencyEstimate
 from controller.call import RunnerCall
-from controller.runs import Run
+from controller.runs import InFlight, Run
 from runnerlib.contract import FailureCode, Limits, RunnerLevel, RunnerView, TaskState
-from taskqueue.tasks import Delivery
+from taskqueue.tasks import Delivery, Retrying
 
 
 def test_task_reaches_its_runner_and_its_result_is_stored(worlds, make_runner, go):
@@ -71,6 +71,34 @@ def test_handler_failure_fails_when_the_retries_are_spent(worlds, make_runner, g
             assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.HANDLER_ERROR, 3)
             (letter,) = await world.store.dead_letters()
             assert letter.attempts == 3
+
+    go(scenario())
+
+
+def test_retry_that_is_handed_out_before_it_is_recorded_knows_the_failure_before_it(worlds, make_runner, go):
+    async def scenario():
+        async with worlds() as world:
+            world.limits["echo"] = Limits(retries=1)
+            await world.start(make_runner())
+            record, handed_out = world.store.record, asyncio.Event()
+            wait_committed = InFlight.wait_committed
+
+            async def after_the_next_attempt_came(records):
+                if isinstance(records[0], Retrying):
+                    await handed_out.wait()
+                return await record(records)
+
+            async def note(in_flight, deliveries):
+                if any(delivery.attempt == 2 for delivery in deliveries):
+                    handed_out.set()
+                await wait_committed(in_flight, deliveries)
+
+            world.store.record = after_the_next_attempt_came
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(InFlight, "wait_committed", note)
+                await world.send(("t1", {"do": "fail_until", "attempt": 99}))
+                row = await world.ended("t1")
+            assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.HANDLER_ERROR, 2)
 
     go(scenario())
 

@@ -114,9 +114,11 @@ class Completer:
         except BaseException:
             for run in runs:
                 run.is_decided = False
+            self._in_flight.end_commit(runs)
             raise
         # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
         self._in_flight.remove(runs)
+        self._in_flight.end_commit(runs)
         await self._replies.send(sources)
         deliveries = [delivery for run in runs for delivery in run.deliveries]
         try:

@@ -214,6 +214,7 @@ class AlgorithmConsumer:
         self._context.metrics.taken.labels(self.algorithm).inc(len(deliveries))
         self._is_receiving = True
         try:
+            await self._in_flight.wait_committed(deliveries)
             triaged = self._triage(deliveries, await self._look_up({delivery.id for delivery in deliveries}))
             over = [(run, step) for run, step in triaged if not isinstance(step, Start | Attach | AskAll | Join)]
             if over:

@@ -1,5 +1,6 @@
 """The runs that this process is responsible for."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Run:
     given_back_by: tuple[str, str | None] | None = None
     #: its outcome is being committed: later answers change nothing
     is_decided: bool = False
+    #: done once that is over, if somebody waits for it
+    committed: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
         self.id = self.delivery.id
@@ -100,6 +103,24 @@ class InFlight:
 
     def add(self, run: Run) -> None:
         self._runs[run.key] = run
+
+    async def wait_committed(self, deliveries: Iterable[Delivery]) -> None:
+        """Waits while the attempts before these are being committed here.
+
+        A retry is published before it is recorded, so it may be handed out before the store has its reason.
+        """
+        for delivery in deliveries:
+            earlier = self._runs.get((delivery.id, delivery.attempt - 1)) if delivery.attempt > 1 else None
+            if earlier is not None and earlier.is_decided:
+                earlier.committed = earlier.committed or asyncio.get_running_loop().create_future()
+                await asyncio.shield(earlier.committed)
+
+    def end_commit(self, runs: Iterable[Run]) -> None:
+        """Wakes those who wait in `wait_committed`, whether it went well or not."""
+        for run in runs:
+            if run.committed is not None and not run.committed.done():
+                run.committed.set_result(None)
+            run.committed = None
 
     def remove(self, runs: Iterable[Run]) -> None:
         for run in runs:
