@@ -25,7 +25,7 @@ WAKE_SECONDS = 0.1
 #: A timer that fires this late shows that the process was suspended and could not receive renewals.
 STALL_SECONDS = 2.0
 #: Pause between two snapshots, as a multiple of the time that the last one took.
-SNAPSHOT_REST = 30
+SNAPSHOT_REST = 60
 #: Algorithms named in one log line.
 _MOST_TOLD = 10
 _OUTDATED = (

@@ -14,7 +14,7 @@ from runnerlib.service.web import problem_response
 #: Bodies up to this size are parsed without waiting: about a millisecond, and mostly renewals.
 SMALL_BYTES = 32 * 1024
 #: Pause after each turn, as a multiple of the CPU time that it took.
-REST = 4
+REST = 9
 LONGEST_REST_SECONDS = 0.5
 #: Total size of the bodies that wait for a turn.
 MOST_WAITING_BYTES = 32 * 1024 * 1024
