@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,19 @@ def test_renewals_pass_registrations_that_wait_for_their_turn(serve: Serve, regi
                 refused = await client.put("/runners/more", json=said)
                 assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
         assert {each["id"] for each in (await client.get("/runners")).json()} == {"text-h-1", "new", "large"}
+
+    serve(scenario)
+
+
+def test_a_body_that_is_too_large_is_refused_also_without_its_length(serve: Serve) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield b" " * 64 * 1024
+
+        answer = await client.put("/runners/large", content=chunks())
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert (await client.get("/runners")).json() == []
 
     serve(scenario)
 

@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner_discovery.errors import Overloaded
-from runnerlib.service.web import problem_response
+from runnerlib.service.web import ProblemError, problem_response
 
 #: Bodies up to this size are parsed without waiting: about a millisecond, and mostly renewals.
 SMALL_BYTES = 32 * 1024
@@ -67,7 +67,15 @@ class LargeInTurn:
         if scope["type"] != "http" or scope["method"] not in ("PUT", "POST"):
             await self._app(scope, receive, send)
             return
-        body = await Request(scope, receive).body()
+        # Outside of the application's own error handlers.
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return
+        except ProblemError as error:
+            refusal = problem_response(error.status_code, error.code, error.detail, error.headers)
+            await refusal(scope, receive, send)
+            return
         unread: list[Message] = [{"type": "http.request", "body": body}]
 
         async def read() -> Message:
