@@ -63,7 +63,7 @@ _OPTIONS = {
     "retry_on": "Exception classes, or their names, that are transient, too.",
     "invalid_payload_on": "Exception classes, or their names, that say the payload is at fault: the task fails as "
     "`invalid_payload`, and the sender reads the exception's text.",
-    "batch": "Most tasks in one call. At most 4096.",
+    "batch": "Most tasks in one call. Without it 64 with a batched function, else 512. At most 4096.",
     "slots": "Calls at the same time: processes, or for `async def` coroutines in one process. "
     "Without it 1, for `async def` 32. At most 1024.",
     "process": "Algorithms with the same name here share their processes, and so what those have loaded.",

@@ -42,6 +42,16 @@ def test_number_of_tasks_in_a_call_doubles_at_most():
     assert caps == [1, 2, 4, 8, 16, 32, 64, 64]
 
 
+def test_delay_of_a_single_short_task_does_not_make_the_next_calls_small():
+    latency = measured(0.000002, count=512)
+    for _ in range(12):
+        latency.observe(entries(*[0.000002] * 512), 0.002, batched=False)
+    latency.observe(entries(0.005), 0.005, batched=False)
+    assert latency.cap(Limits(batch=512)) == 512
+    latency.observe(entries(1.0), 1.0, batched=False)
+    assert latency.cap(Limits(batch=512)) == 1
+
+
 def test_twinned_algorithm_sends_up_to_its_batch_at_once():
     assert LatencyEstimate().cap(Limits(batch=32, batched=True)) == 32
 

@@ -23,6 +23,9 @@ _SHORTEST_TASK_SECONDS = 1e-5
 #: A slow measurement counts at once, a fast one slowly: too small a batch costs less than a blocked slot.
 _WEIGHT_UP = 0.5
 _WEIGHT_DOWN = 0.2
+#: A call of fewer tasks than share one now counts in proportion, if none took longer than this: a busy machine delays
+#: a single task of microseconds by milliseconds, which says nothing about the next five hundred.
+_DELAY_SECONDS = 0.01
 
 
 class LatencyEstimate:
@@ -42,8 +45,9 @@ class LatencyEstimate:
             return
         share = elapsed_seconds / len(ended)
         seconds = [share if entry.seconds is None else entry.seconds for entry in ended]
-        self.task_seconds = _average(self.task_seconds, sum(seconds) / len(seconds))
-        self.call_seconds = _average(self.call_seconds, max(seconds) if batched else sum(seconds))
+        weight = 1.0 if max(seconds) > _DELAY_SECONDS else min(1.0, len(ended) / self._trusted)
+        self.task_seconds = _average(self.task_seconds, sum(seconds) / len(seconds), weight)
+        self.call_seconds = _average(self.call_seconds, max(seconds) if batched else sum(seconds), weight)
         fitting = int(CALL_SECONDS / max(self.task_seconds, _SHORTEST_TASK_SECONDS))
         self._trusted = max(1, min(self._trusted * 2, fitting))
 
@@ -63,11 +67,10 @@ class LatencyEstimate:
         return limits.slots * 2 if self.is_short else limits.slots
 
 
-def _average(known: float | None, seconds: float) -> float:
+def _average(known: float | None, seconds: float, weight: float) -> float:
     if known is None:
         return seconds
-    weight = _WEIGHT_UP if seconds > known else _WEIGHT_DOWN
-    return known + weight * (seconds - known)
+    return known + weight * (_WEIGHT_UP if seconds > known else _WEIGHT_DOWN) * (seconds - known)
 
 
 @dataclass(frozen=True, slots=True)

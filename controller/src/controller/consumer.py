@@ -181,7 +181,11 @@ class AlgorithmConsumer:
         """Asks the queue for what there is room for now; waits in the background."""
         if self._taking is not None or not self._gate.is_open or self._stopping:
             return
-        most = self._room().calls * self._latency.cap(self._directory.limits(self.algorithm))
+        calls = self._room().calls
+        if self._latency.is_short:
+            # One more is looked up meanwhile, so that the next runner that has room need not wait for the store.
+            calls += 1
+        most = calls * self._latency.cap(self._directory.limits(self.algorithm))
         if self._directory.is_unreachable(self.algorithm):
             most = min(1, most)
         most = min(batching.MOST_OUT, most) - len(self._ready)

@@ -217,7 +217,7 @@ def test_bad_override_names_its_variable(variable, text, expected, problems_of):
 
 def test_override_of_a_longer_name_is_not_taken_for_a_shorter(adapter_of):
     adapter = adapter_of("def run_a(n: int): ...\ndef run_a_b(n: int): ...", {"OPTION_A_B_BATCH": "3"})
-    assert [one.options.batch for one in adapter.algorithms.values()] == [64, 3]
+    assert [one.batch_cap for one in adapter.algorithms.values()] == [512, 3]
 
 
 def test_algorithms_of_one_process_share_a_group(adapter_of):

@@ -106,3 +106,84 @@ def test_door_may_ask_for_less_depth() -> None:
     for text in (b"[[[[]]]]", b"[" * 100_000 + b"]" * 100_000):
         with pytest.raises(StrictJsonError, match="deeper than 3 levels"):
             strict_json.loads(text, max_depth=3)
+
+
+#: Pieces of texts that the fast parser must leave to the slow one, and some that look like them.
+_PIECES = st.sampled_from(
+    [
+        '"a"',
+        '"b"',
+        ":",
+        ",",
+        "{",
+        "}",
+        "[",
+        "]",
+        " ",
+        "1",
+        "-0",
+        "1e5",
+        "1e999",
+        "1E-7",
+        "0.00001",
+        "9" * 19,
+        "9" * 20,
+        "18446744073709551615",
+        '"\\u0022"',
+        '"\\""',
+        '"\\\\u0022"',
+        '"\\ud800"',
+        '"\\ud83d\\ude00"',
+        '"\\u00e9"',
+        '"é"',
+        "true",
+        "null",
+        "NaN",
+        "\ufeff",
+        '{"a":1,"a":2}',
+        '{"a":1,"\\u0061":2}',
+        '{"":1,"":[]}',
+        '"\x7f"',
+        "\x00",
+    ]
+)
+
+
+@given(_values.map(lambda value: json.dumps(value)) | st.lists(_PIECES, max_size=12).map("".join))
+def test_bytes_and_text_are_read_alike(text: str) -> None:
+    """Bytes may take the fast way, text never does."""
+
+    def read(data: bytes | str) -> str:
+        try:
+            return repr(strict_json.loads(data))
+        except StrictJsonError:
+            return "refused"
+
+    assert read(text.encode("utf-8", "surrogatepass")) == read(text)
+
+
+@given(st.integers(60, 70), st.booleans())
+def test_depth_of_bytes_and_text_is_bounded_alike(depth: int, wide: bool) -> None:
+    text = "[" * depth + "]" * depth
+    text = f"[{text}{',[]' * 200}]" if wide else text
+    for data in (text, text.encode()):
+        if depth + wide > strict_json.MAX_DEPTH:
+            with pytest.raises(StrictJsonError, match="deeper than 64"):
+                strict_json.loads(data)
+        else:
+            strict_json.loads(data)
+
+
+@given(_values)
+def test_canonical_bytes_are_those_of_every_version(value: object) -> None:
+    """Digests of stored tasks were made of them."""
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode(
+        errors="surrogatepass"
+    )
+    if b"\xed" not in written:
+        assert strict_json.canonical(strict_json.loads(strict_json.compact(value))) == written
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e-3, 1e-3))
+def test_canonical_numbers_are_those_of_every_version(number: float) -> None:
+    assert strict_json.canonical([number]) == json.dumps([number], separators=(",", ":")).encode()

@@ -10,7 +10,7 @@ from pika import BasicProperties
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq import channel as channel_module
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage
-from taskqueue.rabbitmq.tolerant_headers import UNREADABLE
+from taskqueue.rabbitmq.frames import UNREADABLE
 
 QUEUE = "numbers"
 QUORUM = {"x-queue-type": "quorum"}

@@ -19,6 +19,11 @@ from runnerlib.contract import AlgorithmDescription, Example, Limits, unregistra
 
 #: Concurrent calls of an ``async def`` handler if OPTIONS does not say.
 ASYNC_SLOTS = 32
+#: Most tasks in one call if OPTIONS does not say: with a batch handler, where all of them are in memory at once,
+BATCH = 64
+#: and without, where one follows another. Callers put together what takes 0.1 s at most, so this bounds only tasks of
+#: microseconds.
+SEQUENCE = 512
 #: Stands for a default or a hint that was not written; None may be one.
 MISSING: Any = object()
 #: Equal JSON gives equal text. Never fails on what JSON gave: infinities and lone surrogates are written, too.
@@ -134,7 +139,8 @@ class Algorithm:
     @property
     def batch_cap(self) -> int:
         """Most tasks in one call; a process that serves n tasks never takes more than n at once."""
-        return min(self.options.batch, self.options.max_tasks_per_process or self.options.batch)
+        most = self.options.batch or (BATCH if self.has_batch else SEQUENCE)
+        return min(most, self.options.max_tasks_per_process or most)
 
     def validate(self, payload: bytes) -> dict[str, Any]:
         """Reads a payload as JSON into keyword arguments; absent fields are left to the parameters' defaults.

@@ -26,7 +26,8 @@ class Options:
     retry_on: tuple[str, ...] = ()
     #: Exceptions, named in the same way, that mean that the payload is at fault.
     invalid_payload_on: tuple[str, ...] = ()
-    batch: int = 64
+    #: None: `model.BATCH` with a batch handler, `model.SEQUENCE` without
+    batch: int | None = None
     slots: int | None = None
     process: str | None = None
     max_tasks_per_process: int | None = None

@@ -104,7 +104,7 @@ def envelope_from(value: Any) -> Envelope:
     payload = value["payload"]
     return Envelope(
         algorithm=algorithm,
-        payload=strict_json.dumps(payload),
+        payload=strict_json.compact(payload),
         digest=task_digest(algorithm, payload),
         id=task_id,
         expires_seconds=_expires(value.get("expires_seconds")),

@@ -17,7 +17,7 @@ from pika.exceptions import AMQPHeartbeatTimeout, ConnectionWrongStateError
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.address import BrokerAddress
 from taskqueue.rabbitmq.channel import Channel, reason_of
-from taskqueue.rabbitmq.tolerant_headers import DECODING_ERRORS, read_without_headers
+from taskqueue.rabbitmq.frames import DECODING_ERRORS, read_delivered, read_without_headers
 
 _log = logging.getLogger(__name__)
 
@@ -383,6 +383,30 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
     def _on_connection_workflow_done(self, outcome: Any) -> None:
         # For an attempt that was aborted during the handshake pika passes the error's class, and trips over it.
         super()._on_connection_workflow_done(outcome() if isinstance(outcome, type) else outcome)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        # pika's way takes three frames, a dozen calls and three copies of the buffer for each message.
+        self._frame_buffer += data_in
+        while self._frame_buffer:
+            self._take_delivered()
+            length, frame = self._read_frame()
+            if not frame:
+                return
+            self._trim_frame_buffer(length)
+            self._process_frame(frame)
+
+    def _take_delivered(self) -> None:
+        """Gives the whole messages at the beginning of the buffer to their consumers."""
+        buffer, start = self._frame_buffer, 0
+        while (message := read_delivered(buffer, start)) is not None:
+            channel = self._channels.get(message.channel)
+            consumer = None if channel is None else channel._consumers.get(message.method.consumer_tag)
+            if consumer is None or channel._content_assembler._method_frame or channel._cancelled:
+                break
+            start = message.end
+            self.frames_received += 3
+            consumer(channel, message.method, message.properties, message.body)
+        self._trim_frame_buffer(start)
 
     def _read_frame(self) -> Any:
         try:
