@@ -7,6 +7,7 @@ it, and readers may leave it out (RFC 8259, 8.1).
 """
 
 import codecs
+import functools
 import json
 import math
 import re
@@ -143,7 +144,9 @@ def _may_overflow(data: bytes) -> bool:
 
 
 #: Read and write what is strict JSON as the encoders below do.
-_fast_loads: Callable[[bytes], Any] = pydantic_core.from_json if orjson is None else orjson.loads
+_fast_loads: Callable[[bytes], Any] = (
+    functools.partial(pydantic_core.from_json, allow_inf_nan=False) if orjson is None else orjson.loads
+)
 #: Compact UTF-8 JSON of a value that :func:`loads` has read; three times as fast as :func:`dumps`, which checks.
 compact: Callable[[Any], bytes] = pydantic_core.to_json if orjson is None else orjson.dumps
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
