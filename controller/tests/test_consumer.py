@@ -224,14 +224,14 @@ def test_failing_consumer_releases_its_tasks_and_others_go_on(worlds, make_runne
     async def scenario():
         async with worlds() as world:
             await world.start(make_runner(algorithms=["echo", "other"]))
-            lookup, broken = world.store.lookup, True
+            exceptions, broken = world.store.exceptions, True
 
-            async def failing(ids):
-                if broken and any(each.startswith("bad") for each in ids):
+            async def failing(deliveries):
+                if broken and any(each.id.startswith("bad") for each in deliveries):
                     raise ZeroDivisionError("planted")
-                return await lookup(ids)
+                return await exceptions(deliveries)
 
-            world.store.lookup = failing
+            world.store.exceptions = failing
             await world.send(("bad1", {"value": 1}))
             await wait_until(lambda: "planted" in world.health.reasons.get("lanes", ""))
             await world.send(("t1", {"value": 1}), algorithm="other")
@@ -402,14 +402,14 @@ def test_consumer_that_looks_up_what_has_come_is_not_idle(go):
     async def scenario():
         looked_up, dependencies = asyncio.Event(), MagicMock()
 
-        async def lookup(ids):
+        async def exceptions(deliveries):
             await looked_up.wait()
             return {}
 
         async def complete(decided):
             return []
 
-        dependencies.calls.completer.lookup = lookup
+        dependencies.calls.completer.exceptions = exceptions
         dependencies.calls.completer.complete = complete
         dependencies.in_flight = InFlight()
         dependencies.calls.wall = lambda: 0.0

@@ -132,6 +132,10 @@ class Completer:
         unique = list(dict.fromkeys(ids))
         return await self._gate.retry_until_available("looking tasks up", lambda: self._store.lookup(unique))
 
+    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        """What the store knows of those tasks that must not simply be started, however long it takes to answer."""
+        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.exceptions(deliveries))
+
     async def return_unread(self, deliveries: Sequence[Delivery]) -> None:
         """Hands back, uncounted, what no run was made of. A failure does no harm: a lost consumer's come again."""
         try:

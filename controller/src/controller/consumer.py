@@ -214,12 +214,12 @@ class AlgorithmConsumer:
         self._look_around = min(LONGEST_LOOK_AROUND_SECONDS, self._look_around * 2) if is_quiet else LOOK_AROUND_SECONDS
 
     async def _receive(self, deliveries: Sequence[Delivery]) -> None:
-        """Looks the tasks up, with one query for all; then each becomes ready, is found again, or ends."""
+        """Looks up what is unusual, with one query; then each task becomes ready, is found again, or ends."""
         self._context.metrics.taken.labels(self.algorithm).inc(len(deliveries))
         self._is_receiving = True
         try:
             await self._in_flight.wait_committed(deliveries)
-            triaged = self._triage(deliveries, await self._look_up({delivery.id for delivery in deliveries}))
+            triaged = self._triage(deliveries, await self._look_up(deliveries))
             over = [(run, step) for run, step in triaged if not isinstance(step, Start | Attach | AskAll | Join)]
             if over:
                 await self._completer.complete(over)
@@ -235,16 +235,17 @@ class AlgorithmConsumer:
         if handed_out:
             self._resume(handed_out)
 
-    async def _look_up(self, ids: set[str]) -> dict[str, TaskRow]:
-        """What the store knows. If a run ends while the store is asked, its task is asked for again: the row may be
-        older than that outcome, and a second message of the task would start it once more."""
-        rows: dict[str, TaskRow] = {}
+    async def _look_up(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        """The rows of the tasks that must not simply be started.
+
+        If a run ends while the store is asked, its task is asked for again: the row may be older than that outcome,
+        and a second message of the task would start it once more.
+        """
         with self._in_flight.noting_removed() as removed:
-            wanted = ids
-            while wanted:
+            rows = await self._completer.exceptions(deliveries)
+            while again := [delivery.id for delivery in deliveries if delivery.id in removed]:
                 removed.clear()
-                rows |= await self._completer.lookup(wanted)
-                wanted = removed & ids
+                rows |= await self._completer.lookup(again)
         return rows
 
     def _triage(self, deliveries: Sequence[Delivery], rows: dict[str, TaskRow]) -> list[tuple[Run, Step]]:

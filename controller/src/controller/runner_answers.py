@@ -104,7 +104,7 @@ def read_result(body: bytes, boot: str | None) -> Entry:
     value = _json(body, boot)
     if not isinstance(value, dict) or "result" not in value:
         return Entry(EntryState.SUCCEEDED)
-    return Entry(EntryState.SUCCEEDED, orjson.dumps(value["result"]))
+    return Entry(EntryState.SUCCEEDED, strict_json.compact(value["result"]))
 
 
 def read_problem(status: int, body: bytes) -> Problem:
@@ -181,7 +181,7 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
         raise ValueError(f"there is no state {_text(named, 40)!r}")
     return Entry(
         state,
-        orjson.dumps(fields["result"]) if state is EntryState.SUCCEEDED and "result" in fields else None,
+        strict_json.compact(fields["result"]) if state is EntryState.SUCCEEDED and "result" in fields else None,
         _error(fields.get("error")) if state is EntryState.FAILED else None,
         _progress(fields.get("progress")) if not state.is_final else None,
         _seconds(fields.get("seconds")),

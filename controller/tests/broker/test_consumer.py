@@ -14,10 +14,10 @@ def test_message_whose_task_ends_while_the_store_is_asked_is_not_run_again(broke
             world.tell(first)
             await world.send(("t1", {"do": "hold"}))
             await wait_until(lambda: first.started("t1"))
-            look_up, asked = world.store.lookup, asyncio.Event()
+            look_up, asked = world.store.exceptions, asyncio.Event()
 
-            async def slow(ids):
-                rows = await look_up(ids)
+            async def slow(deliveries):
+                rows = await look_up(deliveries)
                 if not asked.is_set():
                     asked.set()
                     first.let_go("t1")
@@ -25,7 +25,7 @@ def test_message_whose_task_ends_while_the_store_is_asked_is_not_run_again(broke
                     await wait_until(lambda: world.metric("controller_in_flight") == 0)
                 return rows
 
-            world.store.lookup = slow
+            world.store.exceptions = slow
             await world.send(("t1", {"do": "hold"}))
             await asked.wait()
             await wait_until(lambda: len(broker.acked) == 2)

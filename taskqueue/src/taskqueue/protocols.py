@@ -128,10 +128,18 @@ class TaskStore(Protocol):
     async def get(self, task_id: str) -> TaskRow | None:
         """One row."""
 
-    async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
+    async def wait_finished(self, task_id: str, timeout_seconds: float, *, is_new: bool = False) -> TaskRow | None:
         """Returns the row as soon as it is terminal, or when the time is over; None if the id is unknown by then.
 
-        Waits for an unknown id, too: its task may be on its way.
+        Waits for an unknown id, too: its task may be on its way. `is_new`: it was queued a moment ago, so that its row
+        need not be read before the wait.
+        """
+
+    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        """The rows, by id, of those tasks that must not simply be started.
+
+        These are tasks that have ended, carry a cancel mark, are at a runner, failed before, or whose row has another
+        attempt or another content than the delivery. Others may be left out, as are unknown tasks.
         """
 
     async def record(self, records: Sequence[Record]) -> list[bool]:

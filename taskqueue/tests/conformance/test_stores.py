@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -48,6 +49,25 @@ def test_success_is_kept_with_its_result(run, open_store, make_delivery):
             assert before - 1 <= row.finished_at <= time.time() + 1
             assert row.error_code is None
             assert row.history == ()
+
+    run(scenario())
+
+
+def test_exceptions_are_those_that_must_not_simply_be_started(run, open_store, make_delivery):
+    async def scenario():
+        async with open_store() as store:
+            ended, cancelled, placed, failed, running, other = map(make_delivery, ("e", "c", "p", "f", "r", "o"))
+            place = [(each, Placement(each.id, 1, "text-1", "boot-1")) for each in (placed, running)]
+            await store.place(place)
+            await store.record([Succeeded(ended, b"1"), retrying(failed), retrying(other)])
+            await store.cancel("c")
+            await store.cancel("r")
+            again = replace(failed, attempt=2)
+            conflicting = replace(other, digest="another")
+            found = await store.exceptions([ended, cancelled, placed, again, running, conflicting, make_delivery("n")])
+            assert found.keys() == {"e", "c", "p", "f", "r", "o"}
+            assert {row.id: row for row in found.values()} == await store.lookup(["e", "c", "p", "f", "r", "o"])
+            assert await store.exceptions([]) == {}
 
     run(scenario())
 

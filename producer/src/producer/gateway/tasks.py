@@ -63,19 +63,28 @@ class TaskService:
         self._metrics = metrics
         self._threads = asyncio.Semaphore(_MAX_THREADS)
 
-    async def submit(self, body: bytes, idempotency_key: str | None) -> TaskRow | Refused:
-        """Queues one message. The task may be known already, and may have ended."""
-        return await self._submit(len(body), lambda now: self._admission.one(body, now, idempotency_key))
+    async def submit(self, body: bytes, idempotency_key: str | None, wait_seconds: float = 0) -> TaskRow | Refused:
+        """Queues one message, and waits for its end up to `wait_seconds`. The task may be known already."""
+        return await self._submit(len(body), lambda now: self._admission.one(body, now, idempotency_key), wait_seconds)
 
     async def submit_payload(
-        self, algorithm: str, body: bytes, idempotency_key: str | None, expires_seconds: float | None
+        self,
+        algorithm: str,
+        body: bytes,
+        idempotency_key: str | None,
+        expires_seconds: float | None,
+        wait_seconds: float = 0,
     ) -> TaskRow | Refused:
-        """Queues a task whose payload is the whole body."""
+        """Queues a task whose payload is the whole body, as `submit` does."""
         return await self._submit(
-            len(body), lambda now: self._admission.payload(algorithm, body, now, idempotency_key, expires_seconds)
+            len(body),
+            lambda now: self._admission.payload(algorithm, body, now, idempotency_key, expires_seconds),
+            wait_seconds,
         )
 
-    async def _submit(self, size: int, admit: Callable[[float], NewTask | Refused]) -> TaskRow | Refused:
+    async def _submit(
+        self, size: int, admit: Callable[[float], NewTask | Refused], wait_seconds: float
+    ) -> TaskRow | Refused:
         now = time.time()
         admitted = await self._in_thread(partial(admit, now)) if size > _THREAD_ABOVE_BYTES else admit(now)
         if isinstance(admitted, Refused):
@@ -86,11 +95,17 @@ class TaskService:
             return outcome
         try:
             # Times are the store's, here as in every later answer.
-            return await self.store.get(admitted.id) or _queued_row(admitted, now)
+            row = await self.get(admitted.id, wait_seconds, is_new=outcome is Published.ACCEPTED)
+            return row or _queued_row(admitted, now)
         except StoreUnavailable:
             if outcome is Published.DUPLICATE:
                 raise
-            return _queued_row(admitted, now)  # it is durable, whatever has become of the store since
+        except asyncio.CancelledError:
+            # This process stops, so its sender gets the id and not an error.
+            current = asyncio.current_task()
+            if current is not None:
+                current.uncancel()
+        return _queued_row(admitted, now)  # it is durable, whatever has become of the store since
 
     async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
@@ -113,12 +128,12 @@ class TaskService:
         )
         return [entry if isinstance(entry, Refused) else next(queued) for entry in admitted]
 
-    async def get(self, task_id: str, wait_seconds: float = 0) -> TaskRow | None:
+    async def get(self, task_id: str, wait_seconds: float = 0, *, is_new: bool = False) -> TaskRow | None:
         """The task; with `wait_seconds` as soon as it has ended, or after that long."""
         if wait_seconds <= 0:
             return await self.store.get(task_id)
         with self._metrics.waits.track_inprogress():
-            return await self.store.wait_finished(task_id, wait_seconds)
+            return await self.store.wait_finished(task_id, wait_seconds, is_new=is_new)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         async with self._threads:
@@ -151,12 +166,12 @@ payload_router = APIRouter(default_response_class=Response, include_in_schema=Fa
 
 @payload_router.post("/algorithms/{algorithm}/tasks")
 async def queue(request: Request) -> Response:
-    return await _submitted(request, await _submit_payload(request))
+    return await _submit_payload(request, 0)
 
 
 @payload_router.post("/algorithms/{algorithm}/run")
 async def run(request: Request) -> Response:
-    return await _submitted(request, await _submit_payload(request), RUN_WAIT_SECONDS)
+    return await _submit_payload(request, RUN_WAIT_SECONDS)
 
 
 @router.post(
@@ -170,8 +185,8 @@ async def submit(request: Request) -> Response:
     """A message is accepted when it is durable; `state` tells how far it is. Send it with an `id` of your own
     (or an `Idempotency-Key`) and it can be sent again after any failure without running twice."""
     require_type(request, JSON)
-    key = idempotency_key_of(request)
-    return await _submitted(request, await _service(request).submit(await request.body(), key))
+    key, seconds = idempotency_key_of(request), wait_seconds(request) or 0
+    return _submitted(request, await _service(request).submit(await request.body(), key, seconds))
 
 
 @router.get(
@@ -312,37 +327,23 @@ def _responder(request: Request) -> TaskResponder:
     return responder
 
 
-async def _submit_payload(request: Request) -> TaskRow | Refused:
+async def _submit_payload(request: Request, default_seconds: float) -> Response:
     require_type(request, JSON)
-    key = idempotency_key_of(request)
+    key, asked = idempotency_key_of(request), wait_seconds(request)
     expires_seconds = query_of(request, ExpiresQuery).expires_seconds
-    algorithm = str(request.path_params["algorithm"])
-    return await _service(request).submit_payload(algorithm, await request.body(), key, expires_seconds)
+    algorithm, seconds = str(request.path_params["algorithm"]), default_seconds if asked is None else asked
+    body = await request.body()
+    return _submitted(request, await _service(request).submit_payload(algorithm, body, key, expires_seconds, seconds))
 
 
-async def _submitted(request: Request, outcome: TaskRow | Refused, default_seconds: float = 0) -> Response:
-    """The response to the sender of a task: waits for its end if the sender, or else the call's default, says so."""
+def _submitted(request: Request, outcome: TaskRow | Refused) -> Response:
+    """The response to the sender of a task."""
     if isinstance(outcome, Refused):
         return _refusal(outcome)
-    row, asked = outcome, wait_seconds(request)
-    seconds = default_seconds if asked is None else asked
-    headers = {"Location": f"/tasks/{row.id}"}
-    if seconds > 0 and not row.state.is_terminal:
-        if asked is not None:
-            headers["Preference-Applied"] = f"wait={seconds:g}"
-        row = await _wait(_service(request), row.id, seconds) or row
-    return _responder(request).response(row, 200 if row.state.is_terminal else 202, headers)
-
-
-async def _wait(service: TaskService, task_id: str, seconds: float) -> TaskRow | None:
-    try:
-        return await service.get(task_id, seconds)
-    except asyncio.CancelledError:
-        # This process stops. The task is durable, so its sender gets the id and not an error.
-        current = asyncio.current_task()
-        if current is not None:
-            current.uncancel()
-        return None
+    headers = {"Location": f"/tasks/{outcome.id}"}
+    if seconds := wait_seconds(request):
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+    return _responder(request).response(outcome, 200 if outcome.state.is_terminal else 202, headers)
 
 
 def _refusal(refused: Refused) -> Response:

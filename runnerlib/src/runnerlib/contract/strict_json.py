@@ -44,10 +44,9 @@ def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
         except ValueError:
             pass  # the slow parser says what is wrong, or accepts a byte order mark
         else:
-            # A key that came twice is gone from the value, and its quotes with it.
-            has_all = compact(value).count(b'"') == data.count(b'"')
             is_flat = data.count(b"[") + data.count(b"{") <= max_depth
-            if has_all and (is_flat or not _depth_exceeds(value, max_depth)):
+            # A key that came twice is gone from the value, and its quotes with it.
+            if (is_flat or not _depth_exceeds(value, max_depth)) and compact(value).count(b'"') == data.count(b'"'):
                 return value
     return _loads_slowly(data, max_depth)
 
@@ -79,6 +78,12 @@ def dumps(value: Any) -> bytes:
         raise StrictJsonError("not text: it has a lone surrogate (half of a character pair)") from None
     except ValueError as error:
         raise StrictJsonError(str(error)) from None
+
+
+def compact(value: Any) -> bytes:
+    """Compact UTF-8 JSON of a value that :func:`loads` has read; ten times as fast as :func:`dumps`, which checks."""
+    # Not orjson: each of its results takes a kilobyte at first, which costs microseconds once many are kept.
+    return pydantic_core.to_json(value)
 
 
 def canonical(value: Any) -> bytes:
@@ -143,12 +148,9 @@ def _may_overflow(data: bytes) -> bool:
     return _LONG_INTEGER in digits or b"e000" in digits or b"e+000" in digits
 
 
-#: Read and write what is strict JSON as the encoders below do.
 _fast_loads: Callable[[bytes], Any] = (
     functools.partial(pydantic_core.from_json, allow_inf_nan=False) if orjson is None else orjson.loads
 )
-#: Compact UTF-8 JSON of a value that :func:`loads` has read; three times as fast as :func:`dumps`, which checks.
-compact: Callable[[Any], bytes] = pydantic_core.to_json if orjson is None else orjson.dumps
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _CANONICAL_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))

@@ -153,6 +153,18 @@ RETURNING id
     *OUTCOME_COLUMNS,
 )
 
+#: The ids of deliveries that must not simply be started; see `TaskStore.exceptions`.
+EXCEPTIONS = BulkStatement(
+    """
+SELECT tasks.id FROM <new> JOIN tasks ON tasks.id = new.id
+WHERE tasks.finished_at IS NOT NULL OR tasks.cancel_requested OR tasks.placed_attempt IS NOT NULL
+   OR tasks.history IS NOT NULL OR tasks.attempt <> new.attempt OR tasks.digest <> new.digest
+""",
+    "id",
+    "attempt",
+    "digest",
+)
+
 #: Tasks that a gateway has just sent; the rows of known ones stay as they are.
 ADMIT = BulkStatement(
     """

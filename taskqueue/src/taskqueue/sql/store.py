@@ -22,6 +22,7 @@ from taskqueue.tasks import (
     DeadFilter,
     DeadLetter,
     DeadSummary,
+    Delivery,
     Page,
     TaskFilter,
     TaskRow,
@@ -33,6 +34,8 @@ from taskqueue.waiters import Waiters
 #: Dead letters that are discarded in one transaction.
 _MAX_DISCARDED = 1000
 _MAX_CANCEL_TRIES = 10
+#: A task that was new when the wait began is looked up after this long if its end was not announced.
+NEW_SECONDS = 1.0
 
 
 class SqlStore:
@@ -47,20 +50,25 @@ class SqlStore:
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
         return await self._database.read(lambda connection: self._by_ids.read_tasks(connection, ids)) if ids else {}
 
+    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        raise NotImplementedError
+
     async def get(self, task_id: str) -> TaskRow | None:
         raise NotImplementedError
 
-    async def wait_finished(self, task_id: str, timeout_seconds: float) -> TaskRow | None:
+    async def wait_finished(self, task_id: str, timeout_seconds: float, *, is_new: bool = False) -> TaskRow | None:
         with self._waiters.waiting(task_id) as ended:
+            if is_new:
+                self._listen()
+                soon = min(timeout_seconds, NEW_SECONDS)
+                if await _is_set_within(ended, soon):
+                    return await self.get(task_id)
+                timeout_seconds -= soon
             row = await self.get(task_id)
             if timeout_seconds <= 0 or (row is not None and row.state.is_terminal):
                 return row
             self._listen()
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await ended.wait()
-            except TimeoutError:
-                pass  # the row as it is now
+            await _is_set_within(ended, timeout_seconds)
         return await self.get(task_id)
 
     async def cancel(self, task_id: str) -> CancelAnswer:
@@ -137,6 +145,14 @@ class SqlStore:
 
     def _announce(self, ids: Sequence[str]) -> None:
         """Called inside a transaction that ends these tasks: other processes may wait for them."""
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:

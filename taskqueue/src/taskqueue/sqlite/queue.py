@@ -242,7 +242,8 @@ def _new_token() -> int:
 
 
 def _delivery(row: AnyRow, token: int) -> Delivery:
-    seq, task_id, algorithm, payload, digest, attempt, count, expires_at, reply_to, correlation_id = row
+    seq, task_id, algorithm, payload, digest, attempt, count, expires_at, reply_to, correlation_id, *others = row
+    history, placed_attempt = others
     return Delivery(
         id=task_id,
         algorithm=algorithm,
@@ -254,4 +255,6 @@ def _delivery(row: AnyRow, token: int) -> Delivery:
         expires_at=expires_at,
         reply_to=reply_to,
         correlation_id=correlation_id,
+        # A later attempt may be claimed before the failure of the earlier one is recorded.
+        is_unexceptional=attempt == 1 and count == 1 and history is None and placed_attempt is None,
     )

@@ -24,7 +24,6 @@ from runnerlib.contract import TaskState
 from taskqueue.sql.rows import PAYLOAD
 from taskqueue.sql.statements import (
     CANCELLED,
-    INSERT_NEW,
     NEXT_ATTEMPT,
     NOW_CLAIMABLE,
     WAITS_SINCE,
@@ -58,6 +57,9 @@ _DELIVERY = (
     tasks.c.expires_at,
     tasks.c.reply_to,
     tasks.c.correlation_id,
+    # not whether they are NULL: SQLite 3.40 answers that wrongly after an update
+    tasks.c.history,
+    tasks.c.placed_attempt,
 )
 
 _ready = select(tasks.c.seq).where(_of_algorithm & _at_once).order_by(tasks.c.seq).limit(_most).subquery()
@@ -116,6 +118,13 @@ CAP_DELAYS = (
     update(tasks).where(tasks.c.available_at > bindparam("the_latest")).values(available_at=bindparam("the_latest"))
 )
 
+#: As text for the driver: SQLAlchemy takes longer for the parameters of a row than SQLite takes to write it.
+_INSERT = f"""
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, created_at, updated_at,
+                   expires_at, reply_to, correlation_id)
+VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, {NOW_CLAIMABLE}, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+"""  # noqa: S608 - constants
 _PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.receipt).where(
     tasks.c.id.in_(bindparam("the_ids", expanding=True))
 )
@@ -158,7 +167,7 @@ NEXT_ALGORITHM = (
 def publish(connection: Connection, new: Sequence[NewTask], token: int, now: float) -> list[Published]:
     """Inserts tasks; `token` is a fresh random number that tells the rows of this call from older ones."""
     rows = [_row(task, token, now) for task in new]
-    inserted = connection.execute(INSERT_NEW[connection.dialect.name], rows).rowcount
+    inserted = connection.exec_driver_sql(_INSERT, rows).rowcount
     if inserted == len(new):
         return [Published.ACCEPTED] * len(new)
     digests: dict[str, str] = {}
@@ -174,22 +183,21 @@ def publish(connection: Connection, new: Sequence[NewTask], token: int, now: flo
     return publish_results(new, digests, accepted)
 
 
-def _row(task: NewTask, token: int, now: float) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "algorithm": task.algorithm,
-        "payload": task.payload,
-        "digest": task.digest,
-        "state": TaskState.QUEUED.value,
-        "attempt": task.attempt,
-        "available_at": NOW_CLAIMABLE,
-        "receipt": token,
-        "created_at": now,
-        "updated_at": now,
-        "expires_at": task.expires_at,
-        "reply_to": task.reply_to,
-        "correlation_id": task.correlation_id,
-    }
+def _row(task: NewTask, token: int, now: float) -> tuple[Any, ...]:
+    """The values of `_INSERT`."""
+    return (
+        task.id,
+        task.algorithm,
+        task.payload,
+        task.digest,
+        task.attempt,
+        token,
+        now,
+        now,
+        task.expires_at,
+        task.reply_to,
+        task.correlation_id,
+    )
 
 
 def find_unwanted(

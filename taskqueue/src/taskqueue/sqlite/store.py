@@ -1,6 +1,7 @@
 """The task store on SQLite: writes through the one writer, reads in short transactions beside it."""
 
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
 from taskqueue.clock import Clock, Now
 from taskqueue.errors import StoreUnavailable
 from taskqueue.feed import LeaseTable
-from taskqueue.messages import clean
+from taskqueue.messages import clean, clean_or_none
 from taskqueue.sql.database import Database
 from taskqueue.sql.errors import DISK_FULL
 from taskqueue.sql.recording import (
@@ -30,11 +31,13 @@ from taskqueue.sql.statements import EXPLAIN, FENCED, INSERT_NEW, NEXT_ATTEMPT, 
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.sqlite.engine import padded
-from taskqueue.tasks import Conflicting, Delivery, Failed, Placement, Record, Retrying, TaskRow
+from taskqueue.tasks import CancelAnswer, Conflicting, Delivery, Failed, Placement, Record, Retrying, Succeeded, TaskRow
 from taskqueue.waiters import Waiters
 
 #: Free disk space below which the store reports a full disk: that of one message.
 MIN_FREE_BYTES = DEFAULT_MESSAGE_BYTES
+#: Cancelled tasks that are remembered; more than are ever claimed at once.
+MOST_CANCELLED = 100_000
 
 _this = tasks.c.id == bindparam("the_id")
 BY_IDS = IdStatements(tasks.c.id.in_(bindparam("the_ids", expanding=True)), padded)
@@ -49,6 +52,14 @@ _OUTCOME = {
 _INSERT_DEAD_LETTERS = insert(dead_letters)
 END = update(tasks).where(_this).values(**_OUTCOME, finished_at=bindparam("new_now"))
 RETRY = update(tasks).where(_this).values(**{**NEXT_ATTEMPT, **_OUTCOME})
+
+#: As text for the driver, which is several times as fast for many rows. `?1` is the attempt: the fence.
+_SUCCEED = f"""
+UPDATE tasks SET state = '{TaskState.SUCCEEDED.value}', attempt = ?1, available_at = NULL, receipt = NULL,
+                 updated_at = ?2, finished_at = ?3, result = ?4, error_code = NULL, error_message = NULL,
+                 runner = coalesce(?5, runner)
+WHERE id = ?6 AND finished_at IS NULL AND attempt <= ?1
+"""  # noqa: S608 - constants
 
 #: An empty boot id: no controller can attach to the run. An empty runner: the run is over, and the task waits again.
 _is_detached = bindparam("new_boot", type_=Text) == ""
@@ -84,6 +95,8 @@ class SqliteStore(SqlStore):
         super().__init__(database, BY_IDS, clock, waiters)
         self._leases = leases
         self._arrived = arrived
+        #: the latest cancelled tasks; what was claimed before is not cancelled in its delivery
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     async def get(self, task_id: str) -> TaskRow | None:
         def read(connection: Connection) -> TaskRow | None:
@@ -91,6 +104,17 @@ class SqliteStore(SqlStore):
             return None if row is None else task_row(row)
 
         return await self._database.read(read)
+
+    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        """Only this process writes, so what a claim has read of a row holds until the task is cancelled."""
+        doubtful = [each for each in deliveries if not each.is_unexceptional or each.id in self._cancelled]
+        return await self.lookup([each.id for each in doubtful]) if doubtful else {}
+
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        self._cancelled[task_id] = None
+        if len(self._cancelled) > MOST_CANCELLED:
+            self._cancelled.popitem(last=False)
+        return await super().cancel(task_id)
 
     async def check_writing(self) -> None:
         """Also asks for room: on a full disk a little may still be written where a task cannot."""
@@ -171,11 +195,29 @@ def _write_records(connection: Connection, records: Sequence[Record], now: Now) 
     """True for each record that was written."""
     written: list[bool] = []
     for group in without_repetition(records):
+        if _write_successes(connection, group, now):
+            written += [True] * len(group)
+            continue
         known = BY_IDS.lock_known(connection, [record.delivery.id for record in group])
         writes = _Writes()
         written.extend(writes.add(record, known.get(record.delivery.id), now) for record in group)
         writes.execute(connection)
     return written
+
+
+def _write_successes(connection: Connection, records: Sequence[Record], now: Now) -> bool:
+    """Writes records that are all successes, without reading their rows first; False if the fence keeps one out."""
+    values = [
+        (each.delivery.attempt, now.wall, now.wall, each.result, clean_or_none(each.runner), each.delivery.id)
+        for each in records
+        if isinstance(each, Succeeded)
+    ]
+    if len(values) < len(records):
+        return False
+    connection.exec_driver_sql("SAVEPOINT successes")
+    is_done = connection.exec_driver_sql(_SUCCEED, values).rowcount == len(values)
+    connection.exec_driver_sql("RELEASE successes" if is_done else "ROLLBACK TO successes")
+    return is_done
 
 
 def _new_row(delivery: Delivery, now: Now) -> dict[str, Any]:
