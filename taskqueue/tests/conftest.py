@@ -1,6 +1,8 @@
 """Tasks, deliveries and bounded runs for every test of this package."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -157,3 +159,40 @@ def ask(database_url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
             return cursor.fetchall() if cursor.description else []
 
         yield run
+
+
+@pytest.fixture
+def together() -> Callable[[str, str, int], list[str]]:
+    """What so many processes print that run this program at the same time.
+
+    Each prints a line when it is ready, and begins when it is given one.
+    """
+
+    def outcomes(program: str, argument: str, count: int) -> list[str]:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, argument],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+        try:
+            for process in started:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in started:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            printed = [process.communicate(timeout=60) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+                process.wait(10)
+        assert [process.returncode for process in started] == [0] * count, printed
+        return [out.strip() for out, _ in printed]
+
+    return outcomes

@@ -5,4 +5,4 @@ Authors import nothing from here: they write plain functions and start ``python 
 :mod:`runnerlib.service` are shared by all services of the environment.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

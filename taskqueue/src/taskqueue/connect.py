@@ -13,7 +13,7 @@ from taskqueue.errors import StoreUnavailable, UnsuitableFile
 from taskqueue.feed import LeaseTable
 from taskqueue.sql.database import READERS, Database
 from taskqueue.sql.errors import translate_errors
-from taskqueue.sql.migrate import current_revision, migrate, needs_upgrade
+from taskqueue.sql.migrate import current_revision, is_usable, migrate
 from taskqueue.sqlite.engine import BUSY_SECONDS, SqliteHooks, reading_engine, writing_engine
 from taskqueue.sqlite.file import back_up, owned_file
 from taskqueue.sqlite.queue import LeaseTimes, SqliteQueue
@@ -68,8 +68,8 @@ def _open(path: Path, clock: Clock, busy_seconds: float) -> Connection:
             raise UnsuitableFile(
                 f"{path} is the SQLite database of another program; name a file of its own in DATABASE_URL"
             )
-        if needs_upgrade(connection):
-            before = current_revision(connection)
+        before = current_revision(connection)
+        if before is not None and not is_usable(connection):
             _log.warning("%s is of an older version; it is copied before it is upgraded", path)
             _log.warning("the copy is there, delete it when all works: %s", back_up(path, before))
         migrate(connection)

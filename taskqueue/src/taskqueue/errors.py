@@ -22,7 +22,7 @@ class QueueClosed(TaskQueueError):
 
 
 class UnsuitableFile(TaskQueueError):
-    """The SQLite file cannot be used: a network filesystem, or a database that a newer version wrote."""
+    """The SQLite file cannot be used: a network filesystem, or a newer version wrote it that is not compatible."""
 
 
 class UnsuitableAddress(TaskQueueError):

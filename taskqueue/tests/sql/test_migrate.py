@@ -1,10 +1,13 @@
 """Migrations: from nothing, from older, from newer, and half-way."""
 
 import json
+import re
 import shutil
 import sqlite3
 import stat
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -21,14 +24,14 @@ from taskqueue.sql import statements
 from taskqueue.sql.tables import metadata
 from taskqueue.sqlite import queue_statements
 from taskqueue.sqlite.engine import writing_engine
-from taskqueue.tasks import DeadAnswer, TaskFilter
+from taskqueue.tasks import DeadAnswer, Succeeded, TaskFilter
 
 NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "{number}"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 def upgrade():
     op.add_column("tasks", sa.Column("colour", sa.Text))
@@ -44,35 +47,72 @@ def connection(tmp_path):
     engine.dispose()
 
 
-@pytest.fixture
-def newer_code(tmp_path, monkeypatch):
-    """Puts one more revision into the program."""
+#: What makes a newer database unusable for older code.
+SHUT_OUT = "op.execute(\"UPDATE alembic_version SET compatible_from = '0005'\")"
+REFUSED = (
+    "the database is at revision '0005', for versions from revision '0005' on; this version is at '0004': a newer "
+    "version wrote it; start that version, or restore the copy that was made before the upgrade"
+)
 
-    def add(more: str = "pass", number: str = "0004") -> None:
-        folder = tmp_path / "migrations"
-        shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / f"{number}_colour.py").write_text(NEXT_REVISION.format(number=number, more=more))
-        monkeypatch.setattr(migrations, "FOLDER", folder)
+UPGRADE = """
+import asyncio, sys
+from taskqueue.connect import open_embedded
+from taskqueue.errors import OwnedElsewhere
+from taskqueue.postgres import open_postgres
+
+async def main(address):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if address.startswith("postgresql"):
+        async with open_postgres(address) as store:
+            return await store.get("a")
+    while True:
+        try:
+            async with open_embedded(address) as (_, store):
+                return await store.get("a")
+        except OwnedElsewhere:
+            await asyncio.sleep(0.02)
+
+print(asyncio.run(main(sys.argv[1])).state.value)
+"""
+
+
+@pytest.fixture
+def code_with(tmp_path, monkeypatch):
+    """Runs the block with other revisions in the program."""
+
+    @contextmanager
+    def patched(edit):
+        with tempfile.TemporaryDirectory(dir=tmp_path) as parent, monkeypatch.context() as patch:
+            folder = Path(parent, "migrations")
+            shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+            edit(folder / "versions")
+            patch.setattr(migrations, "FOLDER", folder)
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def newer_code(code_with):
+    """One more revision in the program."""
+
+    def add(more: str = "pass"):
+        return code_with(lambda folder: (folder / "0005_colour.py").write_text(NEXT_REVISION.format(more=more)))
 
     return add
 
 
 @pytest.fixture
-def older_code(tmp_path, monkeypatch):
-    """Takes the revisions after this one out of the program, until it is told to put them back."""
+def older_code(code_with):
+    """A program that knows no revision after this one."""
 
-    @contextmanager
-    def only_up_to(number: str):
-        folder = tmp_path / "migrations"
-        shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for path in (folder / "versions").glob("0*.py"):
+    def remove(folder, number):
+        for path in folder.glob("0*.py"):
             if path.name[:4] > number:
                 path.unlink()
-        with monkeypatch.context() as patched:
-            patched.setattr(migrations, "FOLDER", folder)
-            yield
 
-    return only_up_to
+    return lambda number: code_with(lambda folder: remove(folder, number))
 
 
 def columns(path) -> list[str]:
@@ -86,14 +126,14 @@ def test_migrated_database_is_what_the_tables_say(connection):
     migrations.migrate(connection)
     with connection.begin():
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    assert migrations.current_revision(connection) == "0003"
+    assert migrations.current_revision(connection) == "0004"
 
 
 def test_migrating_twice_changes_nothing(connection):
     migrations.migrate(connection)
-    assert not migrations.needs_upgrade(connection)
+    assert migrations.is_usable(connection)
     migrations.migrate(connection)
-    assert migrations.current_revision(connection) == "0003"
+    assert migrations.current_revision(connection) == "0004"
 
 
 @pytest.mark.parametrize(
@@ -123,21 +163,89 @@ def test_statement_is_served_by_its_index(connection, statement, index):
     assert index in plan, plan
 
 
-def test_newer_database_is_refused_and_left_alone(run, tmp_path):
+def test_file_of_a_newer_and_compatible_version_is_used_as_it_is(run, tmp_path, newer_code, make_task, take_all):
     path = tmp_path / "tasks.db"
 
     async def scenario():
-        async with open_embedded(path):
-            pass
-        with sqlite3.connect(path) as driver:
-            driver.execute("UPDATE alembic_version SET version_num = '9999'")
-        driver.close()
-        with pytest.raises(UnsuitableFile, match="a newer version wrote it"):
-            async with open_embedded(path):
-                pass
+        with newer_code():
+            async with open_embedded(path) as (queue, _):
+                await queue.publish([make_task("a")])
+        async with open_embedded(path) as (queue, store):
+            await queue.publish([make_task("b")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            taken = await take_all(feed, 2)
+            assert {each.id for each in taken} == {"a", "b"}
+            assert await store.record([Succeeded(each, b"1") for each in taken]) == [True, True]
+            await queue.ack(taken)
+        with newer_code():
+            async with open_embedded(path) as (_, store):
+                assert [(await store.get(each)).state for each in "ab"] == [TaskState.SUCCEEDED] * 2
+        assert "colour" in columns(path)
         assert list(tmp_path.glob("*.before-*")) == []
 
     run(scenario())
+
+
+def test_database_of_a_newer_and_compatible_version_is_used_as_it_is(
+    run, database_url, ask, newer_code, make_task, make_delivery
+):
+    async def scenario():
+        async with open_postgres(database_url) as running:
+            await running.admit([make_task("a")])
+            with newer_code():
+                async with open_postgres(database_url) as newer:
+                    await newer.admit([make_task("b"), make_task("c")])
+            async with open_postgres(database_url) as started_later:
+                for older, task_id in ((running, "a"), (started_later, "b"), (running, "c")):
+                    assert await older.record([Succeeded(make_delivery(task_id), b"1")]) == [True]
+                await started_later.admit([make_task("d")])
+                assert [(await running.get(each)).state for each in "abcd"] == [
+                    *[TaskState.SUCCEEDED] * 3,
+                    TaskState.QUEUED,
+                ]
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0005", "0004")]
+
+    run(scenario())
+
+
+def test_file_of_a_newer_and_incompatible_version_is_refused_and_left_alone(run, tmp_path, newer_code):
+    path = tmp_path / "tasks.db"
+
+    async def scenario():
+        with newer_code(SHUT_OUT):
+            async with open_embedded(path):
+                pass
+        before = path.read_bytes()
+        with pytest.raises(UnsuitableFile, match=re.escape(REFUSED)):
+            async with open_embedded(path):
+                pass
+        assert path.read_bytes() == before
+        assert list(tmp_path.glob("*.before-*")) == []
+
+    run(scenario())
+
+
+def test_database_of_a_newer_and_incompatible_version_is_refused_and_left_alone(run, database_url, ask, newer_code):
+    async def scenario():
+        with newer_code(SHUT_OUT):
+            async with open_postgres(database_url):
+                pass
+        with pytest.raises(UnsuitableFile, match=re.escape(REFUSED)):
+            async with open_postgres(database_url):
+                pass
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0005", "0005")]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("number", ["0003abcdef12", "ae1027a6acf2"])
+def test_revision_of_another_program_is_refused(connection, number):
+    with connection.begin():
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{number}')")
+    with pytest.raises(UnsuitableFile, match=f"is at revision '{number}', for versions from revision '{number}' on"):
+        migrations.migrate(connection)
 
 
 def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_task, newer_code):
@@ -146,11 +254,11 @@ def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_ta
     async def scenario():
         async with open_embedded(path) as (queue, _):
             await queue.publish([make_task("a")])
-        newer_code()
-        async with open_embedded(path) as (_, store):
-            assert (await store.get("a")).payload == make_task("a").payload
+        with newer_code():
+            async with open_embedded(path) as (_, store):
+                assert (await store.get("a")).payload == make_task("a").payload
         assert "colour" in columns(path)
-        copy = tmp_path / "tasks.db.before-0003"
+        copy = tmp_path / "tasks.db.before-0004"
         assert "colour" not in columns(copy)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         with sqlite3.connect(copy) as driver:
@@ -166,56 +274,65 @@ def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, 
     async def scenario():
         async with open_embedded(path):
             pass
-        newer_code("raise RuntimeError('half-way')")
-        with pytest.raises(RuntimeError, match="half-way"):
+        with newer_code("raise RuntimeError('half-way')"), pytest.raises(RuntimeError, match="half-way"):
             async with open_embedded(path):
                 pass
         assert "colour" not in columns(path)
         with sqlite3.connect(path) as driver:
-            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
         driver.close()
 
     run(scenario())
 
 
-def test_file_of_the_first_revision_is_upgraded_with_its_tasks_and_dead_letters(
-    run, tmp_path, older_code, make_task, caplog
+@pytest.mark.parametrize("number", ["0001", "0003"])
+def test_file_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_letters(
+    run, tmp_path, older_code, make_task, caplog, number
 ):
     path = tmp_path / "tasks.db"
-    with older_code("0001"), writing_engine(path).connect() as connection:
-        migrations.migrate(connection)
-        assert migrations.current_revision(connection) == "0001"
-        write_first_revision(connection.connection.driver_connection.execute, make_task("a"))
+    make_older_file(path, older_code(number), make_task("a"))
 
     async def scenario():
         async with open_embedded(path) as (queue, store):
             await is_served(queue, store, make_task("a"))
 
     run(scenario())
-    assert "revision 0001" in caplog.text
-    assert "tasks.db.before-0001" in caplog.text
-    with sqlite3.connect(tmp_path / "tasks.db.before-0001") as driver:
+    assert f"revision {number}" in caplog.text
+    assert f"tasks.db.before-{number}" in caplog.text
+    with sqlite3.connect(tmp_path / f"tasks.db.before-{number}") as driver:
         assert driver.execute("SELECT task_id FROM dead_letters").fetchall() == [("a",)]
+        assert driver.execute("SELECT * FROM alembic_version").fetchall() == [(number,)]
     driver.close()
 
 
-def test_database_of_the_first_revision_is_upgraded_with_its_tasks_and_dead_letters(
-    run, database_url, ask, older_code, make_task
+@pytest.mark.parametrize("number", ["0001", "0003"])
+def test_database_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_letters(
+    run, database_url, ask, older_code, make_task, number
 ):
+    make_older_database(run, database_url, ask, older_code(number), make_task("a"))
+
     async def scenario():
-        with older_code("0001"):
-            async with open_postgres(database_url):
-                pass
-        assert ask("SELECT version_num FROM alembic_version") == [("0001",)]
-        assert ask("SELECT 1 FROM information_schema.columns WHERE column_name = 'replay_attempt'") == []
-        write_first_revision(lambda text, values: ask(text.replace("?", "%s"), *values), make_task("a"))
+        assert ask("SELECT * FROM alembic_version") == [(number,)]
         async with open_postgres(database_url) as store:
             (line,) = await store.dead_letters()
             (revived,) = await store.revive([line.dead_id])
             assert (revived.answer, revived.task.attempt) == (DeadAnswer.REPLAYED, 3)
-        assert ask("SELECT version_num FROM alembic_version") == [("0003",)]
+        assert ask("SELECT * FROM alembic_version") == [("0004", "0004")]
 
     run(scenario())
+
+
+def test_processes_that_start_together_upgrade_a_file_once(tmp_path, older_code, make_task, together):
+    path = tmp_path / "tasks.db"
+    make_older_file(path, older_code("0003"), make_task("a"))
+    assert together(UPGRADE, str(path), 2) == ["failed"] * 2
+    assert [each.name for each in tmp_path.glob("*.before-*")] == ["tasks.db.before-0003"]
+
+
+def test_processes_that_start_together_upgrade_a_database_once(run, database_url, ask, older_code, make_task, together):
+    make_older_database(run, database_url, ask, older_code("0003"), make_task("a"))
+    assert together(UPGRADE, database_url, 4) == ["failed"] * 4
+    assert ask("SELECT * FROM alembic_version") == [("0004", "0004")]
 
 
 def test_upgraded_database_is_what_a_new_one_is(run, database_url):
@@ -226,6 +343,24 @@ def test_upgraded_database_is_what_a_new_one_is(run, database_url):
         with engine.connect() as connection, connection.begin():
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         engine.dispose()
+
+    run(scenario())
+
+
+def make_older_file(path, older_code, task):
+    engine = writing_engine(path)
+    with older_code, engine.connect() as connection:
+        migrations.migrate(connection)
+        write_first_revision(connection.connection.driver_connection.execute, task)
+    engine.dispose()
+
+
+def make_older_database(run, database_url, ask, older_code, task):
+    async def scenario():
+        with older_code:
+            async with open_postgres(database_url):
+                pass
+        write_first_revision(lambda text, values: ask(text.replace("?", "%s"), *values), task)
 
     run(scenario())
 

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runnerlib import __version__
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.service.health import Health
 from runnerlib.service.metrics import new_registry
@@ -69,7 +70,6 @@ def create_app(
     health: Health,
     registry: CollectorRegistry | None = None,
     description: str = "",
-    version: str = "0.1.0",
 ) -> ServiceApp:
     """An application with ``/docs``, ``/healthz/live``, ``/healthz/ready`` and ``/metrics``; add routers to it.
 
@@ -78,7 +78,7 @@ def create_app(
     app = ServiceApp(
         title=title,
         description=description,
-        version=version,
+        version=__version__,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

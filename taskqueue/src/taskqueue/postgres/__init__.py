@@ -22,7 +22,7 @@ from taskqueue.postgres.store import PostgresStore
 from taskqueue.postgres.writer import PostgresHooks
 from taskqueue.sql.database import READERS, Database
 from taskqueue.sql.errors import opening_error
-from taskqueue.sql.migrate import is_current, upgrade
+from taskqueue.sql.migrate import is_usable, upgrade
 
 #: The advisory lock of this database whose owner upgrades the tables. An arbitrary number.
 _UPGRADE_LOCK = 7_205_759_403
@@ -38,7 +38,7 @@ async def open_postgres(url: str, *, clock: Clock | None = None) -> AsyncIterato
 
     Any number of processes may do so at the same time. Raises, each with a sentence: StoreUnavailable if the server is
     away (it may come), UnsuitableAddress if the URL, the password or the user's rights are wrong, UnsuitableFile if a
-    newer version has written the database.
+    newer, incompatible version has written the database.
     """
     parameters = parameters_from(url)
     async with AsyncExitStack() as stack:
@@ -58,7 +58,7 @@ def _open(parameters: Parameters) -> Connection:
     """The writing connection, with the tables made and upgraded."""
     connection = writing_engine(parameters).connect()
     try:
-        if not is_current(connection):
+        if not is_usable(connection):
             _upgrade_exclusively(connection)
     except BaseException:
         connection.close()
