@@ -72,8 +72,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._spare_bytes = HEAD_BYTES
 
     def on_body(self, body: bytes) -> None:
-        self._spare_bytes = min(self._spare_bytes + (1 + _FRAMING_RATIO) * len(body), HEAD_BYTES)
-        super().on_body(body)
+        # Called for every chunk; `min` and `super` would take twice as long.
+        spare = self._spare_bytes + (1 + _FRAMING_RATIO) * len(body)
+        self._spare_bytes = spare if spare < HEAD_BYTES else HEAD_BYTES
+        HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
         self._reading_body = False
