@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.component import Component
+from runnerlib.service.http_protocol import BoundedHttpProtocol
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problems import problem_response
 
@@ -47,6 +48,7 @@ class HttpServer(Component):
         server = _Server(
             uvicorn.Config(
                 self._requests,
+                http=BoundedHttpProtocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
