@@ -15,12 +15,12 @@ from controller.outcomes import (
     LOST_RUNNERS_BUDGET,
     REST_SECONDS,
     Cancel,
-    Claim,
     Done,
     Fail,
     OutcomePolicy,
-    Requeue,
     Retry,
+    StartAgain,
+    Unconfirmed,
     deadline,
     overdue,
     rest_seconds,
@@ -96,7 +96,7 @@ def test_no_limit_of_a_registration_is_above_ours(outcome):
 
 
 def test_runner_that_does_not_have_a_run_costs_nothing(outcome):
-    assert isinstance(outcome("unknown"), Requeue)
+    assert isinstance(outcome("unknown"), StartAgain)
 
 
 def test_cancel_of_the_store_is_believed(outcome):
@@ -104,14 +104,14 @@ def test_cancel_of_the_store_is_believed(outcome):
 
 
 def test_what_only_the_store_can_know_is_a_claim(outcome):
-    assert outcome("cancelled") == Claim("it was cancelled", cancelled=True)
-    assert isinstance(outcome("stale_attempt"), Claim)
-    assert isinstance(outcome(code="id_conflict"), Claim)
+    assert outcome("cancelled") == Unconfirmed("it was cancelled", cancelled=True)
+    assert isinstance(outcome("stale_attempt"), Unconfirmed)
+    assert isinstance(outcome(code="id_conflict"), Unconfirmed)
 
 
 def test_expiry_is_believed_when_the_time_is_over(outcome):
-    assert isinstance(outcome(code="expired"), Claim)
-    assert isinstance(outcome(code="expired", expires_at=1002.0), Claim)
+    assert isinstance(outcome(code="expired"), Unconfirmed)
+    assert isinstance(outcome(code="expired", expires_at=1002.0), Unconfirmed)
     assert outcome(code="expired", expires_at=1000.5).code is FailureCode.EXPIRED
 
 
@@ -175,18 +175,18 @@ def test_deaths_of_a_process_and_losses_of_runners_have_separate_budgets(outcome
 
 def test_loss_of_a_whole_runner_with_several_tasks_is_charged_to_nobody(policy):
     decision = policy.runner_lost(run("runner_lost"), "gone", sole_run=False)
-    assert decision == Requeue("the runner was lost with several tasks in one call", isolated=True)
+    assert decision == StartAgain("the runner was lost with several tasks in one call", isolated=True)
 
 
 def test_runner_that_was_stopped_in_order_costs_nothing(policy):
-    assert isinstance(policy.runner_lost(run(), "gone", sole_run=True, has_left=True), Requeue)
+    assert isinstance(policy.runner_lost(run(), "gone", sole_run=True, has_left=True), StartAgain)
 
 
 def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in_the_end(policy):
     def doubt(doubts, *past):
         return policy.disbelieved(run(*past, doubts=doubts), "it is stale")
 
-    assert isinstance(doubt(0), Requeue)
+    assert isinstance(doubt(0), StartAgain)
     assert doubt(1).code is FailureCode.BAD_RESULT
     assert isinstance(doubt(1), Retry)
     assert isinstance(doubt(1, "runner_lost", "timeout", "bad_result"), Retry)
@@ -197,7 +197,7 @@ def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in
 
 def test_answer_that_cannot_be_read_is_tried_once_more(policy):
     garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", is_deliberate=True)
-    assert isinstance(unreadable(garbled, doubts=0, sole_run=True), Requeue)
+    assert isinstance(unreadable(garbled, doubts=0, sole_run=True), StartAgain)
     assert unreadable(garbled, doubts=1, sole_run=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
     assert unreadable(deliberate, doubts=0, sole_run=True) == Fail(FailureCode.BAD_RESULT, "too large")
     assert unreadable(deliberate, doubts=1, sole_run=False).isolated, "whose fault it is, is not known"
@@ -218,7 +218,7 @@ def test_answer_that_cannot_be_read_is_tried_once_more(policy):
 def test_failed_call_is_a_reason_for_the_runner_to_rest_or_not(policy, error, seconds):
     assert rest_seconds(error) == seconds
     decision = policy.call_failed(run(), error, Limits(), sole_run=False)
-    assert isinstance(decision, Requeue), "nobody is charged for a call with several tasks"
+    assert isinstance(decision, StartAgain), "nobody is charged for a call with several tasks"
     assert decision.isolated == (seconds is None and not isinstance(error, NotSent))
     assert decision.expected == isinstance(error, Busy)
 
@@ -229,8 +229,8 @@ def test_failed_call_is_a_reason_for_the_runner_to_rest_or_not(policy, error, se
         (422, "", Fail(FailureCode.INVALID_PAYLOAD, "no")),
         (413, "", Fail(FailureCode.INVALID_PAYLOAD, "no")),
         (500, "", Fail(FailureCode.HANDLER_ERROR, "no")),
-        (409, "cancelled", Claim("it was cancelled", cancelled=True)),
-        (409, "id_conflict", Claim("it knows another task by this id and attempt")),
+        (409, "cancelled", Unconfirmed("it was cancelled", cancelled=True)),
+        (409, "id_conflict", Unconfirmed("it knows another task by this id and attempt")),
     ],
 )
 def test_refusal_of_a_single_task_counts_as_its_failure(policy, status, code, expected):

@@ -10,9 +10,18 @@ from controller import outcomes
 from controller.batching import LatencyEstimate
 from controller.completer import Completer
 from controller.directory import RunnerDirectory
-from controller.errors import BadAnswer, Busy, Dropped, LostAfterSending, NotSent, RunnerError, RunnerLost, TimedOut
+from controller.errors import (
+    AnswerDropped,
+    BadAnswer,
+    Busy,
+    LostAfterSending,
+    NotSent,
+    RunnerError,
+    RunnerLost,
+    TimedOut,
+)
 from controller.metrics import ControllerMetrics
-from controller.outcomes import Cancel, Claim, Decision, OutcomePolicy, Requeue
+from controller.outcomes import Cancel, Decision, OutcomePolicy, StartAgain, Unconfirmed
 from controller.runner_answers import Answer, Entry
 from controller.runner_client import Item, RunnerClient
 from controller.runs import Run
@@ -114,7 +123,7 @@ class RunnerCall:
     async def run(self) -> list[Run]:
         """Returns the runs that must start again; all others have their outcome committed."""
         if not self._attach:
-            await self._leave_out()
+            await self._end_unstartable()
             self._context.metrics.batch_size.labels(self._algorithm).observe(len(self._open))
         self._started_at = self._clock()
         try:
@@ -131,7 +140,7 @@ class RunnerCall:
         self._context.metrics.dispatch_seconds.labels(self._algorithm).observe(self._elapsed())
         return self._requeued
 
-    async def _leave_out(self) -> None:
+    async def _end_unstartable(self) -> None:
         """Ends what must not start any more, e.g. because it has expired."""
         now, over = self._context.wall(), []
         for run in self._open.values():
@@ -146,7 +155,7 @@ class RunnerCall:
     async def _follow(self) -> None:
         """Sends the runs, then asks for them until each has ended."""
         # A cancel is committed without waiting for a slot.
-        self._open = {key: run for key, run in self._open.items() if not run.is_decided}
+        self._open = {key: run for key, run in self._open.items() if not run.is_committing}
         sent, pause = self._attach, FIRST_PAUSE_SECONDS
         if sent:
             self._connected()
@@ -176,7 +185,7 @@ class RunnerCall:
         try:
             return await self._batch(FIRST_WAIT_SECONDS, with_payload=True)
         except LostAfterSending as error:
-            self._may_have_missed = not isinstance(error, Dropped)
+            self._may_have_missed = not isinstance(error, AnswerDropped)
             log.warning("connection to a runner lost; asking it again", runner=self._runner.id, reason=str(error))
             return await self._ask()
 
@@ -215,7 +224,7 @@ class RunnerCall:
                 self._check_boot(busy)
                 await asyncio.sleep(busy.retry_after_seconds)
                 return self._nothing_new()
-            except Dropped as error:
+            except AnswerDropped as error:
                 # The runner is not silent: there was no room for its answer.
                 directory.answered(runner_id)
                 silent_since = None
@@ -226,16 +235,16 @@ class RunnerCall:
                 why = directory.is_gone(runner_id, self._boot, self._clock() - silent_since)
                 if why is not None:
                     raise RunnerLost(f"{why}: {error}") from None
-                if not self._is_decided:
+                if not self._is_committing:
                     directory.quarantine(self._runner, str(error))
-            if self._is_decided:
+            if self._is_committing:
                 return self._nothing_new()
             await asyncio.sleep(pause)
             pause = min(LAST_PAUSE_SECONDS, pause * 2)
 
     @property
-    def _is_decided(self) -> bool:
-        return all(run.is_decided for run in self._open.values())
+    def _is_committing(self) -> bool:
+        return all(run.is_committing for run in self._open.values())
 
     def _check_boot(self, error: RunnerError) -> None:
         """Another process at the runner's address knows nothing of the runs, whatever it answers."""
@@ -281,12 +290,12 @@ class RunnerCall:
     async def _take_in(self, answer: Answer) -> None:
         """Ends the runs whose entry is final, is missing, or is overdue."""
         measured: list[Entry] = []
-        decided: list[tuple[Run, Decision | Claim]] = []
+        decided: list[tuple[Run, Decision | Unconfirmed]] = []
         overdue: list[Run] = []
         restarted = answer.boot is not None and answer.boot != self._boot
         for key, run in list(self._open.items()):
             entry = answer.entries.get(key)
-            if run.is_decided:
+            if run.is_committing:
                 del self._open[key]
                 continue
             if entry is not None and entry.state in _MEASURED:
@@ -340,7 +349,7 @@ class RunnerCall:
         if restarted:
             return self._lost(run, f"runner {runner_id} was started anew")
         if self._attach:
-            return Requeue("the runner does not have it")
+            return StartAgain("the runner does not have it")
         if self._garbled is not None:
             return self._unreadable(run, self._garbled)
         if self._may_have_missed:
@@ -354,7 +363,7 @@ class RunnerCall:
             run.given_back_by = (runner_id, self._boot)
         # it is about to stop, or hard to reach
         self._directory.rest(self._algorithm, runner_id, outcomes.REST_SECONDS, "it handed tasks back")
-        return Requeue("the runner does not have it")
+        return StartAgain("the runner does not have it")
 
     def _unreadable(self, run: Run, error: BadAnswer | str) -> Decision:
         return outcomes.unreadable(error, doubts=run.doubts, sole_run=self._sole_run)
@@ -378,26 +387,26 @@ class RunnerCall:
         if seconds_of_rest is not None:
             directory.rest(self._algorithm, runner.id, seconds_of_rest, str(error))
 
-    async def _end_all(self, decide: Callable[[Run], Decision | Claim]) -> None:
+    async def _end_all(self, decide: Callable[[Run], Decision | Unconfirmed]) -> None:
         decided = [(run, decide(run)) for run in self._open.values()]
         self._open.clear()
         await self._complete(decided)
 
-    async def _complete(self, decided: Sequence[tuple[Run, Decision | Claim]]) -> None:
-        claimed = [run.id for run, decision in decided if isinstance(decision, Claim)]
+    async def _complete(self, decided: Sequence[tuple[Run, Decision | Unconfirmed]]) -> None:
+        claimed = [run.id for run, decision in decided if isinstance(decision, Unconfirmed)]
         rows = await self._context.completer.lookup(claimed) if claimed else {}
         final: list[tuple[Run, Decision]] = []
         for run, decision in decided:
-            if isinstance(decision, Claim):
+            if isinstance(decision, Unconfirmed):
                 decision = self._checked(run, decision, rows.get(run.id))
-            if isinstance(decision, Requeue) and decision.distrusted and self._sole_run:
+            if isinstance(decision, StartAgain) and decision.distrusted and self._sole_run:
                 self._distrust(run, decision.why)
             final.append((run, decision))
         for run in await self._context.completer.complete(final):
             run.handed_back()
             self._requeued.append(run)
 
-    def _checked(self, run: Run, claim: Claim, row: TaskRow | None) -> Decision:
+    def _checked(self, run: Run, claim: Unconfirmed, row: TaskRow | None) -> Decision:
         """What the store says of a claim."""
         over = None if row is None else settled_by(run.delivery, row)
         if over is not None:

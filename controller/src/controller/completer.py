@@ -20,8 +20,8 @@ from controller.outcomes import (
     Done,
     Fail,
     Ignore,
-    Requeue,
     Retry,
+    StartAgain,
     id_conflict,
 )
 from controller.replies import ReplySender, ReplySource, senders, wants_reply
@@ -43,7 +43,7 @@ _LABELS = {
     Fail: "failed",
     Conflict: "failed",
     Cancel: "cancelled",
-    Requeue: "again",
+    StartAgain: "again",
     Ignore: "dropped",
     AwaitDuplicate: "following",
 }
@@ -77,15 +77,15 @@ class Completer:
         self._replies = ReplySender(queue, gate)
 
     async def complete(self, decided: Iterable[Decided]) -> list[Run]:
-        """Returns the runs whose decision was `Requeue`; the others are over for this process.
+        """Returns the runs whose decision was `StartAgain`; the others are over for this process.
 
         The first decision on a run counts, whoever brings it.
         """
-        decided = [each for each in decided if not each[0].is_decided]
+        decided = [each for each in decided if not each[0].is_committing]
         requeued: list[Run] = []
         final: list[Decided] = []
         for run, decision in decided:
-            if isinstance(decision, Requeue):
+            if isinstance(decision, StartAgain):
                 run.isolated = run.isolated or decision.isolated
                 requeued.append(run)
                 tell, task = log.debug if decision.expected else log.info, run.delivery
@@ -100,7 +100,7 @@ class Completer:
     async def _commit(self, final: list[Decided]) -> None:
         runs = [run for run, _ in final]
         for run in runs:
-            run.is_decided = True
+            run.is_committing = True
         try:
             if not [run for run, decision in final if isinstance(decision, Retry | AwaitDuplicate)]:
                 sources = await self._record(final)
@@ -113,7 +113,7 @@ class Completer:
                     published = more
         except BaseException:
             for run in runs:
-                run.is_decided = False
+                run.is_committing = False
             self._in_flight.end_commit(runs)
             raise
         # First: what is handed out again from now on meets the committed outcome, and not a run that is over.
@@ -145,7 +145,7 @@ class Completer:
 
     async def release(self, runs: Iterable[Run], why: str) -> None:
         """Hands runs back to the queue, uncounted. Their placement is written first, so that others can attach."""
-        runs = [run for run in runs if not run.is_decided]
+        runs = [run for run in runs if not run.is_committing]
         if not runs:
             return
         placements = [

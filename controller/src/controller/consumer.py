@@ -109,7 +109,7 @@ class AlgorithmConsumer:
             await self._hand_back()
         self._launch()
         if self._ready:
-            await self._leave_out()
+            await self._end_unstartable()
         self._take(feed)
         await self._pause()
         self.trouble = ""
@@ -162,7 +162,7 @@ class AlgorithmConsumer:
             runs.append(self._ready.popleft())
         return runs
 
-    async def _leave_out(self) -> None:
+    async def _end_unstartable(self) -> None:
         """Ends what waits here for busy runners and must not start any more."""
         if self._context.clock() - self._checked_at < LOOK_AT_READY_SECONDS:
             return

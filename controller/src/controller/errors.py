@@ -23,7 +23,7 @@ class LostAfterSending(RunnerError):
     """The connection ended after the call was sent: its runs may have started."""
 
 
-class Dropped(LostAfterSending):
+class AnswerDropped(LostAfterSending):
     """The runner answered, and there was no room for its answer; it can be asked again."""
 
 

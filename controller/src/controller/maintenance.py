@@ -147,7 +147,7 @@ class RunMonitor:
         now = self._clock()
         over: list[Run] = []
         for run in self._in_flight:
-            if not run.cancel_requested or run.is_decided:
+            if not run.cancel_requested or run.is_committing:
                 continue
             run.cancel_seen_at = now if run.cancel_seen_at is None else run.cancel_seen_at
             if now - run.cancel_seen_at >= self._cancel_seconds:

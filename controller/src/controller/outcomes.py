@@ -8,13 +8,13 @@ failed: an error marked retryable, or the time limit  Retry, as often as the alg
 failed: any other error                               Fail
 its process died (the runner says `runner_lost`)      Retry; the second time Fail
 its whole runner is gone                              Retry; the fifth time Fail
-its runner is gone, after an orderly stop             Requeue
-cancelled, outdated, another task's id, expired       a Claim: the store decides, unless we know it ourselves
+its runner is gone, after an orderly stop             StartAgain
+cancelled, outdated, another task's id, expired       a Unconfirmed: the store decides, unless we know it ourselves
                                                       (Cancel, Fail); see `disbelieved`
-the runner does not have it                           Requeue; `controller.call` counts repetitions
-its entry, or the whole answer, cannot be read        Requeue; the second time, or if it is deliberate: Fail
+the runner does not have it                           StartAgain; `controller.call` counts repetitions
+its entry, or the whole answer, cannot be read        StartAgain; the second time, or if it is deliberate: Fail
 the call was refused with a reason                    as if the run had failed with it
-busy, draining, not reached, algorithm not there      Requeue
+busy, draining, not reached, algorithm not there      StartAgain
 any Retry whose time would be over by then            Fail
 ====================================================  ======================================================
 
@@ -103,7 +103,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Requeue:
+class StartAgain:
     """The same attempt starts once more, uncounted; `isolated` in a call of its own.
 
     `expected`: nothing is wrong, and it may happen twenty times a second. `distrusted`: the runner's answer is not
@@ -131,7 +131,7 @@ class AwaitDuplicate:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Unconfirmed:
     """What a runner says and only the store can know, so the store is asked: the task has ended, moved on, or is
     another one. `cancelled`: the runner says that it was cancelled."""
 
@@ -139,7 +139,7 @@ class Claim:
     cancelled: bool = False
 
 
-Decision = Done | Retry | Fail | Conflict | Cancel | Requeue | Ignore | AwaitDuplicate
+Decision = Done | Retry | Fail | Conflict | Cancel | StartAgain | Ignore | AwaitDuplicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class OutcomePolicy:
     random: Random
     wall: Callable[[], float]
 
-    def decide(self, run: Run, entry: Entry, limits: Limits) -> Decision | Claim:
+    def decide(self, run: Run, entry: Entry, limits: Limits) -> Decision | Unconfirmed:
         """What becomes of a run whose entry is final. The budgets are counted from the run's history."""
         match entry.state:
             case EntryState.SUCCEEDED:
@@ -164,14 +164,14 @@ class OutcomePolicy:
             case EntryState.FAILED:
                 return self._failed(run, entry.error or RunError(code="", message="the runner gave no reason"), limits)
             case EntryState.CANCELLED:
-                return Cancel() if run.cancel_requested else Claim("it was cancelled", cancelled=True)
+                return Cancel() if run.cancel_requested else Unconfirmed("it was cancelled", cancelled=True)
             case EntryState.UNKNOWN:
-                return Requeue("the runner does not have it")
+                return StartAgain("the runner does not have it")
             case EntryState.STALE_ATTEMPT:
-                return Claim("it has seen a higher attempt of this task")
+                return Unconfirmed("it has seen a higher attempt of this task")
         raise ValueError(f"an entry in state {entry.state.value} is not final")
 
-    def call_failed(self, run: Run, error: RunnerError, limits: Limits, *, sole_run: bool) -> Decision | Claim:
+    def call_failed(self, run: Run, error: RunnerError, limits: Limits, *, sole_run: bool) -> Decision | Unconfirmed:
         """What becomes of a run whose call got no answer, or one that cannot be read."""
         match error:
             case BadAnswer():
@@ -179,15 +179,15 @@ class OutcomePolicy:
             case Refused() if error.problem.status != 404:
                 if sole_run:
                     return self.decide(run, _refusal_entry(error), limits)
-                return Requeue(f"the runner refused a call with several tasks: {error}", isolated=True)
-        return Requeue(str(error), expected=isinstance(error, Busy))
+                return StartAgain(f"the runner refused a call with several tasks: {error}", isolated=True)
+        return StartAgain(str(error), expected=isinstance(error, Busy))
 
     def runner_lost(self, run: Run, why: str, *, sole_run: bool, has_left: bool = False) -> Decision:
         """What becomes of a run whose whole runner is gone. `has_left`: it was stopped in order."""
         if has_left:
-            return Requeue(f"{why}, stopped in order")
+            return StartAgain(f"{why}, stopped in order")
         if not sole_run:
-            return Requeue("the runner was lost with several tasks in one call", isolated=True)
+            return StartAgain("the runner was lost with several tasks in one call", isolated=True)
         code = FailureCode.RUNNER_LOST
         before = sum(1 for past in run.history if past.code is code and past.whole_runner)
         if before + 1 >= LOST_RUNNERS_BUDGET:
@@ -203,7 +203,7 @@ class OutcomePolicy:
         """
         code, message = FailureCode.BAD_RESULT, f"the runner says that {why}, of which the store knows nothing"
         if run.doubts == 0:
-            return Requeue(message, isolated=True, distrusted=True)
+            return StartAgain(message, isolated=True, distrusted=True)
         before = sum(1 for past in run.history if past.code is code)
         if before + 1 >= BAD_ANSWERS_BUDGET:
             return Fail(code, message)
@@ -218,13 +218,13 @@ class OutcomePolicy:
         own = min(failures_before, last)
         return self.steps_seconds[self.random.choice((max(own - 1, 0), own, own, min(own + 1, last)))]
 
-    def _failed(self, run: Run, error: RunError, limits: Limits) -> Decision | Claim:
+    def _failed(self, run: Run, error: RunError, limits: Limits) -> Decision | Unconfirmed:
         if error.code == FailureCode.ID_CONFLICT.value:
-            return Claim("it knows another task by this id and attempt")
+            return Unconfirmed("it knows another task by this id and attempt")
         if error.code == FailureCode.EXPIRED.value:
             expires_at = run.delivery.expires_at
             if expires_at is None or self.wall() < expires_at - EXPIRY_TOLERANCE_SECONDS:
-                return Claim("its time was over before it could start")
+                return Unconfirmed("its time was over before it could start")
             return Fail(FailureCode.EXPIRED, error.message, error.traceback)
         code = _RUNNER_CODES.get(error.code, FailureCode.HANDLER_ERROR)
         if code is FailureCode.RUNNER_LOST:
@@ -254,9 +254,9 @@ def unreadable(error: BadAnswer | str, *, doubts: int, sole_run: bool) -> Decisi
     Something may have garbled it, so the same attempt starts once more, at another runner if there is one.
     """
     if not sole_run:
-        return Requeue(f"its call had an answer that cannot be read: {error}", isolated=True)
+        return StartAgain(f"its call had an answer that cannot be read: {error}", isolated=True)
     if doubts == 0 and not (isinstance(error, BadAnswer) and error.is_deliberate):
-        return Requeue(str(error), isolated=True, distrusted=True)
+        return StartAgain(str(error), isolated=True, distrusted=True)
     return Fail(FailureCode.BAD_RESULT, str(error))
 
 

@@ -11,10 +11,10 @@ import aiohttp
 import orjson
 
 from controller.errors import (
+    AnswerDropped,
     BadAnswer,
     Busy,
     Draining,
-    Dropped,
     LostAfterSending,
     NotSent,
     Refused,
@@ -78,7 +78,7 @@ class _Body:
     def whole(self) -> bytes:
         parts = self.parts  # before the look: a thread may be reading while this is dropped
         if self.is_dropped:
-            raise Dropped(_DROPPED)
+            raise AnswerDropped(_DROPPED)
         return b"".join(parts)
 
 
@@ -112,7 +112,7 @@ class _Bodies:
             largest.is_dropped = True
             largest.parts, largest.size = [], 0
         if body.is_dropped:
-            raise Dropped(_DROPPED)
+            raise AnswerDropped(_DROPPED)
 
 
 class RunnerClient:

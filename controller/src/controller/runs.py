@@ -44,7 +44,7 @@ class Run:
     #: the runner and its process that gave it back without having ended it
     given_back_by: tuple[str, str | None] | None = None
     #: its outcome is being committed: later answers change nothing
-    is_decided: bool = False
+    is_committing: bool = False
     #: done once that is over, if somebody waits for it
     committed: asyncio.Future[None] | None = None
 
@@ -111,7 +111,7 @@ class InFlight:
         """
         for delivery in deliveries:
             earlier = self._runs.get((delivery.id, delivery.attempt - 1)) if delivery.attempt > 1 else None
-            if earlier is not None and earlier.is_decided:
+            if earlier is not None and earlier.is_committing:
                 earlier.committed = earlier.committed or asyncio.get_running_loop().create_future()
                 await asyncio.shield(earlier.committed)
 
