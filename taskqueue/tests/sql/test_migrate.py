@@ -139,9 +139,12 @@ def test_migrating_twice_changes_nothing(connection):
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (queue_statements.CLAIM, "COVERING INDEX tasks_claim (algorithm=? AND available_at=?)"),
-        (queue_statements.CLAIM, "COVERING INDEX tasks_claim (algorithm=? AND available_at>? AND available_at<?)"),
-        (queue_statements.NEXT_AVAILABLE, "COVERING INDEX tasks_claim (algorithm=? AND available_at>?)"),
+        (queue_statements.CLAIM.statement, "COVERING INDEX tasks_claim (algorithm=? AND available_at=?)"),
+        (
+            queue_statements.CLAIM.statement,
+            "COVERING INDEX tasks_claim (algorithm=? AND available_at>? AND available_at<?)",
+        ),
+        (queue_statements.NEXT_AVAILABLE.statement, "COVERING INDEX tasks_claim (algorithm=? AND available_at>?)"),
         (queue_statements.NEXT_ALGORITHM, "COVERING INDEX tasks_claim (algorithm>?)"),
         (queue_statements.UNCLAIMED, "INDEX tasks_claim (algorithm=? AND available_at>?)"),
         (queue_statements.EXPIRED, "INDEX tasks_expiring (expires_at<?)"),

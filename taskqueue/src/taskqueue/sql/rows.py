@@ -20,7 +20,7 @@ _valid_since = bindparam("the_notes_valid_since", type_=Double, callable_=lambda
 #: Why a task waits; looked up for waiting tasks only.
 HELD_UP = case(
     (
-        tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value)),
+        (tasks.c.state == TaskState.QUEUED.value) | (tasks.c.state == TaskState.RETRYING.value),
         select(waiting_notes.c.note)
         .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _valid_since))
         .scalar_subquery(),
@@ -35,6 +35,11 @@ TASK_COLUMNS = (
     *(PAYLOAD if column.name == "payload" else column for column in tasks.c if column.name not in _NOT_IN_TASK_ROW),
     HELD_UP,
 )
+
+
+def notes_valid_now() -> dict[str, float]:
+    """The value of the same parameter, for a statement that is sent to the driver as text."""
+    return {"the_notes_valid_since": notes_valid_since(time.time())}
 
 
 def task_row(row: AnyRow) -> TaskRow:
@@ -58,7 +63,7 @@ def task_row(row: AnyRow) -> TaskRow:
         history=parse_history(history),
         placement=None if placed_attempt is None else Placement(task_id, placed_attempt, placed_runner, placed_boot),
         runner=runner,
-        cancel_requested=cancel_requested,
+        cancel_requested=bool(cancel_requested),
         progress=progress(fraction, progress_message),
         replays=replays,
         reply_to=reply_to,

@@ -1,13 +1,14 @@
 """SQLite connections: the one that writes, and those that only read."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection as DriverConnection
 from sqlite3 import Error as DriverError
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import ClauseElement, Connection, CursorResult, Engine, create_engine, event
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
@@ -101,6 +102,23 @@ def _engine(path: Path, busy_seconds: float, size: int, *pragmas: str) -> Engine
             driver.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+class DriverStatement:
+    """A statement that goes to the driver as text.
+
+    For one row SQLAlchemy's way of making parameters and rows takes longer than SQLite takes to find it. Values come as
+    SQLite has them: a boolean as a number. The statement has no lists of values (`IN`).
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self.statement = statement
+        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
+        self._text = str(compiled)
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def execute(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
+        return connection.exec_driver_sql(self._text, {**self._constants, **values})
 
 
 def padded(ids: Sequence[str]) -> list[str]:

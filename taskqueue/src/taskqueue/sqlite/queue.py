@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,10 @@ class SqliteQueue:
                 wall=wall,
                 abandoned_too=now >= self._abandoned_at,
             )
-            return self._claim(connection, statements.CLAIM_THESE, {"the_seqs": found}) if found else []
+            if not found:
+                return []
+            claim = {"the_seqs": found, **self._lease(token := _new_token())}
+            return _deliveries(connection.execute(statements.CLAIM_THESE, claim).all(), token)
 
         return await self._write(write, then=lambda found: self._leases.add(found, None), durable=False)
 
@@ -146,10 +149,11 @@ class SqliteQueue:
         def write(connection: Connection) -> Claimed:
             now = self._clock.steady()
             where = {"the_algorithm": algorithm, "the_now": now}
-            deliveries = self._claim(connection, statements.CLAIM, {**where, "the_most": most})
+            claim = {**where, "the_most": most, **self._lease(token := _new_token())}
+            deliveries = _deliveries(statements.CLAIM.execute(connection, claim).all(), token)
             if len(deliveries) == most:
                 return Claimed(deliveries)
-            next_at = connection.scalar(statements.NEXT_AVAILABLE, where)
+            next_at = statements.NEXT_AVAILABLE.execute(connection, where).scalar()
             return Claimed(deliveries, None if next_at is None else max(0.0, next_at - now))
 
         return await self._write(
@@ -176,15 +180,13 @@ class SqliteQueue:
         if not feeds:
             del self._feeds[feed.algorithm]
 
-    def _claim(self, connection: Connection, statement: Any, where: dict[str, Any]) -> list[Delivery]:
-        token = _new_token()
-        lease = {
+    def _lease(self, token: int) -> dict[str, Any]:
+        """What a claim writes."""
+        return {
             "new_available_at": self._clock.steady() + self._times.seconds,
             "new_receipt": token,
             "new_now": self._clock.wall(),
         }
-        rows = connection.execute(statement, {**where, **lease}).all()
-        return [_delivery(row, token) for row in sorted(rows, key=lambda row: row[0])]
 
     async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
         def write(connection: Connection) -> dict[int, Revived]:
@@ -239,6 +241,11 @@ class SqliteQueue:
 def _new_token() -> int:
     """A random number that fits a signed 64-bit column."""
     return secrets.randbits(62)
+
+
+def _deliveries(rows: Iterable[AnyRow], token: int) -> list[Delivery]:
+    """Oldest first."""
+    return [_delivery(row, token) for row in sorted(rows, key=lambda row: row[0])]
 
 
 def _delivery(row: AnyRow, token: int) -> Delivery:

@@ -30,7 +30,7 @@ from taskqueue.sql.statements import (
     fill_tombstone,
 )
 from taskqueue.sql.tables import tasks
-from taskqueue.sqlite.engine import padded
+from taskqueue.sqlite.engine import DriverStatement, padded
 from taskqueue.tasks import NewTask, Published, publish_results
 
 _of_algorithm = tasks.c.algorithm == bindparam("the_algorithm")
@@ -67,12 +67,12 @@ _late = select(tasks.c.seq).where(_of_algorithm & _due).order_by(tasks.c.availab
 _either = union_all(select(_ready.c.seq), select(_late.c.seq)).subquery()
 _oldest = select(_either.c.seq).order_by(_either.c.seq).limit(_most)
 
-CLAIM = update(tasks).where(tasks.c.seq.in_(_oldest)).values(_CLAIMED).returning(*_DELIVERY)
+CLAIM = DriverStatement(update(tasks).where(tasks.c.seq.in_(_oldest)).values(_CLAIMED).returning(*_DELIVERY))
 CLAIM_THESE = (
     update(tasks).where(tasks.c.seq.in_(bindparam("the_seqs", expanding=True))).values(_CLAIMED).returning(*_DELIVERY)
 )
-NEXT_AVAILABLE = select(func.min(tasks.c.available_at)).where(
-    _of_algorithm & (tasks.c.available_at > bindparam("the_now"))
+NEXT_AVAILABLE = DriverStatement(
+    select(func.min(tasks.c.available_at)).where(_of_algorithm & (tasks.c.available_at > bindparam("the_now")))
 )
 
 #: An old receipt matches no row.

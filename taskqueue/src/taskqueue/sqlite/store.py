@@ -26,11 +26,11 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
-from taskqueue.sql.rows import task_row
+from taskqueue.sql.rows import notes_valid_now, task_row
 from taskqueue.sql.statements import EXPLAIN, FENCED, INSERT_NEW, NEXT_ATTEMPT, TASK_BY_ID, IdStatements
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import dead_letters, tasks
-from taskqueue.sqlite.engine import padded
+from taskqueue.sqlite.engine import DriverStatement, padded
 from taskqueue.tasks import CancelAnswer, Conflicting, Delivery, Failed, Placement, Record, Retrying, Succeeded, TaskRow
 from taskqueue.waiters import Waiters
 
@@ -42,6 +42,7 @@ MOST_CANCELLED = 100_000
 _this = tasks.c.id == bindparam("the_id")
 BY_IDS = IdStatements(tasks.c.id.in_(bindparam("the_ids", expanding=True)), padded)
 
+_TASK_BY_ID = DriverStatement(TASK_BY_ID)
 _OUTCOME = {
     **{name: bindparam(f"new_{name}") for name in OUTCOME_COLUMNS},
     "history": func.coalesce(bindparam("new_history"), tasks.c.history),
@@ -100,7 +101,7 @@ class SqliteStore(SqlStore):
 
     async def get(self, task_id: str) -> TaskRow | None:
         def read(connection: Connection) -> TaskRow | None:
-            row = connection.execute(TASK_BY_ID, {"the_id": task_id}).first()
+            row = _TASK_BY_ID.execute(connection, {"the_id": task_id, **notes_valid_now()}).first()
             return None if row is None else task_row(row)
 
         return await self._database.read(read)
@@ -214,6 +215,8 @@ def _write_successes(connection: Connection, records: Sequence[Record], now: Now
     ]
     if len(values) < len(records):
         return False
+    if len(values) == 1:
+        return connection.exec_driver_sql(_SUCCEED, values[0]).rowcount == 1
     connection.exec_driver_sql("SAVEPOINT successes")
     is_done = connection.exec_driver_sql(_SUCCEED, values).rowcount == len(values)
     connection.exec_driver_sql("RELEASE successes" if is_done else "ROLLBACK TO successes")
