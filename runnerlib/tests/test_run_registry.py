@@ -57,7 +57,7 @@ def test_the_same_pair_with_something_else_is_a_conflict(registry: RunRegistry, 
 def test_a_higher_attempt_takes_the_place_of_a_lower_one(registry: RunRegistry) -> None:
     lower = start(registry)
     told: list[str] = []
-    lower.watchers.append(lambda: told.append("lower"))
+    lower.watchers = (lambda: told.append("lower"),)
     submission = registry.submit("a", 2, "x", b"1", None)
     assert (submission.decision, submission.replaced) == (Decision.START, lower)
     assert (lower.state, told) == (EntryState.STALE_ATTEMPT, ["lower"])
@@ -146,7 +146,7 @@ class Story(RuleBasedStateMachine):
             assert decision is Decision.START
             assert run is not None
             self.started.append(run)
-            run.watchers.append(lambda: self._tell(run))
+            run.watchers = (lambda: self._tell(run),)
             assert replaced is None or replaced is before
         elif attempt < before.attempt:
             assert decision is Decision.STALE
@@ -186,7 +186,7 @@ class Story(RuleBasedStateMachine):
         ended = [run for run in kept if run.outcome is not None]
         assert self.registry.kept_bytes == sum(run.kept_bytes for run in ended)
         assert self.registry.kept_bytes <= 4000
-        assert self.registry.undelivered == sum(not run.delivered for run in ended)
+        assert self.registry.undelivered == sum(run.delivered_at is None for run in ended)
         for run in self.started:
             assert self.told.get(id(run), 0) == (run.outcome is not None)
             if run.outcome is None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,7 +14,7 @@ from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.request_parsing import read_items
-from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry
+from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry, pop_ended
 
 #: How often kept outcomes are looked through, also when nothing happens.
 SWEEP_SECONDS = 5.0
@@ -191,27 +192,21 @@ class RunManager:
 
 async def wait_until_ended(runs: Iterable[Run], seconds: float | None) -> None:
     """Returns when all have ended, or after so many seconds."""
-    waiting = [run for run in runs if run.outcome is None]
-    if not waiting:
-        return
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    left = len(waiting)
-
-    def one_less() -> None:
-        nonlocal left
-        left -= 1
-        if not left and not ended.done():
-            ended.set_result(None)
-
-    for run in waiting:
-        run.watchers.append(one_less)
-    try:
-        await asyncio.wait([ended], timeout=seconds)
-    finally:
-        # A run of hours is polled thousands of times: it must not keep a watcher for each.
-        for run in waiting:
-            if run.outcome is None:
-                run.watchers.remove(one_less)
+    loop = asyncio.get_running_loop()
+    ends_at = None if seconds is None else loop.time() + seconds
+    unfinished = list(runs)
+    while pop_ended(unfinished):
+        last = unfinished[-1]
+        ended: asyncio.Future[None] = loop.create_future()
+        watcher = partial(ended.set_result, None)
+        last.watchers += (watcher,)
+        try:
+            await asyncio.wait([ended], timeout=None if ends_at is None else max(0.0, ends_at - loop.time()))
+        finally:
+            # A run of hours is polled thousands of times: it must not keep a watcher for each.
+            last.watchers = tuple(one for one in last.watchers if one is not watcher)
+        if last.outcome is None:
+            return
 
 
 def _entry(run: Run, with_traceback: bool) -> bytes:

@@ -1,6 +1,6 @@
 """The runs of this process, keyed (task id, attempt). Pure: no socket, no thread; the clock is an argument."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Run:
         "attempt",
         "cancel_requested",
         "deadline_at",
-        "delivered",
+        "delivered_at",
         "digest",
         "ended_at",
         "id",
@@ -62,9 +62,9 @@ class Run:
         self.cancel_requested = False
         self.outcome: Outcome | None = None
         self.ended_at = 0.0
-        self.delivered = False
+        self.delivered_at: float | None = None
         #: called once each, when the run has ended
-        self.watchers: list[Callable[[], None]] = []
+        self.watchers: tuple[Callable[[], None], ...] = ()
 
     @property
     def state(self) -> EntryState:
@@ -76,6 +76,13 @@ class Run:
     def kept_bytes(self) -> int:
         result = self.outcome.result if self.outcome is not None else None
         return _OVERHEAD_BYTES + (len(result) if result is not None else 0)
+
+
+def pop_ended(runs: list[Run]) -> list[Run]:
+    """Removes those at the end of the list that have ended. Runs end nearly in order: the last one stands for all."""
+    while runs and runs[-1].outcome is not None:
+        runs.pop()
+    return runs
 
 
 class Decision(Enum):
@@ -116,9 +123,9 @@ class RunRegistry:
         self._keep_seconds = keep_seconds
         self._keep_bytes = keep_bytes
         self._runs: dict[str, Run] = {}
-        # Both by the time of their entry, oldest first; `delivered` holds the times.
+        # Both by the time of their entry, oldest first. What was dropped meanwhile stays in `delivered` until its turn.
         self._undelivered: OrderedDict[str, Run] = OrderedDict()
-        self._delivered: OrderedDict[str, float] = OrderedDict()
+        self._delivered: deque[tuple[str, float]] = deque()
         self._kept_bytes = 0
 
     def submit(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None) -> Submission:
@@ -153,13 +160,13 @@ class RunRegistry:
         """Records how a run ended; False when it had ended before: the first outcome stays."""
         if run.outcome is not None:
             return False
+        # One that was replaced or released has an outcome: this one is in `_runs`.
         run.ended_at = self._clock()
         _end(run, outcome)
-        if self._runs.get(run.id) is run:
-            self._undelivered[run.id] = run
-            self._kept_bytes += run.kept_bytes
-            if self._kept_bytes > self._keep_bytes:
-                self.sweep()
+        self._undelivered[run.id] = run
+        self._kept_bytes += run.kept_bytes
+        if self._kept_bytes > self._keep_bytes:
+            self.sweep()
         return True
 
     def release(self, run: Run) -> None:
@@ -171,26 +178,28 @@ class RunRegistry:
 
     def delivered(self, run: Run) -> None:
         """The outcome was delivered; from now on it is kept for a short while only."""
-        if run.outcome is not None and not run.delivered:
-            run.delivered = True
-            # A replaced run has its id in common with the one that took its place.
-            if self._undelivered.get(run.id) is run:
-                del self._undelivered[run.id]
-                self._delivered[run.id] = self._clock()
+        # A replaced run has its id in common with the one that took its place.
+        if run.delivered_at is None and self._undelivered.get(run.id) is run:
+            del self._undelivered[run.id]
+            run.delivered_at = self._clock()
+            self._delivered.append((run.id, run.delivered_at))
 
     def sweep(self) -> None:
         """Drops what was kept long enough, or what is too much; to be called now and then."""
         now = self._clock()
         while self._delivered:
-            id, since = next(iter(self._delivered.items()))
+            id, since = self._delivered[0]
             if now - since < self._keep_delivered_seconds and self._kept_bytes <= self._keep_bytes:
                 break
-            self._drop(id)
+            self._delivered.popleft()
+            run = self._runs.get(id)
+            if run is not None and run.delivered_at == since:
+                self._drop(run)
         while self._undelivered:
-            run = next(iter(self._undelivered.values()))
-            if now - run.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
+            oldest = next(iter(self._undelivered.values()))
+            if now - oldest.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
                 break
-            self._drop(run.id)
+            self._drop(oldest)
 
     @property
     def undelivered(self) -> int:
@@ -207,15 +216,15 @@ class RunRegistry:
     def _replace(self, known: Run) -> Run | None:
         """Makes room for a higher attempt; returns the lower one if it still runs."""
         if known.outcome is not None:
-            self._drop(known.id)
+            self._drop(known)
             return None
         _end(known, _STALE_OUTCOME)
         return known
 
-    def _drop(self, id: str) -> None:
-        run = self._runs.pop(id)
-        self._undelivered.pop(id, None)
-        self._delivered.pop(id, None)
+    def _drop(self, run: Run) -> None:
+        del self._runs[run.id]
+        if run.delivered_at is None:
+            del self._undelivered[run.id]
         self._kept_bytes -= run.kept_bytes
 
 
@@ -228,6 +237,7 @@ def _end(run: Run, outcome: Outcome) -> None:
     run.outcome = outcome
     run.payload = b""
     run.progress = None
-    watchers, run.watchers = run.watchers, []
-    for watcher in watchers:
-        watcher()
+    if run.watchers:
+        watchers, run.watchers = run.watchers, ()
+        for watcher in watchers:
+            watcher()

@@ -42,10 +42,10 @@ _OUR_FOLDER = str(Path(__file__).parents[1]) + os.sep
 
 #: At least this many digits in a row may be an integer that does not fit in 64 bits.
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
-_NON_FINITE_WORDS = (b"NaN", b"Infinity")
-#: pydantic writes NaN and infinities as these words, or as null in models, which obey their own configuration, and what
-#: cannot be a name as U+FFFD: if one of them is in the bytes, the value itself is inspected.
-_SUSPECT = (b"null", *_NON_FINITE_WORDS, "\ufffd".encode())
+#: What stands for a name that is no text.
+_REPLACEMENT = "\ufffd".encode()
+#: Schemas whose values have exactly that type once they are validated: pydantic writes them without a warning.
+_SCALARS = frozenset({"bool", "float", "int", "none", "str"})
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _NON_FINITE = "NaN or an infinity, which is not JSON; return None or a string instead"
 
@@ -120,7 +120,7 @@ def encode(value: Any, returns: TypeAdapter[Any] | None, limit_bytes: int, funct
         else:
             value = returns.validator.validate_python(value)
             data = _to_json(returns, value)
-        wrong = _unfaithful(value, returns or _ANY) if any(word in data for word in _SUSPECT) else None
+        wrong = _unfaithful(value, returns or _ANY) if _is_suspect(data) else None
     except ValidationError as error:
         raise BadResult(f"{function}() returned something that does not fit its return hint: {_first(error)}") from None
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
@@ -143,6 +143,8 @@ def _to_json(returns: TypeAdapter[Any], value: Any) -> bytes:
     list in a field that says tuple passes, and text in a field that says float does not.
     """
     serializer = _serializer(returns)
+    if returns.core_schema["type"] in _SCALARS:
+        return serializer.to_json(value, warnings=False)  # a microsecond faster
     try:
         return serializer.to_json(value, by_alias=True, warnings="error")
     except PydanticSerializationError:
@@ -155,6 +157,18 @@ def _to_json(returns: TypeAdapter[Any], value: Any) -> bytes:
 def _serializer(returns: TypeAdapter[Any]) -> SchemaSerializer:
     """The adapter's own, except that it writes NaN and infinities as words, also those of JSON-only serialisers."""
     return SchemaSerializer(returns.core_schema, CoreConfig(ser_json_inf_nan="constants"))
+
+
+def _is_suspect(data: bytes) -> bool:
+    """Whether the value itself must be inspected.
+
+    pydantic writes NaN and infinities as words, or as null in models, which obey their own configuration.
+    """
+    return b"null" in data or not _is_finite(data) or _REPLACEMENT in data
+
+
+def _is_finite(data: bytes) -> bool:
+    return b"NaN" not in data and b"Infinity" not in data
 
 
 def _unfaithful(value: Any, returns: TypeAdapter[Any]) -> str | None:
@@ -190,8 +204,7 @@ def _not_strict(data: bytes) -> str | None:
     Written again after reading, they are the same unless two names of an object are.
     """
     is_shallow = data.count(b"[") + data.count(b"{") <= strict_json.MAX_DEPTH
-    is_finite = not any(word in data for word in _NON_FINITE_WORDS)
-    is_plain = is_shallow and is_finite and not _LONG_INTEGER.search(data)
+    is_plain = is_shallow and _is_finite(data) and not _LONG_INTEGER.search(data)
     if is_plain and (b"{" not in data or pydantic_core.to_json(pydantic_core.from_json(data)) == data):
         return None
     try:

@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic_core import to_json
+
 from runnerlib.execution.outcomes import Death, how_it_ended
-from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.frames import LOAD_FAILED, SETUP, STOP, Frame, FrameError, FrameReader, encode
 from runnerlib.import_path import SAFELY
 from runnerlib.leftovers import TemporaryFolders, clear_up, environment_with, remove
 from runnerlib.service.logs import get_logger
@@ -30,7 +32,6 @@ _COUNT_SECONDS = 1.0
 _ROOT = Path("/")
 
 T = TypeVar("T")
-Frame = tuple[dict[str, Any], bytes]
 OnFrames = Callable[[list[Frame]], None]
 
 
@@ -99,7 +100,7 @@ class WorkerProcess:
 
     async def stop(self, within_seconds: float) -> None:
         """Lets it tear down what it loaded for so long, then ends it in any case."""
-        self.send(encode({"kind": "stop"}))
+        self.send(encode(STOP))
         await asyncio.wait([self._watch], timeout=within_seconds)
         self.kill()
         await asyncio.wait([self._watch, self._cleared])
@@ -201,7 +202,8 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
             raise
         raise StartFailed(f"a worker process could not be started: {error}") from None
     try:
-        worker.send(encode({**setup, "temporary_folder": None if folder is None else str(folder)}))
+        whole = {**setup, "temporary_folder": None if folder is None else str(folder)}
+        worker.send(encode(SETUP, body=to_json(whole)))
         await _ready(worker, frames)
     except BaseException:
         worker.kill()
@@ -222,20 +224,20 @@ def _popen(descriptor: int, folder: Path | None) -> "subprocess.Popen[bytes]":
 
 
 async def _ready(worker: WorkerProcess, frames: "_Frames") -> None:
-    answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
     def first(received: list[Frame]) -> None:
         if not answer.done():
-            answer.set_result(received[0][0])
+            answer.set_result(received[0])
 
     frames.on_frames = first
     either: list[asyncio.Future[Any]] = [answer, worker.exited]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not answer.done():
         raise StartFailed(f"the worker process {how_it_ended(worker.exited.result())} while it loaded")
-    header = answer.result()
-    if header["kind"] == "failed":
-        raise StartFailed(header["reason"])
+    kind, *_, reason = answer.result()
+    if kind == LOAD_FAILED:
+        raise StartFailed(reason.decode())
 
 
 class _Frames(asyncio.Protocol):

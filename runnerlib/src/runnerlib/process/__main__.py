@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import gc
 import io
+import json
 import os
 import signal
 import socket
@@ -20,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.errors import AdapterError, clean
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.addresses import FetchRules
-from runnerlib.frames import encode
+from runnerlib.frames import LOAD_FAILED, READY, encode
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process.calls import AsyncCalls, SyncCalls, close_loop, run_to_its_end
 from runnerlib.process.ipc import Channel
@@ -52,12 +53,12 @@ def main(descriptor: int, parent: int) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     channel = Channel(socket.socket(fileno=descriptor), parent)
-    setup, _ = channel.first()
+    setup = json.loads(channel.first())
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
     try:
         return _serve(channel, setup)
     except (AdapterError, LoadError, SelfTestFailed) as error:
-        channel.send(encode({"kind": "failed", "reason": str(error)}))
+        channel.send(encode(LOAD_FAILED, body=clean(str(error)).encode()))
         return 1
 
 
@@ -100,7 +101,7 @@ def _ready(channel: Channel, folder: OwnFolder) -> None:
     # What is loaded now stays: the collector need not scan it again and again.
     gc.collect()
     gc.freeze()
-    channel.send(encode({"kind": "ready"}))
+    channel.send(encode(READY))
 
 
 def _die_with(parent: int) -> None:
