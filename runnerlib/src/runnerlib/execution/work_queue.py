@@ -157,14 +157,18 @@ class Call:
             run.started_at = now
 
     def frame(self, now: float) -> bytes:
-        """The request to the worker process: length of a JSON header, the header, then the payloads in one piece."""
-        runs = [
-            (run.id, run.attempt, None if run.deadline_at is None else run.deadline_at - now, len(run.payload))
-            for run in self.runs
-        ]
-        header = to_json({"algorithm": self.runs[0].algorithm, "batch": self.is_batch, "runs": runs})
-        body = [len(header).to_bytes(4, "big"), header, *[run.payload for run in self.runs]]
-        return encode(CALL, self.number, body=b"".join(body))
+        """The request to the worker process: a JSON header behind its length, the payloads, and the ids as JSON."""
+        payloads = [run.payload for run in self.runs]
+        header = to_json(
+            {
+                "algorithm": self.runs[0].algorithm,
+                "batch": self.is_batch,
+                "lengths": [len(payload) for payload in payloads],
+                "seconds_left": [None if run.deadline_at is None else run.deadline_at - now for run in self.runs],
+            }
+        )
+        ids = to_json([(run.id, run.attempt) for run in self.runs])
+        return encode(CALL, self.number, body=b"".join([len(header).to_bytes(4, "big"), header, *payloads, ids]))
 
     def advance(self, at: int, now: float) -> Run | None:
         """The run at `at` has ended; returns the next one of a sequence, which has started."""

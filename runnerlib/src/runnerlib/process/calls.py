@@ -107,7 +107,7 @@ class SyncCalls(_Calls):
     def _sequence(self, request: CallRequest) -> bytes:
         """Each outcome is sent before the next run starts: a death then costs the run in progress only."""
         frame = b""
-        for at in range(len(request.ids)):
+        for at in range(len(request.payloads)):
             if frame:
                 self._channel.send(frame)
             ends_at = request.ends_at[at]
@@ -146,7 +146,7 @@ class SyncCalls(_Calls):
                 task.close()
 
     def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.ids))]
+        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:
@@ -256,7 +256,7 @@ class AsyncCalls(_Calls):
             task.close()
 
     async def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.ids))]
+        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:

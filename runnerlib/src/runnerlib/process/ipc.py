@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +125,28 @@ class CallRequest:
     call: int
     algorithm: str
     batch: bool
-    ids: list[tuple[str, int]]
+    #: `ids` as JSON: most handlers don't need them
+    names: bytes
     ends_at: list[float | None]
     payloads: list[bytes]
+
+    @cached_property
+    def ids(self) -> list[tuple[str, int]]:
+        """Task id and attempt of each run."""
+        return [(id, attempt) for id, attempt in from_json(self.names)]
 
 
 def read_call(call: int, body: bytes) -> CallRequest:
     """See :meth:`runnerlib.execution.work_queue.Call.frame`."""
-    now = time.monotonic()
     start = 4 + int.from_bytes(body[:4], "big")
     header: dict[str, Any] = from_json(body[4:start])
-    ids, ends_at, payloads = [], [], []
-    for id, attempt, seconds_left, length in header["runs"]:
-        ids.append((id, attempt))
-        ends_at.append(None if seconds_left is None else now + seconds_left)
+    payloads = []
+    for length in header["lengths"]:
         payloads.append(body[start : start + length])
         start += length
-    return CallRequest(call, header["algorithm"], header["batch"], ids, ends_at, payloads)
+    now = time.monotonic()
+    ends_at = [None if left is None else now + left for left in header["seconds_left"]]
+    return CallRequest(call, header["algorithm"], header["batch"], body[start:], ends_at, payloads)
 
 
 class Cancelled:
