@@ -14,7 +14,7 @@ from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.request_parsing import read_items
-from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry, pop_ended
+from runnerlib.run_registry import START, Decision, Outcome, Run, RunRegistry, pop_ended
 
 #: How often kept outcomes are looked through, also when nothing happens.
 SWEEP_SECONDS = 5.0
@@ -64,7 +64,7 @@ class RunManager:
             raise Refusal("stale_attempt", f"a later attempt than {attempt} of task {id} is known here")
         if run is None:
             raise Refusal("id_conflict", _conflict(id, attempt))
-        if decision is Decision.START:
+        if decision is START:
             run.shared_key = shared_key
             self._start(name, [run], [replaced])
         return run
@@ -81,8 +81,7 @@ class RunManager:
 
     def entry(self, run: Run, *, with_traceback: bool = True) -> bytes:
         """What is known of a run, as a BatchEntry; an outcome counts as delivered."""
-        if run.outcome is not None:
-            self.delivered(run)
+        self._registry.delivered(run)
         return _entry(run, with_traceback)
 
     def delivered(self, run: Run) -> None:
@@ -154,7 +153,7 @@ class RunManager:
             if run is None:
                 found.append(_refused_entry(id, attempt, decision))
                 continue
-            if decision is Decision.START:
+            if decision is START:
                 run.shared_key = shared_key
                 started.append(run)
                 replaced.append(old)
@@ -216,12 +215,8 @@ def _entry(run: Run, with_traceback: bool) -> bytes:
     outcome = run.outcome
     if outcome is not None and outcome.result is not None and outcome.seconds is not None:
         # Nearly all are of this kind.
-        return b'{"id":"%s","attempt":%d,"state":"succeeded","result":%s,"seconds":%.6f}' % (
-            run.id.encode(),
-            run.attempt,
-            outcome.result,
-            outcome.seconds,
-        )
+        head = f'{{"id":"{run.id}","attempt":{run.attempt},"state":"succeeded","result":'
+        return head.encode() + outcome.result + f',"seconds":{outcome.seconds:.6f}}}'.encode()
     parts = [_bare_entry(run.id, run.attempt, run.state)[:-1]]
     if outcome is None:
         if run.progress is not None:

@@ -102,6 +102,8 @@ class Submission(NamedTuple):
     replaced: Run | None = None
 
 
+#: Named once: on some versions of Python, Enum makes each look-up slow.
+START = Decision.START
 _STALE = Submission(Decision.STALE)
 _CONFLICT = Submission(Decision.CONFLICT)
 _STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
@@ -140,7 +142,7 @@ class RunRegistry:
         replaced = self._replace(known) if known is not None else None
         run = Run(id, attempt, algorithm, payload, deadline_at)
         self._runs[id] = run
-        return Submission(Decision.START, run, replaced)
+        return Submission(START, run, replaced)
 
     def would_start(self, id: str, attempt: int) -> bool:
         """Whether :meth:`submit` would start something; asked before anything is changed."""

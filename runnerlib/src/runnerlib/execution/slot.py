@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 #: A call of this many runs answers in so many frames that reading them one by one would cost more than the runs.
 _MANY = 8
-#: Named once: Enum makes each look-up slow.
+#: Named once: on some versions of Python, Enum makes each look-up slow.
 _SUCCEEDED, _FAILED, _CANCELLED = EntryState.SUCCEEDED, EntryState.FAILED, EntryState.CANCELLED
 
 
