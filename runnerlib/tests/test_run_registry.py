@@ -84,7 +84,7 @@ def test_a_delivered_outcome_is_kept_for_a_minute_and_another_for_an_hour(regist
     fetched, forgotten = start(registry, "fetched"), start(registry, "forgotten")
     registry.finish(fetched, done())
     registry.finish(forgotten, done())
-    registry.delivered(fetched)
+    registry.delivered([fetched])
     clock.now = 59
     registry.sweep()
     assert registry.find("fetched") is fetched
@@ -101,7 +101,7 @@ def test_too_much_drops_what_was_delivered_first_then_the_oldest(registry: RunRe
     runs = [start(registry, f"r{n}") for n in range(4)]
     for run in runs[:3]:
         registry.finish(run, done(b"x" * 2000))
-    registry.delivered(runs[2])
+    registry.delivered([runs[2]])
     registry.finish(runs[3], done(b"x" * 2000))
     assert registry.find("r2") is None
     assert registry.find("r0") is runs[0]
@@ -118,7 +118,7 @@ def test_a_run_that_was_given_up_may_start_again(registry: RunRegistry) -> None:
 def test_telling_of_a_replaced_attempt_is_no_delivery_of_the_one_in_its_place(registry: RunRegistry) -> None:
     lower, higher = start(registry), start(registry, attempt=2)
     registry.finish(higher, done())
-    registry.delivered(lower)
+    registry.delivered([lower])
     assert registry.undelivered == 1
 
 
@@ -172,7 +172,7 @@ class Story(RuleBasedStateMachine):
     @rule(index=st.integers(0, 50))
     def deliver(self, index: int) -> None:
         if self.started:
-            self.registry.delivered(self.started[index % len(self.started)])
+            self.registry.delivered([self.started[index % len(self.started)]])
 
     @rule(seconds=st.sampled_from([1.0, 61.0, 3601.0]))
     def wait(self, seconds: float) -> None:

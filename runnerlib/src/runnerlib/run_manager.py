@@ -76,16 +76,18 @@ class RunManager:
         if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
             self._refuse_when_full(name)
         found = self._submit_all(algorithm, items)
-        await wait_until_ended([one for one in found if isinstance(one, Run)], wait_seconds)
-        return b"[" + b",".join([self.entry(one) if isinstance(one, Run) else one for one in found]) + b"]"
+        runs = [one for one in found if isinstance(one, Run)]
+        await wait_until_ended(runs, wait_seconds)
+        self._registry.delivered(runs)
+        return b"[" + b",".join([_entry(one, True) if isinstance(one, Run) else one for one in found]) + b"]"
 
     def entry(self, run: Run, *, with_traceback: bool = True) -> bytes:
         """What is known of a run, as a BatchEntry; an outcome counts as delivered."""
-        self._registry.delivered(run)
+        self._registry.delivered([run])
         return _entry(run, with_traceback)
 
     def delivered(self, run: Run) -> None:
-        self._registry.delivered(run)
+        self._registry.delivered([run])
 
     def find(self, id: str) -> Run:
         run = self._registry.find(id)
@@ -215,8 +217,12 @@ def _entry(run: Run, with_traceback: bool) -> bytes:
     outcome = run.outcome
     if outcome is not None and outcome.result is not None and outcome.seconds is not None:
         # Nearly all are of this kind.
-        head = f'{{"id":"{run.id}","attempt":{run.attempt},"state":"succeeded","result":'
-        return head.encode() + outcome.result + f',"seconds":{outcome.seconds:.6f}}}'.encode()
+        return b'{"id":"%s","attempt":%d,"state":"succeeded","result":%s,"seconds":%.6f}' % (
+            run.id.encode(),
+            run.attempt,
+            outcome.result,
+            outcome.seconds,
+        )
     parts = [_bare_entry(run.id, run.attempt, run.state)[:-1]]
     if outcome is None:
         if run.progress is not None:

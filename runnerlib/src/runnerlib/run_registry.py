@@ -1,7 +1,7 @@
 """The runs of this process, keyed (task id, attempt). Pure: no socket, no thread; the clock is an argument."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -178,13 +178,15 @@ class RunRegistry:
                 del self._runs[run.id]
             _end(run, _UNKNOWN_OUTCOME)
 
-    def delivered(self, run: Run) -> None:
-        """The outcome was delivered; from now on it is kept for a short while only."""
-        # A replaced run has its id in common with the one that took its place.
-        if run.delivered_at is None and self._undelivered.get(run.id) is run:
-            del self._undelivered[run.id]
-            run.delivered_at = self._clock()
-            self._delivered.append((run.id, run.delivered_at))
+    def delivered(self, runs: Iterable[Run]) -> None:
+        """The outcomes of those that have ended were delivered; from now on they are kept for a short while only."""
+        now = self._clock()
+        for run in runs:
+            # A replaced run has its id in common with the one that took its place.
+            if run.delivered_at is None and self._undelivered.get(run.id) is run:
+                del self._undelivered[run.id]
+                run.delivered_at = now
+                self._delivered.append((run.id, now))
 
     def sweep(self) -> None:
         """Drops what was kept long enough, or what is too much; to be called now and then."""
