@@ -1,35 +1,40 @@
 """Frames between the serving process and a worker process: a head of fixed size, then as many bytes as it says.
 
-Both are of one version, so the format may change at any time. Nothing in it is JSON but some bodies: one task of
-microseconds makes two frames' worth of work.
+Both are of one version, so the format may change at any time. The head is no JSON: reading and writing that took longer
+than a short handler.
 """
 
 import struct
 
-#: Kinds of frames. To the worker process: the :class:`~runnerlib.execution.pool.ProcessSetup` as JSON,
-SETUP = 1
-#: runs to do (see :meth:`runnerlib.execution.work_queue.Call.frame`),
-CALL = 2
-#: a run of a call that is to stop,
-CANCEL = 3
-#: and that no more calls will follow.
-STOP = 4
-#: From the worker process: it has loaded,
-READY = 5
-#: or could not, for the reason in the body.
-LOAD_FAILED = 6
-#: How a run ended, after `value` seconds: with a result, with a RunError as JSON, or cancelled.
-SUCCEEDED = 7
-FAILED = 8
-CANCELLED = 9
-#: How far a run is: the fraction is the `value`, the message the body.
-PROGRESS = 10
+# Kinds of frames. No text begins with one of these bytes.
+# To the worker process:
+#: What it is to load: :class:`runnerlib.execution.pool.ProcessSetup` as JSON.
+SETUP = 0x81
+#: Runs to do; :meth:`runnerlib.execution.work_queue.Call.frame` has the body.
+CALL = 0x82
+#: One run is to stop.
+CANCEL = 0x83
+#: No more calls follow.
+STOP = 0x84
+# From the worker process:
+#: It has loaded,
+READY = 0x85
+#: or it could not, for the reason in the body.
+LOAD_FAILED = 0x86
+#: A run ended after `value` seconds: with a result,
+SUCCEEDED = 0x87
+#: with an error, a RunError as JSON,
+FAILED = 0x88
+#: or because it was cancelled.
+CANCELLED = 0x89
+#: How far a run is: `value` is the fraction, the body a message.
+PROGRESS = 0x8A
 #: The batch handler failed as a whole, with the RunError in the body: its members will run again, one by one.
-BATCH_FAILED = 11
+BATCH_FAILED = 0x8B
 #: The call was cancelled, but not by the serving process: perhaps by another handler on the same loop.
-INTERRUPTED = 12
+INTERRUPTED = 0x8C
 #: The call is over, and the process can take another one; `value` is its memory in bytes if that is watched.
-DONE = 13
+DONE = 0x8D
 
 #: Kind, number of the call, index of the run in the call, value, body.
 Frame = tuple[int, int, int, float, bytes]
@@ -66,17 +71,21 @@ class FrameReader:
                 return []
             data = bytes(self._pending)
         frames: list[Frame] = []
-        body, have = _HEAD.size, len(data)
+        start, have = 0, len(data)
         self._wanted = _HEAD.size
-        while body <= have:
-            kind, call, at, value, size = _HEAD.unpack_from(data, body - _HEAD.size)
-            if size > MAX_FRAME_BYTES or not SETUP <= kind <= DONE:
-                raise FrameError(f"a frame of kind {kind} and {size} bytes")
-            end = body + size
-            if end > have:
+        while start < have:
+            if not SETUP <= data[start] <= DONE:
+                raise FrameError(f"a frame of kind {data[start]}")
+            body = start + _HEAD.size
+            if body > have:
+                break
+            kind, call, at, value, size = _HEAD.unpack_from(data, start)
+            if size > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {size} bytes")
+            if body + size > have:
                 self._wanted = _HEAD.size + size
                 break
-            frames.append((kind, call, at, value, data[body:end]))
-            body = end + _HEAD.size
-        self._pending = bytearray(data[body - _HEAD.size :])
+            start = body + size
+            frames.append((kind, call, at, value, data[body:start]))
+        self._pending = bytearray(data[start:])
         return frames
