@@ -18,6 +18,9 @@ class Sent:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
 
+    def check(self) -> None:
+        pass
+
     def send(self, data: bytes) -> None:
         self.frames.append(data)
 

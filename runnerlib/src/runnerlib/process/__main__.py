@@ -1,4 +1,4 @@
-"""Entry point of a worker process; arguments: the socket's file descriptor and the parent's process id."""
+"""Entry point of a worker process; arguments: descriptors of a socket and a pipe, and the parent's process id."""
 
 from runnerlib.import_path import put_current_folder_last
 
@@ -42,7 +42,7 @@ class _Logging:
     log_format: str
 
 
-def main(descriptor: int, parent: int) -> int:
+def main(calls: int, answers: int, parent: int) -> int:
     """Serves calls until told to stop; returns the exit code."""
     _die_with(parent)
     _leave_signals_to_parent()
@@ -52,7 +52,7 @@ def main(descriptor: int, parent: int) -> int:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    channel = Channel(socket.socket(fileno=descriptor), parent)
+    channel = Channel(socket.socket(fileno=calls), answers, parent)
     setup = json.loads(channel.first())
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
     try:
@@ -135,4 +135,4 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(*map(int, sys.argv[1:4])))

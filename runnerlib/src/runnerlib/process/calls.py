@@ -37,6 +37,7 @@ class _Calls:
 
     def _done(self, request: CallRequest) -> bytes:
         self._cancelled.forget(request.call)
+        self._channel.check()
         return ipc.done(request.call, self._watch_rss)
 
     def _batch_arguments(self, request: CallRequest) -> tuple[list[int], list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The worker process's end of the socket: the calls that it receives, and the frames that it answers with."""
+"""The worker process's ends of its connection: the calls that it receives, and the frames that it answers with."""
 
 import os
 import resource
@@ -45,12 +45,15 @@ OnFrames = Callable[[list[Frame]], None]
 class Channel:
     """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
 
+    It reads the socket `connection` and sends into the pipe `answers`.
+
     That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
     Only this process uses the channel: frames of a process that a handler forked would mix with ours.
     """
 
-    def __init__(self, connection: socket.socket, parent: int) -> None:
+    def __init__(self, connection: socket.socket, answers: int, parent: int) -> None:
         self._socket = connection
+        self._answers = answers
         self._parent = parent
         self._reader = FrameReader()
         self._lock = threading.Lock()
@@ -73,7 +76,16 @@ class Channel:
             os._exit(1)
         try:
             with self._lock:
-                self._socket.sendall(data)
+                sent = os.write(self._answers, data)
+                while sent < len(data):  # a signal came in between
+                    sent += os.write(self._answers, data[sent:])
+        except OSError:
+            self._end()
+
+    def check(self) -> None:
+        """Ends the process when a handler closed the socket, so that the next call is not charged with it."""
+        try:
+            self._socket.getsockname()
         except OSError:
             self._end()
 
