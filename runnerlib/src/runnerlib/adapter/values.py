@@ -149,7 +149,8 @@ def _to_json(returns: TypeAdapter[Any], value: Any) -> bytes:
     list in a field that says tuple passes, and text in a field that says float does not.
     """
     serializer = _serializer(returns)
-    if returns.core_schema["type"] in _SCALARS:
+    schema = returns.core_schema
+    if schema["type"] in _SCALARS and "serialization" not in schema:
         return serializer.to_json(value, warnings=False)  # a microsecond faster
     try:
         return serializer.to_json(value, by_alias=True, warnings="error")
