@@ -27,6 +27,17 @@ def test_whatever_a_call_leaves_is_seen_however_short_the_calls_are(tmp_path: Pa
     assert sorted(one.name for one in tmp_path.iterdir()) == ["loaded", "pymp-abc"]
 
 
+def test_what_is_left_in_a_folder_that_a_call_made_again_is_seen(tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    folder = OwnFolder(str(place))
+    folder.keep_what_is_there()
+    place.rmdir()
+    place.mkdir()
+    (place / "file").touch()
+    assert folder.left() == ["file"]
+
+
 def test_no_folder_has_nothing_in_it(tmp_path: Path) -> None:
     for folder in (OwnFolder(None), OwnFolder(str(tmp_path / "gone"))):
         folder.keep_what_is_there()

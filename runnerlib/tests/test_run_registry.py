@@ -57,7 +57,7 @@ def test_the_same_pair_with_something_else_is_a_conflict(registry: RunRegistry, 
 def test_a_higher_attempt_takes_the_place_of_a_lower_one(registry: RunRegistry) -> None:
     lower = start(registry)
     told: list[str] = []
-    lower.watchers.append(lambda: told.append("lower"))
+    lower.watchers = (lambda: told.append("lower"),)
     submission = registry.submit("a", 2, "x", b"1", None)
     assert (submission.decision, submission.replaced) == (Decision.START, lower)
     assert (lower.state, told) == (EntryState.STALE_ATTEMPT, ["lower"])
@@ -84,7 +84,7 @@ def test_a_delivered_outcome_is_kept_for_a_minute_and_another_for_an_hour(regist
     fetched, forgotten = start(registry, "fetched"), start(registry, "forgotten")
     registry.finish(fetched, done())
     registry.finish(forgotten, done())
-    registry.delivered(fetched)
+    registry.delivered([fetched])
     clock.now = 59
     registry.sweep()
     assert registry.find("fetched") is fetched
@@ -101,7 +101,7 @@ def test_too_much_drops_what_was_delivered_first_then_the_oldest(registry: RunRe
     runs = [start(registry, f"r{n}") for n in range(4)]
     for run in runs[:3]:
         registry.finish(run, done(b"x" * 2000))
-    registry.delivered(runs[2])
+    registry.delivered([runs[2]])
     registry.finish(runs[3], done(b"x" * 2000))
     assert registry.find("r2") is None
     assert registry.find("r0") is runs[0]
@@ -118,7 +118,7 @@ def test_a_run_that_was_given_up_may_start_again(registry: RunRegistry) -> None:
 def test_telling_of_a_replaced_attempt_is_no_delivery_of_the_one_in_its_place(registry: RunRegistry) -> None:
     lower, higher = start(registry), start(registry, attempt=2)
     registry.finish(higher, done())
-    registry.delivered(lower)
+    registry.delivered([lower])
     assert registry.undelivered == 1
 
 
@@ -146,7 +146,7 @@ class Story(RuleBasedStateMachine):
             assert decision is Decision.START
             assert run is not None
             self.started.append(run)
-            run.watchers.append(lambda: self._tell(run))
+            run.watchers = (lambda: self._tell(run),)
             assert replaced is None or replaced is before
         elif attempt < before.attempt:
             assert decision is Decision.STALE
@@ -172,7 +172,7 @@ class Story(RuleBasedStateMachine):
     @rule(index=st.integers(0, 50))
     def deliver(self, index: int) -> None:
         if self.started:
-            self.registry.delivered(self.started[index % len(self.started)])
+            self.registry.delivered([self.started[index % len(self.started)]])
 
     @rule(seconds=st.sampled_from([1.0, 61.0, 3601.0]))
     def wait(self, seconds: float) -> None:
@@ -186,7 +186,7 @@ class Story(RuleBasedStateMachine):
         ended = [run for run in kept if run.outcome is not None]
         assert self.registry.kept_bytes == sum(run.kept_bytes for run in ended)
         assert self.registry.kept_bytes <= 4000
-        assert self.registry.undelivered == sum(not run.delivered for run in ended)
+        assert self.registry.undelivered == sum(run.delivered_at is None for run in ended)
         for run in self.started:
             assert self.told.get(id(run), 0) == (run.outcome is not None)
             if run.outcome is None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,11 +14,13 @@ from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.request_parsing import read_items
-from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry
+from runnerlib.run_registry import START, Decision, Outcome, Run, RunRegistry, pop_ended
 
 #: How often kept outcomes are looked through, also when nothing happens.
 SWEEP_SECONDS = 5.0
 
+#: A look-up here is faster than Enum's `value`.
+_LABELS = {state: state.value for state in EntryState}
 #: Task ids and states are plain ASCII without quotes: they need no escaping.
 _STATES = {state: state.value.encode() for state in EntryState}
 
@@ -61,7 +64,7 @@ class RunManager:
             raise Refusal("stale_attempt", f"a later attempt than {attempt} of task {id} is known here")
         if run is None:
             raise Refusal("id_conflict", _conflict(id, attempt))
-        if decision is Decision.START:
+        if decision is START:
             run.shared_key = shared_key
             self._start(name, [run], [replaced])
         return run
@@ -73,17 +76,18 @@ class RunManager:
         if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
             self._refuse_when_full(name)
         found = self._submit_all(algorithm, items)
-        await wait_until_ended([one for one in found if isinstance(one, Run)], wait_seconds)
-        return b"[" + b",".join([self.entry(one) if isinstance(one, Run) else one for one in found]) + b"]"
+        runs = [one for one in found if isinstance(one, Run)]
+        await wait_until_ended(runs, wait_seconds)
+        self._registry.delivered(runs)
+        return b"[" + b",".join([_entry(one, True) if isinstance(one, Run) else one for one in found]) + b"]"
 
     def entry(self, run: Run, *, with_traceback: bool = True) -> bytes:
         """What is known of a run, as a BatchEntry; an outcome counts as delivered."""
-        if run.outcome is not None:
-            self.delivered(run)
+        self._registry.delivered([run])
         return _entry(run, with_traceback)
 
     def delivered(self, run: Run) -> None:
-        self._registry.delivered(run)
+        self._registry.delivered([run])
 
     def find(self, id: str) -> Run:
         run = self._registry.find(id)
@@ -105,7 +109,7 @@ class RunManager:
     def finish(self, run: Run, outcome: Outcome) -> None:
         """Records an outcome; the first one of a run stays."""
         if self._registry.finish(run, outcome):
-            label = outcome.error.code if outcome.error is not None else outcome.state.value
+            label = _LABELS[outcome.state] if outcome.error is None else outcome.error.code
             self._metrics.outcome(run.algorithm, label, outcome.seconds)
 
     def release(self, run: Run) -> None:
@@ -151,7 +155,7 @@ class RunManager:
             if run is None:
                 found.append(_refused_entry(id, attempt, decision))
                 continue
-            if decision is Decision.START:
+            if decision is START:
                 run.shared_key = shared_key
                 started.append(run)
                 replaced.append(old)
@@ -191,27 +195,21 @@ class RunManager:
 
 async def wait_until_ended(runs: Iterable[Run], seconds: float | None) -> None:
     """Returns when all have ended, or after so many seconds."""
-    waiting = [run for run in runs if run.outcome is None]
-    if not waiting:
-        return
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    left = len(waiting)
-
-    def one_less() -> None:
-        nonlocal left
-        left -= 1
-        if not left and not ended.done():
-            ended.set_result(None)
-
-    for run in waiting:
-        run.watchers.append(one_less)
-    try:
-        await asyncio.wait([ended], timeout=seconds)
-    finally:
-        # A run of hours is polled thousands of times: it must not keep a watcher for each.
-        for run in waiting:
-            if run.outcome is None:
-                run.watchers.remove(one_less)
+    loop = asyncio.get_running_loop()
+    ends_at = None if seconds is None else loop.time() + seconds
+    unfinished = list(runs)
+    while pop_ended(unfinished):
+        last = unfinished[-1]
+        ended: asyncio.Future[None] = loop.create_future()
+        watcher = partial(ended.set_result, None)
+        last.watchers += (watcher,)
+        try:
+            await asyncio.wait([ended], timeout=None if ends_at is None else max(0.0, ends_at - loop.time()))
+        finally:
+            # A run of hours is polled thousands of times: it must not keep a watcher for each.
+            last.watchers = tuple(one for one in last.watchers if one is not watcher)
+        if last.outcome is None:
+            return
 
 
 def _entry(run: Run, with_traceback: bool) -> bytes:

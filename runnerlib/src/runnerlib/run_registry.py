@@ -1,7 +1,7 @@
 """The runs of this process, keyed (task id, attempt). Pure: no socket, no thread; the clock is an argument."""
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Run:
         "attempt",
         "cancel_requested",
         "deadline_at",
-        "delivered",
+        "delivered_at",
         "digest",
         "ended_at",
         "id",
@@ -62,9 +62,9 @@ class Run:
         self.cancel_requested = False
         self.outcome: Outcome | None = None
         self.ended_at = 0.0
-        self.delivered = False
+        self.delivered_at: float | None = None
         #: called once each, when the run has ended
-        self.watchers: list[Callable[[], None]] = []
+        self.watchers: tuple[Callable[[], None], ...] = ()
 
     @property
     def state(self) -> EntryState:
@@ -76,6 +76,13 @@ class Run:
     def kept_bytes(self) -> int:
         result = self.outcome.result if self.outcome is not None else None
         return _OVERHEAD_BYTES + (len(result) if result is not None else 0)
+
+
+def pop_ended(runs: list[Run]) -> list[Run]:
+    """Removes those at the end of the list that have ended. Runs end nearly in order: the last one stands for all."""
+    while runs and runs[-1].outcome is not None:
+        runs.pop()
+    return runs
 
 
 class Decision(Enum):
@@ -95,6 +102,8 @@ class Submission(NamedTuple):
     replaced: Run | None = None
 
 
+#: Named once: on some versions of Python, Enum makes each look-up slow.
+START = Decision.START
 _STALE = Submission(Decision.STALE)
 _CONFLICT = Submission(Decision.CONFLICT)
 _STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
@@ -116,9 +125,9 @@ class RunRegistry:
         self._keep_seconds = keep_seconds
         self._keep_bytes = keep_bytes
         self._runs: dict[str, Run] = {}
-        # Both by the time of their entry, oldest first; `delivered` holds the times.
+        # Both by the time of their entry, oldest first. What was dropped meanwhile stays in `delivered` until its turn.
         self._undelivered: OrderedDict[str, Run] = OrderedDict()
-        self._delivered: OrderedDict[str, float] = OrderedDict()
+        self._delivered: deque[tuple[str, float]] = deque()
         self._kept_bytes = 0
 
     def submit(self, id: str, attempt: int, algorithm: str, payload: bytes, deadline_at: float | None) -> Submission:
@@ -133,7 +142,7 @@ class RunRegistry:
         replaced = self._replace(known) if known is not None else None
         run = Run(id, attempt, algorithm, payload, deadline_at)
         self._runs[id] = run
-        return Submission(Decision.START, run, replaced)
+        return Submission(START, run, replaced)
 
     def would_start(self, id: str, attempt: int) -> bool:
         """Whether :meth:`submit` would start something; asked before anything is changed."""
@@ -153,13 +162,13 @@ class RunRegistry:
         """Records how a run ended; False when it had ended before: the first outcome stays."""
         if run.outcome is not None:
             return False
+        # One that was replaced or released has an outcome: this one is in `_runs`.
         run.ended_at = self._clock()
         _end(run, outcome)
-        if self._runs.get(run.id) is run:
-            self._undelivered[run.id] = run
-            self._kept_bytes += run.kept_bytes
-            if self._kept_bytes > self._keep_bytes:
-                self.sweep()
+        self._undelivered[run.id] = run
+        self._kept_bytes += run.kept_bytes
+        if self._kept_bytes > self._keep_bytes:
+            self.sweep()
         return True
 
     def release(self, run: Run) -> None:
@@ -169,28 +178,32 @@ class RunRegistry:
                 del self._runs[run.id]
             _end(run, _UNKNOWN_OUTCOME)
 
-    def delivered(self, run: Run) -> None:
-        """The outcome was delivered; from now on it is kept for a short while only."""
-        if run.outcome is not None and not run.delivered:
-            run.delivered = True
+    def delivered(self, runs: Iterable[Run]) -> None:
+        """The outcomes of those that have ended were delivered; from now on they are kept for a short while only."""
+        now = self._clock()
+        for run in runs:
             # A replaced run has its id in common with the one that took its place.
-            if self._undelivered.get(run.id) is run:
+            if run.delivered_at is None and self._undelivered.get(run.id) is run:
                 del self._undelivered[run.id]
-                self._delivered[run.id] = self._clock()
+                run.delivered_at = now
+                self._delivered.append((run.id, now))
 
     def sweep(self) -> None:
         """Drops what was kept long enough, or what is too much; to be called now and then."""
         now = self._clock()
         while self._delivered:
-            id, since = next(iter(self._delivered.items()))
+            id, since = self._delivered[0]
             if now - since < self._keep_delivered_seconds and self._kept_bytes <= self._keep_bytes:
                 break
-            self._drop(id)
+            self._delivered.popleft()
+            run = self._runs.get(id)
+            if run is not None and run.delivered_at == since:
+                self._drop(run)
         while self._undelivered:
-            run = next(iter(self._undelivered.values()))
-            if now - run.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
+            oldest = next(iter(self._undelivered.values()))
+            if now - oldest.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
                 break
-            self._drop(run.id)
+            self._drop(oldest)
 
     @property
     def undelivered(self) -> int:
@@ -207,15 +220,15 @@ class RunRegistry:
     def _replace(self, known: Run) -> Run | None:
         """Makes room for a higher attempt; returns the lower one if it still runs."""
         if known.outcome is not None:
-            self._drop(known.id)
+            self._drop(known)
             return None
         _end(known, _STALE_OUTCOME)
         return known
 
-    def _drop(self, id: str) -> None:
-        run = self._runs.pop(id)
-        self._undelivered.pop(id, None)
-        self._delivered.pop(id, None)
+    def _drop(self, run: Run) -> None:
+        del self._runs[run.id]
+        if run.delivered_at is None:
+            del self._undelivered[run.id]
         self._kept_bytes -= run.kept_bytes
 
 
@@ -228,6 +241,7 @@ def _end(run: Run, outcome: Outcome) -> None:
     run.outcome = outcome
     run.payload = b""
     run.progress = None
-    watchers, run.watchers = run.watchers, []
-    for watcher in watchers:
-        watcher()
+    if run.watchers:
+        watchers, run.watchers = run.watchers, ()
+        for watcher in watchers:
+            watcher()

@@ -18,6 +18,9 @@ class Sent:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
 
+    def check(self) -> None:
+        pass
+
     def send(self, data: bytes) -> None:
         self.frames.append(data)
 
@@ -32,7 +35,7 @@ def test_an_answer_goes_out_when_what_the_call_left_cannot_be_removed() -> None:
         calls = AsyncCalls(unused, channel, False, loop, folder)
         task = loop.create_task(answer())
         await task
-        calls._ended(CallRequest(1, "x", False, [("t", 1)], [None], [b"{}"]), task)
+        calls._ended(CallRequest(1, "x", False, b'[["t", 1]]', [None], [b"{}"]), task)
         await asyncio.sleep(0)
 
     channel: Any = Sent()

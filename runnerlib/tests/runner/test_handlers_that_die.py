@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 ADAPTER = '''
-import ctypes, os, signal, sys, time
+import ctypes, os, signal, stat, sys, time
 
 OPTIONS = {
     "die": {"timeout_seconds": 0.5},
@@ -25,6 +25,15 @@ def run_die(how: str = "", log: str = "") -> str:
         ctypes.string_at(0)
     if how == "exit":
         os._exit(3)
+    if how in ("close sockets", "close pipes"):
+        is_meant = stat.S_ISSOCK if how == "close sockets" else stat.S_ISFIFO
+        for number in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if number > 2 and is_meant(os.fstat(number).st_mode):
+                    os.close(number)
+            except OSError:
+                pass
+        return "no descriptors are left"
     if how.startswith("close"):
         os.closerange(3, 64)
         if how == "close and go on":
@@ -98,6 +107,8 @@ def runner(serve_adapter: Callable[..., Any]) -> Any:
         ("exit", "exited with code 3"),
         ("kill", "killed by SIGKILL (not by this runner"),
         ("close descriptors", "lost its connection to the runner"),
+        ("close sockets", "lost its connection to the runner"),
+        ("close pipes", "lost its connection to the runner"),
         ("close and go on", "lost its connection to the runner"),
         ("write into descriptors", "lost its connection to the runner"),
     ],

@@ -135,7 +135,12 @@ class Session:
         constant = {name: self._provided[name] for name in provided if name not in per_task}
         return _Call(function, constant, "task" in per_task, "logger" in per_task)
 
-    def call(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
+    def uses_task(self, algorithm: str) -> bool:
+        """Whether its handler gets anything that depends on the task; if not, calls need none."""
+        call = self._calls[algorithm]
+        return call.wants_task or call.wants_logger
+
+    def call(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
         """Calls a ``def`` handler with validated arguments. Whatever it raises passes through."""
         if self.algorithms[algorithm].is_async:
             raise TypeError(f"{algorithm!r} is an async def; await call_async() instead")
@@ -151,7 +156,7 @@ class Session:
             return asyncio.run(self.call_async(algorithm, arguments, task))
         return self.call(algorithm, arguments, task)
 
-    def _start(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
+    def _start(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
         call = self._calls[algorithm]
         return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
 
@@ -194,9 +199,11 @@ class Session:
         calls = self._batch_calls if batch else self._calls
         return self._provide(calls[algorithm], algorithm, task)
 
-    def _provide(self, call: _Call, algorithm: str, task: Task) -> Mapping[str, Any]:
+    def _provide(self, call: _Call, algorithm: str, task: Task | None) -> Mapping[str, Any]:
         if not (call.wants_task or call.wants_logger):
             return call.constant
+        if task is None:
+            raise TypeError(f"{algorithm!r} uses its task; pass one")
         given = dict(call.constant)
         if call.wants_task:
             given["task"] = task
@@ -207,6 +214,8 @@ class Session:
     def _filled(self, algorithm: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Adds a default of its own for each absent parameter whose default a handler could change."""
         changing = self.algorithms[algorithm].changing_defaults
+        if not changing:
+            return arguments
         absent = [p for p in changing if p.name not in arguments]
         return {**arguments, **{p.name: p.own_default() for p in absent}} if absent else arguments
 

@@ -14,7 +14,7 @@ from runnerlib.execution.work_queue import Call, WorkQueue
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, start_process
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.leftovers import TemporaryFolders
-from runnerlib.run_registry import Outcome, Run
+from runnerlib.run_registry import Outcome, Run, pop_ended
 from runnerlib.service.backoff import Backoff
 from runnerlib.service.component import Component
 from runnerlib.service.health import Health
@@ -149,7 +149,8 @@ class Group:
         self._undecided = set(self._unready)
         self._spares: dict[int, asyncio.Task[WorkerProcess]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._open_batches = self._waiting_bytes = 0
+        #: runs of each batch that have not ended, and the bytes that it had
+        self._open_batches: list[tuple[list[Run], int]] = []
         self._draining = self._stopping = False
         self._sweep: asyncio.TimerHandle | None = None
         self._tear_down_seconds = TEAR_DOWN_SECONDS
@@ -161,7 +162,9 @@ class Group:
     @property
     def has_room(self) -> bool:
         """One batch for each slot beyond those that run."""
-        return self._open_batches < 2 * self.group.slots and self._waiting_bytes < MAX_WAITING_BYTES
+        self._close_batches()
+        waiting_bytes = sum(size for _, size in self._open_batches)
+        return len(self._open_batches) < 2 * self.group.slots and waiting_bytes < MAX_WAITING_BYTES
 
     @property
     def unready_reason(self) -> str:
@@ -178,20 +181,7 @@ class Group:
         """Queues one batch and gives it to the slots that are free; ask :attr:`has_room` first."""
         if not runs:
             return
-        self._open_batches += 1
-        size = sum([len(run.payload) for run in runs])
-        self._waiting_bytes += size
-        unfinished = len(runs)
-
-        def one_less() -> None:
-            nonlocal unfinished
-            unfinished -= 1
-            if not unfinished:
-                self._open_batches -= 1
-                self._waiting_bytes -= size
-
-        for run in runs:
-            run.watchers.append(one_less)
+        self._open_batches.append((list(runs), sum([len(run.payload) for run in runs])))
         self.queue.add(runs)
         for slot in self.slots:
             slot.schedule()
@@ -235,6 +225,7 @@ class Group:
             self._start_spare()
 
     def call_ended(self) -> None:
+        self._close_batches()
         self._metrics.busy(self.group.name, sum(slot.busy for slot in self.slots))
         self._call_ended.set()
 
@@ -345,6 +336,10 @@ class Group:
     def _release(self, runs: Iterable[Run]) -> None:
         for run in runs:
             self._callbacks.release(run)
+
+    def _close_batches(self) -> None:
+        """Forgets the batches whose runs have all ended."""
+        self._open_batches = [batch for batch in self._open_batches if pop_ended(batch[0])]
 
     def _expire_waiting(self) -> None:
         """Fails waiting runs whose deadline has passed, so that their senders need not wait for their turn."""

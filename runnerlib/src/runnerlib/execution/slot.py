@@ -10,8 +10,19 @@ from runnerlib.contract import EntryState, RunError
 from runnerlib.execution import outcomes
 from runnerlib.execution.outcomes import Death, Fate, fate_of
 from runnerlib.execution.work_queue import Call, WorkQueue
-from runnerlib.execution.worker_process import Frame, WorkerProcess
-from runnerlib.frames import encode
+from runnerlib.execution.worker_process import WorkerProcess
+from runnerlib.frames import (
+    BATCH_FAILED,
+    CANCEL,
+    CANCELLED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PROGRESS,
+    SUCCEEDED,
+    Frame,
+    encode,
+)
 from runnerlib.run_registry import Outcome, Run
 from runnerlib.service.logs import get_logger
 
@@ -19,7 +30,8 @@ log = get_logger(__name__)
 
 #: A call of this many runs answers in so many frames that reading them one by one would cost more than the runs.
 _MANY = 8
-_STATES = {state.value: state for state in EntryState}
+#: Named once: on some versions of Python, Enum makes each look-up slow.
+_SUCCEEDED, _FAILED, _CANCELLED = EntryState.SUCCEEDED, EntryState.FAILED, EntryState.CANCELLED
 
 
 class Owner(Protocol):
@@ -130,39 +142,39 @@ class Slot:
 
     def on_frames(self, frames: list[Frame]) -> None:
         now = time.monotonic()
-        for header, body in frames:
-            call = self._calls.get(header.get("call", 0))
+        for kind, number, at, value, body in frames:
+            call = self._calls.get(number)
             if call is None:
                 continue
-            kind = header["kind"]
-            if kind == "outcome":
-                self._on_outcome(call, header["at"], _STATES[header["state"]], header["seconds"], body, now)
-            elif kind == "done":
-                self._on_done(call, header["rss"])
-            elif kind == "progress":
-                run = call.runs[header["at"]]
+            if kind == SUCCEEDED:
+                self._on_outcome(call, at, Outcome(_SUCCEEDED, body, None, value), now)
+            elif kind == FAILED:
+                error = RunError.model_validate_json(body)
+                self._on_outcome(call, at, Outcome(_FAILED, None, error, value), now)
+            elif kind == CANCELLED:
+                self._on_outcome(call, at, Outcome(_CANCELLED, None, None, value), now)
+            elif kind == DONE:
+                self._on_done(call, value)
+            elif kind == PROGRESS:
+                run = call.runs[at]
                 if run.outcome is None:
-                    run.progress = (header["fraction"], header["message"])
-            elif kind == "batch_failed":
+                    run.progress = (value, body.decode())
+            elif kind == BATCH_FAILED:
                 self._on_batch_failed(call, RunError.model_validate_json(body))
-            elif kind == "interrupted":
+            elif kind == INTERRUPTED:
                 self._on_interrupted(call)
 
-    def _on_outcome(self, call: Call, at: int, state: EntryState, seconds: float, body: bytes, now: float) -> None:
+    def _on_outcome(self, call: Call, at: int, outcome: Outcome, now: float) -> None:
         run = call.runs[at]
-        call.advance(at, now)
-        if (following := call.current) is not None and following.deadline_at is not None:
+        following = call.advance(at, now)
+        if following is not None and following.deadline_at is not None:
             self._timers[call.number].cancel()  # set for the run before, which may have had more time
             self._watch(call, now)
         if run.outcome is not None:
             return
-        if state is EntryState.SUCCEEDED:
-            self._owner.queue.latency.observe(run.algorithm, seconds)
-            self._owner.finish(run, Outcome(state, body, None, seconds))
-        elif state is EntryState.FAILED:
-            self._owner.finish(run, Outcome(state, None, RunError.model_validate_json(body), seconds))
-        else:
-            self._owner.finish(run, Outcome(state, None, None, seconds))
+        if outcome.state is _SUCCEEDED and outcome.seconds is not None:
+            self._owner.queue.latency.observe(run.algorithm, outcome.seconds)
+        self._owner.finish(run, outcome)
 
     def _on_batch_failed(self, call: Call, error: RunError) -> None:
         log.warning(
@@ -191,7 +203,7 @@ class Slot:
         """Whether the process was never given anything else, so that only this call can be to blame."""
         return self.served == len(call.runs)
 
-    def _on_done(self, call: Call, rss_bytes: int) -> None:
+    def _on_done(self, call: Call, rss_bytes: float) -> None:
         self._forget(call)
         limit_mb = self._owner.group.max_rss_mb
         if limit_mb is not None and rss_bytes > limit_mb * 1024 * 1024 and not self._recycle_reason:
@@ -302,7 +314,7 @@ class Slot:
 
     def _send_cancel(self, call: Call, at: int) -> None:
         if self._worker is not None:
-            self._worker.send(encode({"kind": "cancel", "call": call.number, "at": at}))
+            self._worker.send(encode(CANCEL, call.number, at))
 
     def _kill_for(self, call: Call) -> None:
         if call.number in self._calls:

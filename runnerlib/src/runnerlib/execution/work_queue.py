@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from runnerlib.adapter.model import Algorithm
 from runnerlib.execution import outcomes
-from runnerlib.frames import encode_raw
+from runnerlib.frames import CALL, encode
 from runnerlib.run_registry import Outcome, Run
 
 #: Runs without a batch handler share a call up to this long: that saves messages without delaying answers noticeably.
@@ -157,21 +157,30 @@ class Call:
             run.started_at = now
 
     def frame(self, now: float) -> bytes:
-        """The request to the worker process."""
-        runs = [
-            (run.id, run.attempt, None if run.deadline_at is None else run.deadline_at - now, len(run.payload))
-            for run in self.runs
-        ]
-        header = {"kind": "call", "call": self.number, "algorithm": self.runs[0].algorithm, "batch": self.is_batch}
-        return encode_raw(to_json({**header, "runs": runs}), b"".join([run.payload for run in self.runs]))
+        """The request to the worker process: a JSON header behind its length, the payloads, and the ids as JSON."""
+        payloads = [run.payload for run in self.runs]
+        header = to_json(
+            {
+                "algorithm": self.runs[0].algorithm,
+                "batch": self.is_batch,
+                "lengths": [len(payload) for payload in payloads],
+                "seconds_left": [None if run.deadline_at is None else run.deadline_at - now for run in self.runs],
+            }
+        )
+        ids = to_json([(run.id, run.attempt) for run in self.runs])
+        return encode(CALL, self.number, body=b"".join([len(header).to_bytes(4, "big"), header, *payloads, ids]))
 
-    def advance(self, at: int, now: float) -> None:
-        """The run at `at` has ended; the next one of a sequence has started."""
-        if not self.is_batch:
-            self.position = at + 1
-            self.since = now
-            if self.position < len(self.runs):
-                self.runs[self.position].started_at = now
+    def advance(self, at: int, now: float) -> Run | None:
+        """The run at `at` has ended; returns the next one of a sequence, which has started."""
+        if self.is_batch:
+            return None
+        self.position = at + 1
+        self.since = now
+        if self.position == len(self.runs):
+            return None
+        following = self.runs[self.position]
+        following.started_at = now
+        return following
 
     @property
     def current(self) -> Run | None:

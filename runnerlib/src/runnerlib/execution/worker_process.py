@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic_core import to_json
+
 from runnerlib.execution.outcomes import Death, how_it_ended
-from runnerlib.frames import FrameError, FrameReader, encode
+from runnerlib.frames import LOAD_FAILED, SETUP, STOP, Frame, FrameError, FrameReader, encode
 from runnerlib.import_path import SAFELY
 from runnerlib.leftovers import TemporaryFolders, clear_up, environment_with, remove
 from runnerlib.service.logs import get_logger
@@ -23,6 +25,8 @@ log = get_logger(__name__)
 
 #: After a read while a call of many runs is on, the next read waits this long: one wake-up for many outcomes.
 COALESCE_SECONDS = 0.001
+#: Not after a read of so many bytes: a pipe holds little more, and the process must not wait for room.
+_LARGE_READ_BYTES = 16 * 1024
 #: How long the last frames of a dead process are waited for, when something else holds its socket open.
 _LAST_FRAMES_SECONDS = 0.5
 #: The kernel's count of kills is read at most this often.
@@ -30,7 +34,6 @@ _COUNT_SECONDS = 1.0
 _ROOT = Path("/")
 
 T = TypeVar("T")
-Frame = tuple[dict[str, Any], bytes]
 OnFrames = Callable[[list[Frame]], None]
 
 
@@ -99,7 +102,7 @@ class WorkerProcess:
 
     async def stop(self, within_seconds: float) -> None:
         """Lets it tear down what it loaded for so long, then ends it in any case."""
-        self.send(encode({"kind": "stop"}))
+        self.send(encode(STOP))
         await asyncio.wait([self._watch], timeout=within_seconds)
         self.kill()
         await asyncio.wait([self._watch, self._cleared])
@@ -110,7 +113,8 @@ class WorkerProcess:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         is_cut_off = False
         if not self._ended.done():
-            # It closed the socket: alive or not, it is of no use any more.
+            # It closed the pipe, or wrote no frames into it: alive or not, it is of no use any more.
+            self._transport.abort()
             await asyncio.wait([self._ended], timeout=_LAST_FRAMES_SECONDS)
             is_cut_off = not self._ended.done()
             self.kill()
@@ -120,6 +124,7 @@ class WorkerProcess:
         self._frames.resume()
         await asyncio.wait([self._frames.closed], timeout=_LAST_FRAMES_SECONDS)
         self._transport.abort()
+        self._frames.close()
         before, after = self._memory_kills, memory_kills()
         memory_ran_out = None if before is None or after is None else after > before
         self.exited.set_result(Death(code, is_cut_off, memory_ran_out))
@@ -184,24 +189,30 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
 
     A fresh interpreter, never a fork: the threads and locks of the serving process stay here.
     """
+    loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
+    # Its answers are many and short: to write one into a pipe takes a third of the time that a socket takes.
+    reading, writing = (os.fdopen(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
     # When our end is closed, the process sees the end of the socket and exits.
-    transport, frames = await asyncio.get_running_loop().create_connection(_Frames, sock=ours)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    _, frames = await loop.connect_read_pipe(_Frames, reading)
     folder = folders.new()
     try:
-        with theirs:
-            process = _popen(theirs.fileno(), folder)
+        with theirs, writing:
+            process = _popen(theirs.fileno(), writing.fileno(), folder)
         worker = WorkerProcess(process, folder, transport, frames)
     except (OSError, StartFailed) as error:
         transport.abort()
+        frames.close()
         if folder is not None:
             remove(folder)
         if isinstance(error, StartFailed):
             raise
         raise StartFailed(f"a worker process could not be started: {error}") from None
     try:
-        worker.send(encode({**setup, "temporary_folder": None if folder is None else str(folder)}))
+        whole = {**setup, "temporary_folder": None if folder is None else str(folder)}
+        worker.send(encode(SETUP, body=to_json(whole)))
         await _ready(worker, frames)
     except BaseException:
         worker.kill()
@@ -211,31 +222,31 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
     return worker
 
 
-def _popen(descriptor: int, folder: Path | None) -> "subprocess.Popen[bytes]":
+def _popen(calls: int, answers: int, folder: Path | None) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, *SAFELY, "-m", "runnerlib.process", str(descriptor), str(os.getpid())],
+        [sys.executable, *SAFELY, "-m", "runnerlib.process", str(calls), str(answers), str(os.getpid())],
         stdin=subprocess.DEVNULL,
-        pass_fds=[descriptor],
+        pass_fds=[calls, answers],
         env=environment_with(folder),
         start_new_session=True,
     )
 
 
 async def _ready(worker: WorkerProcess, frames: "_Frames") -> None:
-    answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
     def first(received: list[Frame]) -> None:
         if not answer.done():
-            answer.set_result(received[0][0])
+            answer.set_result(received[0])
 
     frames.on_frames = first
     either: list[asyncio.Future[Any]] = [answer, worker.exited]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not answer.done():
         raise StartFailed(f"the worker process {how_it_ended(worker.exited.result())} while it loaded")
-    header = answer.result()
-    if header["kind"] == "failed":
-        raise StartFailed(header["reason"])
+    kind, *_, reason = answer.result()
+    if kind == LOAD_FAILED:
+        raise StartFailed(reason.decode())
 
 
 class _Frames(asyncio.Protocol):
@@ -246,23 +257,23 @@ class _Frames(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.coalesce = False
         self._reader = FrameReader()
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.ReadTransport | None = None
         self._paused: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are of a class of their own.
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast(asyncio.ReadTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         try:
             frames = self._reader.feed(data)
         except FrameError:
-            self._transport.abort()
+            self._transport.close()
             return
         if frames and self.on_frames is not None:
             self.on_frames(frames)
-        if self.coalesce and self._paused is None:
+        if self.coalesce and self._paused is None and len(data) < _LARGE_READ_BYTES:
             self._transport.pause_reading()
             self._paused = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self.resume)
 
@@ -272,6 +283,10 @@ class _Frames(asyncio.Protocol):
             self._paused = None
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed.set_result(None)

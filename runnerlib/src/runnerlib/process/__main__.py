@@ -1,4 +1,4 @@
-"""Entry point of a worker process; arguments: the socket's file descriptor and the parent's process id."""
+"""Entry point of a worker process; arguments: descriptors of a socket and a pipe, and the parent's process id."""
 
 from runnerlib.import_path import put_current_folder_last
 
@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import gc
 import io
+import json
 import os
 import signal
 import socket
@@ -20,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runnerlib.adapter.errors import AdapterError
+from runnerlib.adapter.errors import AdapterError, clean
 from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
 from runnerlib.fetching.addresses import FetchRules
-from runnerlib.frames import encode
+from runnerlib.frames import LOAD_FAILED, READY, encode
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process.calls import AsyncCalls, SyncCalls, close_loop, run_to_its_end
 from runnerlib.process.ipc import Channel
@@ -41,7 +42,7 @@ class _Logging:
     log_format: str
 
 
-def main(descriptor: int, parent: int) -> int:
+def main(calls: int, answers: int, parent: int) -> int:
     """Serves calls until told to stop; returns the exit code."""
     _die_with(parent)
     _leave_signals_to_parent()
@@ -51,13 +52,13 @@ def main(descriptor: int, parent: int) -> int:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    channel = Channel(socket.socket(fileno=descriptor), parent)
-    setup, _ = channel.first()
+    channel = Channel(socket.socket(fileno=calls), answers, parent)
+    setup = json.loads(channel.first())
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
     try:
         return _serve(channel, setup)
     except (AdapterError, LoadError, SelfTestFailed) as error:
-        channel.send(encode({"kind": "failed", "reason": str(error)}))
+        channel.send(encode(LOAD_FAILED, body=clean(str(error)).encode()))
         return 1
 
 
@@ -100,7 +101,7 @@ def _ready(channel: Channel, folder: OwnFolder) -> None:
     # What is loaded now stays: the collector need not scan it again and again.
     gc.collect()
     gc.freeze()
-    channel.send(encode({"kind": "ready"}))
+    channel.send(encode(READY))
 
 
 def _die_with(parent: int) -> None:
@@ -134,4 +135,4 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(*map(int, sys.argv[1:4])))

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from runnerlib.adapter.session import Session, TaskCancelled
 from runnerlib.adapter.values import classify, read_arguments
 from runnerlib.contract import FailureCode, RunError
+from runnerlib.frames import CALL, CANCEL, STOP, Frame
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process import ipc
-from runnerlib.process.ipc import CallRequest, Cancelled, Channel, Frame, LiveTask
+from runnerlib.process.ipc import CallRequest, Cancelled, Channel, LiveTask
 from runnerlib.service.logs import get_logger
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class _Calls:
 
     def _done(self, request: CallRequest) -> bytes:
         self._cancelled.forget(request.call)
+        self._channel.check()
         return ipc.done(request.call, self._watch_rss)
 
     def _batch_arguments(self, request: CallRequest) -> tuple[list[int], list[dict[str, Any]]]:
@@ -89,13 +91,12 @@ class SyncCalls(_Calls):
 
     def on_frames(self, frames: list[Frame]) -> None:
         """Called by the reading thread."""
-        for header, body in frames:
-            kind = header["kind"]
-            if kind == "call":
-                self._inbox.put(ipc.read_call(header, body))
-            elif kind == "cancel":
-                self._cancelled.add(header["call"], header["at"])
-            elif kind == "stop":
+        for kind, call, at, _, body in frames:
+            if kind == CALL:
+                self._inbox.put(ipc.read_call(call, body))
+            elif kind == CANCEL:
+                self._cancelled.add(call, at)
+            elif kind == STOP:
                 self._inbox.put(None)
 
     def serve(self) -> None:
@@ -107,7 +108,7 @@ class SyncCalls(_Calls):
     def _sequence(self, request: CallRequest) -> bytes:
         """Each outcome is sent before the next run starts: a death then costs the run in progress only."""
         frame = b""
-        for at in range(len(request.ids)):
+        for at in range(len(request.payloads)):
             if frame:
                 self._channel.send(frame)
             ends_at = request.ends_at[at]
@@ -129,7 +130,8 @@ class SyncCalls(_Calls):
 
     def _one(self, request: CallRequest, at: int) -> bytes:
         algorithm = self._session.algorithms[request.algorithm]
-        task = LiveTask(self._channel, self._cancelled, request, at)
+        needs_task = self._session.uses_task(request.algorithm)
+        task = LiveTask(self._channel, self._cancelled, request, at) if needs_task else None
         started = time.monotonic()
         try:
             arguments = read_arguments(algorithm, request.payloads[at])
@@ -141,10 +143,11 @@ class SyncCalls(_Calls):
                 return ipc.cancelled(request.call, at, seconds)
             return self._failed(request, at, seconds, error)
         finally:
-            task.close()
+            if task is not None:
+                task.close()
 
     def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.ids))]
+        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:
@@ -176,10 +179,10 @@ class AsyncCalls(_Calls):
 
     def on_frames(self, frames: list[Frame]) -> None:
         """Called by the reading thread."""
-        for header, _ in frames:
-            if header["kind"] == "cancel":
+        for kind, call, at, *_ in frames:
+            if kind == CANCEL:
                 # Here and not on the loop, which a handler may be blocking.
-                self._cancelled.add(header["call"], header["at"])
+                self._cancelled.add(call, at)
         self._loop.call_soon_threadsafe(self._handle, frames)
 
     def serve(self) -> None:
@@ -196,16 +199,15 @@ class AsyncCalls(_Calls):
             await asyncio.wait(left)
 
     def _handle(self, frames: list[Frame]) -> None:
-        for header, body in frames:
-            kind = header["kind"]
-            if kind == "call":
-                request = ipc.read_call(header, body)
+        for kind, call, _, _, body in frames:
+            if kind == CALL:
+                request = ipc.read_call(call, body)
                 answer = self._batch(request) if request.batch else self._one(request)
                 task = self._running[request.call] = self._loop.create_task(answer)
                 task.add_done_callback(partial(self._ended, request))
-            elif kind == "cancel" and header["call"] in self._running:
-                self._running[header["call"]].cancel()
-            elif kind == "stop":
+            elif kind == CANCEL and call in self._running:
+                self._running[call].cancel()
+            elif kind == STOP:
                 self._stopping = True
                 self._loop.stop()
 
@@ -255,7 +257,7 @@ class AsyncCalls(_Calls):
             task.close()
 
     async def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.ids))]
+        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""The worker process's end of the socket: the calls that it receives, and the frames that it answers with."""
+"""The worker process's ends of its connection: the calls that it receives, and the frames that it answers with."""
 
 import os
 import resource
@@ -9,14 +9,29 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from runnerlib.adapter.errors import clean
 from runnerlib.adapter.session import Task
 from runnerlib.contract import FailureCode, RunError
-from runnerlib.frames import CONNECTION_LOST, FrameError, FrameReader, encode, encode_raw
+from runnerlib.frames import (
+    BATCH_FAILED,
+    CANCELLED,
+    CONNECTION_LOST,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PROGRESS,
+    SUCCEEDED,
+    Frame,
+    FrameError,
+    FrameReader,
+    encode,
+)
 
 #: One run reports its progress at most this often.
 PROGRESS_EVERY_SECONDS = 0.1
@@ -24,19 +39,21 @@ _READ_BYTES = 256 * 1024
 _STATM = Path("/proc/self/statm")
 _MAX_MESSAGE_CHARACTERS = 2000
 
-Frame = tuple[dict[str, Any], bytes]
 OnFrames = Callable[[list[Frame]], None]
 
 
 class Channel:
     """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
 
+    It reads the socket `connection` and sends into the pipe `answers`.
+
     That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
     Only this process uses the channel: frames of a process that a handler forked would mix with ours.
     """
 
-    def __init__(self, connection: socket.socket, parent: int) -> None:
+    def __init__(self, connection: socket.socket, answers: int, parent: int) -> None:
         self._socket = connection
+        self._answers = answers
         self._parent = parent
         self._reader = FrameReader()
         self._lock = threading.Lock()
@@ -59,16 +76,26 @@ class Channel:
             os._exit(1)
         try:
             with self._lock:
-                self._socket.sendall(data)
+                sent = os.write(self._answers, data)
+                while sent < len(data):  # a signal came in between
+                    sent += os.write(self._answers, data[sent:])
         except OSError:
             self._end()
 
-    def first(self) -> Frame:
-        """Waits for the first frame; from then on a thread reads the others."""
+    def check(self) -> None:
+        """Ends the process when a handler closed the socket, so that the next call is not charged with it."""
+        try:
+            self._socket.getsockname()
+        except OSError:
+            self._end()
+
+    def first(self) -> bytes:
+        """Waits for the first frame and returns its body; from then on a thread reads the others."""
         while not self._early:
             self._early += self._receive()
         threading.Thread(target=self._read, name="frames", daemon=True).start()
-        return self._early.pop(0)
+        *_, body = self._early.pop(0)
+        return body
 
     def deliver_to(self, on_frames: OnFrames) -> None:
         """From now on the reading thread calls this with what arrives; it gets at once what arrived before."""
@@ -110,20 +137,28 @@ class CallRequest:
     call: int
     algorithm: str
     batch: bool
-    ids: list[tuple[str, int]]
+    #: `ids` as JSON: most handlers don't need them
+    names: bytes
     ends_at: list[float | None]
     payloads: list[bytes]
 
+    @cached_property
+    def ids(self) -> list[tuple[str, int]]:
+        """Task id and attempt of each run."""
+        return [(id, attempt) for id, attempt in from_json(self.names)]
 
-def read_call(header: dict[str, Any], body: bytes) -> CallRequest:
-    now = time.monotonic()
-    ids, ends_at, payloads, start = [], [], [], 0
-    for id, attempt, seconds_left, length in header["runs"]:
-        ids.append((id, attempt))
-        ends_at.append(None if seconds_left is None else now + seconds_left)
+
+def read_call(call: int, body: bytes) -> CallRequest:
+    """See :meth:`runnerlib.execution.work_queue.Call.frame`."""
+    start = 4 + int.from_bytes(body[:4], "big")
+    header: dict[str, Any] = from_json(body[4:start])
+    payloads = []
+    for length in header["lengths"]:
         payloads.append(body[start : start + length])
         start += length
-    return CallRequest(header["call"], header["algorithm"], header["batch"], ids, ends_at, payloads)
+    now = time.monotonic()
+    ends_at = [None if left is None else now + left for left in header["seconds_left"]]
+    return CallRequest(call, header["algorithm"], header["batch"], body[start:], ends_at, payloads)
 
 
 class Cancelled:
@@ -211,41 +246,35 @@ class ProgressReports:
             fraction, message = self._pending
             self._pending = None
             self._sent_at = time.monotonic()
-            header = {"kind": "progress", "call": self._call, "at": self._at, "fraction": fraction, "message": message}
-            self._channel.send(encode(header))
+            self._channel.send(encode(PROGRESS, self._call, self._at, fraction, message.encode()))
 
 
 EXPIRED = RunError(code=FailureCode.EXPIRED.value, message="the task's deadline passed before it could start")
 
 
 def succeeded(call: int, at: int, seconds: float, result: bytes) -> bytes:
-    return encode_raw(
-        b'{"kind":"outcome","call":%d,"at":%d,"state":"succeeded","seconds":%.6f}' % (call, at, seconds), result
-    )
+    return encode(SUCCEEDED, call, at, seconds, result)
 
 
 def failed(call: int, at: int, seconds: float, error: RunError) -> bytes:
-    header = b'{"kind":"outcome","call":%d,"at":%d,"state":"failed","seconds":%.6f}' % (call, at, seconds)
-    return encode_raw(header, error.model_dump_json().encode())
+    return encode(FAILED, call, at, seconds, error.model_dump_json().encode())
 
 
 def cancelled(call: int, at: int, seconds: float) -> bytes:
-    return encode_raw(b'{"kind":"outcome","call":%d,"at":%d,"state":"cancelled","seconds":%.6f}' % (call, at, seconds))
+    return encode(CANCELLED, call, at, seconds)
 
 
 def batch_failed(call: int, error: RunError) -> bytes:
-    """The batch handler failed as a whole: its members will run again, one by one."""
-    return encode_raw(b'{"kind":"batch_failed","call":%d}' % call, error.model_dump_json().encode())
+    return encode(BATCH_FAILED, call, body=error.model_dump_json().encode())
 
 
 def interrupted(call: int) -> bytes:
-    """The call was cancelled, but not by the serving process: perhaps by another handler on the same loop."""
-    return encode_raw(b'{"kind":"interrupted","call":%d}' % call)
+    return encode(INTERRUPTED, call)
 
 
 def done(call: int, with_rss: bool) -> bytes:
-    """The call is over; the process can take another one. `with_rss`: with this process's memory."""
-    return encode_raw(b'{"kind":"done","call":%d,"rss":%d}' % (call, _rss_bytes() if with_rss else 0))
+    """`with_rss`: with this process's memory."""
+    return encode(DONE, call, value=_rss_bytes() if with_rss else 0)
 
 
 def _rss_bytes() -> int:
