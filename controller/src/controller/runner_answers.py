@@ -179,9 +179,12 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
     state = _STATES.get(named) if isinstance(named, str) else None
     if state is None:
         raise ValueError(f"there is no state {_text(named, 40)!r}")
+    if state is EntryState.SUCCEEDED:
+        result = strict_json.compact(fields["result"]) if "result" in fields else None
+        return Entry(state, result, None, None, _seconds(fields.get("seconds")))
     return Entry(
         state,
-        strict_json.compact(fields["result"]) if state is EntryState.SUCCEEDED and "result" in fields else None,
+        None,
         _error(fields.get("error")) if state is EntryState.FAILED else None,
         _progress(fields.get("progress")) if not state.is_final else None,
         _seconds(fields.get("seconds")),
