@@ -38,21 +38,19 @@ class Options:
 async def find_target(client: Client, options: Options) -> Target:
     """Completes the options with what the runner says in GET /schemas. Raises BadRequest, Unreachable."""
     described = await _described(client)
-    if options.algorithm is None and not described:
+    name = options.algorithm
+    if name is None and not described:
         raise BadRequest(
             "the runner does not say what it offers: GET /schemas gives no list of algorithms that can be read; "
             "name one with --algorithm, and a check will tell what is wrong with the list"
         )
-    if options.algorithm is None:
-        with_example = [each for each in described.values() if each.example is not None]
-        one = next(iter(with_example or described.values()))
-    elif described and options.algorithm not in described:
-        names = ", ".join(described)
-        raise BadRequest(f"the runner has no algorithm {options.algorithm!r} in GET /schemas; it has {names}")
-    elif described:
-        one = described[options.algorithm]
+    if name is None:
+        one = next(iter([each for each in described.values() if each.example] or described.values()))
+    elif described and name not in described:
+        raise BadRequest(f"the runner has no algorithm {name!r} in GET /schemas; it has {', '.join(described)}")
     else:
-        return _undescribed(options.algorithm, options)
+        # Of a runner that says nothing, by the name as it was typed.
+        one = described.get(name) or AlgorithmDescription.model_construct(name=name)
     payload = options.payload
     if payload is NOTHING:
         if one.example is None:
@@ -60,14 +58,6 @@ async def find_target(client: Client, options: Options) -> Target:
         payload = one.example.payload
     unfit = _unfit(payload, one.input_schema) if options.unfit is NOTHING else options.unfit
     return Target(one.name, payload, unfit, options.slow, one.limits.slots)
-
-
-def _undescribed(algorithm: str, options: Options) -> Target:
-    """An algorithm, by the name as it was typed, of a runner that says nothing of it."""
-    if options.payload is NOTHING:
-        raise BadRequest(f"{algorithm} has no example in GET /schemas; give a payload that fits with --payload JSON")
-    unfit = _unfit(options.payload, None) if options.unfit is NOTHING else options.unfit
-    return Target(algorithm, options.payload, unfit, options.slow, 1)
 
 
 async def _described(client: Client) -> dict[str, AlgorithmDescription]:
