@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic_settings import BaseSettings
@@ -19,7 +20,7 @@ from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
 from runnerlib.adapter.options import Options
-from runnerlib.service.settings import ServiceSettings, SettingRow, describe_settings
+from runnerlib.service.settings import ServiceSettings, variables_of
 from runnerlib.settings import RunnerSettings
 from worker.conformance.examining import CHECKS
 from worker.settings import WorkerSettings
@@ -86,15 +87,30 @@ def with_table(page: Path, rows: Iterable[str]) -> str:
     return "".join([before, begin, *(f"{row}\n" for row in rows), end, after])
 
 
+class _Row(NamedTuple):
+    """One setting as the page shows it."""
+
+    name: str
+    aliases: list[str]
+    default: str
+    description: str | None
+
+
+def _rows(settings: type[BaseSettings]) -> Iterator[_Row]:
+    for field, info in settings.model_fields.items():
+        name, *aliases = variables_of(field, info)
+        yield _Row(name, aliases, str(info.get_default(call_default_factory=True)), info.description)
+
+
 def _lines() -> Iterator[str]:
     yield _INTRODUCTION
-    shared = describe_settings(ServiceSettings)
+    shared = list(_rows(ServiceSettings))
     yield "## Every service\n"
     yield "Gateway, controller, discovery and runners.\n"
     yield from _table(ServiceSettings, [row for row in shared if row.name != "PORT"])
     for title, start, settings in _SERVICES:
         yield f"\n## {title}\n\n{start}\n"
-        yield from _table(settings, [row for row in describe_settings(settings) if row not in shared])
+        yield from _table(settings, [row for row in _rows(settings) if row not in shared])
     yield "\n## Commands\n\n`producer …`\n"
     yield from _command_table()
     yield "\n## Options of an adapter\n"
@@ -102,8 +118,8 @@ def _lines() -> Iterator[str]:
     yield ""
 
 
-def _table(settings: type[BaseSettings], rows: Iterable[SettingRow]) -> Iterator[str]:
-    names = [row.name for row in describe_settings(settings)]
+def _table(settings: type[BaseSettings], rows: Iterable[_Row]) -> Iterator[str]:
+    names = [row.name for row in _rows(settings)]
     fields_by_variable = dict(zip(names, settings.model_fields.values(), strict=True))
     yield "| variable | default | |"
     yield "|---|---|---|"

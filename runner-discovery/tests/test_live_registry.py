@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from component_check import check_component
 
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.snapshot_file import SnapshotFile
 from runnerlib.contract import RunnerRegistration
 from runnerlib.service.lifecycle import StartupError
-from runnerlib.service.testing import check_component
 
 Make = Callable[..., dict[str, Any]]
 Eventually = Callable[..., Any]

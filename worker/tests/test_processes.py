@@ -13,7 +13,7 @@ from worker import processes
 from worker.child import ProcessPlan
 from worker.errors import StartFailed
 from worker.output import Output
-from worker.processes import Backoff, ManagedProcess, explained, reasons_in
+from worker.processes import ManagedProcess, RestartBackoff, explained, reasons_in
 
 Plan = Callable[..., ProcessPlan]
 
@@ -187,29 +187,29 @@ def _runs(pid: int) -> bool:
 
 
 def test_delay_doubles_up_to_thirty_seconds() -> None:
-    backoff = Backoff(0.5, 30)
-    assert [backoff.next_seconds(0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    backoff = RestartBackoff(0.5, 30)
+    assert [backoff.after(0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 def test_a_minute_of_health_starts_over() -> None:
-    backoff = Backoff(0.5, 30)
-    assert [backoff.next_seconds(1), backoff.next_seconds(1), backoff.next_seconds(61)] == [0.5, 1, 0.5]
+    backoff = RestartBackoff(0.5, 30)
+    assert [backoff.after(1), backoff.after(1), backoff.after(61)] == [0.5, 1, 0.5]
 
 
 def test_a_process_that_was_ready_starts_over() -> None:
-    backoff = Backoff(0.5, 30)
-    delays = [backoff.next_seconds(3, ready) for ready in (0, 0, 2.5, 0.1)]
+    backoff = RestartBackoff(0.5, 30)
+    delays = [backoff.after(3, ready) for ready in (0, 0, 2.5, 0.1)]
     assert delays == [0.5, 1, 0.5, 1]
 
 
 def test_the_longest_delay_can_be_shorter() -> None:
-    backoff = Backoff(0.5, 5)
-    assert [backoff.next_seconds(0) for _ in range(6)] == [0.5, 1, 2, 4, 5, 5]
+    backoff = RestartBackoff(0.5, 5)
+    assert [backoff.after(0) for _ in range(6)] == [0.5, 1, 2, 4, 5, 5]
 
 
 def test_a_process_that_always_dies_never_overflows() -> None:
-    backoff = Backoff(0.5, 30)
-    assert {backoff.next_seconds(0) for _ in range(3000)} <= {0.5, 1, 2, 4, 8, 16, 30}
+    backoff = RestartBackoff(0.5, 30)
+    assert {backoff.after(0) for _ in range(3000)} <= {0.5, 1, 2, 4, 8, 16, 30}
 
 
 def test_what_is_still_loading_is_no_reason() -> None:

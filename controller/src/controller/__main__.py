@@ -14,26 +14,16 @@ from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import run_service
-from runnerlib.service.logs import configure_logging
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.settings import load_settings
 from runnerlib.service.web import create_app
-from taskqueue.addresses import check_addresses
-from taskqueue.errors import TaskQueueError
 from taskqueue.opening import opened, opened_when_there
 from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
+from taskqueue.settings import load_for_servers
 
 
 def main() -> int:
-    """Exits with code 2 and an error message unless RabbitMQ and PostgreSQL are configured."""
-    settings = load_settings(ControllerSettings)
-    try:
-        check_addresses(settings.queue, settings.database_url)
-    except TaskQueueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    configure_logging("controller", settings)
+    settings = load_for_servers(ControllerSettings, "controller")
     return run_service(service(settings), settings)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
 
 from controller.consumer import AlgorithmConsumer, ConsumerDependencies
 from controller.directory import CatalogueSource, RunnerDirectory
@@ -32,13 +31,11 @@ class ConsumerSet:
         source: CatalogueSource,
         dependencies: ConsumerDependencies,
         health: Health,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._source = source
         self._dependencies = dependencies
         self._health = health
-        self._clock = clock
         self._consumers: dict[str, AlgorithmConsumer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: tasks of consumers that stop while the controller continues
@@ -57,8 +54,8 @@ class ConsumerSet:
             all_started = self._start_some()
             if self._source.catalogue is not None:
                 self._health.set(CATALOGUE, True)
-            if self._clock() - looked_at >= LOOK_EVERY_SECONDS:
-                looked_at = self._clock()
+            if time.monotonic() - looked_at >= LOOK_EVERY_SECONDS:
+                looked_at = time.monotonic()
                 self._stop_idle()
                 self._report_health()
             try:
@@ -87,7 +84,7 @@ class ConsumerSet:
         return True
 
     def _stop_idle(self) -> None:
-        now, algorithms = self._clock(), self._directory.algorithms()
+        now, algorithms = time.monotonic(), self._directory.algorithms()
         for name, consumer in list(self._consumers.items()):
             view = algorithms.get(name)
             if view is not None and view.runners:
@@ -126,7 +123,7 @@ class ConsumerSet:
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes nothing more, waits for short calls, hands the rest back."""
-        deadline = self._clock() + grace_seconds
+        deadline = time.monotonic() + grace_seconds
         self._health.set(LANES, False, "stopping")
         for consumer in self._consumers.values():
             consumer.stop()
@@ -142,7 +139,7 @@ class ConsumerSet:
 
     async def _drain(self, deadline: float, grace_seconds: float) -> None:
         """Waits for calls that may still end within the grace: one that is older than that is a long one."""
-        while (now := self._clock()) < deadline:
+        while (now := time.monotonic()) < deadline:
             runs = [run for consumer in self._consumers.values() for run in consumer.runs]
             if not any(run.sent_at is None or now - run.sent_at < grace_seconds for run in runs):
                 return

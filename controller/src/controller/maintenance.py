@@ -61,7 +61,6 @@ class RunMonitor:
         completer: Completer,
         *,
         margin_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`margin_seconds`: how much longer than its grace a runner may take to cancel."""
         self._store = store
@@ -69,7 +68,6 @@ class RunMonitor:
         self._client = client
         self._completer = completer
         self._cancel_seconds = RUNNER_GRACE_SECONDS + margin_seconds
-        self._clock = clock
 
     def start(self, stack: AsyncExitStack) -> None:
         """Follows runs until the stack is left."""
@@ -83,7 +81,7 @@ class RunMonitor:
 
     async def place(self) -> None:
         """Writes which runner process has a run, once it has run for a second or reports progress."""
-        now = self._clock()
+        now = time.monotonic()
         moved = [
             (run, place)
             for run in self._in_flight
@@ -122,7 +120,7 @@ class RunMonitor:
 
     async def send_cancels(self) -> None:
         """Asks runners to cancel, again and again."""
-        now = self._clock()
+        now = time.monotonic()
         due = [
             run
             for run in self._in_flight
@@ -144,7 +142,7 @@ class RunMonitor:
 
     async def end_cancelled(self) -> None:
         """The store's cancel wins: a runner that has not ended the run by now is not waited for."""
-        now = self._clock()
+        now = time.monotonic()
         over: list[Run] = []
         for run in self._in_flight:
             if not run.cancel_requested or run.is_committing:

@@ -6,8 +6,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
-from runnerlib.service.settings import ServiceSettings
-from taskqueue.addresses import discovery_url_from, queue_url_from
+from taskqueue.settings import QueueServiceSettings
 
 #: Delays before the next attempt, one for each earlier failure; the last one repeats.
 DEFAULT_STEPS_SECONDS = (1.0, 5.0, 30.0, 120.0, 600.0)
@@ -22,25 +21,10 @@ def _numbers(value: object) -> object:
     return value
 
 
-class ControllerSettings(ServiceSettings):
+class ControllerSettings(QueueServiceSettings):
     """What an operator may choose for a controller."""
 
     port: int = Field(default=8020, ge=0, le=65535, description="Port of health and metrics; 0 takes a free one.")
-    discovery_url: str = Field(
-        default="", description="Address of runner-discovery; without one, it is looked for on this machine."
-    )
-    runner_discovery_container_name: str = Field(default="", description="Host of discovery, without DISCOVERY_URL.")
-    runner_discovery_port: int = Field(
-        default=8010, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
-    )
-    queue_url: str = Field(
-        default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."
-    )
-    rabbitmq_host: str = Field(default="", description="Host of the broker, without QUEUE_URL; the user is guest.")
-    queue_name: str = Field(default="", description="Nothing but `tasks`, should it be set at all.")
-    database_url: str = Field(
-        default="", description="The store, `postgresql://…`; empty or `sqlite:` is the embedded one."
-    )
     retry_steps_seconds: Annotated[
         tuple[Seconds, ...], NoDecode, BeforeValidator(_numbers), Field(min_length=1, max_length=20)
     ] = Field(
@@ -64,13 +48,3 @@ class ControllerSettings(ServiceSettings):
     unknown_algorithm_grace_seconds: float = Field(
         default=600, ge=0, description="How long a task waits for an algorithm that nobody has registered."
     )
-
-    @property
-    def discovery(self) -> str:
-        """Base URL of discovery."""
-        return discovery_url_from(self.discovery_url, self.runner_discovery_container_name, self.runner_discovery_port)
-
-    @property
-    def queue(self) -> str:
-        """URL of the broker; empty when there is none. Raises UnsuitableAddress for another queue name."""
-        return queue_url_from(self.queue_url, self.rabbitmq_host, self.queue_name)

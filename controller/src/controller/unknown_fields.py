@@ -1,7 +1,7 @@
 """Warns about fields of senders' messages that mean nothing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from runnerlib.contract import UnknownField
 from runnerlib.service.logs import get_logger
@@ -19,13 +19,12 @@ class UnknownFieldWarnings:
     A stream of such messages does not flood the log.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._logged_at: dict[str, float] = {}
 
     def warn(self, task_id: str, fields: Sequence[UnknownField]) -> None:
         for each in fields:
-            now = self._clock()
+            now = time.monotonic()
             self._logged_at = {name: at for name, at in self._logged_at.items() if now - at < LOG_AGAIN_SECONDS}
             if each.name in self._logged_at or len(self._logged_at) >= MOST_NAMES:
                 continue

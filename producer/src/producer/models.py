@@ -83,9 +83,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSummaryView:
-    """A task in a list, without its result."""
-
+class _Task:
     id: str
     algorithm: str
     state: TaskState
@@ -104,29 +102,22 @@ class TaskSummaryView:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSummaryView(_Task):
+    """A task in a list, without its result."""
+
     #: it fails as `expired` unless it starts by then
     expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskView:
-    """A task with its result. The other fields mean the same as in TaskSummaryView."""
+class TaskView(_Task):
+    """A task with its result."""
 
-    id: str
-    algorithm: str
-    state: TaskState
-    attempt: int
     #: what the handler returned; only when `succeeded`
     result: Any = None
-    error: TaskError | None = None
-    progress: Progress | None = None
-    cancel_requested: bool = False
-    runner: str | None = None
-    waiting_for: str | None = None
-    replays: int = 0
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

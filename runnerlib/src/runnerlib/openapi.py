@@ -1,5 +1,6 @@
 """What ``/docs`` shows: each algorithm with its own fields, defaults, descriptions and example. Pure."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -52,11 +53,11 @@ class Components:
 
     def place(self, schema: Mapping[str, Any], owner: str) -> dict[str, Any]:
         """`schema` without its ``$defs``, which are moved here under names that begin with `owner`."""
-        names = {name: f"{owner}_{name}" for name in schema.get("$defs", {})}
-        for name, definition in schema.get("$defs", {}).items():
-            self.schemas[names[name]] = _renamed(definition, names)
-        placed = _renamed({key: value for key, value in schema.items() if key != "$defs"}, names)
-        assert isinstance(placed, dict)
+        # Nothing but references (also those of a discriminator's mapping) begins like that.
+        text = json.dumps(schema).replace('"#/$defs/', f'"{_COMPONENTS}{owner}_')
+        placed: dict[str, Any] = json.loads(text)
+        for name, definition in placed.pop("$defs", {}).items():
+            self.schemas[f"{owner}_{name}"] = definition
         return placed
 
 
@@ -117,21 +118,3 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _errors(texts: Mapping[str, str]) -> dict[str, Any]:
     return {code: {"description": text, "content": _PROBLEM} for code, text in texts.items()}
-
-
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    """The same schema with references to ``$defs`` turned into references to components."""
-    if isinstance(node, list):
-        return [_renamed(one, names) for one in node]
-    if not isinstance(node, dict):
-        return node
-    renamed: dict[str, Any] = {}
-    for key, value in node.items():
-        if key == "$ref" and isinstance(value, str) and value.startswith("#/$defs/"):
-            renamed[key] = _COMPONENTS + names.get(value.removeprefix("#/$defs/"), value)
-        elif key == "mapping" and isinstance(value, dict):
-            # of a discriminator: values are references too
-            renamed[key] = {k: _renamed({"$ref": v}, names)["$ref"] for k, v in value.items()}
-        else:
-            renamed[key] = _renamed(value, names)
-    return renamed

@@ -113,16 +113,8 @@ _UNKNOWN_OUTCOME = Outcome(EntryState.UNKNOWN)
 class RunRegistry:
     """The highest attempt of each task that this process has seen, running or kept."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        keep_delivered_seconds: float = KEEP_DELIVERED_SECONDS,
-        keep_seconds: float = KEEP_SECONDS,
-        keep_bytes: int = KEEP_BYTES,
-    ) -> None:
+    def __init__(self, clock: Clock, keep_bytes: int = KEEP_BYTES) -> None:
         self._clock = clock
-        self._keep_delivered_seconds = keep_delivered_seconds
-        self._keep_seconds = keep_seconds
         self._keep_bytes = keep_bytes
         self._runs: dict[str, Run] = {}
         # Both by the time of their entry, oldest first. What was dropped meanwhile stays in `delivered` until its turn.
@@ -193,7 +185,7 @@ class RunRegistry:
         now = self._clock()
         while self._delivered:
             id, since = self._delivered[0]
-            if now - since < self._keep_delivered_seconds and self._kept_bytes <= self._keep_bytes:
+            if now - since < KEEP_DELIVERED_SECONDS and self._kept_bytes <= self._keep_bytes:
                 break
             self._delivered.popleft()
             run = self._runs.get(id)
@@ -201,7 +193,7 @@ class RunRegistry:
                 self._drop(run)
         while self._undelivered:
             oldest = next(iter(self._undelivered.values()))
-            if now - oldest.ended_at < self._keep_seconds and self._kept_bytes <= self._keep_bytes:
+            if now - oldest.ended_at < KEEP_SECONDS and self._kept_bytes <= self._keep_bytes:
                 break
             self._drop(oldest)
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from component_check import check_component
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from runnerlib.contract import AlgorithmDescription, AlgorithmView, Catalogue
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.http_server import HttpServer
-from runnerlib.service.testing import check_component
 
 Eventually = Callable[..., Any]
 

@@ -2,10 +2,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from component_check import check_component
 
 from runnerlib.service.component import Component
 from runnerlib.service.lifecycle import background
-from runnerlib.service.testing import check_component
 
 
 class Sample(Component):

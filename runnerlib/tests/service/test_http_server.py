@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from component_check import check_component
 from fastapi import FastAPI
 
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer, PortTaken
 from runnerlib.service.lifecycle import StartupError
-from runnerlib.service.testing import check_component
 from runnerlib.service.web import create_app
 
 

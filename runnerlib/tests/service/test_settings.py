@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import AliasChoices, Field, ValidationError
 
-from runnerlib.service.settings import ServiceSettings, describe_settings, load_settings
+from runnerlib.service.settings import ServiceSettings, load_settings
 
 
 class Sample(ServiceSettings):
@@ -76,14 +76,3 @@ def test_a_list_that_is_not_json_is_told_too(
         load_settings(Sample)
     assert stopped.value.code == 2
     assert "NAMES" in capsys.readouterr().err.upper()
-
-
-def test_every_setting_is_listed_for_the_documentation() -> None:
-    rows = {row.name: row for row in describe_settings(Sample)}
-    assert rows["PORT"].aliases == ("SAMPLE_PORT",)
-    assert rows["PORT"].default == "8010"
-    assert rows["QUEUE_NAME"].default == "required"
-    assert rows["QUEUE_NAME"].description == "Needed."
-    assert rows["LOG_FORMAT"].type == "auto | json | pretty"
-    assert rows["HOST"].type == "str"
-    assert rows["PLACE"].type == "Path"

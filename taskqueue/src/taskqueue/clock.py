@@ -25,13 +25,12 @@ class Clock:
     back, no lease ends early and no delayed task freezes.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self.wall = wall
-        self._monotonic = monotonic
-        self._offset = wall() - monotonic()
+        self._offset = wall() - time.monotonic()
 
     def steady(self) -> float:
-        return self._monotonic() + self._offset
+        return time.monotonic() + self._offset
 
     def now(self) -> Now:
         return Now(self.wall(), self.steady())

@@ -1,11 +1,11 @@
 """Opens stores and queues whose servers may start later: the services of an environment start in any order."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TypeVar
 
+from runnerlib.service.backoff import Backoff
 from runnerlib.service.lifecycle import StartupError
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueUnavailable, StoreUnavailable, TaskQueueError
@@ -31,7 +31,7 @@ async def opened_when_there(
     stack: AsyncExitStack, open_store: Callable[[], AbstractAsyncContextManager[T]], report: Report
 ) -> T:
     """The same, but waits for a server that is away. `report` is `Health.set`."""
-    pause, logged = FIRST_PAUSE_SECONDS, ""
+    backoff, logged = Backoff(FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS, least=0.5), ""
     while True:
         try:
             value = await stack.enter_async_context(open_store())
@@ -46,5 +46,4 @@ async def opened_when_there(
         if reason != logged:
             log.warning("the store cannot be opened yet; it is tried again until it answers", reason=reason)
             logged = reason
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, hides nothing
-        pause = min(2 * pause, MOST_PAUSE_SECONDS)
+        await asyncio.sleep(backoff.next_seconds())

@@ -23,6 +23,8 @@ from worker.up import Environment
 _POLL_SECONDS = 0.1
 #: What is ready is shown without the other runners after this time.
 _PATIENCE_SECONDS = 15.0
+#: Longest wait for one task.
+_TASK_SECONDS = 60.0
 #: Longer values are shortened in the table.
 _PAYLOAD_CHARACTERS, _RESULT_CHARACTERS = 44, 67
 #: A message of an error may be long.
@@ -64,13 +66,10 @@ class Outcome:
 class Demo:
     """One demonstration in a running environment; `more` is sent besides what every algorithm has as an example."""
 
-    def __init__(
-        self, environment: Environment, output: Output, more: Sequence[Sample] = (), *, task_seconds: float = 60
-    ) -> None:
+    def __init__(self, environment: Environment, output: Output, more: Sequence[Sample] = ()) -> None:
         self._environment = environment
         self._output = output
         self._more = more
-        self._task_seconds = task_seconds
 
     async def run(self) -> bool:
         """Shows a table, and another one for runners that take longer.
@@ -160,7 +159,7 @@ class Demo:
         while True:
             view = await client.task(id)
             spent = time.monotonic() - sent_at
-            if view.state.is_terminal or spent > self._task_seconds:
+            if view.state.is_terminal or spent > _TASK_SECONDS:
                 return Outcome(sample, view if view.state.is_terminal else None, spent * 1000)
             if view.progress is not None and view.progress.fraction > told:
                 told = view.progress.fraction

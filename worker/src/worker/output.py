@@ -19,6 +19,7 @@ _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright
 #: A file or a pipe has no width of its own.
 _PIPE_COLUMNS = 180
 _OWN_NAME = "worker"
+_NAME_WIDTH = 10
 #: Bytes kept for a reader that does not read; more is dropped.
 _MOST_WAITING = 4_000_000
 #: How long to wait for such a reader at the end.
@@ -93,7 +94,11 @@ class SteadyStream(io.TextIOBase):
 
     def _notice(self, dropped: int) -> bytes:
         text = f"{dropped} lines are missing here: they could not be written"
-        line = json.dumps({"service": _OWN_NAME, "event": text}) if self._as_json else f"{_OWN_NAME:<10} │ {text}"
+        line = (
+            json.dumps({"service": _OWN_NAME, "event": text})
+            if self._as_json
+            else f"{_OWN_NAME:<{_NAME_WIDTH}} │ {text}"
+        )
         # What could not be written may have ended within a line.
         return f"\n{line}\n".encode()
 
@@ -135,10 +140,9 @@ class Output:
     As JSON, a line that is not a JSON object already is wrapped into one, so that a log collector can read everything.
     """
 
-    def __init__(self, stream: TextIO, *, as_json: bool = False, width: int = 10) -> None:
+    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
         self.console = Console(file=stream, highlight=False, soft_wrap=True)
         self.as_json = as_json
-        self._width = width
 
     @property
     def is_terminal(self) -> bool:
@@ -149,10 +153,10 @@ class Output:
         if self.as_json:
             self._write(text if _is_json_object(text) else json.dumps({"service": name, "event": text}))
         elif self.is_terminal:
-            prefix = Text(f"{name:<{self._width}} │ ", style=_colour(name))
+            prefix = Text(f"{name:<{_NAME_WIDTH}} │ ", style=_colour(name))
             self.console.print(prefix + Text.from_ansi(text))
         else:
-            self._write(f"{name:<{self._width}} │ {text}")
+            self._write(f"{name:<{_NAME_WIDTH}} │ {text}")
 
     def say(self, text: str) -> None:
         """One or more lines of the worker itself."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import aiohttp
 
 from runnerlib.contract import HEADER_BOOT
+from runnerlib.service.backoff import Backoff
 from worker.child import Child, ProcessPlan, finish_reading, start_child
 from worker.errors import StartFailed
 from worker.output import Output
@@ -128,7 +129,7 @@ class ManagedProcess:
             self._child.kill_group()
 
     async def _keep_alive(self) -> None:
-        backoff = Backoff(self.plan.first_delay_seconds, self.plan.most_delay_seconds)
+        backoff = RestartBackoff(self.plan.first_delay_seconds, self.plan.most_delay_seconds)
         while True:
             started_at = time.monotonic()
             ended = await self._run_once()
@@ -137,7 +138,7 @@ class ManagedProcess:
             ended_at = time.monotonic()
             was_ready = self._child is not None and self._child.pid == self._ready_pid
             self._ready_pid = None
-            delay = backoff.next_seconds(ended_at - started_at, ended_at - self._ready_since if was_ready else 0.0)
+            delay = backoff.after(ended_at - started_at, ended_at - self._ready_since if was_ready else 0.0)
             self._output.say(f"{self.plan.name} {ended}; it is started again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)
@@ -194,21 +195,14 @@ def _how_it_ended(code: int) -> str:
     return f"was ended by signal {-code}"
 
 
-class Backoff:
-    """The delay before each restart: doubles up to the longest, starts over after a healthy life."""
+class RestartBackoff(Backoff):
+    """The delay before each restart starts over after a healthy life."""
 
-    def __init__(self, first_seconds: float, most_seconds: float) -> None:
-        self._first_seconds = first_seconds
-        self._most_seconds = most_seconds
-        self._next_seconds = first_seconds
-
-    def next_seconds(self, lived_seconds: float, ready_seconds: float = 0.0) -> float:
+    def after(self, lived_seconds: float, ready_seconds: float = 0.0) -> float:
         """`ready_seconds`: how long it was ready before it died."""
         if lived_seconds >= HEALTHY_SECONDS or ready_seconds >= READY_SECONDS:
-            self._next_seconds = self._first_seconds
-        delay = self._next_seconds
-        self._next_seconds = min(2 * delay, self._most_seconds)
-        return delay
+            self.reset()
+        return self.next_seconds()
 
 
 def reasons_in(answer: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ import pytest
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
 from worker.conformance.client import NOTHING, Client, Target, Timing
 from worker.conformance.examining import Finding, Report, Verdict, examine, try_check
-from worker.conformance.target import Options
 
 TIMING = Timing(answer=5, slow=20, short_wait=0.1, second_caller=0.6)
 SLOW = {"seconds": 1.5}
@@ -43,7 +42,7 @@ def _tried(fault: str) -> list[Check]:
 def test_a_sound_runner_reaches_the_top(model: Any, serve: Any) -> None:
     async def scenario() -> None:
         async with serve(model().app()) as url:
-            report = await examine(url, Options(slow=SLOW), TIMING)
+            report = await examine(url, Target(slow=SLOW), TIMING)
         assert [finding.line() for finding in report.findings if finding.verdict is not Verdict.PASSED] == []
         assert len(report.findings) == len(CHECKS)
         assert report.level is Level.BATCHED
@@ -68,7 +67,7 @@ def test_a_fault_fails_its_check_and_no_other(fault: str, model: Any, serve: Any
 def test_levels_above_the_first_that_fails_are_not_tried(model: Any, serve: Any) -> None:
     async def scenario() -> None:
         async with serve(model("live").app()) as url:
-            report = await examine(url, Options(slow=SLOW), TIMING)
+            report = await examine(url, Target(slow=SLOW), TIMING)
         assert report.level is Level.PLAIN
         assert {finding.check.level for finding in report.findings} == {Level.PLAIN, Level.OBSERVED}
 
@@ -78,7 +77,7 @@ def test_levels_above_the_first_that_fails_are_not_tried(model: Any, serve: Any)
 def test_checks_that_need_a_slow_payload_are_not_passed_without_one(model: Any, serve: Any) -> None:
     async def scenario() -> None:
         async with serve(model().app()) as url:
-            report = await examine(url, Options(), TIMING)
+            report = await examine(url, Target(), TIMING)
         not_tried = [finding for finding in report.findings if finding.verdict is Verdict.NOT_TRIED]
         assert {finding.check.name for finding in not_tried} == {
             check.name for check in CHECKS if check.needs_slow and check.level is Level.DURABLE

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from worker.conformance.client import NOTHING, Client, Target, Unreachable
-from worker.conformance.target import BadRequest, Options, find_target, mismatch, other_than, schema_error
+from worker.conformance.target import BadRequest, find_target, mismatch, other_than, schema_error
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 UPPER = {"name": "upper", "input_schema": SCHEMA, "example": {"payload": {"text": "a"}}, "limits": {"slots": 3}}
@@ -16,7 +16,7 @@ PLAIN = {"name": "lower", "input_schema": {}}
 
 @pytest.fixture
 def find(serve: Any) -> Any:
-    def find(options: Options, described: Any = None, status: int = 200) -> Target:
+    def find(asked: Target, described: Any = None, status: int = 200) -> Target:
         async def schemas(_: web.Request) -> web.Response:
             return web.json_response(described, status=status)
 
@@ -24,7 +24,7 @@ def find(serve: Any) -> Any:
             app = web.Application()
             app.router.add_get("/schemas", schemas)
             async with serve(app) as url, Client(url) as client:
-                return await find_target(client, options)
+                return await find_target(client, asked)
 
         return asyncio.run(scenario())
 
@@ -33,42 +33,42 @@ def find(serve: Any) -> Any:
 
 def test_the_first_algorithm_with_an_example_is_taken(find: Any) -> None:
     # More fields than the schema names are allowed by it; a list is not.
-    assert find(Options(), [PLAIN, UPPER]) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING, 3)
+    assert find(Target(), [PLAIN, UPPER]) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING, 3)
 
 
 def test_what_was_asked_for_wins(find: Any) -> None:
-    options = Options("upper", {"text": "b"}, None, {"text": "slow"})
-    assert find(options, [UPPER]) == Target("upper", {"text": "b"}, None, {"text": "slow"}, 3)
+    asked = Target("upper", {"text": "b"}, None, {"text": "slow"})
+    assert find(asked, [UPPER]) == Target("upper", {"text": "b"}, None, {"text": "slow"}, 3)
 
 
 def test_a_schema_that_takes_everything_has_no_unfit_payload(find: Any) -> None:
-    assert find(Options("lower", payload=1), [PLAIN]).unfit is NOTHING
+    assert find(Target("lower", payload=1), [PLAIN]).unfit is NOTHING
 
 
 @pytest.mark.parametrize("described", [None, {"upper": {}}, [{"nameless": 1}], 7])
 def test_a_runner_that_says_nothing_is_tried_by_what_was_asked_for(find: Any, described: Any) -> None:
-    assert find(Options("upper", {"text": "a"}), described) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING)
-    assert find(Options("upper", 1), None, 404).unfit == [1]
+    assert find(Target("upper", {"text": "a"}), described) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING)
+    assert find(Target("upper", 1), None, 404).unfit == [1]
 
 
 @pytest.mark.parametrize(
-    ("options", "described", "says"),
+    ("asked", "described", "says"),
     [
-        (Options(), None, "--algorithm"),
-        (Options("upper"), None, "--payload"),
-        (Options("lower"), [PLAIN], "--payload"),
-        (Options("uper"), [UPPER], "it has upper"),
+        (Target(), None, "--algorithm"),
+        (Target("upper"), None, "--payload"),
+        (Target("lower"), [PLAIN], "--payload"),
+        (Target("uper"), [UPPER], "it has upper"),
     ],
 )
-def test_what_is_missing_is_told(find: Any, options: Options, described: Any, says: str) -> None:
+def test_what_is_missing_is_told(find: Any, asked: Target, described: Any, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        find(options, described)
+        find(asked, described)
 
 
 def test_nobody_there_is_told(free_port: Any) -> None:
     async def scenario() -> None:
         async with Client(f"http://127.0.0.1:{free_port()}") as client:
-            await find_target(client, Options())
+            await find_target(client, Target())
 
     with pytest.raises(Unreachable, match="nobody answers at"):
         asyncio.run(scenario())

@@ -5,21 +5,11 @@ import sys
 from producer.gateway.service import GatewayService
 from producer.gateway.settings import GatewaySettings
 from runnerlib.service.lifecycle import run_service
-from runnerlib.service.logs import configure_logging
-from runnerlib.service.settings import load_settings
-from taskqueue.addresses import check_addresses
-from taskqueue.errors import TaskQueueError
+from taskqueue.settings import load_for_servers
 
 
 def main() -> int:
-    """Returns the exit code: 2, with a message, unless RabbitMQ and PostgreSQL are configured."""
-    settings = load_settings(GatewaySettings)
-    try:
-        check_addresses(settings.queue, settings.database_url)
-    except TaskQueueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    configure_logging("gateway", settings)
+    settings = load_for_servers(GatewaySettings, "gateway")
     return run_service(GatewayService(settings).enter, settings)
 
 

@@ -116,8 +116,8 @@ def _checked_fraction(fraction: Any) -> float:
 class Metrics:
     """Prometheus metrics, each created once: a handler may ask for the same name at every call."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         self._made: dict[str, MetricWrapperBase] = {}
 
     def counter(self, name: str, description: str = "", labels: Sequence[str] = ()) -> Counter:

@@ -74,14 +74,13 @@ class Session:
         algorithms: Iterable[str] | None = None,
         device: str = "cpu",
         *,
-        metrics: Metrics | None = None,
         replacements: Mapping[str, Any] | None = None,
         fetch_rules: FetchRules | None = None,
     ) -> None:
         self.adapter = adapter
         names = adapter.algorithms if algorithms is None else algorithms
         self.algorithms: dict[str, Algorithm] = {name: adapter.algorithms[name] for name in names}
-        self.metrics = metrics or Metrics()
+        self.metrics = Metrics()
         fetch = Fetch(fetch_rules or FetchRules())
         self._provided: dict[str, Any] = {"device": device, "metrics": self.metrics, "fetch": fetch}
         self._provided.update(replacements or {})

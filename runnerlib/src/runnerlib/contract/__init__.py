@@ -1,115 +1,51 @@
 """The words and shapes that cross a process border. Needs pydantic only."""
 
-from runnerlib.contract.envelope import (
-    Envelope,
-    EnvelopeError,
-    UnknownField,
-    parse_envelope,
-    task_digest,
-    unknown_fields,
-)
-from runnerlib.contract.models import (
-    PROBLEM_MEDIA_TYPE,
-    BatchEntry,
-    BatchItem,
-    DeadLetterDetail,
-    DeadLetterListView,
-    DeadLettersDone,
-    DeadLetterView,
-    EntryState,
-    FailureCode,
-    HistoryEntry,
-    Problem,
-    Progress,
-    RunError,
-    SkippedDeadLetter,
-    TaskError,
-    TaskListView,
-    TaskState,
-    TaskSummaryView,
-    TaskView,
-)
-from runnerlib.contract.names import (
-    ALGORITHM_PATTERN,
-    HEADER_BOOT,
-    HEADER_TASK_ATTEMPT,
-    HEADER_TASK_DEADLINE,
-    HEADER_TASK_ID,
-    TASK_ID_PATTERN,
-    is_algorithm,
-    is_task_id,
-    near_names,
-    new_task_id,
-)
-from runnerlib.contract.registry import (
-    AlgorithmDescription,
-    AlgorithmName,
-    AlgorithmView,
-    Catalogue,
-    Example,
-    Limits,
-    PlainRegistration,
-    Registered,
-    RunnerLevel,
-    RunnerName,
-    RunnerRegistration,
-    RunnerView,
-    clash_sentence,
-    schema_digest,
-    unregistrable,
-)
-from runnerlib.contract.strict_json import StrictJsonError
-
-__all__ = [
-    "ALGORITHM_PATTERN",
-    "HEADER_BOOT",
-    "HEADER_TASK_ATTEMPT",
-    "HEADER_TASK_DEADLINE",
-    "HEADER_TASK_ID",
-    "PROBLEM_MEDIA_TYPE",
-    "TASK_ID_PATTERN",
-    "AlgorithmDescription",
-    "AlgorithmName",
-    "AlgorithmView",
-    "BatchEntry",
-    "BatchItem",
-    "Catalogue",
-    "DeadLetterDetail",
-    "DeadLetterListView",
-    "DeadLetterView",
-    "DeadLettersDone",
-    "EntryState",
-    "Envelope",
-    "EnvelopeError",
-    "Example",
-    "FailureCode",
-    "HistoryEntry",
-    "Limits",
-    "PlainRegistration",
-    "Problem",
-    "Progress",
-    "Registered",
-    "RunError",
-    "RunnerLevel",
-    "RunnerName",
-    "RunnerRegistration",
-    "RunnerView",
-    "SkippedDeadLetter",
-    "StrictJsonError",
-    "TaskError",
-    "TaskListView",
-    "TaskState",
-    "TaskSummaryView",
-    "TaskView",
-    "UnknownField",
-    "clash_sentence",
-    "is_algorithm",
-    "is_task_id",
-    "near_names",
-    "new_task_id",
-    "parse_envelope",
-    "schema_digest",
-    "task_digest",
-    "unknown_fields",
-    "unregistrable",
-]
+from runnerlib.contract.envelope import Envelope as Envelope
+from runnerlib.contract.envelope import EnvelopeError as EnvelopeError
+from runnerlib.contract.envelope import UnknownField as UnknownField
+from runnerlib.contract.envelope import parse_envelope as parse_envelope
+from runnerlib.contract.envelope import task_digest as task_digest
+from runnerlib.contract.models import PROBLEM_MEDIA_TYPE as PROBLEM_MEDIA_TYPE
+from runnerlib.contract.models import BatchEntry as BatchEntry
+from runnerlib.contract.models import BatchItem as BatchItem
+from runnerlib.contract.models import DeadLetterDetail as DeadLetterDetail
+from runnerlib.contract.models import DeadLetterListView as DeadLetterListView
+from runnerlib.contract.models import DeadLettersDone as DeadLettersDone
+from runnerlib.contract.models import DeadLetterView as DeadLetterView
+from runnerlib.contract.models import EntryState as EntryState
+from runnerlib.contract.models import FailureCode as FailureCode
+from runnerlib.contract.models import HistoryEntry as HistoryEntry
+from runnerlib.contract.models import Problem as Problem
+from runnerlib.contract.models import Progress as Progress
+from runnerlib.contract.models import RunError as RunError
+from runnerlib.contract.models import SkippedDeadLetter as SkippedDeadLetter
+from runnerlib.contract.models import TaskError as TaskError
+from runnerlib.contract.models import TaskListView as TaskListView
+from runnerlib.contract.models import TaskState as TaskState
+from runnerlib.contract.models import TaskSummaryView as TaskSummaryView
+from runnerlib.contract.models import TaskView as TaskView
+from runnerlib.contract.names import ALGORITHM_PATTERN as ALGORITHM_PATTERN
+from runnerlib.contract.names import HEADER_BOOT as HEADER_BOOT
+from runnerlib.contract.names import HEADER_TASK_ATTEMPT as HEADER_TASK_ATTEMPT
+from runnerlib.contract.names import HEADER_TASK_DEADLINE as HEADER_TASK_DEADLINE
+from runnerlib.contract.names import HEADER_TASK_ID as HEADER_TASK_ID
+from runnerlib.contract.names import TASK_ID_PATTERN as TASK_ID_PATTERN
+from runnerlib.contract.names import is_algorithm as is_algorithm
+from runnerlib.contract.names import is_task_id as is_task_id
+from runnerlib.contract.names import near_names as near_names
+from runnerlib.contract.names import new_task_id as new_task_id
+from runnerlib.contract.registry import AlgorithmDescription as AlgorithmDescription
+from runnerlib.contract.registry import AlgorithmName as AlgorithmName
+from runnerlib.contract.registry import AlgorithmView as AlgorithmView
+from runnerlib.contract.registry import Catalogue as Catalogue
+from runnerlib.contract.registry import Example as Example
+from runnerlib.contract.registry import Limits as Limits
+from runnerlib.contract.registry import PlainRegistration as PlainRegistration
+from runnerlib.contract.registry import Registered as Registered
+from runnerlib.contract.registry import RunnerLevel as RunnerLevel
+from runnerlib.contract.registry import RunnerRegistration as RunnerRegistration
+from runnerlib.contract.registry import RunnerView as RunnerView
+from runnerlib.contract.registry import clash_sentence as clash_sentence
+from runnerlib.contract.registry import schema_digest as schema_digest
+from runnerlib.contract.registry import unregistrable as unregistrable
+from runnerlib.contract.strict_json import StrictJsonError as StrictJsonError

@@ -135,16 +135,11 @@ class HistoryEntry(BaseModel):
     )
 
 
-class TaskView(BaseModel):
-    """One task, as the gateway tells it and as replies carry it."""
-
-    model_config = ConfigDict(use_enum_values=False)
-
+class _Task(BaseModel):
     id: str
     algorithm: str
     state: TaskState
     attempt: int = Field(description="Number of the current or last attempt; 1 is the first.")
-    result: Any = Field(default=None, description="What the handler returned; only when `succeeded`.")
     error: TaskError | None = Field(default=None, description="Why; only when `failed` or `retrying`.")
     progress: Progress | None = None
     cancel_requested: bool = False
@@ -158,22 +153,15 @@ class TaskView(BaseModel):
     finished_at: datetime | None = None
 
 
-class TaskSummaryView(BaseModel):
+class TaskView(_Task):
+    """One task, as the gateway tells it and as replies carry it."""
+
+    result: Any = Field(default=None, description="What the handler returned; only when `succeeded`.")
+
+
+class TaskSummaryView(_Task):
     """One task in a list: all but its result."""
 
-    id: str
-    algorithm: str
-    state: TaskState
-    attempt: int
-    error: TaskError | None = Field(default=None, description="Why; only when `failed` or `retrying`.")
-    progress: Progress | None = None
-    cancel_requested: bool = False
-    runner: str | None = None
-    waiting_for: str | None = None
-    replays: int = 0
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None = None
     expires_at: datetime | None = Field(default=None, description="It fails as `expired` unless it starts by then.")
 
 

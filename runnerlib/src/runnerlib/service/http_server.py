@@ -32,14 +32,11 @@ class HttpServer(Component):
     `setting` is the variable that the operator would change when the port is taken.
     """
 
-    def __init__(
-        self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT", drain_seconds: float = DRAIN_SECONDS
-    ) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT") -> None:
         self._requests = _Requests(app)
         self._host = host
         self._wanted_port = port
         self._setting = setting
-        self._drain_seconds = drain_seconds
         self.port = port
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -67,7 +64,7 @@ class HttpServer(Component):
 
     async def _stop(self, server: "_Server", task: "asyncio.Task[None]") -> None:
         server.should_exit = True
-        await self._requests.drain(self._drain_seconds)
+        await self._requests.drain(DRAIN_SECONDS)
         await asyncio.wait([task], timeout=2 * CLOSE_SECONDS)
 
 

@@ -155,20 +155,17 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _invalid_request(_request: Request, error: Exception) -> Response:
+    """Which field, and what is wrong with it. The input is not echoed."""
     assert isinstance(error, RequestValidationError)
-    return invalid_payload(list(error.errors()))
-
-
-def invalid_payload(errors: list[Any], code: str = "invalid_payload") -> Response:
-    """A 422 from pydantic's error list: which field, and what is wrong with it. The input is not echoed."""
+    found = error.errors()
     fields = [
         {"loc": list(entry["loc"]), "msg": str(entry["msg"])[:500], "type": entry["type"]}
-        for entry in errors[:MAX_ERRORS]
+        for entry in found[:MAX_ERRORS]
     ]
     detail = "; ".join(f"{_place(entry['loc'])}: {entry['msg']}" for entry in fields[:3])
-    if len(errors) > 3:
-        detail += f"; and {len(errors) - 3} more"
-    return problem_response(422, code, detail or "The request does not fit.", errors=fields)
+    if len(found) > 3:
+        detail += f"; and {len(found) - 3} more"
+    return problem_response(422, _CODES[422], detail or "The request does not fit.", errors=fields)
 
 
 def _place(loc: list[Any]) -> str:

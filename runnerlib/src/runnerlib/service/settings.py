@@ -2,8 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -50,17 +49,6 @@ class ServiceSettings(BaseSettings):
     exit_with_parent: bool = Field(default=False, description="Stop when the process that started this one is gone.")
 
 
-@dataclass(frozen=True)
-class SettingRow:
-    """One setting as the documentation shows it."""
-
-    name: str
-    aliases: tuple[str, ...]
-    type: str
-    default: str
-    description: str
-
-
 def load_settings(cls: type[S]) -> S:
     """Reads the settings of a service. Prints one sentence for each bad variable and exits with 2."""
     try:
@@ -74,17 +62,8 @@ def load_settings(cls: type[S]) -> S:
     raise SystemExit(2)
 
 
-def describe_settings(cls: type[BaseSettings]) -> list[SettingRow]:
-    """Every setting of a class, in the order of its definition, for a generated table."""
-    rows = []
-    for field, info in cls.model_fields.items():
-        name, *aliases = _variables(field, info)
-        default = "required" if info.is_required() else str(info.get_default(call_default_factory=True))
-        rows.append(SettingRow(name, tuple(aliases), _type_name(info.annotation), default, info.description or ""))
-    return rows
-
-
-def _variables(field: str, info: FieldInfo) -> list[str]:
+def variables_of(field: str, info: FieldInfo) -> list[str]:
+    """The environment variables that set a field; the first is its name."""
     alias = info.validation_alias
     if isinstance(alias, AliasChoices):
         return [choice for choice in alias.choices if isinstance(choice, str)]
@@ -95,7 +74,7 @@ def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
     place = str(entry["loc"][0]) if entry["loc"] else ""
     variable = place.upper()
     for field, info in cls.model_fields.items():
-        names = _variables(field, info)
+        names = variables_of(field, info)
         if place == field or place.upper() in {name.upper() for name in names}:
             variable = next((name for name in names if name in os.environ), names[0])
     message = str(entry["msg"]).removeprefix("Value error, ")
@@ -103,14 +82,3 @@ def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
         return f"{variable} is not set; set this environment variable."
     shown = "" if any(word in variable.upper() for word in _SECRET_WORDS) else f" {str(entry['input'])[:80]!r}"
     return f"{variable} has a value{shown} that cannot be used: {message[:1].lower()}{message[1:]}."
-
-
-def _type_name(annotation: Any) -> str:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _type_name(get_args(annotation)[0])
-    if origin is Literal:
-        return " | ".join(str(value) for value in get_args(annotation))
-    if isinstance(annotation, type) and origin is None:
-        return annotation.__name__
-    return str(annotation).replace("typing.", "")

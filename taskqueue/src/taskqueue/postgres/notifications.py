@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, suppress
 
 import psycopg
 
+from runnerlib.service.backoff import Backoff
 from taskqueue.errors import StoreUnavailable
 from taskqueue.postgres.bulk import split
 from taskqueue.postgres.engine import ANSWER_SECONDS, Parameters
@@ -80,7 +80,7 @@ class EndListener:
                 self._waiters.ended(await self._find_ended(ids))
 
     async def _listen_forever(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS, least=0.5)
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -88,14 +88,13 @@ class EndListener:
                 async with connection:
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await connection.execute(LISTEN)
-                    pause = _FIRST_PAUSE_SECONDS
+                    backoff.reset()
                     # what ended before it listened
                     await self._check_ended()
                     await self._listen(connection)
             except (psycopg.Error, TimeoutError) as error:
                 _log.info("not listening for ended tasks, looking for them each second: %s", type(error).__name__)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+            await asyncio.sleep(backoff.next_seconds())
 
     async def _listen(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
         async with aclosing(connection.notifies()) as notifications:

@@ -10,6 +10,7 @@ from typing import Self
 
 import pika
 
+from runnerlib.service.backoff import Backoff
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.address import BrokerAddress
 from taskqueue.rabbitmq.channel import Channel
@@ -149,17 +150,16 @@ class RobustConnection:
         self._notify()
 
     async def _stay_connected(self) -> None:
-        failures = 0
+        # Jittered, so that a restarted broker does not meet all its clients in the same moment.
+        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, least=0.3)
         while True:
             try:
-                failures = 0 if await self._connect_once() else failures + 1
+                if await self._connect_once():
+                    backoff.reset()
             except Exception:
                 # Whatever it was, the next attempt starts from scratch: this task must never die unnoticed.
                 _log.exception("the connection to the broker failed in an unforeseen way (%r)", self._name)
-                failures += 1
-            # Jittered, so that a restarted broker does not meet all its clients in the same moment.
-            longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-            await asyncio.sleep(longest * random.uniform(0.3, 1.0))  # noqa: S311 - jitter, nothing secret
+            await asyncio.sleep(backoff.next_seconds())
 
     async def _connect_once(self) -> bool:
         """One connection, from the attempt to its end. Returns whether it was a stable one."""

@@ -5,11 +5,11 @@ import contextlib
 import functools
 import itertools
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
+from runnerlib.service.backoff import Backoff
 from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage, QueueState
 from taskqueue.rabbitmq.connection import ConnectionPool, Report, RobustConnection
@@ -241,7 +241,8 @@ class ConsumerSupervisor:
         self._name = name
         self._report = report
         self._part = part_of(name)
-        self._failures = 0
+        # Jittered: the consumers of one connection are lost together.
+        self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, least=0.0)
         self._alarm: asyncio.TimerHandle | None = None
         self._reason = "not connected yet"
         self._reported = awaited
@@ -256,11 +257,8 @@ class ConsumerSupervisor:
     async def run(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
         self._lost("not connected yet")
         try:
-            while not await self._serve_once(serve):
-                # Jittered: the consumers of one connection are lost together.
-                longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
-                self._failures += 1
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+            while not await self._serve_once(serve):  # noqa: ASYNC110 - nothing tells when it can
+                await asyncio.sleep(self._backoff.next_seconds())
         except QueueClosed:
             return
         finally:
@@ -291,7 +289,7 @@ class ConsumerSupervisor:
         finally:
             await channel.close()
         if time() - since >= _STABLE_SECONDS:
-            self._failures = 0
+            self._backoff.reset()
         return False
 
     def flowing(self) -> None:

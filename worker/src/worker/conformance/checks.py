@@ -379,28 +379,24 @@ async def wait(client: Client) -> None:
 class Level(IntEnum):
     """What a runner can be relied on for. Each level includes those below it."""
 
-    NONE = 0
-    PLAIN = 1
-    OBSERVED = 2
-    DURABLE = 3
-    BATCHED = 4
+    NONE = 0, "nothing that a controller could use"
+    PLAIN = 1, "runs one task a call, and says what is wrong with it"
+    OBSERVED = 2, "says what it offers, whether it can work, and when it is full"
+    DURABLE = 3, "a run belongs to a task's attempt: attached to, superseded, cancelled, never lost with its caller"
+    BATCHED = 4, "takes many tasks in one call"
+
+    means: str
+
+    def __new__(cls, value: int, means: str) -> "Level":
+        level = int.__new__(cls, value)
+        level._value_, level.means = value, means
+        return level
 
     @property
     def word(self) -> str:
         return self.name.lower()
 
-    @property
-    def means(self) -> str:
-        return _MEANINGS[self]
 
-
-_MEANINGS = {
-    Level.NONE: "nothing that a controller could use",
-    Level.PLAIN: "runs one task a call, and says what is wrong with it",
-    Level.OBSERVED: "says what it offers, whether it can work, and when it is full",
-    Level.DURABLE: "a run belongs to a task's attempt: attached to, superseded, cancelled, never lost with its caller",
-    Level.BATCHED: "takes many tasks in one call",
-}
 #: All that can be reached.
 LEVELS = tuple(Level)[1:]
 
@@ -423,16 +419,11 @@ class Check:
         return str(self.function.__doc__)
 
 
-_PLAIN = (run, task_headers, unknown_algorithm, invalid_payload, malformed, problems, too_large)
-_OBSERVED = (live, ready, schemas, boot, busy)
-_DURABLE = (kept, conflict, task, unknown_task, attempts)
-_DURABLE_SLOW = (later, attach, disconnect, supersede, cancel, full)
-_BATCHED = (batch, neighbours, ask, unknown, again, stale, refused)
-CHECKS = (
-    *(Check(Level.PLAIN, function) for function in _PLAIN),
-    *(Check(Level.OBSERVED, function) for function in _OBSERVED),
-    *(Check(Level.DURABLE, function) for function in _DURABLE),
-    *(Check(Level.DURABLE, function, needs_slow=True) for function in _DURABLE_SLOW),
-    *(Check(Level.BATCHED, function) for function in _BATCHED),
-    Check(Level.BATCHED, wait, needs_slow=True),
-)
+_BY_LEVEL = {
+    Level.PLAIN: (run, task_headers, unknown_algorithm, invalid_payload, malformed, problems, too_large),
+    Level.OBSERVED: (live, ready, schemas, boot, busy),
+    Level.DURABLE: (kept, conflict, task, unknown_task, attempts, later, attach, disconnect, supersede, cancel, full),
+    Level.BATCHED: (batch, neighbours, ask, unknown, again, stale, refused, wait),
+}
+_SLOW = (later, attach, disconnect, supersede, cancel, full, wait)
+CHECKS = [Check(level, function, function in _SLOW) for level, each in _BY_LEVEL.items() for function in each]

@@ -62,10 +62,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to test with. `unfit` does not match the algorithm's schema, `slow` takes seconds; both may be NOTHING."""
+    """What to test with. `unfit` does not match the algorithm's schema, `slow` takes seconds; both may be NOTHING.
 
-    algorithm: str
-    payload: Any
+    As the command line gives it, any part may be missing.
+    """
+
+    algorithm: str = ""
+    payload: Any = NOTHING
     unfit: Any = NOTHING
     slow: Any = NOTHING
     slots: int = 1
@@ -252,11 +255,11 @@ class Client:
 
     async def _post_until_room(self, path: str, body: bytes, headers: dict[str, str], wait_seconds: float) -> Answer:
         deadline = time.monotonic() + self.timing.answer
-        while True:
-            answer = await self.post(path, body, headers, wait_seconds=wait_seconds)
-            if answer.status not in (429, 503) or time.monotonic() > deadline:
-                return answer
+        while (answer := await self.post(path, body, headers, wait_seconds=wait_seconds)).status in (429, 503):
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(_POLL_SECONDS)
+        return answer
 
     async def _request(
         self,

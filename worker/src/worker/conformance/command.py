@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from worker.conformance.checks import LEVELS, Level
-from worker.conformance.client import NOTHING
+from worker.conformance.client import NOTHING, Target
 from worker.conformance.examining import examine
-from worker.conformance.target import BadRequest, Options
+from worker.conformance.target import BadRequest
 from worker.errors import WorkerError
 
 _NOT_REACHED, _USAGE = 1, 2
@@ -40,7 +40,7 @@ def conformance(
     try:
         asked = read_level(level)
         payloads = [read_json("--payload", payload), read_json("--unfit", unfit), read_json("--slow", slow)]
-        report = asyncio.run(examine(read_url(url), Options(algorithm, *payloads)))
+        report = asyncio.run(examine(read_url(url), Target(algorithm or "", *payloads)))
     except WorkerError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_USAGE if isinstance(error, BadRequest) else _NOT_REACHED) from None

@@ -6,8 +6,8 @@ from enum import Enum
 from typing import Any
 
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
-from worker.conformance.client import NOTHING, CheckFailed, Client, Timing
-from worker.conformance.target import Options, find_target
+from worker.conformance.client import NOTHING, CheckFailed, Client, Target, Timing
+from worker.conformance.target import find_target
 
 _NOT_TRIED = "not tried: give a payload that takes 3 to 20 seconds with --slow JSON"
 
@@ -51,13 +51,9 @@ class Report:
 
     @property
     def level(self) -> Level:
-        reached = Level.NONE
-        for level in LEVELS:
-            own = self.of_level(level)
-            if not own or any(finding.verdict is not Verdict.PASSED for finding in own):
-                break
-            reached = level
-        return reached
+        passed = {finding.check.level for finding in self.findings}
+        passed -= {finding.check.level for finding in self.findings if finding.verdict is not Verdict.PASSED}
+        return max((level for level in LEVELS if passed.issuperset(LEVELS[:level])), default=Level.NONE)
 
     def text(self) -> str:
         lines = [f"{self.url}, algorithm {self.algorithm}"]
@@ -87,10 +83,10 @@ class Report:
         }
 
 
-async def examine(url: str, options: Options, timing: Timing | None = None) -> Report:
+async def examine(url: str, asked: Target, timing: Timing | None = None) -> Report:
     """Tries all levels up to the first that is not reached. Raises BadRequest, Unreachable."""
     async with Client(url, timing) as client:
-        client.target = await find_target(client, options)
+        client.target = await find_target(client, asked)
         findings: list[Finding] = []
         for level in LEVELS:
             findings += [await try_check(check, client) for check in CHECKS if check.level is level]

@@ -1,7 +1,6 @@
 """Chooses what a runner is tested with: one of its algorithms, and payloads checked against its JSON Schemas."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -25,49 +24,29 @@ class BadRequest(WorkerError):
     """The command line asks for something that cannot be done; the message says what to give."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says."""
-
-    algorithm: str | None = None
-    payload: Any = NOTHING
-    unfit: Any = NOTHING
-    slow: Any = NOTHING
-
-
-async def find_target(client: Client, options: Options) -> Target:
-    """Completes the options with what the runner says in GET /schemas. Raises BadRequest, Unreachable."""
+async def find_target(client: Client, asked: Target) -> Target:
+    """Completes what was asked for with what the runner says in GET /schemas. Raises BadRequest, Unreachable."""
     described = await _described(client)
-    if options.algorithm is None and not described:
+    name = asked.algorithm
+    if not name and not described:
         raise BadRequest(
             "the runner does not say what it offers: GET /schemas gives no list of algorithms that can be read; "
             "name one with --algorithm, and a check will tell what is wrong with the list"
         )
-    if options.algorithm is None:
-        with_example = [each for each in described.values() if each.example is not None]
-        one = next(iter(with_example or described.values()))
-    elif described and options.algorithm not in described:
-        names = ", ".join(described)
-        raise BadRequest(f"the runner has no algorithm {options.algorithm!r} in GET /schemas; it has {names}")
-    elif described:
-        one = described[options.algorithm]
+    if not name:
+        one = next(iter([each for each in described.values() if each.example] or described.values()))
+    elif described and name not in described:
+        raise BadRequest(f"the runner has no algorithm {name!r} in GET /schemas; it has {', '.join(described)}")
     else:
-        return _undescribed(options.algorithm, options)
-    payload = options.payload
+        # Of a runner that says nothing, by the name as it was typed.
+        one = described.get(name) or AlgorithmDescription.model_construct(name=name)
+    payload = asked.payload
     if payload is NOTHING:
         if one.example is None:
             raise BadRequest(f"{one.name} has no example in GET /schemas; give a payload that fits with --payload JSON")
         payload = one.example.payload
-    unfit = _unfit(payload, one.input_schema) if options.unfit is NOTHING else options.unfit
-    return Target(one.name, payload, unfit, options.slow, one.limits.slots)
-
-
-def _undescribed(algorithm: str, options: Options) -> Target:
-    """An algorithm, by the name as it was typed, of a runner that says nothing of it."""
-    if options.payload is NOTHING:
-        raise BadRequest(f"{algorithm} has no example in GET /schemas; give a payload that fits with --payload JSON")
-    unfit = _unfit(options.payload, None) if options.unfit is NOTHING else options.unfit
-    return Target(algorithm, options.payload, unfit, options.slow, 1)
+    unfit = _unfit(payload, one.input_schema) if asked.unfit is NOTHING else asked.unfit
+    return Target(one.name, payload, unfit, asked.slow, one.limits.slots)
 
 
 async def _described(client: Client) -> dict[str, AlgorithmDescription]:
