@@ -172,20 +172,25 @@ class PullFeed:
     async def _run(self) -> None:
         try:
             while not self._closed:
-                if self._wants_more():
+                seconds = self._claim_in()
+                if seconds is not None and seconds <= 0:
                     await self._fill()
                 else:
-                    await self._sleep()
+                    await self._sleep(seconds)
         finally:
             self._filled.set()
         await self._give_back_surplus()
 
-    def _wants_more(self) -> bool:
-        """Claims in bulk: not for every single task that is settled, unless the buffer is empty."""
+    def _claim_in(self) -> float | None:
+        """Seconds until the next claim is due, 0 or less: now. None: not before something changes.
+
+        Claims in bulk: not for every single task that is settled, unless the buffer is empty.
+        """
         room = self._prefetch - self._out
         if self._closed or room <= 0 or (self._buffer and room * 4 < self._prefetch):
-            return False
-        return self._something_arrived or self._claim_again_at <= self._time()
+            return None
+        # The clock is read once: between two readings the time may have come, and nobody would wake this feed any more.
+        return 0.0 if self._something_arrived else self._claim_again_at - self._time()
 
     async def _fill(self) -> None:
         room = min(self._prefetch - self._out, MAX_CLAIM)
@@ -208,11 +213,8 @@ class PullFeed:
             self._filled.set()
             await self._give_back_surplus()
 
-    async def _sleep(self) -> None:
-        """Until something changes; a feed with room also wakes when it is time to claim again."""
-        seconds = None
-        if self._prefetch > self._out:
-            seconds = max(0.0, self._claim_again_at - self._time()) or None
+    async def _sleep(self, seconds: float | None) -> None:
+        """Until something changes, or this time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
