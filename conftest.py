@@ -25,7 +25,7 @@ __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue
 
 #: Tests with a longer form (marked `sized`): option → what it is, its size in CI, and with ``--full``.
 SIZES: dict[str, tuple[str, int | str, int | str]] = {
-    "kills": ("how often the owner of the task file is killed under load", 40, 200),
+    "kills": ("how often the owner of the task file is killed under load", 20, 200),
     "waiting-tasks": ("tasks that wait while memory is watched", 30_000, 100_000),
     "generated-runners": ("runners of 50 generated algorithms", 2, 40),
     "flood": ("short or full: how much is registered without end", "short", "full"),
@@ -94,6 +94,11 @@ class SharingScheduling(LoadScopeScheduling):
                 path, _, parameter = found[0].partition("[")
                 return f"{Path(path.partition('::')[0]).parts[:2]} {parameter}"
         return nodeid
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,7 @@ def test_who_waits_is_woken_by_a_change(file: SnapshotFile, put: Callable[..., N
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_nobody_waits_for_what_is_already_there(file: SnapshotFile, put: Callable[..., None]) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=30) as live:
@@ -108,6 +109,7 @@ def test_a_stop_releases_who_waits(file: SnapshotFile) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_a_lease_runs_out_without_any_request(file: SnapshotFile, put: Callable[..., None]) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=0.3) as live:

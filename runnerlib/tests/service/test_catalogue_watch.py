@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
@@ -49,6 +50,7 @@ def url(server: HttpServer) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
+@pytest.mark.serial
 def test_the_catalogue_is_known_and_changes_arrive_at_once() -> None:
     async def scenario() -> None:
         discovery = Discovery()

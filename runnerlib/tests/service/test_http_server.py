@@ -76,6 +76,7 @@ def test_an_impossible_host_is_a_sentence() -> None:
         asyncio.run(scenario("192.0.2.1"))
 
 
+@pytest.mark.serial
 def test_a_held_request_does_not_hold_up_the_stop() -> None:
     async def scenario() -> tuple[httpx.Response, float]:
         async with httpx.AsyncClient(timeout=10) as client:

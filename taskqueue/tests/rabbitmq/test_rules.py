@@ -311,6 +311,7 @@ def test_broker_killed_under_a_flowing_feed_loses_no_confirmed_task(run, own_bro
     run(scenario())
 
 
+@pytest.mark.serial
 def test_alarm_blocks_publishers_and_consumers_go_on(run, own_broker, open_rabbit, make_task, take_all, becomes_true):
     server = own_broker()
 
