@@ -167,9 +167,8 @@ class RabbitMQ:
         self.management("DELETE", f"vhosts/{urllib.parse.quote(vhost, safe='')}")
 
     def close(self) -> None:
-        """Stops what runs and removes the folder. Idempotent."""
-        self.resume()
-        self.stop()
+        """Kills what runs, as nothing of it is kept, and removes the folder. Idempotent."""
+        self.kill()
         # its epmd is a daemon of its own; it ends when no node is registered
         command = [*self._chroot, "epmd", "-port", str(self._epmd_port), "-kill"]
         subprocess.run(command, env=self._environment, capture_output=True, timeout=20)
