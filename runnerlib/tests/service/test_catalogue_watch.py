@@ -51,15 +51,15 @@ def url(server: HttpServer) -> str:
 
 
 @pytest.mark.serial
-def test_the_catalogue_is_known_and_changes_arrive_at_once() -> None:
+def test_the_catalogue_is_known_and_changes_arrive_at_once(eventually: Eventually) -> None:
     async def scenario() -> None:
         discovery = Discovery()
         async with HttpServer(discovery.app, "127.0.0.1", 0) as server, CatalogueWatch(url(server)) as watch:
             assert await asyncio.wait_for(watch.wait_changed(0), 5) == 1
             assert watch.catalogue is not None and watch.catalogue.index == 1
-            began = time.monotonic()
             waiting = asyncio.ensure_future(watch.wait_changed(1))
-            await asyncio.sleep(0.1)
+            await eventually(lambda: len(discovery.queries) == 2)
+            began = time.monotonic()
             discovery.say(catalogue(index=2))
             assert await asyncio.wait_for(waiting, 5) == 2
             assert time.monotonic() - began < 1

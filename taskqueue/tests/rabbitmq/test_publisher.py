@@ -215,7 +215,6 @@ def test_a_full_queue_is_an_error(
     run(scenario())
 
 
-@pytest.mark.serial
 def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
     run: Any,
     own_broker: Any,
@@ -242,7 +241,7 @@ def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
                         assert "accepts no messages now" in str(error)
             begin = time.monotonic()
             error = await refused(publisher.publish([number(2)]), QueueUnavailable)
-            assert time.monotonic() - begin < 0.2
+            assert time.monotonic() - begin < 3.0, "it waited for its time limit"
             assert str(error) == connection.blocked
             assert not reports.ready
             assert reports.reason == connection.blocked
