@@ -29,7 +29,7 @@ SIZES: dict[str, tuple[str, int | str, int | str]] = {
     "generated-runners": ("runners of 50 generated algorithms", 2, 40),
     "flood": ("short or full: how much is registered without end", "short", "full"),
     "adversary": ("short or full: full waits for what is only found out by waiting", "short", "full"),
-    "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 60, 300),
+    "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 30, 300),
 }
 
 
