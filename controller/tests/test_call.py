@@ -173,6 +173,7 @@ def test_unreachable_runner_is_quarantined_and_another_takes_over(worlds, make_r
     go(scenario())
 
 
+@pytest.mark.serial
 def test_tasks_wait_for_an_unreachable_runner_and_flow_at_its_next_boot(started, go, wait_until):
     async def scenario():
         async with started() as (world, runner):

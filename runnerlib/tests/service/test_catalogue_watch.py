@@ -122,6 +122,7 @@ def test_an_unknown_name_is_only_sure_after_one_lease(eventually: Eventually) ->
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_a_young_discovery_is_asked_again_as_soon_as_its_lease_is_over(eventually: Eventually) -> None:
     async def scenario() -> None:
         discovery = Discovery()
