@@ -4,7 +4,6 @@ import logging
 import re
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +24,12 @@ __all__ = ["controller", "producer", "runner_discovery", "runnerlib", "taskqueue
 
 #: Tests with a longer form (marked `sized`): option → what it is, its size in CI, and with ``--full``.
 SIZES: dict[str, tuple[str, int | str, int | str]] = {
-    "kills": ("how often the owner of the task file is killed under load", 40, 200),
+    "kills": ("how often the owner of the task file is killed under load", 20, 200),
     "waiting-tasks": ("tasks that wait while memory is watched", 30_000, 100_000),
     "generated-runners": ("runners of 50 generated algorithms", 2, 40),
     "flood": ("short or full: how much is registered without end", "short", "full"),
     "adversary": ("short or full: full waits for what is only found out by waiting", "short", "full"),
-    "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 60, 300),
+    "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 30, 300),
 }
 
 
@@ -67,13 +66,15 @@ def _most_seconds(item: pytest.Item) -> float:
     return float(mark.args[0]) if mark is not None and mark.args else 0.0
 
 
-#: Tests that share something slow to start, by what their ids have in common: they run in the same process.
+#: Tests that share something slow to start, by the parts of their ids that are the same: they run in the same process.
 _SHARING = (
-    re.compile(r"tests/doors/.*\[(?:embedded|rabbitmq\d)\b"),
-    re.compile(r"tests/test_cases\.py::[^\[]*\[(?:embedded|rabbitmq\d)\b"),
-    re.compile(r"tests/images/"),
-    re.compile(r"tests/test_plug_in\.py"),
-    re.compile(r"tests/test_misbehaving_handlers\.py"),
+    re.compile(r"(tests/doors)/.*\[(embedded|rabbitmq\d)\b"),
+    re.compile(r"(tests/test_cases\.py)::[^\[]*\[(embedded|rabbitmq\d)\b"),
+    re.compile(r"(tests/images)/"),
+    re.compile(
+        r"(tests/(?:test_plug_in|test_misbehaving_handlers|production/test_strangers|production/test_readme)\.py)"
+    ),
+    re.compile(r"(runnerlib/tests/runner/\w+\.py)"),
 )
 
 
@@ -91,9 +92,13 @@ class SharingScheduling(LoadScopeScheduling):
         """The scope of a test, by its id."""
         for pattern in _SHARING:
             if found := pattern.match(nodeid):
-                path, _, parameter = found[0].partition("[")
-                return f"{Path(path.partition('::')[0]).parts[:2]} {parameter}"
+                return " ".join(found.groups())
         return nodeid
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
 
 
 @pytest.fixture(autouse=True)

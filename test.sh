@@ -27,12 +27,13 @@ bash "$here/.ci/set-up" dev
 cd "$here"
 bin="$here/.venv/bin"
 pytest_options=()
+chosen=""
 images=0
 containers=0
 full=0
 while true; do
     case "${1:-}" in
-        --quick) pytest_options+=(-m "not slow") ;;
+        --quick) chosen=" and not slow" ;;
         --images) images=1 ;;
         --containers) containers=1 ;;
         --full) full=1 ;;
@@ -44,14 +45,16 @@ pytest_options+=("$@")
 
 step() { printf '\n== %s\n' "$1"; }
 
-# Real servers are killed and frozen, and real models loaded, while other tests use both cores: what failed there may show
-# that it passes alone.
-run_tests() {
-    if ! "$bin/python" -m pytest "$@" ${pytest_options[@]+"${pytest_options[@]}"}; then
-        step "tests that failed, by themselves"
-        "$bin/python" -m pytest --last-failed --last-failed-no-failures none "$@" --numprocesses 0 \
-            ${pytest_options[@]+"${pytest_options[@]}"}
-    fi
+# Where the processes of tests write no bytecode, each compiles again all that it imports.
+unset PYTHONDONTWRITEBYTECODE
+run_tests() { "$bin/python" -m pytest "$@" ${pytest_options[@]+"${pytest_options[@]}"}; }
+
+# What is chosen may be all of one kind: then pytest ends with 5 for the other.
+some=0
+run_some() {
+    local code=0
+    run_tests "$@" || code=$?
+    case $code in 0) some=1 ;; 5) ;; *) exit "$code" ;; esac
 }
 
 # Runners that users have put beside ours are theirs.
@@ -72,8 +75,11 @@ step "the form of the packages"
 "$bin/python" .ci/form.py
 step "tests"
 # Most of their time is spent waiting, so there is one process more than there are cores.
-# conftest.py says which tests share one.
-run_tests --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')"
+# conftest.py says which tests share one. Those that compare times are marked `serial`: what passes only alone runs alone.
+run_some --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')" -m "not serial$chosen"
+step "tests that compare times, alone"
+run_some --numprocesses 0 -m "serial$chosen"
+[ "$some" = 1 ] || { echo "no test was chosen" >&2 && exit 5; }
 step "tests of the runners"
 SCALE="meme-classifier=$images,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" \
     "$bin/python" -P -m worker test-runners "${our_runners[@]/#/--only=}"

@@ -47,10 +47,5 @@ def delete() -> Callable[[Environment, str], int]:
 
 
 @pytest.fixture
-def kills(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--kills"))
-
-
-@pytest.fixture
 def fuzz_seconds(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--fuzz-seconds"))

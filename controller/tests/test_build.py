@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from runnerlib.contract import TaskState
 from taskqueue.errors import StoreUnavailable
 from taskqueue.tasks import Cancelled, Delivery
@@ -36,6 +38,7 @@ def test_stop_waits_for_short_tasks(worlds, make_runner, go, wait_until):
     go(scenario())
 
 
+@pytest.mark.serial
 def test_stop_hands_long_tasks_back_uncounted_and_attachable(worlds, make_runner, go, wait_until):
     async def scenario():
         async with worlds() as world:

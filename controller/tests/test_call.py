@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +17,23 @@ from runnerlib.contract import FailureCode, Limits, RunnerLevel, RunnerView, Tas
 from taskqueue.tasks import Delivery, Retrying
 
 
-def test_task_reaches_its_runner_and_its_result_is_stored(worlds, make_runner, go):
-    async def scenario():
+@pytest.fixture
+def started(worlds, make_runner):
+    """``async with started() as (world, runner)``: tasks are served."""
+
+    @asynccontextmanager
+    async def opened():
         async with worlds() as world:
             runner = make_runner()
             await world.start(runner)
+            yield world, runner
+
+    return opened
+
+
+def test_task_reaches_its_runner_and_its_result_is_stored(started, go):
+    async def scenario():
+        async with started() as (world, _):
             await world.send(("t1", {"value": {"a": [1, 2.5, None, "ü"]}}))
             row = await world.ended("t1")
             assert row.state is TaskState.SUCCEEDED
@@ -46,11 +59,9 @@ def test_many_tasks_end_once_each_on_sqlite(worlds, make_runner, go, tmp_path):
     go(scenario())
 
 
-def test_transient_failure_is_retried_until_it_succeeds(worlds, make_runner, go):
+def test_transient_failure_is_retried_until_it_succeeds(started, go):
     async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             await world.send(("t1", {"do": "fail_until", "attempt": 3}))
             row = await world.ended("t1")
             assert row.state is TaskState.SUCCEEDED
@@ -103,11 +114,9 @@ def test_retry_that_is_handed_out_before_it_is_recorded_knows_the_failure_before
     go(scenario())
 
 
-def test_permanent_failure_is_not_retried_and_keeps_its_traceback(worlds, make_runner, go):
+def test_permanent_failure_is_not_retried_and_keeps_its_traceback(started, go):
     async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             error = {"code": "handler_error", "message": "ValueError: no", "traceback": "Traceback: here"}
             await world.send(("t1", {"do": "fail", "error": error}), ("t2", {"value": 2}))
             row = await world.ended("t1")
@@ -164,11 +173,10 @@ def test_unreachable_runner_is_quarantined_and_another_takes_over(worlds, make_r
     go(scenario())
 
 
-def test_tasks_wait_for_an_unreachable_runner_and_flow_at_its_next_boot(worlds, make_runner, go, wait_until):
+@pytest.mark.serial
+def test_tasks_wait_for_an_unreachable_runner_and_flow_at_its_next_boot(started, go, wait_until):
     async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             await runner.kill()
             await world.send(("t1", {"value": 1}))
             await wait_until(lambda: world.metric("controller_runner_quarantines_total", runner="r1") >= 1)
@@ -180,11 +188,12 @@ def test_tasks_wait_for_an_unreachable_runner_and_flow_at_its_next_boot(worlds, 
     go(scenario())
 
 
-def test_connection_cut_after_the_start_attaches_to_the_run(worlds, make_runner, go):
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_connection_cut_around_the_start_costs_no_attempt_and_no_second_run(worlds, make_runner, go, cut):
     async def scenario():
         async with worlds() as world:
             runner = make_runner()
-            runner.cuts = ["after"]
+            runner.cuts = [cut]
             await world.start(runner)
             await world.send(("t1", {"value": 1}))
             row = await world.ended("t1")
@@ -194,25 +203,9 @@ def test_connection_cut_after_the_start_attaches_to_the_run(worlds, make_runner,
     go(scenario())
 
 
-def test_connection_cut_before_the_start_sends_the_same_attempt_again(worlds, make_runner, go):
+def test_fifth_loss_of_a_whole_runner_fails_a_task_that_each_had_for_itself(started, go, wait_until):
     async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            runner.cuts = ["before"]
-            await world.start(runner)
-            await world.send(("t1", {"value": 1}))
-            row = await world.ended("t1")
-            assert (row.state, row.attempt) == (TaskState.SUCCEEDED, 1)
-            assert runner.executions == [("t1", 1)]
-
-    go(scenario())
-
-
-def test_fifth_loss_of_a_whole_runner_fails_a_task_that_each_had_for_itself(worlds, make_runner, go, wait_until):
-    async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             await world.send(("t1", {"do": "hold"}))
             for attempt in range(1, 6):
                 await wait_until(lambda attempt=attempt: ("t1", attempt) in runner.executions)
@@ -289,11 +282,9 @@ def test_runner_that_the_catalogue_dropped_is_lost_at_once(worlds, make_runner, 
     go(scenario())
 
 
-def test_dropped_runner_that_still_answers_finishes_its_run(worlds, make_runner, go, wait_until):
+def test_dropped_runner_that_still_answers_finishes_its_run(started, go, wait_until):
     async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             await world.send(("t1", {"do": "hold"}))
             await wait_until(lambda: runner.started("t1"))
             world.tell_none()
@@ -372,33 +363,25 @@ def test_algorithm_that_the_runner_does_not_have_costs_no_attempt(worlds, make_r
     go(scenario())
 
 
-def test_answer_without_a_result_is_a_bad_result(worlds, make_runner, go):
+@pytest.mark.parametrize(
+    "payload",
+    [{"do": "no_result"}, {"value": "x" * 2000}, {"value": "x" * 200_000}],
+    ids=["none", "large", "huge"],
+)
+def test_answer_without_a_result_or_larger_than_allowed_is_a_bad_result(worlds, make_runner, go, payload):
     async def scenario():
         async with worlds() as world:
+            world.limits["echo"] = Limits(result_bytes=1000)
             await world.start(make_runner())
-            await world.send(("t1", {"do": "no_result"}))
+            await world.send(("t1", payload))
             assert (await world.ended("t1")).error_code is FailureCode.BAD_RESULT
 
     go(scenario())
 
 
-def test_answer_larger_than_allowed_is_a_bad_result(worlds, make_runner, go):
+def test_seconds_left_travel_with_each_task(started, go):
     async def scenario():
-        async with worlds() as world:
-            world.limits["echo"] = Limits(result_bytes=1000)
-            await world.start(make_runner())
-            await world.send(("large", {"value": "x" * 2000}), ("huge", {"value": "x" * 200_000}))
-            assert (await world.ended("large")).error_code is FailureCode.BAD_RESULT
-            assert (await world.ended("huge")).error_code is FailureCode.BAD_RESULT
-
-    go(scenario())
-
-
-def test_seconds_left_travel_with_each_task(worlds, make_runner, go):
-    async def scenario():
-        async with worlds() as world:
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, runner):
             await world.send(("t1", {"value": 1}), expires_at=time.time() + 100)
             await world.send(("t2", {"value": 1}))
             await world.ended("t1")

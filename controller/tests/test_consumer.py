@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from unittest.mock import MagicMock
 
+import pytest
 from aiohttp import web
 
 from controller.consumer import AlgorithmConsumer
@@ -27,7 +28,7 @@ def test_tasks_wait_in_the_queue_until_a_runner_appears(worlds, make_runner, go)
             world.runners.append(runner)
             assert (await world.row("t1")).state is TaskState.QUEUED
             world.tell()
-            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+            assert (await world.ended("t1")).state is TaskState.SUCCEEDED
 
     go(scenario())
 
@@ -153,7 +154,7 @@ def test_slow_algorithm_does_not_block_another(worlds, make_runner, go, wait_unt
             await world.send(*((f"s{n}", {"do": "hold"}) for n in range(20)), algorithm="slow")
             await wait_until(lambda: runner.started("s0"))
             await world.send(("t1", {"value": 1}))
-            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+            assert (await world.ended("t1")).state is TaskState.SUCCEEDED
 
     go(scenario())
 
@@ -235,7 +236,7 @@ def test_failing_consumer_releases_its_tasks_and_others_go_on(worlds, make_runne
             await world.send(("bad1", {"value": 1}))
             await wait_until(lambda: "planted" in world.health.reasons.get("lanes", ""))
             await world.send(("t1", {"value": 1}), algorithm="other")
-            assert (await world.ended("t1", 2)).state is TaskState.SUCCEEDED
+            assert (await world.ended("t1")).state is TaskState.SUCCEEDED
             broken = False
             assert (await world.ended("bad1")).attempt == 1
             await wait_until(lambda: world.health.is_ready)
@@ -285,6 +286,7 @@ def test_redelivered_task_attaches_to_its_placed_run(worlds, make_runner, go, wa
     go(scenario())
 
 
+@pytest.mark.serial
 def test_placed_run_of_another_boot_is_lost_at_once(worlds, make_runner, go, wait_until):
     async def scenario():
         async with worlds() as world:

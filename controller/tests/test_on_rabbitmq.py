@@ -384,14 +384,15 @@ def test_tasks_sent_twice_at_once_through_a_gateway_run_once_on_two_controllers(
     go(scenario())
 
 
-def test_stop_loses_no_message_of_a_stranger_and_runs_none_twice(rabbit_world, stranger, make_runner, go):
+def test_stop_loses_no_message_of_a_stranger_and_runs_none_twice(rabbit_world, stranger, make_runner, go, wait_until):
     async def scenario():
         async with rabbit_world() as world:
             runner = make_runner()
             await world.start(runner)
             sending = asyncio.create_task(stranger.send(*(task(n) for n in range(1000))))
             for _ in range(3):
-                await asyncio.sleep(0.3)
+                before = len(runner.executions)
+                await wait_until(lambda before=before: len(runner.executions) > before)
                 await world.stop_controller()
                 await world.start_controller()
             await sending

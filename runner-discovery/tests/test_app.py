@@ -111,6 +111,7 @@ def test_a_runner_registers_renews_and_leaves(serve: Serve, registration: Make) 
     serve(scenario)
 
 
+@pytest.mark.serial
 def test_a_blocking_query_answers_at_a_change_an_expiry_and_after_its_wait(serve: Serve, registration: Make) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         known = (await client.get("/catalogue")).json()
@@ -131,6 +132,7 @@ def test_a_blocking_query_answers_at_a_change_an_expiry_and_after_its_wait(serve
     serve(scenario, lease_seconds=1)
 
 
+@pytest.mark.serial
 def test_another_epoch_is_answered_at_once(serve: Serve) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         began = time.monotonic()
@@ -140,6 +142,7 @@ def test_another_epoch_is_answered_at_once(serve: Serve) -> None:
     serve(scenario)
 
 
+@pytest.mark.serial
 def test_a_watch_sees_a_new_runner_at_once(serve: Serve, registration: Make) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         async with CatalogueWatch(str(client.base_url)) as watch:

@@ -30,6 +30,18 @@ def put(registration: Make) -> Callable[..., None]:
     return register
 
 
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """All that was logged so far."""
+    parts: list[str] = []
+
+    def read() -> str:
+        parts.extend(capsys.readouterr())
+        return "".join(parts)
+
+    return read
+
+
 def test_the_live_registry_keeps_the_lifecycle(file: SnapshotFile, tmp_path: Path) -> None:
     folder = SnapshotFile(tmp_path)
     asyncio.run(
@@ -55,11 +67,12 @@ def test_who_waits_is_woken_by_a_change(file: SnapshotFile, put: Callable[..., N
             await asyncio.sleep(0.02)
             assert not any(waiter.done() for waiter in waiters)
             put(live, "a", upper=1)
-            await asyncio.wait_for(asyncio.gather(*waiters), 2)
+            await asyncio.wait_for(asyncio.gather(*waiters), 10)
 
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_nobody_waits_for_what_is_already_there(file: SnapshotFile, put: Callable[..., None]) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=30) as live:
@@ -102,12 +115,13 @@ def test_a_stop_releases_who_waits(file: SnapshotFile) -> None:
             waiter = asyncio.ensure_future(live.wait_beyond(None, 0, 30))
             await asyncio.sleep(0)
             live.release()
-            await asyncio.wait_for(waiter, 1)
-            await asyncio.wait_for(live.wait_beyond(None, 0, 30), 1)
+            await asyncio.wait_for(waiter, 10)
+            await asyncio.wait_for(live.wait_beyond(None, 0, 30), 10)
 
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_a_lease_runs_out_without_any_request(file: SnapshotFile, put: Callable[..., None]) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=0.3) as live:
@@ -122,7 +136,9 @@ def test_a_lease_runs_out_without_any_request(file: SnapshotFile, put: Callable[
     asyncio.run(scenario())
 
 
-def test_a_process_that_stood_still_does_not_drop_its_runners(file: SnapshotFile, put: Callable[..., None]) -> None:
+def test_a_process_that_stood_still_does_not_drop_its_runners(
+    file: SnapshotFile, put: Callable[..., None], eventually: Eventually, said: Callable[[], str]
+) -> None:
     class Clock:
         jump = 0.0
 
@@ -134,7 +150,7 @@ def test_a_process_that_stood_still_does_not_drop_its_runners(file: SnapshotFile
         async with LiveRegistry(file, lease_seconds=0.3, clock=clock) as live:
             put(live, "a", upper=1)
             clock.jump = 60
-            await asyncio.sleep(0.4)
+            await eventually(lambda: "stood still" in said())
             assert list(live.registry.catalogue().runners) == ["a"]
 
     asyncio.run(scenario())
@@ -171,7 +187,7 @@ def test_renewals_write_nothing(file: SnapshotFile, put: Callable[..., None], ev
 
 
 def test_a_full_disk_stops_nothing(
-    tmp_path: Path, put: Callable[..., None], eventually: Eventually, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, put: Callable[..., None], eventually: Eventually, said: Callable[[], str]
 ) -> None:
     (tmp_path / "file").write_text("")
     file = SnapshotFile(tmp_path / "file" / "discovery.json")
@@ -180,16 +196,13 @@ def test_a_full_disk_stops_nothing(
         async with LiveRegistry(SnapshotFile(tmp_path / "ok.json"), lease_seconds=30) as live:
             live._file = file
             put(live, "a", upper=1)
-            await asyncio.sleep(0.4)
+            await eventually(lambda: "cannot be written" in said())
             assert list(live.registry.catalogue().runners) == ["a"]
 
     asyncio.run(scenario())
-    assert "cannot be written" in "".join(capsys.readouterr())
 
 
-def test_a_conflict_is_told_once(
-    file: SnapshotFile, put: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_conflict_is_told_once(file: SnapshotFile, put: Callable[..., None], said: Callable[[], str]) -> None:
     async def scenario() -> None:
         async with LiveRegistry(file, lease_seconds=30) as live:
             put(live, "old", upper=1)
@@ -198,6 +211,6 @@ def test_a_conflict_is_told_once(
                 put(live, "old", upper=1)
 
     asyncio.run(scenario())
-    told = [line for line in "".join(capsys.readouterr()).splitlines() if "other schemas" in line]
+    told = [line for line in said().splitlines() if "other schemas" in line]
     assert len(told) == 1
     assert "new0" in told[0] and "old" in told[0]

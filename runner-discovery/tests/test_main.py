@@ -55,6 +55,7 @@ def test_a_frozen_registry_drops_nobody_when_it_goes_on(
     assert [runner["id"] for runner in httpx.get(f"{url}/runners").json()] == ["a"]
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_who_waits_and_takes_less_than_two_seconds(
     discovery: Callable[..., Any], free_port: int, number: signal.Signals

@@ -49,3 +49,21 @@ def test_checks_look_at_our_own_runners_only(checkout: Path) -> None:
         assert not {".", "runners/", "runners/mine"} & set(words)
     (tests,) = (line for line in done.stdout.splitlines() if "test-runners" in line)
     assert tests.endswith("test-runners --only=text --only=nlp --only=meme-classifier")
+
+
+@pytest.mark.parametrize(("words", "marks"), [([], ""), (["--quick"], " and not slow")])
+def test_serial_tests_run_alone_after_the_others(checkout: Path, words: list[str], marks: str) -> None:
+    done = _run(checkout, "test.sh", *words, "tests/docs")
+    first, second = (line for line in done.stdout.splitlines() if "-m pytest" in line)
+    assert first.endswith(f" -m not serial{marks} tests/docs")
+    assert second.endswith(f" --numprocesses 0 -m serial{marks} tests/docs")
+
+
+@pytest.mark.parametrize(("code", "runs"), [(1, 1), (5, 2)])
+def test_failed_test_is_not_run_again_and_no_test_at_all_is_a_mistake(checkout: Path, code: int, runs: int) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text(f'{_ECHO}case "$*" in *pytest*) exit {code} ;; esac\n')
+    done = _run(checkout, "test.sh", "tests/docs")
+    assert done.returncode == code
+    assert done.stdout.count("-m pytest") == runs
+    assert "test-runners" not in done.stdout

@@ -1,21 +1,34 @@
 """The whole environment on RabbitMQ and PostgreSQL."""
 
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from environments import Production
+from servers.fixtures import BROKER_VERSIONS
+from servers.postgresql import PostgreSQL
+from servers.rabbitmq import RabbitMQ
 
 
-@pytest.fixture
-def production(tmp_path: Path, broker: Any, database_url: str) -> Iterator[Production]:
-    """On the shared servers, with a virtual host and a database of its own; on both versions of the broker."""
-    made = Production(tmp_path, queue_url=broker.url, database_url=database_url)
-    try:
-        yield made
-    finally:
-        made.stop()
+@pytest.fixture(scope="module", params=BROKER_VERSIONS, ids=[f"rabbitmq{major}" for major in BROKER_VERSIONS])
+def production(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    broker_servers: Callable[[str], RabbitMQ],
+    postgres_server: PostgreSQL,
+) -> Iterator[Production]:
+    """With the steady runner, on each version of the broker in turn; shared by the tests of a module."""
+    broker, name = broker_servers(request.param), f"production_{secrets.token_hex(4)}"
+    with ExitStack() as stack:
+        queue_url = broker.add_vhost(name)
+        stack.callback(broker.remove_vhost, name)
+        database_url = postgres_server.create_database(name)
+        stack.callback(postgres_server.drop_database, name)
+        made = Production(tmp_path_factory.mktemp(name), queue_url=queue_url, database_url=database_url)
+        stack.callback(made.stop)
+        yield made.start("steady")
 
 
 @pytest.fixture

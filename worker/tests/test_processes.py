@@ -161,7 +161,7 @@ def test_stop_between_two_starts_is_immediate(
         process = ManagedProcess(service_plan("exit1", first_delay_seconds=30), output)
         process.start()
         await until_async(lambda: "started again" in terminal.getvalue())
-        await asyncio.wait_for(process.stop(), 2)
+        await asyncio.wait_for(process.stop(), 10)
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """Tasks of a broker, of which the store knows nothing until they end: answers, repetitions, used ids, cancelling."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,6 +11,21 @@ from taskqueue.errors import QueueUnavailable, StoreUnavailable
 from taskqueue.tasks import Cancelled, Delivery, NewTask, Succeeded
 
 ASKED = {"reply_to": "answers", "correlation_id": "c"}
+
+
+@pytest.fixture
+def started(broker_world, make_runner):
+    """``async with started() as (world, broker, runner)``: tasks are served."""
+
+    @asynccontextmanager
+    async def opened(slots=1):
+        async with broker_world() as (world, broker):
+            world.limits["echo"] = Limits(slots=slots)
+            runner = make_runner()
+            await world.start(runner)
+            yield world, broker, runner
+
+    return opened
 
 
 def told(broker):
@@ -134,10 +150,9 @@ def test_answer_that_the_broker_never_takes_is_given_up_alone(broker_world, make
     go(scenario())
 
 
-def test_failure_is_answered_and_a_retry_is_not(broker_world, make_runner, go, wait_until):
+def test_failure_is_answered_and_a_retry_is_not(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            await world.start(make_runner())
+        async with started() as (_, broker, _):
             await broker.deliver(("t1", {"do": "fail_until", "attempt": 3}), ("t2", {"do": "no_result"}), **ASKED)
             await wait_until(lambda: len(broker.replies) == 2)
             answers = {each["id"]: each for _, _, each in broker.replies}
@@ -147,12 +162,9 @@ def test_failure_is_answered_and_a_retry_is_not(broker_world, make_runner, go, w
     go(scenario())
 
 
-def test_every_sender_of_the_same_task_gets_its_answer(broker_world, make_runner, go, wait_until):
+def test_every_sender_of_the_same_task_gets_its_answer(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            world.limits["echo"] = Limits(slots=4)
-            await world.start(runner)
+        async with started(slots=4) as (_, broker, runner):
             await broker.deliver(("t1", {"do": "hold"}), reply_to="a", correlation_id="1")
             await wait_until(lambda: runner.started("t1"))
             await broker.deliver(("t1", {"do": "hold"}), reply_to="b", correlation_id="2")
@@ -167,11 +179,9 @@ def test_every_sender_of_the_same_task_gets_its_answer(broker_world, make_runner
     go(scenario())
 
 
-def test_every_sender_of_a_task_that_is_retried_gets_its_answer(broker_world, make_runner, go, wait_until):
+def test_every_sender_of_a_task_that_is_retried_gets_its_answer(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (_, broker, runner):
             payload = {"do": "fail_until", "attempt": 2}
             await broker.deliver(("t1", payload), reply_to="a")
             await broker.deliver(("t1", payload), reply_to="b")
@@ -182,12 +192,9 @@ def test_every_sender_of_a_task_that_is_retried_gets_its_answer(broker_world, ma
     go(scenario())
 
 
-def test_every_sender_of_a_run_that_is_retried_gets_its_answer(broker_world, make_runner, go, wait_until):
+def test_every_sender_of_a_run_that_is_retried_gets_its_answer(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            world.limits["echo"] = Limits(slots=4)
-            await world.start(runner)
+        async with started(slots=4) as (_, broker, runner):
             await broker.deliver(("t1", {"do": "hold"}), reply_to="a")
             await wait_until(lambda: runner.started("t1"))
             await broker.deliver(("t1", {"do": "hold"}), reply_to="b")
@@ -203,11 +210,9 @@ def test_every_sender_of_a_run_that_is_retried_gets_its_answer(broker_world, mak
     go(scenario())
 
 
-def test_task_that_had_ended_is_answered_from_the_record(broker_world, make_runner, go, wait_until):
+def test_task_that_had_ended_is_answered_from_the_record(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             await broker.deliver(("t1", {"value": 1}))
             await world.ended_soon("t1")
             await broker.deliver(("t1", {"value": 1}), delivery_count=1, **ASKED)
@@ -218,11 +223,9 @@ def test_task_that_had_ended_is_answered_from_the_record(broker_world, make_runn
     go(scenario())
 
 
-def test_outcome_that_comes_second_is_answered_with_the_first(broker_world, make_runner, go, wait_until):
+def test_outcome_that_comes_second_is_answered_with_the_first(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             (ours,) = await broker.deliver(("t1", {"do": "hold"}), **ASKED)
             await wait_until(lambda: runner.started("t1"))
             await world.store.record([Succeeded(ours, b'"first"')])
@@ -234,11 +237,9 @@ def test_outcome_that_comes_second_is_answered_with_the_first(broker_world, make
     go(scenario())
 
 
-def test_used_id_fails_alone(broker_world, make_runner, go, wait_until):
+def test_used_id_fails_alone(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             await broker.deliver(("t1", {"value": 1}))
             first = await world.ended_soon("t1")
             await broker.deliver(("t1", {"value": 2}), headers={"x": "y"}, body=b"as it came", **ASKED)
@@ -257,12 +258,9 @@ def test_used_id_fails_alone(broker_world, make_runner, go, wait_until):
     go(scenario())
 
 
-def test_id_that_is_used_twice_at_the_same_time_fails_alone(broker_world, make_runner, go, wait_until):
+def test_id_that_is_used_twice_at_the_same_time_fails_alone(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            world.limits["echo"] = Limits(slots=4)
-            await world.start(runner)
+        async with started(slots=4) as (_, broker, runner):
             await broker.deliver(("t1", {"do": "hold"}), reply_to="a")
             await wait_until(lambda: runner.started("t1"))
             await broker.deliver(("t1", {"value": 2}), reply_to="b")
@@ -276,13 +274,9 @@ def test_id_that_is_used_twice_at_the_same_time_fails_alone(broker_world, make_r
     go(scenario())
 
 
-def test_id_that_another_controller_used_meanwhile_is_found_when_the_outcome_is_written(
-    broker_world, make_runner, go, wait_until
-):
+def test_id_that_another_controller_used_meanwhile_is_found_when_the_outcome_is_written(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             await broker.deliver(("t1", {"do": "hold"}), **ASKED)
             await wait_until(lambda: runner.started("t1"))
             await world.store.record([Succeeded(Delivery("t1", "echo", b"{}", "other", 1, None), b"1")])
@@ -314,13 +308,9 @@ def test_task_cancelled_while_it_waits_never_runs_and_is_answered(
     go(scenario())
 
 
-def test_task_that_runs_while_its_row_is_still_queued_is_stopped_when_it_is_cancelled(
-    broker_world, make_runner, go, wait_until
-):
+def test_task_that_runs_while_its_row_is_still_queued_is_stopped_when_it_is_cancelled(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             (delivery,) = await broker.deliver(("t1", {"do": "hold"}), **ASKED)
             await broker.rows.publish([NewTask("t1", "echo", delivery.payload, delivery.digest)])
             await wait_until(lambda: runner.started("t1"))
@@ -333,11 +323,9 @@ def test_task_that_runs_while_its_row_is_still_queued_is_stopped_when_it_is_canc
     go(scenario())
 
 
-def test_outcome_of_a_cancelled_task_is_not_kept(broker_world, make_runner, go, wait_until):
+def test_outcome_of_a_cancelled_task_is_not_kept(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             (ours,) = await broker.deliver(("t1", {"do": "hold"}), **ASKED)
             await wait_until(lambda: runner.started("t1"))
             await world.store.record([Cancelled(ours)])
@@ -350,11 +338,9 @@ def test_outcome_of_a_cancelled_task_is_not_kept(broker_world, make_runner, go, 
     go(scenario())
 
 
-def test_expired_task_without_a_row_fails_and_is_answered(broker_world, make_runner, go, wait_until):
+def test_expired_task_without_a_row_fails_and_is_answered(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             await broker.deliver(("t1", {"value": 1}), expires_at=1.0, **ASKED)
             await wait_until(lambda: broker.acked)
             assert broker.replies[0][2]["error"]["code"] == "expired"
@@ -364,13 +350,9 @@ def test_expired_task_without_a_row_fails_and_is_answered(broker_world, make_run
     go(scenario())
 
 
-def test_task_handed_out_before_is_looked_for_although_the_store_knows_nothing_of_it(
-    broker_world, make_runner, go, wait_until
-):
+def test_task_handed_out_before_is_looked_for_although_the_store_knows_nothing_of_it(started, go, wait_until):
     async def scenario():
-        async with broker_world() as (world, broker):
-            runner = make_runner()
-            await world.start(runner)
+        async with started() as (world, broker, runner):
             await broker.deliver(("t1", {"value": 1}), delivery_count=1)
             await world.ended_soon("t1")
             assert [with_payload for _, with_payload, _ in runner.calls] == [False, True]

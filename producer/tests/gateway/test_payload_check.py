@@ -213,6 +213,7 @@ def test_check_of_too_many_steps_is_given_up(schema: dict[str, Any], payload: An
     assert said(payload, view(schema)) == []
 
 
+@pytest.mark.serial
 def test_check_of_a_long_list_costs_little_more_than_reading_it() -> None:
     body = json.dumps({"text": "a", "numbers": [1] * 200_000})
     schema = {"properties": {"numbers": {"type": "array", "items": {"type": "integer"}}}}

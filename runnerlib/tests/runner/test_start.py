@@ -68,6 +68,7 @@ def test_a_runner_registers_when_ready_and_leaves_when_it_stops(
     assert discovery.methods()[-1] == "DELETE"
 
 
+@pytest.mark.serial
 def test_a_lease_that_is_short_is_renewed_before_it_is_over(
     serve_adapter: Callable[..., Any], discovery: Discovery, until: Any
 ) -> None:

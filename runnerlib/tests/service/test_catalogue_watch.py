@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import pytest
 from component_check import check_component
 from fastapi import FastAPI, Request
 from starlette.responses import Response
@@ -49,15 +50,16 @@ def url(server: HttpServer) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-def test_the_catalogue_is_known_and_changes_arrive_at_once() -> None:
+@pytest.mark.serial
+def test_the_catalogue_is_known_and_changes_arrive_at_once(eventually: Eventually) -> None:
     async def scenario() -> None:
         discovery = Discovery()
         async with HttpServer(discovery.app, "127.0.0.1", 0) as server, CatalogueWatch(url(server)) as watch:
             assert await asyncio.wait_for(watch.wait_changed(0), 5) == 1
             assert watch.catalogue is not None and watch.catalogue.index == 1
-            began = time.monotonic()
             waiting = asyncio.ensure_future(watch.wait_changed(1))
-            await asyncio.sleep(0.1)
+            await eventually(lambda: len(discovery.queries) == 2)
+            began = time.monotonic()
             discovery.say(catalogue(index=2))
             assert await asyncio.wait_for(waiting, 5) == 2
             assert time.monotonic() - began < 1
@@ -120,6 +122,7 @@ def test_an_unknown_name_is_only_sure_after_one_lease(eventually: Eventually) ->
     asyncio.run(scenario())
 
 
+@pytest.mark.serial
 def test_a_young_discovery_is_asked_again_as_soon_as_its_lease_is_over(eventually: Eventually) -> None:
     async def scenario() -> None:
         discovery = Discovery()

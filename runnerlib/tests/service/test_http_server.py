@@ -16,16 +16,20 @@ from runnerlib.service.lifecycle import StartupError
 from runnerlib.service.web import create_app
 
 
-def sample() -> FastAPI:
+def sample(asked: asyncio.Event | None = None) -> FastAPI:
+    """`asked` is set once a handler has begun."""
+    asked = asked or asyncio.Event()
     app = create_app("Sample", health=Health())
 
     @app.get("/hold")
     async def hold() -> str:
+        asked.set()
         await asyncio.sleep(60)
         return "late"
 
     @app.get("/short")
     async def short() -> str:
+        asked.set()
         await asyncio.sleep(0.3)
         return "done"
 
@@ -76,12 +80,14 @@ def test_an_impossible_host_is_a_sentence() -> None:
         asyncio.run(scenario("192.0.2.1"))
 
 
+@pytest.mark.serial
 def test_a_held_request_does_not_hold_up_the_stop() -> None:
     async def scenario() -> tuple[httpx.Response, float]:
+        asked = asyncio.Event()
         async with httpx.AsyncClient(timeout=10) as client:
-            async with HttpServer(sample(), "127.0.0.1", 0) as server:
+            async with HttpServer(sample(asked), "127.0.0.1", 0) as server:
                 held = asyncio.ensure_future(client.get(f"http://127.0.0.1:{server.port}/hold"))
-                await asyncio.sleep(0.2)
+                await asked.wait()
                 began = time.monotonic()
             seconds = time.monotonic() - began
             return await held, seconds
@@ -93,10 +99,11 @@ def test_a_held_request_does_not_hold_up_the_stop() -> None:
 
 def test_a_request_in_progress_is_finished() -> None:
     async def scenario() -> httpx.Response:
+        asked = asyncio.Event()
         async with httpx.AsyncClient(timeout=10) as client:
-            async with HttpServer(sample(), "127.0.0.1", 0) as server:
+            async with HttpServer(sample(asked), "127.0.0.1", 0) as server:
                 short = asyncio.ensure_future(client.get(f"http://127.0.0.1:{server.port}/short"))
-                await asyncio.sleep(0.1)
+                await asked.wait()
             return await short
 
     assert asyncio.run(scenario()).text == '"done"'

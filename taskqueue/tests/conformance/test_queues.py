@@ -66,6 +66,7 @@ def test_nothing_flows_before_a_prefetch_is_set(run, open_queue, make_task, come
     run(scenario())
 
 
+@pytest.mark.serial
 def test_task_published_while_a_taker_waits_arrives_at_once(run, open_queue, make_task):
     async def scenario():
         async with open_queue() as queue:

@@ -239,6 +239,7 @@ def test_outcome_of_an_attempt_before_the_replay_changes_nothing(run, open_repla
     run(scenario())
 
 
+@pytest.mark.serial
 def test_waiting_taker_gets_a_replayed_task_at_once_and_its_waiter_the_new_end(run, open_replaying, make_task, begin):
     async def scenario():
         async with open_replaying() as (queue, store):

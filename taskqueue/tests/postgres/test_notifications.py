@@ -31,6 +31,7 @@ def listening(ask, eventually):
     return wait
 
 
+@pytest.mark.serial
 def test_end_in_another_process_is_told_at_once(run, database_url, seldom_looks, listening, make_task, make_delivery):
     async def scenario():
         async with open_postgres(database_url) as gateway, open_postgres(database_url) as controller:
@@ -46,6 +47,7 @@ def test_end_in_another_process_is_told_at_once(run, database_url, seldom_looks,
     run(scenario())
 
 
+@pytest.mark.serial
 def test_cancel_in_another_process_is_told_at_once(run, database_url, seldom_looks, listening, make_task):
     async def scenario():
         async with open_postgres(database_url) as gateway, open_postgres(database_url) as other:

@@ -1,4 +1,4 @@
-"""An owner of a queue file under load, made to be killed: `owner.py FILE LOG PREFIX`.
+"""An owner of a queue file under load, made to be killed.
 
 Publishes and works off tasks as fast as it can, and notes in LOG what was confirmed to it: one write for each line, so
 that the log itself survives a kill.
@@ -6,8 +6,9 @@ that the log itself survives a kill.
 
 import asyncio
 import os
-import sys
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 from runnerlib.contract import FailureCode, strict_json, task_digest
 from taskqueue.connect import open_embedded
@@ -15,14 +16,15 @@ from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import Delivery, NewTask, Record, Retrying, Succeeded
 
 
-def main(path: str, log_path: str, prefix: str) -> None:
+def main(path: Path, log_path: Path, prefix: str, told: Connection) -> None:
+    """Tells when it has the file."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    asyncio.run(serve(path, log, prefix))
+    asyncio.run(serve(path, log, prefix, told))
 
 
-async def serve(path: str, log: int, prefix: str) -> None:
+async def serve(path: Path, log: int, prefix: str, told: Connection) -> None:
     async with open_embedded(path) as (queue, store):
-        note(log, "started", [prefix])
+        told.send("started")
         await asyncio.gather(publish(queue, log, prefix), work(queue, store, log), work(queue, store, log))
 
 
@@ -59,7 +61,3 @@ def make_task(task_id: str) -> NewTask:
 def note(log: int, what: str, ids: list[str]) -> None:
     if ids:
         os.write(log, f"{what} {' '.join(ids)}\n".encode())
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

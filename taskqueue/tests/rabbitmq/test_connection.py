@@ -154,6 +154,7 @@ def test_it_outlives_a_broker_that_is_killed(run: Any, own_broker: Any, open_con
     run(scenario())
 
 
+@pytest.mark.serial
 def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaws(
     run: Any, own_broker: Any, open_connection: Any, reports: Any, within: Any
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaw
     run(scenario())
 
 
+@pytest.mark.serial
 def test_a_process_that_stood_still_does_not_blame_the_broker(
     run: Any, broker: Any, open_connection: Any, reports: Any
 ) -> None:
@@ -194,6 +196,7 @@ def test_a_process_that_stood_still_does_not_blame_the_broker(
     run(scenario())
 
 
+@pytest.mark.serial
 def test_closing_does_not_wait_for_a_frozen_broker(
     run: Any, broker: Any, open_connection: Any, open_proxy: Any
 ) -> None:

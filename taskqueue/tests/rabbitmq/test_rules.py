@@ -332,7 +332,7 @@ def test_alarm_blocks_publishers_and_consumers_go_on(run, own_broker, open_rabbi
             await becomes_true(refused)
             began = time.monotonic()
             assert await refused()
-            assert time.monotonic() - began < 1, "the sender is told at once"
+            assert time.monotonic() - began < 3, "the sender is told at once"
             # two are here already; the last two come from the broker, in spite of the alarm
             for _ in range(2):
                 taken = await take_all(feed, 2, 5)

@@ -147,6 +147,7 @@ def test_delay_survives_a_restart(run, path, make_task, take_all, comes_nothing)
     run(scenario())
 
 
+@pytest.mark.serial
 def test_locked_database_is_waited_for(run, path, make_task, foreign_lock):
     async def scenario():
         async with open_embedded(path) as (queue, store):

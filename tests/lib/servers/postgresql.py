@@ -149,7 +149,7 @@ class PostgreSQL:
                 shutil.chown(path, _ACCOUNT)
         command = [
             *(str(self._binaries / "initdb"), "-D", str(self._data), "-U", self.user, "--pwfile", str(secret)),
-            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, timeout=120, **self._account())
         if done.returncode:

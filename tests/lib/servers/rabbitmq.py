@@ -167,12 +167,16 @@ class RabbitMQ:
         self.management("DELETE", f"vhosts/{urllib.parse.quote(vhost, safe='')}")
 
     def close(self) -> None:
-        """Stops what runs and removes the folder. Idempotent."""
-        self.resume()
-        self.stop()
-        # its epmd is a daemon of its own; it ends when no node is registered
+        """Kills what runs, as nothing of it is kept, and removes the folder. Idempotent."""
+        self.kill()
+        # its epmd is a daemon of its own, which refuses to end until it has noticed that its node is gone
         command = [*self._chroot, "epmd", "-port", str(self._epmd_port), "-kill"]
-        subprocess.run(command, env=self._environment, capture_output=True, timeout=20)
+
+        def gone() -> bool:
+            subprocess.run(command, env=self._environment, capture_output=True, timeout=20)
+            return not accepts(self._epmd_port)
+
+        wait_until(gone, "epmd ended", 20)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "RabbitMQ":
