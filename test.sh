@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up and runs the checks and tests. --quick leaves out the tests that take minutes. --images adds those of
 # the image runner (1 GB of torch; Tesseract), --containers those that build and run the images (a Docker engine), --full the
-# longer forms of those that have one. Other words go to pytest.
+# longer forms of those that have one; --again runs what fails once more. Other words go to pytest.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
@@ -15,6 +15,7 @@ worker test-runners --only NAME.
   --quick       leave out the tests that take minutes
   --images      also those of the image runner (1 GB of torch; Tesseract)
   --containers  also those that build and run the images (a Docker engine)
+  --again       what fails runs once more by itself, and both outcomes are shown
   --full        then the longer forms of the tests that have one, one after the other (about an hour; they compare times, so
                 nothing else should run)
 END
@@ -31,12 +32,14 @@ chosen=""
 images=0
 containers=0
 full=0
+again=0
 while true; do
     case "${1:-}" in
         --quick) chosen=" and not slow" ;;
         --images) images=1 ;;
         --containers) containers=1 ;;
         --full) full=1 ;;
+        --again) again=1 ;;
         *) break ;;
     esac
     shift
@@ -54,6 +57,11 @@ some=0
 run_some() {
     local code=0
     run_tests "$@" || code=$?
+    if [ "$code" = 1 ] && [ "$again" = 1 ]; then
+        step "tests that failed, by themselves"
+        code=0
+        run_tests --last-failed --last-failed-no-failures none "$@" --numprocesses 0 || code=$?
+    fi
     case $code in 0) some=1 ;; 5) ;; *) exit "$code" ;; esac
 }
 
