@@ -23,21 +23,21 @@ def measured(seconds, count=1, batched=False):
 
 
 def test_algorithm_without_a_twin_goes_one_by_one_until_it_is_measured():
-    assert LatencyEstimate().cap(Limits(batch=64)) == 1
+    assert LatencyEstimate().batch_size(Limits(batch=64)) == 1
 
 
 def test_algorithm_without_a_twin_sends_what_fits_in_a_tenth_of_a_second():
-    assert measured(0.01).cap(Limits(batch=64)) == 10
-    assert measured(0.5).cap(Limits(batch=64)) == 1
-    assert measured(0.00001).cap(Limits(batch=64)) == 64
-    assert measured(0.0).cap(Limits(batch=64)) == 64
+    assert measured(0.01).batch_size(Limits(batch=64)) == 10
+    assert measured(0.5).batch_size(Limits(batch=64)) == 1
+    assert measured(0.00001).batch_size(Limits(batch=64)) == 64
+    assert measured(0.0).batch_size(Limits(batch=64)) == 64
 
 
 def test_number_of_tasks_in_a_call_doubles_at_most():
     latency, limits = LatencyEstimate(), Limits(batch=64)
     caps = []
     for _ in range(8):
-        caps.append(latency.cap(limits))
+        caps.append(latency.batch_size(limits))
         latency.observe(entries(0.0001), 0.01, batched=False)
     assert caps == [1, 2, 4, 8, 16, 32, 64, 64]
 
@@ -47,22 +47,22 @@ def test_delay_of_a_single_short_task_does_not_make_the_next_calls_small():
     for _ in range(12):
         latency.observe(entries(*[0.000002] * 512), 0.002, batched=False)
     latency.observe(entries(0.005), 0.005, batched=False)
-    assert latency.cap(Limits(batch=512)) == 512
+    assert latency.batch_size(Limits(batch=512)) == 512
     latency.observe(entries(1.0), 1.0, batched=False)
-    assert latency.cap(Limits(batch=512)) == 1
+    assert latency.batch_size(Limits(batch=512)) == 1
 
 
 def test_twinned_algorithm_sends_up_to_its_batch_at_once():
-    assert LatencyEstimate().cap(Limits(batch=32, batched=True)) == 32
+    assert LatencyEstimate().batch_size(Limits(batch=32, batched=True)) == 32
 
 
 def test_one_slow_task_shrinks_batches_at_once_and_fast_ones_grow_them_slowly():
     latency = measured(0.001)
     latency.observe(entries(10.0), 10, batched=False)
-    assert latency.cap(Limits()) == 1
+    assert latency.batch_size(Limits()) == 1
     assert not latency.is_short
     latency.observe(entries(0.001), 0.1, batched=False)
-    assert latency.cap(Limits()) == 1
+    assert latency.batch_size(Limits()) == 1
 
 
 def test_runner_that_measures_nothing_is_measured_from_outside():

@@ -92,7 +92,7 @@ def test_retry_that_is_handed_out_before_it_is_recorded_knows_the_failure_before
             world.limits["echo"] = Limits(retries=1)
             await world.start(make_runner())
             record, handed_out = world.store.record, asyncio.Event()
-            wait_committed = InFlight.wait_committed
+            wait_for_earlier_attempts = InFlight.wait_for_earlier_attempts
 
             async def after_the_next_attempt_came(records):
                 if isinstance(records[0], Retrying):
@@ -102,11 +102,11 @@ def test_retry_that_is_handed_out_before_it_is_recorded_knows_the_failure_before
             async def note(in_flight, deliveries):
                 if any(delivery.attempt == 2 for delivery in deliveries):
                     handed_out.set()
-                await wait_committed(in_flight, deliveries)
+                await wait_for_earlier_attempts(in_flight, deliveries)
 
             world.store.record = after_the_next_attempt_came
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(InFlight, "wait_committed", note)
+                patch.setattr(InFlight, "wait_for_earlier_attempts", note)
                 await world.send(("t1", {"do": "fail_until", "attempt": 99}))
                 row = await world.ended("t1")
             assert (row.state, row.error_code, row.attempt) == (TaskState.FAILED, FailureCode.HANDLER_ERROR, 2)

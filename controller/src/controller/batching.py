@@ -56,7 +56,7 @@ class LatencyEstimate:
         """Whether calls are known to be short."""
         return self.call_seconds is not None and self.call_seconds < SHORT_CALL_SECONDS
 
-    def cap(self, limits: Limits) -> int:
+    def batch_size(self, limits: Limits) -> int:
         """Most tasks for one call."""
         if limits.batched:
             return limits.batch

@@ -205,7 +205,7 @@ class RunnerCall:
             return Answer({run.key: outcomes.timed_out(str(error))}, None)
         except LostAfterSending as error:
             raise RunnerLost(str(error)) from None
-        self._directory.taken(self._algorithm, self._runner.id)
+        self._directory.has_accepted(self._algorithm, self._runner.id)
         return answer
 
     async def _ask(self) -> Answer:
@@ -266,7 +266,7 @@ class RunnerCall:
             result_bytes=self._limits.result_bytes,
             on_connected=self._connected,
         )
-        self._directory.taken(self._algorithm, self._runner.id)
+        self._directory.has_accepted(self._algorithm, self._runner.id)
         for key, entry in answer.entries.items():
             if entry.state in _UNFINISHED and (run := self._open.get(key)) is not None:
                 # It did arrive: calls with it are not lost in a row any more.

@@ -132,9 +132,9 @@ class Completer:
         unique = list(dict.fromkeys(ids))
         return await self._gate.retry_until_available("looking tasks up", lambda: self._store.lookup(unique))
 
-    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         """What the store knows of those tasks that must not simply be started, however long it takes to answer."""
-        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.exceptions(deliveries))
+        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.unusual_rows(deliveries))
 
     async def return_unread(self, deliveries: Sequence[Delivery]) -> None:
         """Hands back, uncounted, what no run was made of. A failure does no harm: a lost consumer's come again."""
@@ -202,10 +202,10 @@ class Completer:
                 (sources if was_written else late).append(each)
         ignored = [run for run, decision in final if isinstance(decision, Ignore) and wants_reply(run)]
         if late or ignored:
-            sources += await self._on_record(late, ignored)
+            sources += await self._sources_on_record(late, ignored)
         return sources
 
-    async def _on_record(self, late: Sequence[tuple[Run, Record]], ignored: Sequence[Run]) -> list[ReplySource]:
+    async def _sources_on_record(self, late: Sequence[tuple[Run, Record]], ignored: Sequence[Run]) -> list[ReplySource]:
         rows = await self.lookup([run.id for run, _ in late] + [run.id for run in ignored])
         sources: list[ReplySource] = [(run, rows[run.id]) for run in ignored if run.id in rows]
         conflicts: list[tuple[Run, Record]] = []

@@ -126,7 +126,7 @@ class AlgorithmConsumer:
         if self._latency.is_short:
             # As many again, whose outcomes are being committed.
             calls_at_once *= 2
-        count = batching.prefetch(self._latency.cap(limits), calls_at_once, len(runners), stranded)
+        count = batching.prefetch(self._latency.batch_size(limits), calls_at_once, len(runners), stranded)
         if self._directory.is_unreachable(self.algorithm):
             # One task at a time finds out whether a runner can be reached again; none during a quarantine.
             count = 1 if self._directory.loads(self.algorithm) else 0
@@ -151,7 +151,7 @@ class AlgorithmConsumer:
             self._call(runner, self._next_batch(runner, room.free_slots))
 
     def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
-        cap = self._latency.cap(self._directory.limits(self.algorithm))
+        cap = self._latency.batch_size(self._directory.limits(self.algorithm))
         size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
         runs = [self._ready.popleft()]
         size_bytes = len(runs[0].delivery.payload) + batching.ITEM_BYTES
@@ -185,7 +185,7 @@ class AlgorithmConsumer:
         if self._latency.is_short:
             # One more is looked up meanwhile, so that the next runner that has room need not wait for the store.
             calls += 1
-        most = calls * self._latency.cap(self._directory.limits(self.algorithm))
+        most = calls * self._latency.batch_size(self._directory.limits(self.algorithm))
         if self._directory.is_unreachable(self.algorithm):
             most = min(1, most)
         most = min(batching.MOST_OUT, most) - len(self._ready)
@@ -218,7 +218,7 @@ class AlgorithmConsumer:
         self._context.metrics.taken.labels(self.algorithm).inc(len(deliveries))
         self._is_receiving = True
         try:
-            await self._in_flight.wait_committed(deliveries)
+            await self._in_flight.wait_for_earlier_attempts(deliveries)
             triaged = self._triage(deliveries, await self._look_up(deliveries))
             over = [(run, step) for run, step in triaged if not isinstance(step, Start | Attach | AskAll | Join)]
             if over:
@@ -242,7 +242,7 @@ class AlgorithmConsumer:
         and a second message of the task would start it once more.
         """
         with self._in_flight.noting_removed() as removed:
-            rows = await self._completer.exceptions(deliveries)
+            rows = await self._completer.unusual_rows(deliveries)
             while again := [delivery.id for delivery in deliveries if delivery.id in removed]:
                 removed.clear()
                 rows |= await self._completer.lookup(again)

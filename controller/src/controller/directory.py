@@ -184,7 +184,7 @@ class RunnerDirectory:
         if self._quarantines:
             self._quarantines.pop(runner_id, None)
 
-    def taken(self, algorithm: str, runner_id: str) -> None:
+    def has_accepted(self, algorithm: str, runner_id: str) -> None:
         """It took tasks of this algorithm: it is neither out of reach nor busy."""
         self.answered(runner_id)
         rest = self._rests.get((algorithm, runner_id))

@@ -104,7 +104,7 @@ class InFlight:
     def add(self, run: Run) -> None:
         self._runs[run.key] = run
 
-    async def wait_committed(self, deliveries: Iterable[Delivery]) -> None:
+    async def wait_for_earlier_attempts(self, deliveries: Iterable[Delivery]) -> None:
         """Waits while the attempts before these are being committed here.
 
         A retry is published before it is recorded, so it may be handed out before the store has its reason.
@@ -116,7 +116,7 @@ class InFlight:
                 await asyncio.shield(earlier.committed)
 
     def end_commit(self, runs: Iterable[Run]) -> None:
-        """Wakes those who wait in `wait_committed`, whether it went well or not."""
+        """Wakes those who wait in `wait_for_earlier_attempts`, whether it went well or not."""
         for run in runs:
             if run.committed is not None and not run.committed.done():
                 run.committed.set_result(None)

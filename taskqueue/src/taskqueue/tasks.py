@@ -80,8 +80,8 @@ class Delivery:
     body: bytes | None = None
     #: of the sender's message; ignored
     unknown_fields: tuple[UnknownField, ...] = ()
-    #: the queue has read the task's row, and nothing there speaks against a start; see `TaskStore.exceptions`
-    is_unexceptional: bool = False
+    #: the queue has read the task's row, and nothing there speaks against a start; see `TaskStore.unusual_rows`
+    is_usual: bool = False
 
 
 @dataclass(frozen=True, slots=True)

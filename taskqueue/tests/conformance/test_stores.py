@@ -53,7 +53,7 @@ def test_success_is_kept_with_its_result(run, open_store, make_delivery):
     run(scenario())
 
 
-def test_exceptions_are_those_that_must_not_simply_be_started(run, open_store, make_delivery):
+def test_unusual_rows_are_those_that_must_not_simply_be_started(run, open_store, make_delivery):
     async def scenario():
         async with open_store() as store:
             ended, cancelled, placed, failed, running, other = map(make_delivery, ("e", "c", "p", "f", "r", "o"))
@@ -64,10 +64,12 @@ def test_exceptions_are_those_that_must_not_simply_be_started(run, open_store, m
             await store.cancel("r")
             again = replace(failed, attempt=2)
             conflicting = replace(other, digest="another")
-            found = await store.exceptions([ended, cancelled, placed, again, running, conflicting, make_delivery("n")])
+            found = await store.unusual_rows(
+                [ended, cancelled, placed, again, running, conflicting, make_delivery("n")]
+            )
             assert found.keys() == {"e", "c", "p", "f", "r", "o"}
             assert {row.id: row for row in found.values()} == await store.lookup(["e", "c", "p", "f", "r", "o"])
-            assert await store.exceptions([]) == {}
+            assert await store.unusual_rows([]) == {}
 
     run(scenario())
 

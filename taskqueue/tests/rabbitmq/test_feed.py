@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.connection import RobustConnection
-from taskqueue.rabbitmq.feed import MOST_BYTES, PrefetchController
+from taskqueue.rabbitmq.feed import MOST_BYTES, PrefetchTuner
 
 
 def test_prefetch_may_change_at_any_time_under_load(run, broker, open_rabbit, make_task):
@@ -169,13 +169,13 @@ def test_a_receipt_that_is_not_ours_is_ignored(run, broker, open_rabbit, make_de
     run(scenario())
 
 
-def prefetch_of(count: int) -> PrefetchController:
-    prefetch = PrefetchController()
+def prefetch_of(count: int) -> PrefetchTuner:
+    prefetch = PrefetchTuner()
     prefetch.count = count
     return prefetch
 
 
-def fill(prefetch: PrefetchController, first: int, count: int, size: int = 100) -> None:
+def fill(prefetch: PrefetchTuner, first: int, count: int, size: int = 100) -> None:
     for tag in range(first, first + count):
         prefetch.arrived(tag, size)
 

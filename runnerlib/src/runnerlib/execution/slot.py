@@ -63,7 +63,7 @@ class Slot:
         self._retiring: asyncio.Future[str] | None = None
         self._recycle_reason = ""
         #: calls that the process is being killed for
-        self._killed_for: set[int] = set()
+        self._ending: set[int] = set()
         self._killed = False
         #: the only call in the process is an isolated run
         self._is_isolating = False
@@ -216,7 +216,7 @@ class Slot:
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.number, None)
         self._is_isolating = False
-        self._killed_for.discard(call.number)
+        self._ending.discard(call.number)
         timer = self._timers.pop(call.number, None)
         if timer is not None:
             timer.cancel()
@@ -235,7 +235,7 @@ class Slot:
             culprit = call.current if is_certain else None
             fate = fate_of(
                 killed=self._killed,
-                killed_for_batch=call.is_batch and call.number in self._killed_for,
+                killed_for_batch=call.is_batch and call.number in self._ending,
                 has_culprit=culprit is not None and culprit.outcome is None,
             )
             self._forget(call)
@@ -249,7 +249,7 @@ class Slot:
                 self._owner.finish(culprit, outcomes.lost(death, time.monotonic() - call.since))
             self._owner.requeue(call.unfinished, isolated=fate is Fate.ISOLATED)
             self._owner.call_ended()
-        self._killed_for.clear()
+        self._ending.clear()
 
     # time limits, cancellation
 
@@ -266,7 +266,7 @@ class Slot:
         if call.is_batch and call.is_too_long(now) and call.unfinished:
             log.warning("a batched call took too long", algorithm=call.runs[0].algorithm, size=len(call.runs))
             self._end(call)
-        elif call.number in self._calls and call.number not in self._killed_for:
+        elif call.number in self._calls and call.number not in self._ending:
             self._watch(call, now)
 
     def cancel(self, run: Run) -> bool:
@@ -303,9 +303,9 @@ class Slot:
 
     def _end(self, call: Call) -> None:
         """Ends a call in progress: by a kill when it is the only one in its process, else by asking first."""
-        if call.number in self._killed_for:
+        if call.number in self._ending:
             return
-        self._killed_for.add(call.number)
+        self._ending.add(call.number)
         if self._capacity == 1:
             self._kill_for(call)
         else:
@@ -318,7 +318,7 @@ class Slot:
 
     def _kill_for(self, call: Call) -> None:
         if call.number in self._calls:
-            self._killed_for.add(call.number)
+            self._ending.add(call.number)
             self.kill()
 
     def kill(self) -> None:

@@ -153,8 +153,8 @@ RETURNING id
     *OUTCOME_COLUMNS,
 )
 
-#: The ids of deliveries that must not simply be started; see `TaskStore.exceptions`.
-EXCEPTIONS = BulkStatement(
+#: The ids of deliveries that must not simply be started; see `TaskStore.unusual_rows`.
+UNUSUAL = BulkStatement(
     """
 SELECT tasks.id FROM <new> JOIN tasks ON tasks.id = new.id
 WHERE tasks.finished_at IS NOT NULL OR tasks.cancel_requested OR tasks.placed_attempt IS NOT NULL

@@ -15,7 +15,7 @@ from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.clock import Clock, Now
 from taskqueue.messages import clean, clean_or_none
 from taskqueue.postgres.batch_loader import BatchLoader
-from taskqueue.postgres.bulk import ADMIT, EXCEPTIONS, INSERT_DEAD_LETTERS, PLACE, RECORD, IdArray
+from taskqueue.postgres.bulk import ADMIT, INSERT_DEAD_LETTERS, PLACE, RECORD, UNUSUAL, IdArray
 from taskqueue.postgres.engine import Parameters
 from taskqueue.postgres.notifications import EndListener
 from taskqueue.postgres.writer import PostgresHooks
@@ -94,13 +94,13 @@ class PostgresStore(SqlStore):
     async def get(self, task_id: str) -> TaskRow | None:
         return await self._loader.get(task_id)
 
-    async def exceptions(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         if not deliveries:
             return {}
         rows = [(each.id, each.attempt, each.digest) for each in deliveries]
 
         def read(connection: Connection) -> dict[str, TaskRow]:
-            found = EXCEPTIONS.execute(connection, rows)
+            found = UNUSUAL.execute(connection, rows)
             return BY_IDS.read_tasks(connection, list(found)) if found else {}
 
         return await self._database.read(read)

@@ -55,7 +55,7 @@ class BrokerFeed(Consumer[Delivery]):
         self._topology = topology
         self._requeuer = requeuer
         self._on_misfit = on_misfit
-        self._prefetch = PrefetchController()
+        self._prefetch = PrefetchTuner()
         self._consumer: str | None = None
         #: beyond the prefetch, to be given back
         self._surplus: list[Delivery] = []
@@ -183,7 +183,7 @@ def _is_worn(receipt: object) -> bool:
     return isinstance(receipt, Receipt) and receipt.is_task and receipt.broker_count >= RENEW_AT
 
 
-class PrefetchController:
+class PrefetchTuner:
     """How many messages a feed's consumer may have, and when to change that. Pure: times are given.
 
     A consumer's prefetch cannot be changed while it consumes: a change is cancel, qos, consume. What the former

@@ -263,5 +263,5 @@ def _delivery(row: AnyRow, token: int) -> Delivery:
         reply_to=reply_to,
         correlation_id=correlation_id,
         # A later attempt may be claimed before the failure of the earlier one is recorded.
-        is_unexceptional=attempt == 1 and count == 1 and history is None and placed_attempt is None,
+        is_usual=attempt == 1 and count == 1 and history is None and placed_attempt is None,
     )
