@@ -128,6 +128,8 @@ _PIECES = st.sampled_from(
         "-0",
         "1e5",
         "1e999",
+        "-1.5E+999",
+        "[1e0400",
         "1E-7",
         "0.00001",
         "9" * 19,
@@ -167,6 +169,18 @@ def test_bytes_and_text_are_read_alike(parser: str, text: str) -> None:
 
     with mock.patch.object(strict_json, "_fast_loads", loads):
         assert read(text.encode("utf-8", "surrogatepass")) == read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'[{"id": "9e123fe0456ae789be00012e3456789a", "attempt": 1, "result": 12.5e-7, "seconds": 0.000004}]',
+        rb'{"text": "two\nlines, a \"quote\", \u00e9", "numbers": [1e5, -2.5E+10, 123456789012345678]}',
+    ],
+)
+def test_ordinary_text_takes_the_fast_way(text: bytes) -> None:
+    with mock.patch.object(strict_json, "_loads_slowly", side_effect=AssertionError("the slow way")):
+        assert strict_json.loads(text) == json.loads(text)
 
 
 @given(st.integers(60, 70) | st.integers(250, 1100), st.booleans())

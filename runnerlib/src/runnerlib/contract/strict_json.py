@@ -145,7 +145,10 @@ def _constant(name: str) -> NoReturn:
 def _may_overflow(data: bytes) -> bool:
     """Whether a number may be too large: a quick check that saves most texts a call for each number."""
     digits = data.translate(_ZEROS)
-    return _LONG_INTEGER in digits or b"e000" in digits or b"e+000" in digits
+    if _LONG_INTEGER in digits:
+        return True
+    # The hexadecimal digits of an id look like an exponent, too.
+    return (b"e000" in digits or b"e+000" in digits) and _LARGE_EXPONENT.search(data) is not None
 
 
 _fast_loads: Callable[[bytes], Any] = (
@@ -158,6 +161,8 @@ _CANONICAL_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_
 _ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 #: Fewer digits always fit in 64 bits, and are no infinity without an exponent of three.
 _LONG_INTEGER = b"0" * 19
+#: An exponent of three digits in what may be a number: before it stands what stands before values.
+_LARGE_EXPONENT = re.compile(rb"(?:^|[\[:,\s])-?[0-9][0-9.]*[eE]\+?[0-9]{3}")
 #: An escaped quote, which is written with one quote, and halves of character pairs.
 _DOUBTFUL_ESCAPE = re.compile(rb"\\u(?:0022|[dD][89a-fA-F])")
 

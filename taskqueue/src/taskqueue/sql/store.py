@@ -41,6 +41,9 @@ NEW_SECONDS = 1.0
 class SqlStore:
     """See `taskqueue.protocols.TaskStore`."""
 
+    #: whether only this process ends tasks, so that no end of a new task can be missed before somebody waits for it
+    _sees_every_end = False
+
     def __init__(self, database: Database, by_ids: IdStatements, clock: Clock, waiters: Waiters) -> None:
         self._database = database
         self._by_ids = by_ids
@@ -58,8 +61,7 @@ class SqlStore:
 
     async def wait_finished(self, task_id: str, timeout_seconds: float, *, is_new: bool = False) -> TaskRow | None:
         with self._waiters.waiting(task_id) as ended:
-            if is_new:
-                self._listen()
+            if is_new and self._sees_every_end:
                 soon = min(timeout_seconds, NEW_SECONDS)
                 if await _is_set_within(ended, soon):
                     return await self.get(task_id)

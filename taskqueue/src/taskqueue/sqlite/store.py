@@ -83,6 +83,8 @@ PLACE = (
 class SqliteStore(SqlStore):
     """See `taskqueue.protocols.TaskStore`."""
 
+    _sees_every_end = True
+
     def __init__(
         self,
         database: Database,
