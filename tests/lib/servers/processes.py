@@ -58,9 +58,12 @@ def signal_family(pid: int, number: signal.Signals) -> None:
 
 
 def kill_family(pid: int) -> None:
-    """SIGKILL to all of them; returns when they are gone."""
+    """SIGKILL to all of them; returns when they are gone.
+
+    The parent first: PostgreSQL's starts others when one of its processes is killed.
+    """
     members = family(pid)
-    for process in members:
+    for process in reversed(members):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(members, timeout=10)
