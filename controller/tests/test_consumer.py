@@ -49,7 +49,7 @@ def test_tasks_of_a_runner_that_nobody_can_reach_wait_and_say_why_on_a_broker(
             queue = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=(0.2,)))
             store = await stack.enter_async_context(open_postgres(database_url))
             recorded = RecordedQueue(queue, store)
-            world = await stack.enter_async_context(worlds(parts=(recorded, store, store, queue.front_door)))
+            world = await stack.enter_async_context(worlds(parts=(recorded, store, store, queue.ingress_feed)))
             await wait_for_a_runner_that_cannot_be_reached(world, make_runner)
 
     go(scenario())

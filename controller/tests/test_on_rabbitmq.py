@@ -27,7 +27,7 @@ def rabbit_world(worlds, broker, database_url):
         async with AsyncExitStack() as stack:
             queue = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=STEPS))
             store = await stack.enter_async_context(open_postgres(database_url))
-            yield await stack.enter_async_context(worlds(parts=(queue, store, store, queue.front_door)))
+            yield await stack.enter_async_context(worlds(parts=(queue, store, store, queue.ingress_feed)))
 
     return opened
 
@@ -415,7 +415,7 @@ def test_database_that_is_away_costs_no_result_and_acknowledges_nothing(
         async with AsyncExitStack() as stack:
             queue = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=STEPS))
             store = await stack.enter_async_context(open_postgres(own_postgres.url))
-            world = await stack.enter_async_context(worlds(parts=(queue, store, store, queue.front_door)))
+            world = await stack.enter_async_context(worlds(parts=(queue, store, store, queue.ingress_feed)))
             runner = make_runner()
             world.limits["echo"] = Limits(slots=4)
             await world.start(runner)
@@ -449,7 +449,7 @@ def test_database_that_is_away_costs_no_result_and_acknowledges_nothing(
 def test_message_without_an_id_stays_one_task_when_its_connection_is_lost(broker, stranger, go):
     async def scenario():
         async with open_rabbitmq(broker.url, retry_steps_seconds=STEPS) as queue:
-            door = await queue.front_door()
+            door = await queue.ingress_feed()
             await stranger.send(task(1))
             stale = await door.take(10)
             async with asyncio.timeout(15):

@@ -24,7 +24,7 @@ def broker_world(worlds, broker, database_url):
             rabbit = await stack.enter_async_context(open_rabbitmq(broker.url, retry_steps_seconds=STEPS))
             store = await stack.enter_async_context(open_postgres(database_url))
             queue = RecordedQueue(rabbit, store)
-            world = await stack.enter_async_context(worlds(parts=(queue, store, store, rabbit.front_door)))
+            world = await stack.enter_async_context(worlds(parts=(queue, store, store, rabbit.ingress_feed)))
             world.rabbit = rabbit
             yield world
 

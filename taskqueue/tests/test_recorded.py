@@ -207,7 +207,7 @@ def test_on_a_real_broker_and_a_real_database(run: Run, make_task: MakeTask, bro
                 "c": TaskState.CANCELLED,
                 "d": TaskState.QUEUED,
             }
-            door = await rabbit.front_door()
+            door = await rabbit.ingress_feed()
             arrivals = []
             while len(arrivals) < 3:
                 arrivals += await door.take(3)

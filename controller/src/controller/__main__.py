@@ -18,7 +18,7 @@ from runnerlib.service.metrics import new_registry
 from runnerlib.service.web import create_app
 from taskqueue.opening import opened, opened_when_there
 from taskqueue.postgres import open_postgres
-from taskqueue.rabbitmq.queue import DOOR_PART, open_rabbitmq
+from taskqueue.rabbitmq.queue import INGRESS_PART, open_rabbitmq
 from taskqueue.settings import load_for_servers
 
 
@@ -35,14 +35,14 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
     """
 
     async def enter(stack: AsyncExitStack) -> None:
-        health, registry = Health(STORE, DOOR_PART), new_registry()
+        health, registry = Health(STORE, INGRESS_PART), new_registry()
         app = create_app("Controller", health=health, registry=registry, description="Health and metrics.")
         await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
         broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)
         queue = await opened(stack, broker)
         store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)
         watch = await stack.enter_async_context(CatalogueWatch(settings.discovery))
-        door = await queue.front_door()
+        door = await queue.ingress_feed()
         await build(stack, settings, queue, store, watch, health, registry, sweeper=store, door=door)
 
     return enter

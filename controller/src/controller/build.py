@@ -22,7 +22,7 @@ from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
 from taskqueue.clock import GuardedWall
-from taskqueue.protocols import FrontDoor, Sweeper, TaskQueue, TaskStore
+from taskqueue.protocols import IngressFeed, Sweeper, TaskQueue, TaskStore
 
 
 async def build(
@@ -35,7 +35,7 @@ async def build(
     registry: CollectorRegistry,
     *,
     sweeper: Sweeper,
-    door: FrontDoor | None = None,
+    door: IngressFeed | None = None,
 ) -> None:
     """Starts a controller on `stack`. Leaving the stack stops it in order, and hands back, uncounted, the tasks that
     do not end within the grace.

@@ -19,7 +19,7 @@ from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueClosed, QueueUnavailable, TaskQueueError
-from taskqueue.protocols import FrontDoor
+from taskqueue.protocols import IngressFeed
 from taskqueue.tasks import Arrival, Delivery, NewTask
 
 log = get_logger(__name__)
@@ -43,7 +43,7 @@ class IngressConsumer(Component):
 
     def __init__(
         self,
-        door: FrontDoor,
+        door: IngressFeed,
         completer: Completer,
         directory: RunnerDirectory,
         health: Health,
@@ -184,7 +184,7 @@ class RejectionHandler:
     It works beside the ingress consumer: the store may be unavailable while tasks are still forwarded.
     """
 
-    def __init__(self, door: FrontDoor, completer: Completer) -> None:
+    def __init__(self, door: IngressFeed, completer: Completer) -> None:
         self._door = door
         self._completer = completer
         self._held: deque[Reject] = deque()

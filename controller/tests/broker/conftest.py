@@ -121,7 +121,7 @@ class ScriptedFeed:
 
 
 class ScriptedDoor:
-    """A FrontDoor. `troubles` are raised by the next calls of `forward` and `park`."""
+    """A IngressFeed. `troubles` are raised by the next calls of `forward` and `park`."""
 
     def __init__(self, broker: ScriptedBroker) -> None:
         self._broker = broker

@@ -256,7 +256,7 @@ def taken(url: str, count: int) -> list[Delivery]:
 
     async def take() -> list[Delivery]:
         async with asyncio.timeout(PATIENCE_SECONDS), open_rabbitmq(url, retry_steps_seconds=(0.2,)) as queue:
-            door = await queue.front_door()
+            door = await queue.ingress_feed()
             arrivals = []
             while len(arrivals) < count:
                 arrivals += await door.take(count)

@@ -130,7 +130,7 @@ def test_batched_example_gives_its_first_member():
     assert "not a list" in read_docs("X.\n\n>>> batch_x([])\n[]\n", callee, []).notes[0]
 
 
-def test_example_of_a_batched_twin_may_call_the_function_for_one_task():
+def test_example_of_a_batch_handler_may_call_the_function_for_one_task():
     callee = Callee("batch_x", ["a"], [], ["a"], "run_x")
     example = read("X.\n\n>>> run_x(1)\n3\n", callee).example
     assert (example.payload, example.result, example.is_whole) == ({"a": 1}, 3, True)

@@ -124,7 +124,7 @@ def test_batched_and_shared_parameters_are_told_apart(sample):
     assert not algorithms["cube"].has_batch
 
 
-def test_run_is_derived_from_the_batched_twin(sample):
+def test_run_is_derived_from_the_batch_handler(sample):
     square = sample("batches").algorithms["square"]
     assert square.function_name == "batch_square"
     assert square.summary == "Square them."

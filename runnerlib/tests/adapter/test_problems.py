@@ -223,7 +223,7 @@ BATCH_MISTAKES = {
     ),
     "returns no list": (
         "def batch_x(a: list[int]) -> dict[str, int]: ...",
-        "batch_x(): its return hint is dict[str, int]; a batched twin returns list[...], one entry for each task",
+        "batch_x(): its return hint is dict[str, int]; a batch handler returns list[...], one entry for each task",
     ),
     "returns another list": (
         "def run_x(a: int) -> int: ...\ndef batch_x(a: list[int]) -> list[str]: ...",

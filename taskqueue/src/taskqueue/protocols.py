@@ -93,7 +93,7 @@ class Sweeper(Protocol):
         """
 
 
-class FrontDoor(Protocol):
+class IngressFeed(Protocol):
     """What other senders publish to a broker, tasks of algorithms without a queue yet, and the broker's dead letters.
 
     One owner; close it when done. An arrival is settled by `forward`, by `park`, or by `TaskQueue.ack` and `release`

@@ -99,7 +99,7 @@ def test_a_message_that_is_no_task_neither_blocks_its_neighbours_nor_is_lost(
             feed = await queue.feed("upper")
             await feed.set_prefetch(5)
             assert [each.id for each in await take_all(feed, 1)] == ["a"]
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             (arrival,) = await asyncio.wait_for(ingress.take(5), 5)
             assert arrival.body == b"nonsense"
 

@@ -44,7 +44,7 @@ def as_delivery(arrival) -> Delivery:
 def test_arrivals_are_settled_by_ack_and_release_too(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(send, broker.url, b"one", b"two")
             first, second = await take_many(ingress, 2)
             await queue.ack([as_delivery(first)])
@@ -62,7 +62,7 @@ def test_arrivals_are_settled_by_ack_and_release_too(run, broker, open_rabbit, s
 def test_an_arrival_released_again_and_again_stays_as_it_is(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(send, broker.url, b"garbage", app_id="them")
             for _ in range(6):
                 (arrival,) = await take_many(ingress, 1)
@@ -77,7 +77,7 @@ def test_forwarding_makes_the_queue_that_is_missing_also_when_it_was_there_befor
 ):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             for round_ in range(2):
                 await asyncio.to_thread(send, broker.url, body_of("fresh"))
                 task = make_task(f"t{round_}", "fresh", {"text": "a"})
@@ -103,7 +103,7 @@ def test_a_queue_that_cannot_be_made_holds_up_no_other(run, broker, open_rabbit,
     async def scenario():
         await asyncio.to_thread(in_the_way)
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(send, broker.url, body_of("taken"), body_of("upper"))
             arrivals = await take_many(ingress, 2)
             tasks = [make_task("bad", "taken", {"text": "a"}), make_task("good", "upper", {"text": "a"})]
@@ -120,14 +120,14 @@ def test_a_queue_that_cannot_be_made_holds_up_no_other(run, broker, open_rabbit,
 def test_closing_gives_back_what_was_not_taken(run, broker, open_rabbit, send):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(send, broker.url, *(b"%d" % number for number in range(5)))
             (taken,) = await take_many(ingress, 1)
             await ingress.close()
             await ingress.close()
             with pytest.raises(QueueClosed):
                 await ingress.take(1)
-            other = await queue.front_door()
+            other = await queue.ingress_feed()
             rest = await take_many(other, 4)
             assert sorted(each.body for each in rest) == [b"1", b"2", b"3", b"4"]
             await queue.ack([as_delivery(each) for each in [taken, *rest]])
@@ -138,7 +138,7 @@ def test_closing_gives_back_what_was_not_taken(run, broker, open_rabbit, send):
 def test_a_waiting_taker_is_told_when_the_ingress_closes(run, broker, open_rabbit):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             taker = asyncio.create_task(ingress.take(1))
             await asyncio.wait([taker], timeout=0.1)
         with pytest.raises(QueueClosed):
@@ -150,7 +150,7 @@ def test_a_waiting_taker_is_told_when_the_ingress_closes(run, broker, open_rabbi
 def test_it_consumes_again_after_its_channel_and_its_queue_were_lost(run, broker, open_rabbit, send, eventually):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(send, broker.url, b"one")
             (old,) = await take_many(ingress, 1)
             old.receipt.unacked._channel.ack(4711)
@@ -179,7 +179,7 @@ def test_misfits_of_a_lost_channel_are_not_passed_on_twice(run, broker, open_rab
         async with open_rabbit(broker.url) as queue:
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(misfit)
             await eventually(lambda: len(ingress._buffer) == 1)
             ingress._buffer[0].receipt.unacked._channel.ack(4711)

@@ -95,7 +95,7 @@ def test_after_close_everything_says_so(run, broker, open_rabbit, make_task):
             feed = await queue.feed("upper")
             await queue.close()
             await queue.close()
-            for call in (queue.feed("upper"), queue.front_door(), queue.publish([make_task("a")]), feed.take(1)):
+            for call in (queue.feed("upper"), queue.ingress_feed(), queue.publish([make_task("a")]), feed.take(1)):
                 with pytest.raises(QueueClosed):
                     await call
 
@@ -106,7 +106,7 @@ def test_closing_leaves_no_task_behind(run, broker, open_rabbit, make_task, take
     async def scenario():
         before = asyncio.all_tasks()
         async with open_rabbit(broker.url) as queue:
-            await queue.front_door()
+            await queue.ingress_feed()
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)
             await queue.publish([make_task("a")])
@@ -125,7 +125,7 @@ def test_opening_does_not_wait_for_a_broker_that_is_away(run, make_task):
         ) as queue:
             feed = await queue.feed("upper")
             await feed.set_prefetch(1)
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             with pytest.raises(QueueUnavailable) as refused:
                 async with asyncio.timeout(20):
                     await queue.publish([make_task("a")])

@@ -224,7 +224,7 @@ def test_five_lines_of_a_stranger_reach_the_ingress_and_run(run, broker, open_ra
 
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             await asyncio.to_thread(stranger)
             (arrival,) = await ingress.take(10)
             assert (arrival.message_id, arrival.reply_to, arrival.correlation_id) == (None, "answers", "mine")
@@ -243,7 +243,7 @@ def test_five_lines_of_a_stranger_reach_the_ingress_and_run(run, broker, open_ra
 def test_task_of_an_unknown_algorithm_is_parked_and_comes_back(run, broker, open_rabbit, make_task, take_all):
     async def scenario():
         async with open_rabbit(broker.url) as queue:
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             task = make_task("a", "nobody_yet", expires_at=time.time() + 60)
             assert await queue.publish([task]) == [Published.ACCEPTED]
             (arrival,) = await ingress.take(10)
@@ -395,7 +395,7 @@ def test_the_brokers_own_dead_letters_come_to_the_ingress_with_their_reason(
     async def scenario():
         async with open_rabbit(broker.url) as queue:
             await asyncio.to_thread(publish_what_expires)
-            ingress = await queue.front_door()
+            ingress = await queue.ingress_feed()
             (arrival,) = await asyncio.wait_for(ingress.take(5), 15)
             assert (arrival.message_id, arrival.dead_reason) == ("old", "expired in queue tasks.upper")
 

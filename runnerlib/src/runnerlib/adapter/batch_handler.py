@@ -131,7 +131,7 @@ def _element(batch: Signature, problems: list[str]) -> Any:
         return MISSING
     if get_origin(batch.returns) is not list:
         problems.append(
-            f"{batch.name}(): its return hint is {spelt(batch.returns)}; a batched twin returns list[...], "
+            f"{batch.name}(): its return hint is {spelt(batch.returns)}; a batch handler returns list[...], "
             "one entry for each task"
         )
         return MISSING

@@ -84,7 +84,7 @@ class Limits(BaseModel):
     timeout_seconds: float = Field(default=300, gt=0, description="Bounds one call of the handler; at most 7 days.")
     retries: int = Field(default=3, ge=0, description="Retries after transient handler failures; at most 100.")
     batch: int = Field(default=64, ge=1, description="Most tasks in one call; at most 4096.")
-    batched: bool = Field(default=False, description="Whether the author wrote a batched twin.")
+    batched: bool = Field(default=False, description="Whether the author wrote a batch handler.")
     slots: int = Field(default=1, ge=1, description="Calls this runner does at the same time; at most 1024.")
     result_bytes: int = Field(default=1024 * 1024, ge=1, description="Bytes of a result; at most 16 MiB.")
 

@@ -22,7 +22,7 @@ PREFETCH = 200
 
 
 class IngressConsumer(Consumer[Arrival]):
-    """See `taskqueue.protocols.FrontDoor`. `misfits` are messages that feeds could not read as tasks."""
+    """See `taskqueue.protocols.IngressFeed`. `misfits` are messages that feeds could not read as tasks."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from taskqueue.rabbitmq.unacked import ack
 from taskqueue.tasks import Arrival, Delivery, NewTask, Published, Reply
 
 #: The name under which the ingress queue is reported: not ready until messages flow from it.
-DOOR_PART = part_of(INGRESS_QUEUE)
+INGRESS_PART = part_of(INGRESS_QUEUE)
 #: Messages that feeds could not read while nobody consumes from the ingress queue. More stay with the broker until a
 #: feed closes.
 _MOST_MISFITS = 1000
@@ -80,7 +80,7 @@ class RabbitQueue:
         self._feeds.append(feed)
         return feed
 
-    async def front_door(self) -> IngressConsumer:
+    async def ingress_feed(self) -> IngressConsumer:
         """Starts to consume from the ingress queue; one consumer at a time."""
         await self._connect()
         self._ingress = IngressConsumer(
