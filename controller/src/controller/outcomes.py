@@ -9,7 +9,7 @@ failed: any other error                               Fail
 its process died (the runner says `runner_lost`)      Retry; the second time Fail
 its whole runner is gone                              Retry; the fifth time Fail
 its runner is gone, after an orderly stop             StartAgain
-cancelled, outdated, another task's id, expired       a Unconfirmed: the store decides, unless we know it ourselves
+cancelled, outdated, another task's id, expired       Unconfirmed: the store decides, unless we know it ourselves
                                                       (Cancel, Fail); see `disbelieved`
 the runner does not have it                           StartAgain; `controller.call` counts repetitions
 its entry, or the whole answer, cannot be read        StartAgain; the second time, or if it is deliberate: Fail

@@ -152,7 +152,8 @@ class OwnFolder:
                 found = os.stat(self._opened)
                 if found.st_nlink:
                     return found.st_mtime_ns
-                self._opened = None  # removed; there may be another one in its place
+                # Removed; there may be another one in its place. Not closed: the number may be a handler's file by now.
+                self._opened = None
             return -1 if self._folder is None else os.stat(self._folder).st_mtime_ns
         except OSError:
             self._opened = None
