@@ -58,6 +58,21 @@ def test_reads_say_that_the_store_is_away(broken: Any) -> None:
     check(requests.post(f"{broken.url}/dead/replay", json={"filter": {}}, timeout=5), "store_unavailable")
 
 
+@pytest.mark.parametrize("call", ["tasks", "run"])
+def test_sender_of_a_durable_task_gets_its_id_when_the_store_goes_away_meanwhile(
+    gateway: Any, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async def unreadable(*_args: Any, **_options: Any) -> Any:
+        raise StoreUnavailable("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.store, "get", unreadable)
+        patch.setattr(gateway.store, "wait_finished", unreadable)
+        answer = requests.post(f"{gateway.url}/algorithms/upper/{call}", json={"text": "a"}, timeout=5)
+        assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+    assert gateway.get(answer.headers["Location"]).json()["id"] == answer.json()["id"]
+
+
 def test_document_needs_neither(broken: Any) -> None:
     assert "/algorithms/upper/run" in broken.get("/openapi.json").json()["paths"]
 
