@@ -266,6 +266,17 @@ def test_fast_turnover_is_not_disturbed_often_nor_for_little():
     assert prefetch.tune_in(9.0) == 0.0, "it is slow by now, and exact again"
 
 
+def test_a_prefetch_that_is_far_too_small_soon_grows_however_fast_tasks_pass():
+    prefetch = prefetch_of(100)
+    prefetch.retune(0.0)
+    fill(prefetch, 1, 300)
+    prefetch.settled(list(range(1, 251)), 0.05)
+    prefetch.count = 399
+    assert prefetch.tune_in(0.05) == pytest.approx(0.95)
+    prefetch.count = 400
+    assert prefetch.tune_in(0.05) == pytest.approx(0.15)
+
+
 def test_the_record_of_what_was_settled_is_kept_short_also_when_nothing_is_tuned():
     prefetch = prefetch_of(10)
     prefetch.retune(0.0)

@@ -27,6 +27,9 @@ TUNE_AGAIN_SECONDS = 0.2
 #: ... and while tasks pass quickly, at most this often, and for no less than a quarter more or less.
 TUNE_FAST_SECONDS = 1.0
 _WORTH_IT = 4
+#: A prefetch that should be so many times as large does not wait for that: a consumer that starts learns in a few calls
+#: how quickly its tasks pass.
+_FAR_TOO_SMALL = 4
 #: Turnover below this is slow, however few messages are out.
 FAST_A_SECOND = 50
 #: The mean size is over about so many messages.
@@ -189,8 +192,9 @@ class PrefetchTuner:
     A consumer's prefetch cannot be changed while it consumes: a change is cancel, qos, consume. What the former
     consumer was given stays out and does not count against the new one, so the new one gets what is left of the wanted
     number, and is tuned again as those are settled. While tasks pass quickly it gets all at once: the overshoot is gone
-    in a moment, and the chase after the last few would not end. Then it is also tuned less often, and not for little:
-    the broker takes back what was in transit to the cancelled consumer, and counts that as failed deliveries.
+    in a moment, and the chase after the last few would not end. Then it is also tuned less often, unless it grows much,
+    and not for little: the broker takes back what was in transit to the cancelled consumer, and counts that as failed
+    deliveries.
 
     `out` is the number of unsettled messages; `former` of those are from consumers before the live one, which was
     `granted` a prefetch.
@@ -256,9 +260,10 @@ class PrefetchTuner:
             return 0.0
         pause = TUNE_AGAIN_SECONDS
         if self.granted and self._is_fast(now):
-            pause = TUNE_FAST_SECONDS
             if abs(wanted - self.granted) * _WORTH_IT < wanted:
                 return None
+            if wanted < self.granted * _FAR_TOO_SMALL:
+                pause = TUNE_FAST_SECONDS
         return max(0.0, self._tuned_at + pause - now)
 
     def retune(self, now: float) -> int:
