@@ -16,7 +16,7 @@ from taskqueue.errors import QueueUnavailable, StoreUnavailable
 def broken(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The same gateway, with a disk that is full and a file that cannot be read."""
 
-    async def publish(_tasks: Sequence[Any]) -> Any:
+    async def publish(_tasks: Sequence[Any], **_options: Any) -> Any:
         raise QueueUnavailable("database or disk is full")
 
     async def unreadable(*_args: Any, **_options: Any) -> Any:
@@ -71,6 +71,25 @@ def test_sender_of_a_durable_task_gets_its_id_when_the_store_goes_away_meanwhile
         answer = requests.post(f"{gateway.url}/algorithms/upper/{call}", json={"text": "a"}, timeout=5)
         assert (answer.status_code, answer.json()["state"]) == (202, "queued")
     assert gateway.get(answer.headers["Location"]).json()["id"] == answer.json()["id"]
+
+
+def test_task_whose_sender_waits_in_vain_is_accepted_only_when_it_is_durable(
+    gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def flush() -> None:
+        raise QueueUnavailable("disk I/O error")
+
+    message = {"algorithm": "upper", "payload": {"text": "a"}, "id": "kept"}
+    first = requests.post(f"{gateway.url}/tasks", json=message, headers={"Prefer": "wait=0.1"}, timeout=5)
+    assert first.status_code == 202
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.queue, "flush", flush)
+        check(requests.post(f"{gateway.url}/tasks", json=message, timeout=5), "queue_unavailable")
+        check(requests.post(f"{gateway.url}/tasks/batch", json=[message], timeout=5), "queue_unavailable")
+        new = {**message, "id": "new"}
+        answer = requests.post(f"{gateway.url}/tasks", json=new, headers={"Prefer": "wait=0.1"}, timeout=5)
+        check(answer, "queue_unavailable")
+    assert requests.post(f"{gateway.url}/tasks", json=new, timeout=5).status_code == 202
 
 
 def test_document_needs_neither(broken: Any) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -115,6 +115,9 @@ class PullFeed:
         self._filled = asyncio.Event()
         self._wake = asyncio.Event()
         self._something_arrived = False
+        self._is_claiming = False
+        #: tasks being published that are handed over with that
+        self._expected = 0
         #: on the loop's clock; 0 unless the last claim found less than it asked for
         self._claim_again_at = 0.0
         self._poll_seconds = POLL_SECONDS
@@ -164,6 +167,35 @@ class PullFeed:
         self._poll_seconds = POLL_SECONDS
         self._wake.set()
 
+    @property
+    def is_hungry(self) -> bool:
+        """Whether all that waits is claimed and there is room: a task that is published now is the next one."""
+        seconds = self._claim_in()
+        return (
+            seconds is not None
+            and seconds > 0
+            and not self._is_claiming
+            and self._out + self._expected < self._prefetch
+        )
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While a task is published that `hand_over` brings: others that are published meanwhile need other room."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+
+    def hand_over(self, delivery: Delivery) -> bool:
+        """Takes a task that was claimed as it was published; False if the feed is closed by now."""
+        if self._closed:
+            return False
+        self._out += 1
+        self._buffer.append(delivery)
+        self._filled.set()
+        return True
+
     def settled(self, count: int) -> None:
         """Called by the queue when so many are no longer out."""
         self._out -= count
@@ -195,12 +227,15 @@ class PullFeed:
     async def _fill(self) -> None:
         room = min(self._prefetch - self._out, MAX_CLAIM)
         self._something_arrived = False
+        self._is_claiming = True
         try:
             claimed = await self._source.claim(self.algorithm, room, self)
         except QueueUnavailable as error:
             _log.warning("no tasks of %s for now: %s", self.algorithm, error)
             self._claim_again_at = self._time() + UNAVAILABLE_SECONDS
             return
+        finally:
+            self._is_claiming = False
         self._out += len(claimed.deliveries)
         self._claim_again_at = 0.0
         if len(claimed.deliveries) < room:

@@ -58,8 +58,15 @@ class TaskQueue(Protocol):
     A delivered task is still `queued` or `retrying`; `TaskStore.place` makes it `running`.
     """
 
-    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
-        """Returns only when every task is durable. Raises QueueUnavailable; then each may have arrived or not."""
+    async def publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published]:
+        """Returns only when every task is durable. Raises QueueUnavailable; then each may have arrived or not.
+
+        `durable=False` is for a caller that waits for the end of the task: as long as neither an outcome of it is
+        recorded nor `flush` has returned, a power failure may undo it (a killed process never does).
+        """
+
+    async def flush(self) -> None:
+        """Makes all that was published before durable. Raises QueueUnavailable."""
 
     async def feed(self, algorithm: str) -> Feed:
         """Opens the flow of one algorithm's tasks; nothing flows before `set_prefetch`."""

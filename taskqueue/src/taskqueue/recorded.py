@@ -22,7 +22,7 @@ class RecordedQueue:
         #: by id: done when the call that sends it is over
         self._sending: dict[str, asyncio.Future[None]] = {}
 
-    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+    async def publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published]:
         """Sends what the store does not know yet. Raises QueueUnavailable or StoreUnavailable.
 
         After either, some tasks may have been sent: the same again, with the same ids, makes each of them one task.
@@ -82,6 +82,9 @@ class RecordedQueue:
             await self._queue.publish(list(sent.values()))
             await self._ledger.mark_replayed(list(sent))
         return {dead_id: each.answer for dead_id, each in revived.items()}
+
+    async def flush(self) -> None:
+        await self._queue.flush()
 
     async def feed(self, algorithm: str) -> Feed:
         return await self._queue.feed(algorithm)

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection
@@ -13,8 +14,9 @@ from runnerlib.contract import FailureCode, TaskState
 from taskqueue.clock import Clock
 from taskqueue.connect import open_embedded
 from taskqueue.errors import QueueClosed, QueueUnavailable, StoreUnavailable
+from taskqueue.sqlite.engine import SqliteHooks
 from taskqueue.sqlite.queue import LeaseTimes
-from taskqueue.tasks import CancelAnswer, Placement, Published
+from taskqueue.tasks import CancelAnswer, Placement, Published, Succeeded
 
 HOLD_A_WRITE_LOCK = """
 import sqlite3, sys
@@ -248,6 +250,159 @@ def test_task_that_a_dead_owner_left_running_can_be_cancelled_and_expires(run, p
             while not (swept := await queue.sweep(["upper"], 0.0, 10)):
                 assert time.monotonic() < began + 10
             assert [delivery.id for delivery in swept] == ["b"]
+
+    run(scenario())
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """Whether each commit since was durable."""
+    durable: list[bool] = []
+    before_group = SqliteHooks.before_group
+
+    def observed(self, connection, is_durable):
+        durable.append(is_durable)
+        before_group(self, connection, is_durable)
+
+    monkeypatch.setattr(SqliteHooks, "before_group", observed)
+    return durable
+
+
+async def hungry(feed):
+    """Waits until the feed has found that nothing waits."""
+    async with asyncio.timeout(10):
+        while not feed.is_hungry:
+            await asyncio.sleep(0.001)
+
+
+def test_task_for_a_feed_that_waits_is_published_and_claimed_with_one_commit(run, path, make_task, take_all, commits):
+    async def scenario():
+        async with open_embedded(path) as (queue, store):
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await hungry(feed)
+            commits.clear()
+            await queue.publish([make_task("a", expires_at=2e9, reply_to="r", correlation_id="c")])
+            [taken] = await take_all(feed, 1)
+            assert commits == [True]
+            await queue.release([taken])
+            [claimed] = await take_all(feed, 1)
+            assert (claimed.receipt.seq, claimed.receipt.token) != taken.receipt
+            assert replace(claimed, receipt=None) == replace(taken, receipt=None)
+            assert await store.unusual_rows([taken]) == {}
+
+    run(scenario())
+
+
+def test_such_a_task_is_back_at_once_when_its_owner_dies(run, path, make_task, take_all):
+    async def scenario():
+        async with open_embedded(path) as (queue, _):
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await hungry(feed)
+            await queue.publish([make_task("a")])
+            await take_all(feed, 1)
+        async with open_embedded(path) as (queue, _):
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            [again] = await take_all(feed, 1)
+            assert (again.id, again.delivery_count) == ("a", 1)
+
+    run(scenario())
+
+
+def test_what_waits_is_handed_out_before_what_is_published_now(run, path, make_task, take_all):
+    async def scenario():
+        async with open_embedded(path) as (queue, _):
+            feed = await queue.feed("upper")
+            await queue.publish([make_task(f"t{n}") for n in range(3)])
+            await feed.set_prefetch(2)
+            await asyncio.gather(*(queue.publish([make_task(f"t{n}")]) for n in range(3, 6)))
+            order = []
+            while len(order) < 6:
+                taken = await feed.take(2)
+                order += [delivery.id for delivery in taken]
+                await queue.ack(taken)
+            assert order == [f"t{n}" for n in range(6)]
+
+    run(scenario())
+
+
+def test_many_tasks_published_one_by_one_exceed_no_prefetch(run, path, make_task, eventually):
+    async def scenario():
+        async with open_embedded(path) as (queue, _):
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(3)
+            await hungry(feed)
+            await asyncio.gather(*(queue.publish([make_task(f"t{n}")]) for n in range(50)))
+            await eventually(lambda: feed.waiting() == 3)
+            seen = []
+            while len(seen) < 50:
+                taken = await feed.take(10)
+                assert len(taken) <= 3
+                seen += [delivery.id for delivery in taken]
+                await queue.ack(taken)
+            assert sorted(seen) == sorted(f"t{n}" for n in range(50))
+
+    run(scenario())
+
+
+def test_known_id_is_neither_handed_out_nor_changed_by_a_waiting_feed(run, path, make_task, comes_nothing):
+    async def scenario():
+        async with open_embedded(path) as (queue, store):
+            await store.cancel("never")
+            await queue.publish([make_task("a", algorithm="other")])
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await hungry(feed)
+            assert await queue.publish([make_task("a")]) == [Published.CONFLICT]
+            assert await queue.publish([make_task("never")]) == [Published.DUPLICATE]
+            await comes_nothing(feed)
+            assert (await store.get("never")).digest == make_task("never").digest
+
+    run(scenario())
+
+
+def test_task_published_for_a_feed_that_closes_meanwhile_comes_again(run, path, make_task, take_all):
+    async def scenario():
+        async with open_embedded(path, leases=LeaseTimes(seconds=0.3, renew_seconds=0.1)) as (queue, _):
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            await hungry(feed)
+            publishing = asyncio.create_task(queue.publish([make_task("a")]))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(feed.close())
+            assert await publishing == [Published.ACCEPTED]
+            await closing
+            other = await queue.feed("upper")
+            await other.set_prefetch(2)
+            [taken] = await take_all(other, 1)
+            assert taken.id == "a"
+
+    run(scenario())
+
+
+def test_task_that_is_waited_for_is_durable_with_its_outcome_or_the_next_flush(run, path, make_task, commits):
+    async def scenario():
+        async with open_embedded(path) as (queue, store):
+            commits.clear()
+            await queue.publish([make_task("a")], durable=False)
+            assert commits == [False]
+            await queue.flush()
+            assert commits == [False, True]
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(2)
+            [delivery] = await feed.take(1)
+            await hungry(feed)
+            commits.clear()
+            waiting = asyncio.create_task(store.wait_finished("b", 20.0, is_new=True))
+            await queue.publish([make_task("b")], durable=False)
+            [delivery] = await feed.take(1)
+            await store.record([Succeeded(delivery, b"1", runner="text-1")])
+            row = await waiting
+            assert (row.state, row.result, row.runner) == (TaskState.SUCCEEDED, b"1", "text-1")
+            assert commits == [False, True]
+            assert row == await store.get("b")
 
     run(scenario())
 

@@ -90,13 +90,16 @@ class TaskService:
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
-        [outcome] = await self._publish([admitted])
+        # An outcome is recorded durably: a task that ends while its sender waits need not be durable before.
+        [outcome] = await self._publish([admitted], durable=wait_seconds <= 0)
         if isinstance(outcome, Refused):
             return outcome
+        row: TaskRow | None = None
         try:
             # Times are the store's, here as in every later answer.
             row = await self.get(admitted.id, wait_seconds, is_new=outcome is Published.ACCEPTED)
-            return row or _queued_row(admitted, now)
+            if row is not None and row.state.is_terminal:
+                return row
         except StoreUnavailable:
             if outcome is Published.DUPLICATE:
                 raise
@@ -105,7 +108,9 @@ class TaskService:
             current = asyncio.current_task()
             if current is not None:
                 current.uncancel()
-        return _queued_row(admitted, now)  # it is durable, whatever has become of the store since
+        if wait_seconds > 0 or outcome is Published.DUPLICATE:
+            await self._queue.flush()
+        return row or _queued_row(admitted, now)  # it is durable, whatever has become of the store since
 
     async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
@@ -119,6 +124,8 @@ class TaskService:
         tasks = [entry for entry in admitted if isinstance(entry, NewTask)]
         published = list(zip(tasks, await self._publish(tasks) if tasks else [], strict=True))
         known = [task.id for task, outcome in published if outcome is Published.DUPLICATE]
+        if known:
+            await self._queue.flush()
         rows = await self.store.lookup(known) if known else {}
         queued = iter(
             outcome
@@ -139,10 +146,10 @@ class TaskService:
         async with self._threads:
             return await asyncio.to_thread(work)
 
-    async def _publish(self, tasks: Sequence[NewTask]) -> list[Published | Refused]:
+    async def _publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published | Refused]:
         """Refuses those whose id belongs to another task."""
         outcomes: list[Published | Refused] = []
-        for task, published in zip(tasks, await self._queue.publish(tasks), strict=True):
+        for task, published in zip(tasks, await self._queue.publish(tasks, durable=durable), strict=True):
             refused = conflict(task) if published is Published.CONFLICT else None
             self._count(task.algorithm, refused.code.value if refused else published.value)
             outcomes.append(refused or published)

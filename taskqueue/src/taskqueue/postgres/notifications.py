@@ -73,7 +73,7 @@ class EndListener:
             await self._check_ended()
 
     async def _check_ended(self) -> None:
-        ids = self._waiters.ids()
+        ids = list(self._waiters.ids())
         if ids:
             # if the database is away, waiters learn of it when they read their row
             with suppress(StoreUnavailable):

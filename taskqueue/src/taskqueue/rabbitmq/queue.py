@@ -61,10 +61,13 @@ class RabbitQueue:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+    async def publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published]:
         """Raises EnvelopeError (`too_large`) for a message that no broker accepts; then none was sent."""
         await self._publisher.publish([new_message(task) for task in tasks])
         return [Published.ACCEPTED] * len(tasks)
+
+    async def flush(self) -> None:
+        """Does nothing: what the broker has confirmed is durable."""
 
     async def feed(self, algorithm: str) -> BrokerFeed:
         await self._connect()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, delete, select, text
+from sqlalchemy import Column, Connection, Table, delete, select
 
 from runnerlib.contract import TaskState
 from taskqueue.clock import Clock
@@ -64,14 +64,14 @@ class SqlStore:
             if is_new and self._sees_every_end:
                 soon = min(timeout_seconds, NEW_SECONDS)
                 if await _is_set_within(ended, soon):
-                    return await self.get(task_id)
+                    return ended.row or await self.get(task_id)
                 timeout_seconds -= soon
             row = await self.get(task_id)
             if timeout_seconds <= 0 or (row is not None and row.state.is_terminal):
                 return row
             self._listen()
             await _is_set_within(ended, timeout_seconds)
-        return await self.get(task_id)
+        return ended.row or await self.get(task_id)
 
     async def cancel(self, task_id: str) -> CancelAnswer:
         def write(connection: Connection) -> CancelAnswer:
@@ -130,9 +130,7 @@ class SqlStore:
         return await in_portions(dead_ids, _MAX_DISCARDED, self._discard)
 
     async def check_writing(self) -> None:
-        # Changes nothing, and has to be written all the same.
-        update = text("UPDATE alembic_version SET version_num = version_num")
-        await self._database.write(lambda connection: connection.execute(update))
+        await self._database.write(write_something)
 
     async def purge(self, finished_before: float, limit: int) -> int:
         return await self._database.write(lambda connection: _purge(connection, finished_before, limit), durable=False)
@@ -147,6 +145,11 @@ class SqlStore:
 
     def _announce(self, ids: Sequence[str]) -> None:
         """Called inside a transaction that ends these tasks: other processes may wait for them."""
+
+
+def write_something(connection: Connection) -> None:
+    """Changes nothing, and has to be written all the same."""
+    connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -18,6 +18,7 @@ from taskqueue.sql.database import Database, Value
 from taskqueue.sql.dead_letters import mark_replayed, revive
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.statements import execute
+from taskqueue.sql.store import write_something
 from taskqueue.sqlite import queue_statements as statements
 from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, Revived
 from taskqueue.waiters import Waiters
@@ -55,15 +56,48 @@ class SqliteQueue:
         self._abandoned_at = clock.steady() + times.seconds
         self._renewer = asyncio.create_task(self._renew_leases(), name="renew leases")
 
-    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+    async def publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published]:
         if not tasks:
             return []
+        if len(tasks) == 1:
+            for feed in self._feeds.get(tasks[0].algorithm, ()):
+                if feed.is_hungry:
+                    return [await self._publish_to(feed, tasks[0], durable)]
         algorithms = {task.algorithm for task in tasks}
         token = _new_token()
         return await self._write(
             lambda connection: statements.publish(connection, tasks, token, self._clock.wall()),
             then=lambda _: self.arrived(algorithms),
+            durable=durable,
         )
+
+    async def flush(self) -> None:
+        await self._write(write_something)
+
+    async def _publish_to(self, feed: PullFeed, task: NewTask, durable: bool) -> Published:
+        """Publishes and claims with one transaction."""
+        token = _new_token()
+
+        def write(connection: Connection) -> tuple[Published, int | None]:
+            now, until = self._clock.wall(), self._clock.steady() + self._times.seconds
+            seq = statements.publish_claimed(connection, task, token, now, until)
+            if seq is not None:
+                return Published.ACCEPTED, seq
+            return statements.publish(connection, [task], token, now)[0], None
+
+        def then(outcome: tuple[Published, int | None]) -> None:
+            _, seq = outcome
+            if seq is None:
+                self.arrived([task.algorithm])
+                return
+            delivery = _new_delivery(task, Receipt(seq, token))
+            # If the feed is closed by now, the task comes back when its lease ends.
+            if feed.hand_over(delivery):
+                self._leases.add([delivery], feed)
+
+        with feed.expecting():
+            published, _ = await self._write(write, then=then, durable=durable)
+        return published
 
     async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
         return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
@@ -241,6 +275,23 @@ class SqliteQueue:
 def _new_token() -> int:
     """A random number that fits a signed 64-bit column."""
     return secrets.randbits(62)
+
+
+def _new_delivery(task: NewTask, receipt: Receipt) -> Delivery:
+    """The delivery of a task that was published this moment."""
+    return Delivery(
+        id=task.id,
+        algorithm=task.algorithm,
+        payload=task.payload,
+        digest=task.digest,
+        attempt=task.attempt,
+        receipt=receipt,
+        delivery_count=0,
+        expires_at=task.expires_at,
+        reply_to=task.reply_to,
+        correlation_id=task.correlation_id,
+        is_usual=task.attempt == 1,
+    )
 
 
 def _deliveries(rows: Iterable[AnyRow], token: int) -> list[Delivery]:

@@ -120,9 +120,9 @@ CAP_DELAYS = (
 
 #: As text for the driver: SQLAlchemy takes longer for the parameters of a row than SQLite takes to write it.
 _INSERT = f"""
-INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, created_at, updated_at,
-                   expires_at, reply_to, correlation_id)
-VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, {NOW_CLAIMABLE}, ?, ?, ?, ?, ?, ?)
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, delivery_count, created_at,
+                   updated_at, expires_at, reply_to, correlation_id)
+VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
 _PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.receipt).where(
@@ -183,7 +183,15 @@ def publish(connection: Connection, new: Sequence[NewTask], token: int, now: flo
     return publish_results(new, digests, accepted)
 
 
-def _row(task: NewTask, token: int, now: float) -> tuple[Any, ...]:
+def publish_claimed(connection: Connection, task: NewTask, token: int, now: float, until: float) -> int | None:
+    """Inserts a task that is claimed with this token until then; its `seq`, or None if its id is known already."""
+    result = connection.exec_driver_sql(_INSERT, _row(task, token, now, available_at=until, delivery_count=1))
+    return result.lastrowid if result.rowcount else None
+
+
+def _row(
+    task: NewTask, token: int, now: float, *, available_at: float = NOW_CLAIMABLE, delivery_count: int = 0
+) -> tuple[Any, ...]:
     """The values of `_INSERT`."""
     return (
         task.id,
@@ -191,7 +199,9 @@ def _row(task: NewTask, token: int, now: float) -> tuple[Any, ...]:
         task.payload,
         task.digest,
         task.attempt,
+        available_at,
         token,
+        delivery_count,
         now,
         now,
         task.expires_at,

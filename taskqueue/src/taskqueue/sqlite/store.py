@@ -102,11 +102,7 @@ class SqliteStore(SqlStore):
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     async def get(self, task_id: str) -> TaskRow | None:
-        def read(connection: Connection) -> TaskRow | None:
-            row = _TASK_BY_ID.execute(connection, {"the_id": task_id, **notes_valid_now()}).first()
-            return None if row is None else task_row(row)
-
-        return await self._database.read(read)
+        return await self._database.read(lambda connection: _task(connection, task_id))
 
     async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         """Only this process writes, so what a claim has read of a row holds until the task is cancelled."""
@@ -127,18 +123,25 @@ class SqliteStore(SqlStore):
     async def record(self, records: Sequence[Record]) -> list[bool]:
         if not records:
             return []
+        waited_for = [record.delivery.id for record in records if record.delivery.id in self._waiters.ids()]
 
-        def then(written: list[bool]) -> None:
+        def write(connection: Connection) -> tuple[list[bool], dict[str, TaskRow]]:
+            written = _write_records(connection, records, self._clock.now())
+            # A waiter that gets its row from here needs no transaction of its own.
+            rows = {task_id: row for task_id in waited_for if (row := _task(connection, task_id)) is not None}
+            return written, rows
+
+        def then(outcome: tuple[list[bool], dict[str, TaskRow]]) -> None:
+            written, rows = outcome
             kept = [record for record, done in zip(records, written, strict=True) if done]
             self._leases.mark_over(record.delivery for record in kept)
-            self._waiters.ended(ended_ids(records, written))
+            self._waiters.ended(ended_ids(records, written), rows)
             retried = {record.delivery.algorithm for record in kept if isinstance(record, Retrying)}
             if retried:
                 self._arrived(retried)
 
-        return await self._database.write(
-            lambda connection: _write_records(connection, records, self._clock.now()), then=then
-        )
+        written, _ = await self._database.write(write, then=then)
+        return written
 
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
@@ -192,6 +195,11 @@ class _Writes:
         ):
             if values:
                 connection.execute(statement, values)
+
+
+def _task(connection: Connection, task_id: str) -> TaskRow | None:
+    row = _TASK_BY_ID.execute(connection, {"the_id": task_id, **notes_valid_now()}).first()
+    return None if row is None else task_row(row)
 
 
 def _write_records(connection: Connection, records: Sequence[Record], now: Now) -> list[bool]:
