@@ -30,6 +30,7 @@ from controller.errors import BadAnswer, Busy, NotSent, Refused, RunnerError
 from controller.runner_answers import MAX_RESULT_BYTES, Entry
 from controller.runs import Run
 from runnerlib.contract import EntryState, FailureCode, Limits, RunError
+from runnerlib.contract.immutable import immutable
 from taskqueue.tasks import Delivery
 
 #: The second death of a process that ran this task alone fails the task: it probably kills what runs it.
@@ -60,14 +61,14 @@ _CONFLICTS = {"stale_attempt": EntryState.STALE_ATTEMPT, "cancelled": EntryState
 _CODES_BY_STATUS = {400: FailureCode.INVALID_PAYLOAD, 413: FailureCode.TOO_LARGE, 422: FailureCode.INVALID_PAYLOAD}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Done:
     """It succeeded; `result` is compact JSON."""
 
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retry:
     """The attempt failed; the next one may start after so many seconds."""
 
@@ -78,7 +79,7 @@ class Retry:
     whole_runner: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Fail:
     """It failed for good."""
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,6 +16,7 @@ import orjson
 from controller.errors import BadAnswer
 from runnerlib.contract import EntryState, FailureCode, Problem, Progress, RunError, StrictJsonError, strict_json
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
+from runnerlib.contract.immutable import immutable
 
 #: A run as both sides name it: task id and attempt.
 Key = tuple[str, int]
@@ -57,7 +58,7 @@ class Entry(NamedTuple):
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """A runner's entries for the runs it was asked for, and the id of the process that sent them.
 

@@ -1,10 +1,9 @@
 """What to do with a task that the queue has just handed out. Pure: the store's row and our own runs are given."""
 
-from dataclasses import dataclass
-
 from controller.outcomes import AwaitDuplicate, Cancel, Conflict, Fail, Ignore, id_conflict
 from controller.runs import Run
 from runnerlib.contract import FailureCode
+from runnerlib.contract.immutable import immutable
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
 #: A task that was handed out so often without an outcome may be what ends the controllers that take it: it runs alone,
@@ -15,26 +14,26 @@ POISON_AFTER_DELIVERIES = 20
 EXPIRED = Fail(FailureCode.EXPIRED, "its time was over before it could start")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Join:
     """This very attempt is already in flight here: the delivery ends together with it."""
 
     run: Run
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Attach:
     """The store knows which runner process has it."""
 
     placement: Placement
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AskAll:
     """It was handed out before, so any of the runners may have it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Start:
     """It has never run."""
 

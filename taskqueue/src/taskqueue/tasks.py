@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
+from runnerlib.contract.immutable import immutable
 
 Item = TypeVar("Item")
 
@@ -15,7 +16,7 @@ MAX_SUMMARY_CHARACTERS = 1000
 NOTE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NewTask:
     """A task on its way into the queue. `payload` is compact UTF-8 JSON."""
 
@@ -57,7 +58,7 @@ def publish_results(tasks: Sequence[NewTask], digests: Mapping[str, str], accept
     return results
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Delivery:
     """One task handed to a controller, to be settled by `ack`, `retry` or `release`.
 
@@ -84,7 +85,7 @@ class Delivery:
     is_usual: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Arrival:
     """One message at the front door of a broker, as its sender wrote it, not yet parsed.
 
@@ -128,7 +129,7 @@ class Placement:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskRow:
     """Everything the store knows of a task."""
 
@@ -157,7 +158,7 @@ class TaskRow:
     held_up: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Succeeded:
     """`result` is compact UTF-8 JSON."""
 
@@ -166,7 +167,7 @@ class Succeeded:
     runner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Failed:
     """The task has failed for good. Writing it also writes the dead letter, in the same transaction.
 
@@ -182,12 +183,12 @@ class Failed:
     runner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Cancelled:
     delivery: Delivery
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Conflicting:
     """The message carries another task's id. It becomes a dead letter (`id_conflict`); that task stays as it is."""
 
@@ -195,7 +196,7 @@ class Conflicting:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retrying:
     """Attempt `delivery.attempt` failed; `delivery.attempt + 1` may start at `available_at`.
 
@@ -325,7 +326,7 @@ class TaskFilter:
     created_before: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskSummary:
     """A line in a list of tasks: no payload, result or history. `seq` is its place in the order of arrival.
 

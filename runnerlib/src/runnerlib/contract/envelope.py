@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runnerlib.contract import strict_json
+from runnerlib.contract.immutable import immutable
 from runnerlib.contract.models import FailureCode
 from runnerlib.contract.names import is_algorithm, is_task_id
 from runnerlib.contract.strict_json import StrictJsonError
@@ -56,7 +57,7 @@ class UnknownField:
         return f"unknown field {shown!r}; {advice}"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Envelope:
     """One accepted message. `payload` is compact JSON; `id` is None when the sender gave none.
 

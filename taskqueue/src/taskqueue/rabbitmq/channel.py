@@ -6,12 +6,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from pika import exceptions, spec
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from runnerlib.contract.immutable import immutable
 from taskqueue.errors import QueueUnavailable
 
 #: A call that the broker has not answered by then is given up, and the channel with it.
@@ -32,7 +32,7 @@ _NOT_ENCODABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class IncomingMessage:
     """A message from the broker. `tag` identifies it on the channel that delivered it."""
 
@@ -44,7 +44,7 @@ class IncomingMessage:
     exchange: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OutgoingMessage:
     """A message to publish. Publishing makes its properties persistent."""
 
