@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.gateway.payload_check import MOST_ERRORS, MOST_STEPS, payload_errors
+from producer.gateway.payload_check import MOST_ERRORS, MOST_STEPS, _Check, _is_plainly_right, payload_errors
 from runnerlib.contract import AlgorithmDescription, AlgorithmView, schema_digest, strict_json
 
 
@@ -231,3 +231,48 @@ def least_seconds(work: Callable[[], Any]) -> float:
         return process_time() - started
 
     return min(seconds() for _ in range(3))
+
+
+_VALUES = st.sampled_from(["a", "", 0, 1, -1.5, 2.0, True, False, None, [], {}, ["a"], {"a": 1}])
+_WORDS = st.sampled_from(
+    ["type", "title", "default", "minimum", "enum", "const", "pattern", "$ref", "maxLength", "not"]
+)
+_SAID = st.one_of(_VALUES, st.sampled_from(["string", "integer", "number", "boolean", "null", "object"]))
+_PLAIN_FIELD = st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "number", "boolean"])})
+_FIELDS = st.dictionaries(
+    st.sampled_from("abc"), st.one_of(_PLAIN_FIELD, st.dictionaries(_WORDS, _SAID), _SAID), max_size=3
+)
+_SCHEMAS = st.fixed_dictionaries(
+    {"type": st.one_of(st.just("object"), _SAID), "properties": st.one_of(_FIELDS, _SAID)},
+    optional={
+        "required": st.one_of(_SAID, st.lists(st.one_of(st.sampled_from("abc"), _SAID), max_size=2)),
+        "additionalProperties": st.one_of(_SAID, st.just(False)),
+        "minProperties": st.integers(0, 3),
+        "allOf": st.lists(st.dictionaries(_WORDS, _SAID), max_size=2),
+    },
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(schema=_SCHEMAS, payload=st.one_of(_VALUES, st.dictionaries(st.sampled_from("abcd"), _VALUES, max_size=3)))
+def test_what_is_plainly_right_has_no_mistakes(schema: dict[str, Any], payload: Any) -> None:
+    if _is_plainly_right(schema, payload):
+        assert _Check(schema, MOST_STEPS).mistakes(schema, payload, ()) == []
+
+
+def test_plain_fields_are_seen_to_be_right_and_others_looked_at() -> None:
+    schema = {
+        "type": "object",
+        "title": "resize",
+        "properties": {"width": {"type": "integer", "title": "Width"}, "name": {"type": "string", "default": "x"}},
+        "required": ["width"],
+        "additionalProperties": False,
+    }
+    assert _is_plainly_right(schema, {"width": 3})
+    assert _is_plainly_right(schema, {"width": 3, "name": "a"})
+    for payload in ({}, {"width": 3.0}, {"width": True}, {"width": 3, "other": 1}, {"width": 3, "name": None}, []):
+        assert not _is_plainly_right(schema, payload)
+    assert not _is_plainly_right({**schema, "minProperties": 2}, {"width": 3})
+    assert not _is_plainly_right({**schema, "required": [["width"]]}, {"width": 3})
+    bounded = {**schema, "properties": {"width": {"type": "integer", "maximum": 2}}}
+    assert not _is_plainly_right(bounded, {"width": 3})

@@ -15,7 +15,7 @@ class GatewayMetrics:
         )
         self.waits = Gauge("gateway_waits", "Requests that wait for a result.", registry=registry)
 
-    def submitted(self, algorithm: str | None, outcome: str, is_known: bool) -> None:
+    def submitted(self, algorithm: str | None, outcome: str, is_known: bool, count: int = 1) -> None:
         """`outcome`: accepted, duplicate, or a problem code. Names that senders made up never become label values."""
         label = algorithm if is_known and algorithm is not None else "unknown"
-        self._submissions.labels(label, outcome).inc()
+        self._submissions.labels(label, outcome).inc(count)

@@ -30,6 +30,13 @@ MOST_STEPS = 500_000
 #: An alternative that does not fit is kept until another does.
 _STEPS_OF_MISFIT = 4
 
+#: A schema with other words than these may refuse a payload whose fields have the right types.
+_WORDS_OF_OBJECT = frozenset(
+    {"type", "title", "description", "properties", "required", "additionalProperties", "examples", "$defs"}
+)
+_WORDS_OF_FIELD = frozenset({"type", "title", "description", "default", "examples"})
+_PLAIN = {"string": str, "integer": int, "number": float, "boolean": bool}
+
 Path = tuple[str | int, ...]
 
 
@@ -43,7 +50,7 @@ def payload_errors(algorithm: AlgorithmView, payload: Any, size: int) -> list[Fi
     `size` is that of the payload in bytes: small ones get a short check.
     """
     schema = algorithm.description.input_schema
-    if schema is None:
+    if schema is None or _is_plainly_right(schema, payload):
         return []
     try:
         steps = min(FREE_STEPS + STEPS_OF_A_BYTE * size, MOST_STEPS)
@@ -51,6 +58,23 @@ def payload_errors(algorithm: AlgorithmView, payload: Any, size: int) -> list[Fi
     except (_TooLong, RecursionError):
         return []
     return field_errors(found, MOST_ERRORS)
+
+
+def _is_plainly_right(schema: dict[str, Any], payload: Any) -> bool:
+    """Whether a payload fits a schema that has plain fields alone, as most have: seen quickly. False is no verdict."""
+    if not isinstance(payload, dict) or not _WORDS_OF_OBJECT.issuperset(schema) or schema.get("type") != "object":
+        return False
+    fields, required = schema.get("properties"), schema.get("required", ())
+    if not isinstance(fields, dict) or not isinstance(required, list | tuple):
+        return False
+    for name, value in payload.items():
+        part = fields.get(name)
+        if not isinstance(part, dict) or not _WORDS_OF_FIELD.issuperset(part):
+            return False
+        kind = part.get("type")
+        if not isinstance(kind, str) or type(value) is not _PLAIN.get(kind):
+            return False
+    return all(isinstance(name, str) and name in payload for name in required)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -148,16 +149,20 @@ class TaskService:
 
     async def _publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published | Refused]:
         """Refuses those whose id belongs to another task."""
-        outcomes: list[Published | Refused] = []
-        for task, published in zip(tasks, await self._queue.publish(tasks, durable=durable), strict=True):
-            refused = conflict(task) if published is Published.CONFLICT else None
-            self._count(task.algorithm, refused.code.value if refused else published.value)
-            outcomes.append(refused or published)
-        return outcomes
+        outcomes = await self._queue.publish(tasks, durable=durable)
+        published = zip(tasks, outcomes, strict=True)
+        for (algorithm, outcome), count in Counter((task.algorithm, outcome) for task, outcome in published).items():
+            code = ProblemCode.ID_CONFLICT if outcome is Published.CONFLICT else outcome
+            self._count(algorithm, code.value, count)
+        return [
+            conflict(task) if outcome is Published.CONFLICT else outcome
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
 
-    def _count(self, algorithm: str | None, outcome: str) -> None:
+    def _count(self, algorithm: str | None, outcome: str, count: int = 1) -> None:
         catalogue = self._view.catalogue
-        self._metrics.submitted(algorithm, outcome, catalogue is not None and algorithm in catalogue.algorithms)
+        is_known = catalogue is not None and algorithm in catalogue.algorithms
+        self._metrics.submitted(algorithm, outcome, is_known, count)
 
 
 def _queued_row(task: NewTask, now: float) -> TaskRow:
