@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import re
-import uuid
+import secrets
 from collections.abc import Iterable
 
 #: An algorithm's name. Our own queues' names have a hyphen or a dot, which no algorithm's name can have.
@@ -37,8 +37,8 @@ def is_task_id(text: object) -> bool:
 
 
 def new_task_id() -> str:
-    """A random id of 122 bits, so that ids cannot be guessed."""
-    return uuid.uuid4().hex
+    """A random id of 128 bits, so that ids cannot be guessed."""
+    return secrets.token_hex(16)
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:

@@ -144,11 +144,12 @@ def _constant(name: str) -> NoReturn:
 
 def _may_overflow(data: bytes) -> bool:
     """Whether a number may be too large: a quick check that saves most texts a call for each number."""
-    digits = data.translate(_ZEROS)
+    # Strings hold digits, too, and those of an id may look like an exponent. Escapes may hide where strings end.
+    outside = data if b"\\" in data else b"".join(data.split(b'"')[::2])
+    digits = outside.translate(_ZEROS)
     if _LONG_INTEGER in digits:
         return True
-    # The hexadecimal digits of an id look like an exponent, too.
-    return (b"e000" in digits or b"e+000" in digits) and _LARGE_EXPONENT.search(data) is not None
+    return (b"e000" in digits or b"e+000" in digits) and _LARGE_EXPONENT.search(outside) is not None
 
 
 _fast_loads: Callable[[bytes], Any] = (
