@@ -15,17 +15,14 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
-from runnerlib.adapter.batch_handler import checked_list
 from runnerlib.adapter.errors import message_of, shown
 from runnerlib.adapter.model import MISSING, Adapter, Algorithm, DocExample, Resource, in_loading_order
-from runnerlib.adapter.provided import AUTO_DEVICE, Metrics, Task, TaskCancelled, found_device
-from runnerlib.adapter.values import BadResult
+from runnerlib.adapter.provided import AUTO_DEVICE, Metrics, Task, found_device
+from runnerlib.adapter.values import BadResult, checked_list, encode_result
 from runnerlib.contract import strict_json
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.fetch import Fetch
 from runnerlib.service.logs import get_logger
-
-__all__ = ["LoadError", "SelfTest", "SelfTestFailed", "Session", "Task", "TaskCancelled"]
 
 #: The id of the task that an example of a docstring runs as.
 SELF_TEST_ID = "self-test"
@@ -276,7 +273,7 @@ def _example_errors(algorithm: Algorithm) -> Iterator[None]:
 
 def _compared(algorithm: Algorithm, example: DocExample, value: Any) -> SelfTest:
     """Raises SelfTestFailed if the docstring says something else than `value`."""
-    encoded = algorithm.encode_result(value)
+    encoded = encode_result(algorithm, value)
     if example.is_whole and not _agrees(example, value, encoded):
         raise SelfTestFailed(
             f"{algorithm.function_name}(): its example says {example.want.strip() or None}, "

@@ -77,7 +77,7 @@ class Pool(Component):
         self._folders = TemporaryFolders()
         self._groups = [
             Group(group, adapter, setup, callbacks, health, metrics, cancel_grace_seconds, self._folders)
-            for group in adapter.groups()
+            for group in adapter.process_groups
         ]
         self._by_algorithm = {name: group for group in self._groups for name in group.group.algorithms}
         for group in self._groups:

@@ -12,8 +12,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from runnerlib.adapter.session import Session, TaskCancelled
-from runnerlib.adapter.values import classify, read_arguments
+from runnerlib.adapter.provided import TaskCancelled
+from runnerlib.adapter.session import Session
+from runnerlib.adapter.values import classify, encode_result, read_arguments
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import CALL, CANCEL, STOP, Frame
 from runnerlib.leftovers import OwnFolder
@@ -63,7 +64,7 @@ class _Calls:
             try:
                 if isinstance(value, BaseException):
                     raise value
-                frames.append(ipc.succeeded(request.call, at, seconds, algorithm.encode_result(value)))
+                frames.append(ipc.succeeded(request.call, at, seconds, encode_result(algorithm, value)))
             except BaseException as error:  # the outermost level for this member
                 frames.append(self._failed(request, at, seconds, error))
         return b"".join(frames)
@@ -135,7 +136,7 @@ class SyncCalls(_Calls):
         started = time.monotonic()
         try:
             arguments = read_arguments(algorithm, request.payloads[at])
-            result = algorithm.encode_result(self._session.call(request.algorithm, arguments, task))
+            result = encode_result(algorithm, self._session.call(request.algorithm, arguments, task))
             return ipc.succeeded(request.call, at, time.monotonic() - started, result)
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
             seconds = time.monotonic() - started
@@ -245,7 +246,7 @@ class AsyncCalls(_Calls):
         try:
             arguments = read_arguments(algorithm, request.payloads[0])
             value = await self._session.call_async(request.algorithm, arguments, task)
-            return ipc.succeeded(request.call, 0, time.monotonic() - started, algorithm.encode_result(value))
+            return ipc.succeeded(request.call, 0, time.monotonic() - started, encode_result(algorithm, value))
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
             seconds = time.monotonic() - started
             if isinstance(error, TaskCancelled | asyncio.CancelledError) and self._was_asked(request):

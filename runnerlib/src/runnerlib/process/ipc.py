@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from runnerlib.adapter.errors import clean
-from runnerlib.adapter.session import Task
+from runnerlib.adapter.provided import Task
 from runnerlib.contract import FailureCode, RunError
 from runnerlib.frames import (
     BATCH_FAILED,

@@ -1,8 +1,12 @@
-"""``run`` and ``shell``: handlers called in this process, without an environment around them."""
+"""What ``python -m runnerlib`` can do beside serving: ``check``, ``run``, ``schemas`` and ``shell``.
+
+Each takes the adapter's file or its folder, calls handlers in this process, and returns an exit code.
+"""
 
 import asyncio
 import code
 import functools
+import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stdout
@@ -12,18 +16,72 @@ from typing import Any
 from pydantic import ValidationError
 
 from runnerlib.adapter.errors import did_you_mean, listed, shown
+from runnerlib.adapter.json_types import spelt
 from runnerlib.adapter.loading import load_adapter
-from runnerlib.adapter.model import Adapter, Algorithm
+from runnerlib.adapter.model import Adapter, Algorithm, registration_problems
 from runnerlib.adapter.provided import Task
-from runnerlib.adapter.session import LoadError, Session
-from runnerlib.adapter.values import BadResult, InvalidPayload, ValidatorFailed, classify, read_arguments
+from runnerlib.adapter.session import LoadError, SelfTestFailed, Session
+from runnerlib.adapter.values import BadResult, InvalidPayload, ValidatorFailed, classify, encode_result, read_arguments
 from runnerlib.contract import StrictJsonError, strict_json
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.settings import option_overrides
 
+#: The exit code for algorithms that cannot be registered: the runner can be started and serves the others.
+UNREGISTRABLE = 4
+
 
 class _Refused(Exception):
     """The call could not be made; the message says why."""
+
+
+def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) -> int:
+    """Prints one line for each algorithm. Raises AdapterError for mistakes.
+
+    1 when an example fails; UNREGISTRABLE when an algorithm cannot be registered, and the others work.
+    """
+    adapter = load_adapter(path, option_overrides())
+    count = len(adapter.algorithms)
+    print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
+    for algorithm in adapter.algorithms.values():
+        print(f"  {_line(algorithm)}")
+    for note in (*adapter.notes, *(note for algorithm in adapter.algorithms.values() for note in algorithm.notes)):
+        print(f"note: {note}")
+    problems = registration_problems(adapter)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    failed = _self_test(adapter, device, fetch_rules) if self_test else 0
+    return failed or (UNREGISTRABLE if problems else 0)
+
+
+def _line(algorithm: Algorithm) -> str:
+    fields = ", ".join(
+        f"{p.field}: {spelt(p.annotation)}" + ("" if p.required else f" = {shown(p.default)}")
+        for p in algorithm.parameters
+    )
+    returns = "" if algorithm.returns is None else f" -> {spelt(algorithm.return_hint)}"
+    traits = ["batched"] * algorithm.has_batch + ["async"] * algorithm.is_async
+    suffix = f"  [{', '.join(traits)}]" if traits else ""
+    return f"{algorithm.name}({fields}){returns}{suffix}  {algorithm.summary or '(no docstring)'}"
+
+
+def _self_test(adapter: Adapter, device: str, fetch_rules: FetchRules) -> int:
+    failed = False
+    try:
+        with Session(adapter, device=device, fetch_rules=fetch_rules) as session:
+            for name in adapter.algorithms:
+                try:
+                    state = session.self_test(name).state
+                except SelfTestFailed as error:
+                    failed = True
+                    print(error, file=sys.stderr)
+                    if isinstance(error.__cause__, KeyboardInterrupt):
+                        break  # perhaps somebody pressed Ctrl-C
+                else:
+                    print(f"example of {name}: {'not there' if state == 'none' else state}")
+    except LoadError as error:
+        failed = True
+        print(error, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def run(path: Path, device: str, fetch_rules: FetchRules, name: str, payload: str) -> int:
@@ -96,7 +154,7 @@ def _call(session: Session, algorithm: Algorithm, arguments: dict[str, Any]) -> 
             value = session.call_here(algorithm.name, arguments, task)
         except (Exception, SystemExit) as error:  # the author's code: this command is asked to show what it raises
             raise _Refused(_told(algorithm, f"{algorithm.function_name}()", error)) from None
-        return algorithm.encode_result(value)
+        return encode_result(algorithm, value)
 
 
 def _told(algorithm: Algorithm, who: str, error: BaseException) -> str:
@@ -107,6 +165,15 @@ def _told(algorithm: Algorithm, who: str, error: BaseException) -> str:
 
 def _show(fraction: float, message: str) -> None:
     print(f"{fraction:4.0%} {message}".rstrip(), file=sys.stderr)
+
+
+def schemas(path: Path) -> int:
+    """Prints every algorithm as it will be registered."""
+    with redirect_stdout(sys.stderr):
+        adapter = load_adapter(path, option_overrides())
+    described = [one.model_dump(mode="json") for one in adapter.describe()]
+    print(json.dumps(described, ensure_ascii=False, indent=2))
+    return 0
 
 
 def shell(path: Path, device: str, fetch_rules: FetchRules) -> int:
