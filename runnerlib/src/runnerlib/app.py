@@ -53,7 +53,7 @@ def create_runner_app(
     name: str, boot: str, adapter: Adapter, manager: RunManager, health: Health, registry: CollectorRegistry
 ) -> FastAPI:
     """Routes, docs, health, metrics, and the boot id on every answer."""
-    components = openapi.Components()
+    components = openapi.SchemaComponents()
     description = (adapter.module.__doc__ or "").strip().split("\n\n")[0]
     app = create_app(name, health=health, registry=registry, description=description)
     app.include_router(runner_routes(manager, adapter, components))
@@ -80,7 +80,7 @@ class BootHeader:
         await self._app(scope, receive, marked_send)
 
 
-def _add_schemas(app: FastAPI, components: openapi.Components) -> None:
+def _add_schemas(app: FastAPI, components: openapi.SchemaComponents) -> None:
     """Adds the schemas of the algorithms to the OpenAPI document, which is made once, when it is first asked for."""
     made = app.openapi
 
@@ -92,7 +92,7 @@ def _add_schemas(app: FastAPI, components: openapi.Components) -> None:
     app.openapi = documented  # type: ignore[method-assign]
 
 
-def runner_routes(manager: RunManager, adapter: Adapter, components: openapi.Components) -> APIRouter:
+def runner_routes(manager: RunManager, adapter: Adapter, components: openapi.SchemaComponents) -> APIRouter:
     """All routes; one typed ``/run`` for each algorithm."""
     router = APIRouter()
     endpoints, algorithms = _Endpoints(manager, adapter), adapter.algorithms

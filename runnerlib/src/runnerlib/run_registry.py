@@ -85,7 +85,7 @@ def pop_ended(runs: list[Run]) -> list[Run]:
     return runs
 
 
-class Decision(Enum):
+class SubmitStatus(Enum):
     """What happens to a submitted run."""
 
     START = "start"
@@ -97,15 +97,15 @@ class Decision(Enum):
 class Submission(NamedTuple):
     """`run` is the one that was started or attached to; `replaced` a lower attempt that must be stopped."""
 
-    decision: Decision
+    status: SubmitStatus
     run: Run | None = None
     replaced: Run | None = None
 
 
 #: Named once: on some versions of Python, Enum makes each look-up slow.
-START = Decision.START
-_STALE = Submission(Decision.STALE)
-_CONFLICT = Submission(Decision.CONFLICT)
+START = SubmitStatus.START
+_STALE = Submission(SubmitStatus.STALE)
+_CONFLICT = Submission(SubmitStatus.CONFLICT)
 _STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
 _UNKNOWN_OUTCOME = Outcome(EntryState.UNKNOWN)
 
@@ -130,7 +130,7 @@ class RunRegistry:
                 return _STALE
             if attempt == known.attempt:
                 same = known.digest == _digest(algorithm, payload)
-                return Submission(Decision.ATTACH, known) if same else _CONFLICT
+                return Submission(SubmitStatus.ATTACH, known) if same else _CONFLICT
         replaced = self._replace(known) if known is not None else None
         run = Run(id, attempt, algorithm, payload, deadline_at)
         self._runs[id] = run

@@ -42,7 +42,7 @@ from runnerlib.contract import strict_json
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused, for_status
 from runnerlib.fetching.fetch import Fetch
-from runnerlib.fetching.urls import Fetched, Limits, read_data_url, scheme_of
+from runnerlib.fetching.urls import Fetched, FetchLimits, read_data_url, scheme_of
 from runnerlib.leftovers import remove
 
 __all__ = [
@@ -120,7 +120,7 @@ class FakeFetch(Fetch):
         self.asked: list[str] = []
         self._answers = dict(answers or {})
 
-    def _answer(self, url: str, limits: Limits) -> Fetched:
+    def _answer(self, url: str, limits: FetchLimits) -> Fetched:
         self.asked.append(url)
         if scheme_of(url) == "data":
             return read_data_url(url, limits)

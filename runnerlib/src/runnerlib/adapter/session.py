@@ -137,14 +137,13 @@ class Session:
         return call.wants_task or call.wants_logger
 
     def call(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
-        """Calls a ``def`` handler with validated arguments. Whatever it raises passes through."""
-        if self.algorithms[algorithm].is_async:
-            raise TypeError(f"{algorithm!r} is an async def; await call_async() instead")
-        return self._start(algorithm, arguments, task)
+        """Calls a handler with validated arguments. An ``async def`` returns its coroutine; what it raises passes."""
+        call = self._calls[algorithm]
+        return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
 
     async def call_async(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
-        """Like :meth:`call` for an ``async def`` handler."""
-        return await self._start(algorithm, arguments, task)
+        """The same for an ``async def`` handler."""
+        return await self.call(algorithm, arguments, task)
 
     def call_here(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
         """Calls a handler of either kind where no event loop runs: ``run``, ``shell`` and tests."""
@@ -152,17 +151,11 @@ class Session:
             return asyncio.run(self.call_async(algorithm, arguments, task))
         return self.call(algorithm, arguments, task)
 
-    def _start(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
-        call = self._calls[algorithm]
-        return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
-
     def call_batch(self, algorithm: str, arguments: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[Any]:
         """Calls the batch handler with members that share their other arguments; each gets a value or an Exception.
 
         Raises BadResult if the handler returned no list or one of another length.
         """
-        if self.algorithms[algorithm].is_async:
-            raise TypeError(f"{algorithm!r} is an async def; await call_batch_async() instead")
         if not arguments:
             return []
         returned = self._start_batch(algorithm, arguments, tasks)

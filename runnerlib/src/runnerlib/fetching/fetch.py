@@ -25,7 +25,7 @@ import certifi
 from runnerlib import __version__
 from runnerlib.fetching.addresses import AddressRules, FetchRules
 from runnerlib.fetching.errors import FetchFailed, FetchRefused, FetchTimedOut, for_status
-from runnerlib.fetching.urls import Fetched, Limits, Target, bare_type, follow, read_data_url, read_url, scheme_of
+from runnerlib.fetching.urls import Fetched, FetchLimits, Target, bare_type, follow, read_data_url, read_url, scheme_of
 from runnerlib.service.logs import get_logger
 
 MAX_REDIRECTS = 3
@@ -57,7 +57,7 @@ class Fetch:
     Refused: ClassVar[type[FetchRefused]] = FetchRefused
     Failed: ClassVar[type[FetchFailed]] = FetchFailed
 
-    def __init__(self, rules: FetchRules, download: Callable[[str, Limits], Fetched] | None = None) -> None:
+    def __init__(self, rules: FetchRules, download: Callable[[str, FetchLimits], Fetched] | None = None) -> None:
         self._rules = rules
         self._download = download or Downloader(rules)
         #: By process id: a process that a handler forks has none of its parent's threads.
@@ -121,14 +121,14 @@ class Fetch:
             futures = [executor.submit(one, url) for url in urls]
         return [_value_or_exception(future) for future in futures]
 
-    def _limits(self, max_bytes: int | None, timeout_seconds: float | None, accept: str | Sequence[str]) -> Limits:
-        return Limits(
+    def _limits(self, max_bytes: int | None, timeout_seconds: float | None, accept: str | Sequence[str]) -> FetchLimits:
+        return FetchLimits(
             self._rules.max_bytes if max_bytes is None else max_bytes,
             self._rules.timeout_seconds if timeout_seconds is None else timeout_seconds,
             (accept,) if isinstance(accept, str) else tuple(accept),
         )
 
-    def _one(self, url: str, limits: Limits) -> Fetched:
+    def _one(self, url: str, limits: FetchLimits) -> Fetched:
         if not isinstance(url, str):
             raise FetchRefused(f"a URL is a text, not {type(url).__name__}; pass it as str(url)")
         return self._download(url, limits)
@@ -156,7 +156,7 @@ class Downloader:
     def __init__(self, rules: FetchRules) -> None:
         self._addresses = rules.addresses
 
-    def __call__(self, url: str, limits: Limits) -> Fetched:
+    def __call__(self, url: str, limits: FetchLimits) -> Fetched:
         """Raises FetchRefused, FetchFailed."""
         if scheme_of(url.strip(" ")) == "data":
             return read_data_url(url, limits)
@@ -169,7 +169,7 @@ class Downloader:
             target = found
         raise FetchRefused(f"{first.shown} leads on more than {MAX_REDIRECTS} times; send the final address")
 
-    def _request(self, target: Target, limits: Limits, deadline: "Deadline") -> Fetched | Target:
+    def _request(self, target: Target, limits: FetchLimits, deadline: "Deadline") -> Fetched | Target:
         """The content, or the target of a redirect."""
         with _network_errors(target, limits), contextlib.closing(self._connected(target, deadline)) as sock:
             connection = _Connection(target.host, sock, deadline)
@@ -330,7 +330,7 @@ class _Connection(http.client.HTTPConnection):
         raise ConnectionError("the connection was closed")
 
 
-def _read(target: Target, response: http.client.HTTPResponse, limits: Limits) -> Fetched:
+def _read(target: Target, response: http.client.HTTPResponse, limits: FetchLimits) -> Fetched:
     content_type = bare_type(response.headers.get("Content-Type", ""))
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
@@ -355,7 +355,7 @@ def _read(target: Target, response: http.client.HTTPResponse, limits: Limits) ->
 
 
 @contextlib.contextmanager
-def _network_errors(target: Target, limits: Limits) -> Iterator[None]:
+def _network_errors(target: Target, limits: FetchLimits) -> Iterator[None]:
     """Translates what the network raises into sentences for the sender."""
     try:
         yield
