@@ -1,10 +1,13 @@
 """The runner's HTTP application: routes, headers and statuses around :class:`runnerlib.run_manager.RunManager`."""
 
+import math
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CollectorRegistry
+from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,17 +20,28 @@ from runnerlib.contract import (
     HEADER_TASK_ID,
     EntryState,
     FailureCode,
+    is_task_id,
+    new_task_id,
 )
 from runnerlib.errors import Refusal, RefusalCode
-from runnerlib.request_parsing import MAX_WAIT_SECONDS, read_deadline, read_task, read_wait
 from runnerlib.run_manager import RunManager, wait_until_ended
-from runnerlib.run_registry import Run
+from runnerlib.run_registry import MAX_ATTEMPT, Run
 from runnerlib.service.health import Health
 from runnerlib.service.web import BodyLimit, create_app, problem_response
 
 DEFAULT_WAIT_SECONDS = 20.0
 #: The largest message of the queue, and what an item of a batch has around it.
 MAX_BODY_BYTES = 16 * 1024 * 1024 + 1024
+#: Items in one batch; more than any `batch` option makes sense.
+MAX_ITEMS = 4096
+#: Bytes of a batch of several items. A single one may be as large as any body.
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+#: The longest wait in one call.
+MAX_WAIT_SECONDS = 3600.0
+#: No deadline is farther away than thirty million years; NaN and infinities are no number of seconds either.
+_MAX_DEADLINE_SECONDS = 1e15
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6}(?:\.\d{1,6})?)", re.IGNORECASE)
 _JSON = "application/json"
 
 _STATUS: dict[RefusalCode, int] = {
@@ -144,10 +158,10 @@ class _Endpoints:
     def run(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def run(request: Request) -> Response:
             headers = request.headers
-            id, attempt = read_task(headers.get(HEADER_TASK_ID), headers.get(HEADER_TASK_ATTEMPT))
-            deadline = read_deadline(headers.get(HEADER_TASK_DEADLINE))
+            id, attempt = _read_task(headers.get(HEADER_TASK_ID), headers.get(HEADER_TASK_ATTEMPT))
+            deadline = _read_deadline(headers.get(HEADER_TASK_DEADLINE))
             # Without an id the caller cannot ask again: it waits to the end, unless it prefers otherwise.
-            wait = read_wait(headers.get("prefer"), DEFAULT_WAIT_SECONDS if HEADER_TASK_ID in headers else None)
+            wait = _read_wait(headers.get("prefer"), DEFAULT_WAIT_SECONDS if HEADER_TASK_ID in headers else None)
             found = self._manager.submit(name, id, attempt, deadline, await request.body())
             await wait_until_ended([found], wait)
             return self._run_answer(found)
@@ -160,10 +174,9 @@ class _Endpoints:
 
     async def batch(self, request: Request) -> Response:
         body = await request.body()
-        wait = read_wait(request.headers.get("prefer"), DEFAULT_WAIT_SECONDS)
-        wait = MAX_WAIT_SECONDS if wait is None else wait
-        answer = await self._manager.batch(str(request.path_params["algorithm"]), body, wait)
-        return Response(answer, media_type=_JSON)
+        wait = _read_wait(request.headers.get("prefer"), DEFAULT_WAIT_SECONDS)
+        algorithm = self._manager.algorithm(str(request.path_params["algorithm"]))
+        return Response(await self._manager.batch(algorithm, _read_items(body), wait), media_type=_JSON)
 
     async def show(self, id: str) -> Response:
         return Response(self._manager.entry(self._manager.find(id), with_traceback=False), media_type=_JSON)
@@ -210,3 +223,79 @@ def _description(algorithm: Algorithm) -> str:
     options = algorithm.options
     limits = f"Time limit of a call: {options.timeout_seconds:g} s. Result: at most {options.result_bytes} bytes."
     return f"{algorithm.description}\n\n{limits}".strip()
+
+
+# what callers send
+
+
+def _read_items(body: bytes) -> list[dict[str, Any]]:
+    """The items of a batch. Raises Refusal.
+
+    Not the strict parser: senders of batches have already checked each payload (docs/protocol.md), and strict reading
+    costs as much per task as everything else here.
+    """
+    try:
+        items = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise Refusal("malformed", f"the body is not JSON: {error}") from None
+    if not isinstance(items, list):
+        raise Refusal("malformed", 'the body must be a list of {"id", "attempt", "deadline", "payload"}')
+    if len(items) > MAX_ITEMS:
+        raise Refusal("malformed", f"a batch has at most {MAX_ITEMS} items; send several")
+    if len(items) > 1 and len(body) > MAX_BATCH_BYTES:
+        raise Refusal("too_large", f"a batch of several has at most {MAX_BATCH_BYTES} bytes; send smaller ones")
+    for position, item in enumerate(items):
+        if not _is_item(item):
+            raise Refusal(
+                "malformed",
+                f'item {position} must have "id" (1–128 of A-Z a-z 0-9 . _ : -), "attempt" (a whole number from 1) '
+                'and, if any, "deadline" (seconds left)',
+            )
+    return items
+
+
+def _is_item(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    attempt, deadline = item.get("attempt"), item.get("deadline")
+    return (
+        is_task_id(item.get("id"))
+        and type(attempt) is int
+        and 1 <= attempt < MAX_ATTEMPT
+        and (
+            deadline is None
+            or (type(deadline) in (int, float) and -_MAX_DEADLINE_SECONDS < deadline < _MAX_DEADLINE_SECONDS)
+        )
+    )
+
+
+def _read_task(id: str | None, attempt: str | None) -> tuple[str, int]:
+    """Task id and attempt from their headers; a new id and 1 where they are missing. Raises Refusal."""
+    if id is None:
+        id = new_task_id()
+    elif not is_task_id(id):
+        raise Refusal("malformed", f"header {HEADER_TASK_ID} must be 1–128 of A-Z a-z 0-9 . _ : -")
+    if attempt is None:
+        return id, 1
+    if not attempt.isascii() or not attempt.isdigit() or len(attempt) > 10 or not 1 <= int(attempt) < MAX_ATTEMPT:
+        raise Refusal("malformed", f"header {HEADER_TASK_ATTEMPT} must be a whole number from 1")
+    return id, int(attempt)
+
+
+def _read_deadline(text: str | None) -> float | None:
+    """Seconds left, from the header. Raises Refusal."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise Refusal("malformed", f"header {HEADER_TASK_DEADLINE} must be a number of seconds left")
+    return seconds
+
+
+def _read_wait(prefer: str | None, default: float | None) -> float | None:
+    """Seconds of ``Prefer: wait=...``, at most :data:`MAX_WAIT_SECONDS`."""
+    found = None if prefer is None else _WAIT.search(prefer)
+    return default if found is None else min(MAX_WAIT_SECONDS, float(found[1]))

@@ -14,7 +14,7 @@ from runnerlib.contract import (
     BatchEntry,
     BatchItem,
 )
-from runnerlib.request_parsing import MAX_ATTEMPT
+from runnerlib.run_registry import MAX_ATTEMPT
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}

@@ -13,7 +13,6 @@ from runnerlib.contract import EntryState, FailureCode, RunError, StrictJsonErro
 from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
-from runnerlib.request_parsing import read_items
 from runnerlib.run_registry import START, Outcome, Run, RunRegistry, SubmitStatus, pop_ended
 
 #: How often kept outcomes are looked through, also when nothing happens.
@@ -69,12 +68,14 @@ class RunManager:
             self._start(name, [run], [replaced])
         return run
 
-    async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
-        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then."""
-        algorithm = self.algorithm(name)
-        items = read_items(body)
+    async def batch(self, algorithm: Algorithm, items: list[dict[str, Any]], wait_seconds: float | None) -> bytes:
+        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then.
+
+        Parameters:
+            items: each with ``id`` and ``attempt``, ``deadline`` in seconds left, and ``payload`` if it may start a run
+        """
         if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
-            self._refuse_when_full(name)
+            self._refuse_when_full(algorithm.name)
         found = self._submit_all(algorithm, items)
         runs = [one for one in found if isinstance(one, Run)]
         await wait_until_ended(runs, wait_seconds)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from runnerlib.contract import EntryState, RunError
 
+#: Numbers of attempts are below it.
+MAX_ATTEMPT = 2**31
 #: How long an outcome is kept once it was delivered to a caller,
 KEEP_DELIVERED_SECONDS = 60.0
 #: and how long otherwise.
