@@ -118,10 +118,12 @@ def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
         return read_arguments(algorithm, data)
     except InvalidPayload as error:
         cause = error.__cause__
-        told = _sentences(algorithm, cause) if isinstance(cause, ValidationError) else [f"{algorithm.name}: {error}"]
-        raise _Refused("\n".join(told)) from None
+        sentences = (
+            _sentences(algorithm, cause) if isinstance(cause, ValidationError) else [f"{algorithm.name}: {error}"]
+        )
+        raise _Refused("\n".join(sentences)) from None
     except ValidatorFailed as error:
-        raise _Refused(_told(algorithm, "a type that reads the payload", error)) from None
+        raise _Refused(_failure(algorithm, "a type that reads the payload", error)) from None
 
 
 def _like(algorithm: Algorithm) -> str:
@@ -148,22 +150,22 @@ def _sentences(algorithm: Algorithm, error: ValidationError) -> list[str]:
 
 
 def _call(session: Session, algorithm: Algorithm, arguments: dict[str, Any]) -> bytes:
-    task = Task("run", report=_show)
+    task = Task("run", report=_print_progress)
     with session, closing(task):
         try:
             value = session.call_here(algorithm.name, arguments, task)
         except (Exception, SystemExit) as error:  # the author's code: this command is asked to show what it raises
-            raise _Refused(_told(algorithm, f"{algorithm.function_name}()", error)) from None
+            raise _Refused(_failure(algorithm, f"{algorithm.function_name}()", error)) from None
         return encode_result(algorithm, value)
 
 
-def _told(algorithm: Algorithm, who: str, error: BaseException) -> str:
-    told = classify(error, algorithm.options)
-    kind = "transient: it would be retried" if told.retryable else "permanent: it would not be retried"
-    return f"{told.traceback or ''}{who} failed ({kind}): {told.message}"
+def _failure(algorithm: Algorithm, who: str, error: BaseException) -> str:
+    found = classify(error, algorithm.options)
+    kind = "transient: it would be retried" if found.retryable else "permanent: it would not be retried"
+    return f"{found.traceback or ''}{who} failed ({kind}): {found.message}"
 
 
-def _show(fraction: float, message: str) -> None:
+def _print_progress(fraction: float, message: str) -> None:
     print(f"{fraction:4.0%} {message}".rstrip(), file=sys.stderr)
 
 
@@ -181,7 +183,7 @@ def shell(path: Path, device: str, fetch_rules: FetchRules) -> int:
     adapter = load_adapter(path, option_overrides())
     try:
         with Session(adapter, device=device, fetch_rules=fetch_rules) as session:
-            names = {**vars(adapter.module), **_filled(session)}
+            names = {**vars(adapter.module), **_functions(session)}
             code.interact(banner=_banner(session), local=names, exitmsg="")
     except LoadError as error:
         print(error, file=sys.stderr)
@@ -189,19 +191,19 @@ def shell(path: Path, device: str, fetch_rules: FetchRules) -> int:
     return 0
 
 
-def _filled(session: Session) -> dict[str, Callable[..., Any]]:
+def _functions(session: Session) -> dict[str, Callable[..., Any]]:
     """``run_*`` and ``batch_*`` with their provided names filled in; an ``async def`` is run to its end."""
     functions: dict[str, Callable[..., Any]] = {}
     for name, algorithm in session.algorithms.items():
-        task = Task("shell", report=_show)
-        functions[f"run_{name}"] = _plain(algorithm.handler, session.provided(name, task), algorithm.is_async)
+        task = Task("shell", report=_print_progress)
+        functions[f"run_{name}"] = _with_provided(algorithm.handler, session.provided(name, task), algorithm.is_async)
         if algorithm.batch_handler is not None:
             provided = session.provided(name, task, batch=True)
-            functions[f"batch_{name}"] = _plain(algorithm.batch_handler, provided, algorithm.is_async)
+            functions[f"batch_{name}"] = _with_provided(algorithm.batch_handler, provided, algorithm.is_async)
     return functions
 
 
-def _plain(function: Callable[..., Any], provided: Mapping[str, Any], is_async: bool) -> Callable[..., Any]:
+def _with_provided(function: Callable[..., Any], provided: Mapping[str, Any], is_async: bool) -> Callable[..., Any]:
     given = functools.partial(function, **provided)
     if not is_async:
         return given

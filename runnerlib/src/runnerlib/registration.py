@@ -158,20 +158,23 @@ class Registration:
             self._report_clashes(content)
             is_soon = self._clashes and len(body) <= SMALL_BYTES
             return min(_renew_seconds(content), CLASH_SECONDS if is_soon else RENEW_SECONDS)
-        reason = answer if isinstance(answer, str) else self._refusal(answer)
+        reason = self._failure(answer)
         seconds = self._backoff.next_seconds()
         if (failures := self._backoff.failures) in (1, 5) or failures % 20 == 0:
             log.warning("cannot register; trying on", url=self._url, reason=reason, failures=failures)
         return seconds
 
-    def _refusal(self, answer: requests.Response) -> str:
-        """Why discovery did not accept the registration. A temporary failure does not make the runner unready."""
-        reason = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
-        if answer.status_code in _REFUSALS:
-            self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {reason}")
+    def _failure(self, answer: requests.Response | str) -> str:
+        """Why the runner is not registered. A temporary failure does not make it unready."""
+        is_refused = False
+        if not isinstance(answer, str):
+            is_refused = answer.status_code in _REFUSALS
+            answer = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
+        if is_refused:
+            self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {answer}")
         elif self._health.reasons.get(_PART) == _LOADING:
             self._health.set(_PART, True)
-        return reason
+        return answer
 
     def _report_clashes(self, content: dict[str, Any]) -> None:
         sent = content.get("clashes")
@@ -203,8 +206,6 @@ class Registration:
                 method, self._url, params=query, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False
             )
         except requests.RequestException as error:
-            if self._health.reasons.get(_PART) == _LOADING:
-                self._health.set(_PART, True)
             return f"{type(error).__name__}: {_short(error)}"
 
 

@@ -54,34 +54,28 @@ class ProcessSetup:
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """Where ends of runs are recorded; `ready_changed` is called when a process has loaded, or cannot."""
+class PoolContext:
+    """What all groups share. `finish` and `release` record what becomes of a run; `ready_changed` is called when a
+    process has loaded, or cannot.
+    """
 
     finish: Callable[[Run, Outcome], None]
     release: Callable[[Run], None]
     ready_changed: Callable[[], None]
+    health: Health
+    metrics: RunMetrics
+    cancel_grace_seconds: float
 
 
 class Pool(Component):
     """Entering starts the processes, which become ready later; leaving ends them."""
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        setup: ProcessSetup,
-        callbacks: Callbacks,
-        health: Health,
-        metrics: RunMetrics,
-        cancel_grace_seconds: float,
-    ) -> None:
+    def __init__(self, adapter: Adapter, setup: ProcessSetup, context: PoolContext) -> None:
         self._folders = TemporaryFolders()
-        self._groups = [
-            Group(group, adapter, setup, callbacks, health, metrics, cancel_grace_seconds, self._folders)
-            for group in adapter.process_groups
-        ]
+        self._groups = [Group(group, adapter, setup, context, self._folders) for group in adapter.process_groups]
         self._by_algorithm = {name: group for group in self._groups for name in group.group.algorithms}
         for group in self._groups:
-            metrics.slots(group.group.name, group.group.slots)
+            context.metrics.slots(group.group.name, group.group.slots)
         self._stop_by: float | None = None
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -125,21 +119,17 @@ class Group:
         group: ProcessGroup,
         adapter: Adapter,
         setup: ProcessSetup,
-        callbacks: Callbacks,
-        health: Health,
-        metrics: RunMetrics,
-        cancel_grace_seconds: float,
+        context: PoolContext,
         folders: TemporaryFolders,
     ) -> None:
         self.group = group
-        self.cancel_grace_seconds = cancel_grace_seconds
-        self.finish = callbacks.finish
+        self.cancel_grace_seconds = context.cancel_grace_seconds
+        self.finish = context.finish
         self._algorithms: Mapping[str, Algorithm] = {name: adapter.algorithms[name] for name in group.algorithms}
         watch_rss = group.max_rss_mb is not None
         self._setup = replace(setup, algorithms=group.algorithms, is_async=group.is_async, watch_rss=watch_rss)
-        self._callbacks = callbacks
-        self._health = health
-        self._metrics = metrics
+        self._context = context
+        self._metrics = context.metrics
         self._folders = folders
         self.queue = WorkQueue(self._algorithms, group.slots)
         self.slots = [Slot(self, group.slots)] if group.is_async else [Slot(self, 1) for _ in range(group.slots)]
@@ -330,12 +320,12 @@ class Group:
 
     def _report_health(self) -> None:
         reason = next(iter(self._unready.values()), "")
-        self._health.set(f"worker processes of {self.group.name}", not reason, reason)
-        self._callbacks.ready_changed()
+        self._context.health.set(f"worker processes of {self.group.name}", not reason, reason)
+        self._context.ready_changed()
 
     def _release(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            self._callbacks.release(run)
+            self._context.release(run)
 
     def _close_batches(self) -> None:
         """Forgets the batches whose runs have all ended."""
