@@ -1,4 +1,4 @@
-"""Registers this runner at discovery and renews its lease, in a thread that never holds up the serving."""
+"""Registers this runner at discovery and renews its lease, in a thread of its own, so that serving never waits for it."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = (2.0, 5.0)
 CLASH_SECONDS = 2.0
 #: Only registrations of at most so many bytes are renewed that often: larger ones are work for discovery.
 SMALL_BYTES = 32 * 1024
-#: A stop is held up no longer than this.
+#: A stop waits no longer than this for discovery.
 LEAVE_SECONDS = 1.0
 #: An algorithm that cannot run for so long is deregistered; until then it may come back at once.
 UNREADY_SECONDS = 15.0

@@ -81,7 +81,7 @@ class Run:
 
 
 def pop_ended(runs: list[Run]) -> list[Run]:
-    """Removes those at the end of the list that have ended. Runs end nearly in order: the last one stands for all."""
+    """Removes those at the end of the list that have ended. Runs end nearly in order, so only the last is looked at."""
     while runs and runs[-1].outcome is not None:
         runs.pop()
     return runs
