@@ -43,7 +43,7 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
     count = len(adapter.algorithms)
     print(f"{adapter.path.name}: {count} {'algorithm' if count == 1 else 'algorithms'}")
     for algorithm in adapter.algorithms.values():
-        print(f"  {_line(algorithm)}")
+        print(f"  {_describe(algorithm)}")
     for note in (*adapter.notes, *(note for algorithm in adapter.algorithms.values() for note in algorithm.notes)):
         print(f"note: {note}")
     problems = registration_problems(adapter)
@@ -53,7 +53,7 @@ def check(path: Path, device: str, fetch_rules: FetchRules, *, self_test: bool) 
     return failed or (UNREGISTRABLE if problems else 0)
 
 
-def _line(algorithm: Algorithm) -> str:
+def _describe(algorithm: Algorithm) -> str:
     fields = ", ".join(
         f"{p.field}: {spelt(p.annotation)}" + ("" if p.required else f" = {shown(p.default)}")
         for p in algorithm.parameters
@@ -90,8 +90,8 @@ def run(path: Path, device: str, fetch_rules: FetchRules, name: str, payload: st
     with redirect_stdout(sys.stderr):
         adapter = load_adapter(path, option_overrides())
         try:
-            algorithm = _algorithm(adapter, name)
-            arguments = _arguments(algorithm, sys.stdin.read() if payload == "-" else payload)
+            algorithm = _find_algorithm(adapter, name)
+            arguments = _read_arguments(algorithm, sys.stdin.read() if payload == "-" else payload)
             session = Session(adapter, [algorithm.name], device, fetch_rules=fetch_rules)
             result = _call(session, algorithm, arguments)
         except (_Refused, LoadError, BadResult) as error:
@@ -101,7 +101,7 @@ def run(path: Path, device: str, fetch_rules: FetchRules, name: str, payload: st
     return 0
 
 
-def _algorithm(adapter: Adapter, name: str) -> Algorithm:
+def _find_algorithm(adapter: Adapter, name: str) -> Algorithm:
     found = adapter.algorithms.get(name) or adapter.algorithms.get(name.removeprefix("run_"))
     if found is None:
         known = adapter.algorithms
@@ -109,11 +109,11 @@ def _algorithm(adapter: Adapter, name: str) -> Algorithm:
     return found
 
 
-def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
+def _read_arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
     try:
         data = strict_json.dumps(strict_json.loads(payload))
     except StrictJsonError as error:
-        raise _Refused(f"the payload is {error}; write it like '{_like(algorithm)}'") from None
+        raise _Refused(f"the payload is {error}; write it like '{_example_payload(algorithm)}'") from None
     try:
         return read_arguments(algorithm, data)
     except InvalidPayload as error:
@@ -126,7 +126,7 @@ def _arguments(algorithm: Algorithm, payload: str) -> dict[str, Any]:
         raise _Refused(_failure(algorithm, "a type that reads the payload", error)) from None
 
 
-def _like(algorithm: Algorithm) -> str:
+def _example_payload(algorithm: Algorithm) -> str:
     payload = {p.field: "…" for p in algorithm.parameters if p.required}
     return strict_json.dumps(algorithm.example.payload if algorithm.example else payload).decode()
 

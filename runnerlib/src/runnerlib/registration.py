@@ -1,4 +1,4 @@
-"""Registers this runner at discovery and renews its lease, in a thread of its own, so that serving never waits for it."""
+"""Registers this runner at discovery and renews its lease, in a thread of its own: serving never waits for it."""
 
 import re
 import threading

@@ -232,15 +232,15 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="runner-") as folder:
         log = Path(folder, "log")
         with log.open("wb") as stream:
-            process = _start(Path(path), port, environment or {}, stream)
+            process = _start_runner(Path(path), port, environment or {}, stream)
             try:
                 _wait_ready(process, url, log, ready_seconds)
                 yield ServedRunner(url, process.pid, log)
             finally:
-                _stop(process)
+                _stop_process(process)
 
 
-def _start(path: Path, port: int, environment: Mapping[str, str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start_runner(path: Path, port: int, environment: Mapping[str, str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     # A child needs the whole environment (PATH, virtual environment), changed; so it is read here.
     inherited = {name: value for name, value in os.environ.items() if name.upper() not in _NOT_INHERITED}
     variables = {
@@ -272,7 +272,7 @@ def _wait_ready(process: "subprocess.Popen[bytes]", url: str, log: Path, ready_s
     raise RuntimeError(f"the runner was not ready within {ready_seconds} s ({reason}):\n{_tail(log)}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop_process(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
         process.wait(timeout=30)

@@ -169,7 +169,7 @@ def _bad_default(function: str, name: str, hint: Any, default: Any, error: Excep
     )
 
 
-def merge(run: Signature | None, batch: Signature | None, problems: list[str]) -> Signature:
+def merge_batch(run: Signature | None, batch: Signature | None, problems: list[str]) -> Signature:
     """What is called for one algorithm. At least one of `run` and `batch` is given."""
     if batch is None:
         assert run is not None
@@ -178,11 +178,11 @@ def merge(run: Signature | None, batch: Signature | None, problems: list[str]) -
         problems.append(
             f"{batch.name}(): a batch has many tasks, so there is no 'task'; leave it out here (run_* may ask for it)"
         )
-    merged = _derived(batch, problems) if run is None else _paired(run, batch, problems)
+    merged = _derive_run(batch, problems) if run is None else _match_batch(run, batch, problems)
     return replace(merged, batch_function=batch.function, batch_provided=batch.provided)
 
 
-def _paired(run: Signature, batch: Signature, problems: list[str]) -> Signature:
+def _match_batch(run: Signature, batch: Signature, problems: list[str]) -> Signature:
     """Checks that `batch` takes the same fields, each as itself (shared) or as a list (batched)."""
     before = len(problems)
     if run.is_async != batch.is_async:
@@ -197,7 +197,7 @@ def _paired(run: Signature, batch: Signature, problems: list[str]) -> Signature:
     batched = [p.name for p in run.sent if p.name in theirs and _is_batched(p, theirs[p.name], run, batch, problems)]
     if not batched and len(problems) == before:
         problems.append(f"{batch.name}(): no parameter is a list of what {run.name} takes, so nothing is batched")
-    returns = _element(batch, problems)
+    returns = _element_hint(batch, problems)
     if run.returns is not MISSING:
         if returns not in (MISSING, run.returns):
             problems.append(
@@ -224,7 +224,7 @@ def _is_batched(ours: Parameter, theirs: Parameter, run: Signature, batch: Signa
     return False
 
 
-def _derived(batch: Signature, problems: list[str]) -> Signature:
+def _derive_run(batch: Signature, problems: list[str]) -> Signature:
     """The ``run_x`` of a ``batch_x`` that stands alone: every ``list[T]`` is batched."""
     batched = []
     parameters = []
@@ -239,12 +239,12 @@ def _derived(batch: Signature, problems: list[str]) -> Signature:
         parameters.append(parameter)
     if not batched and batch.sent:
         problems.append(f"{batch.name}(): no parameter is a list[...], so nothing is batched; write list[T] for those")
-    returns = _element(batch, problems)
-    single = _single(batch, tuple(batched))
+    returns = _element_hint(batch, problems)
+    single = _run_by_batch(batch, tuple(batched))
     return replace(batch, function=single, sent=tuple(parameters), returns=returns, batched=tuple(batched))
 
 
-def _single(batch: Signature, batched: tuple[str, ...]) -> Callable[..., Any]:
+def _run_by_batch(batch: Signature, batched: tuple[str, ...]) -> Callable[..., Any]:
     """A ``run_x`` that calls the batch handler with lists of one."""
     names = [parameter.name for parameter in batch.sent]
 
@@ -269,7 +269,7 @@ def _single(batch: Signature, batched: tuple[str, ...]) -> Callable[..., Any]:
     return single
 
 
-def _element(batch: Signature, problems: list[str]) -> Any:
+def _element_hint(batch: Signature, problems: list[str]) -> Any:
     """The T of ``-> list[T]``, without the exceptions that may take a result's place; MISSING without a hint."""
     if batch.returns is MISSING or batch.returns is list:
         return MISSING
