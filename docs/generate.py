@@ -19,7 +19,7 @@ from producer import cli
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
-from runnerlib.adapter.options import Options
+from runnerlib.adapter.model import Options
 from runnerlib.service.settings import ServiceSettings, variables_of
 from runnerlib.settings import RunnerSettings
 from worker.conformance.examining import CHECKS

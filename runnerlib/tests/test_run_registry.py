@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from runnerlib.contract import EntryState
-from runnerlib.run_registry import Decision, Outcome, Run, RunRegistry
+from runnerlib.run_registry import Outcome, Run, RunRegistry, SubmitStatus
 
 
 @dataclass
@@ -32,7 +32,7 @@ def registry(clock: Clock) -> RunRegistry:
 
 def start(registry: RunRegistry, id: str = "a", attempt: int = 1, payload: bytes = b"1") -> Run:
     submission = registry.submit(id, attempt, "x", payload, None)
-    assert submission.decision is Decision.START
+    assert submission.status is SubmitStatus.START
     assert submission.run is not None
     return submission.run
 
@@ -43,7 +43,7 @@ def done(result: bytes = b"7") -> Outcome:
 
 def test_the_same_pair_attaches(registry: RunRegistry) -> None:
     run = start(registry)
-    assert registry.submit("a", 1, "x", b"1", None) == (Decision.ATTACH, run, None)
+    assert registry.submit("a", 1, "x", b"1", None) == (SubmitStatus.ATTACH, run, None)
     registry.finish(run, done())
     assert registry.submit("a", 1, "x", b"1", None).run is run
 
@@ -51,7 +51,7 @@ def test_the_same_pair_attaches(registry: RunRegistry) -> None:
 @pytest.mark.parametrize(("algorithm", "payload"), [("x", b"2"), ("y", b"1")])
 def test_the_same_pair_with_something_else_is_a_conflict(registry: RunRegistry, algorithm: str, payload: bytes) -> None:
     start(registry)
-    assert registry.submit("a", 1, algorithm, payload, None).decision is Decision.CONFLICT
+    assert registry.submit("a", 1, algorithm, payload, None).status is SubmitStatus.CONFLICT
 
 
 def test_a_higher_attempt_takes_the_place_of_a_lower_one(registry: RunRegistry) -> None:
@@ -59,10 +59,10 @@ def test_a_higher_attempt_takes_the_place_of_a_lower_one(registry: RunRegistry) 
     told: list[str] = []
     lower.watchers = (lambda: told.append("lower"),)
     submission = registry.submit("a", 2, "x", b"1", None)
-    assert (submission.decision, submission.replaced) == (Decision.START, lower)
+    assert (submission.status, submission.replaced) == (SubmitStatus.START, lower)
     assert (lower.state, told) == (EntryState.STALE_ATTEMPT, ["lower"])
     assert not registry.finish(lower, done())
-    assert registry.submit("a", 1, "x", b"1", None).decision is Decision.STALE
+    assert registry.submit("a", 1, "x", b"1", None).status is SubmitStatus.STALE
     assert registry.find("a", 1) is None
     assert registry.is_stale("a", 1)
 
@@ -140,18 +140,18 @@ class Story(RuleBasedStateMachine):
     def submit(self, id: str, attempt: int, payload: bytes) -> None:
         before = self.registry.find(id)
         would_start = self.registry.would_start(id, attempt)
-        decision, run, replaced = self.registry.submit(id, attempt, "x", payload, None)
-        assert (decision is Decision.START) == would_start
+        status, run, replaced = self.registry.submit(id, attempt, "x", payload, None)
+        assert (status is SubmitStatus.START) == would_start
         if before is None or attempt > before.attempt:
-            assert decision is Decision.START
+            assert status is SubmitStatus.START
             assert run is not None
             self.started.append(run)
             run.watchers = (lambda: self._tell(run),)
             assert replaced is None or replaced is before
         elif attempt < before.attempt:
-            assert decision is Decision.STALE
+            assert status is SubmitStatus.STALE
         else:
-            assert decision in (Decision.ATTACH, Decision.CONFLICT)
+            assert status in (SubmitStatus.ATTACH, SubmitStatus.CONFLICT)
             assert run in (before, None)
 
     def _tell(self, run: Any) -> None:

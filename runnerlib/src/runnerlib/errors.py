@@ -1,4 +1,4 @@
-"""Why a request was not accepted; :mod:`runnerlib.routes` knows what each code is over HTTP."""
+"""Why a request was not accepted; :mod:`runnerlib.app` knows what each code is over HTTP."""
 
 from typing import Literal
 

@@ -14,7 +14,7 @@ from runnerlib.contract import (
     BatchEntry,
     BatchItem,
 )
-from runnerlib.request_parsing import MAX_ATTEMPT
+from runnerlib.run_registry import MAX_ATTEMPT
 
 _COMPONENTS = "#/components/schemas/"
 _PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
@@ -45,7 +45,7 @@ _HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
 )
 
 
-class Components:
+class SchemaComponents:
     """Schemas that were given a place under ``components``; equal names of different algorithms stay apart."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Components:
         return placed
 
 
-def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any]:
+def run_operation(algorithm: Algorithm, components: SchemaComponents) -> dict[str, Any]:
     """The OpenAPI operation of ``POST /run/<algorithm>``."""
     payload = components.place(algorithm.input_schema(), algorithm.name)
     content: dict[str, Any] = {"schema": payload}
@@ -86,7 +86,7 @@ def run_operation(algorithm: Algorithm, components: Components) -> dict[str, Any
     }
 
 
-def batch_operation(algorithms: Iterable[str], components: Components) -> dict[str, Any]:
+def batch_operation(algorithms: Iterable[str], components: SchemaComponents) -> dict[str, Any]:
     """The OpenAPI operation of ``POST /batch/{algorithm}``."""
     item = components.place(BatchItem.model_json_schema(), "BatchItem")
     entry = components.place(BatchEntry.model_json_schema(), "BatchEntry")
@@ -106,7 +106,7 @@ def batch_operation(algorithms: Iterable[str], components: Components) -> dict[s
     }
 
 
-def entry_operation(components: Components, done: str, errors: Mapping[str, str]) -> dict[str, Any]:
+def entry_operation(components: SchemaComponents, done: str, errors: Mapping[str, str]) -> dict[str, Any]:
     """The OpenAPI operation of a call that answers with one entry."""
     entry = components.place(BatchEntry.model_json_schema(), "BatchEntry")
     return {"responses": {done: {"description": "What is known.", "content": _json(entry)}, **_errors(errors)}}

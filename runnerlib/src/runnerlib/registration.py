@@ -1,4 +1,4 @@
-"""Registers this runner at discovery and renews its lease, in a thread that never holds up the serving."""
+"""Registers this runner at discovery and renews its lease, in a thread of its own: serving never waits for it."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = (2.0, 5.0)
 CLASH_SECONDS = 2.0
 #: Only registrations of at most so many bytes are renewed that often: larger ones are work for discovery.
 SMALL_BYTES = 32 * 1024
-#: A stop is held up no longer than this.
+#: A stop waits no longer than this for discovery.
 LEAVE_SECONDS = 1.0
 #: An algorithm that cannot run for so long is deregistered; until then it may come back at once.
 UNREADY_SECONDS = 15.0
@@ -158,20 +158,23 @@ class Registration:
             self._report_clashes(content)
             is_soon = self._clashes and len(body) <= SMALL_BYTES
             return min(_renew_seconds(content), CLASH_SECONDS if is_soon else RENEW_SECONDS)
-        reason = answer if isinstance(answer, str) else self._refusal(answer)
+        reason = self._failure(answer)
         seconds = self._backoff.next_seconds()
         if (failures := self._backoff.failures) in (1, 5) or failures % 20 == 0:
             log.warning("cannot register; trying on", url=self._url, reason=reason, failures=failures)
         return seconds
 
-    def _refusal(self, answer: requests.Response) -> str:
-        """Why discovery did not accept the registration. A temporary failure does not make the runner unready."""
-        reason = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
-        if answer.status_code in _REFUSALS:
-            self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {reason}")
+    def _failure(self, answer: requests.Response | str) -> str:
+        """Why the runner is not registered. A temporary failure does not make it unready."""
+        is_refused = False
+        if not isinstance(answer, str):
+            is_refused = answer.status_code in _REFUSALS
+            answer = f"{answer.status_code}: {_content(answer).get('detail') or answer.text[:500]}"
+        if is_refused:
+            self._health.set(_PART, False, f"discovery refuses it, so it gets no tasks: {answer}")
         elif self._health.reasons.get(_PART) == _LOADING:
             self._health.set(_PART, True)
-        return reason
+        return answer
 
     def _report_clashes(self, content: dict[str, Any]) -> None:
         sent = content.get("clashes")
@@ -203,8 +206,6 @@ class Registration:
                 method, self._url, params=query, data=body, timeout=TIMEOUT_SECONDS, allow_redirects=False
             )
         except requests.RequestException as error:
-            if self._health.reasons.get(_PART) == _LOADING:
-                self._health.set(_PART, True)
             return f"{type(error).__name__}: {_short(error)}"
 
 

@@ -13,8 +13,7 @@ from runnerlib.contract import EntryState, FailureCode, RunError, StrictJsonErro
 from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
-from runnerlib.request_parsing import read_items
-from runnerlib.run_registry import START, Decision, Outcome, Run, RunRegistry, pop_ended
+from runnerlib.run_registry import START, Outcome, Run, RunRegistry, SubmitStatus, pop_ended
 
 #: How often kept outcomes are looked through, also when nothing happens.
 SWEEP_SECONDS = 5.0
@@ -59,22 +58,24 @@ class RunManager:
         payload, shared_key = to_json(value), algorithm.shared_key(value)
         if self._registry.would_start(id, attempt):
             self._refuse_when_full(name)
-        decision, run, replaced = self._registry.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
-        if decision is Decision.STALE:
+        status, run, replaced = self._registry.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
+        if status is SubmitStatus.STALE:
             raise Refusal("stale_attempt", f"a later attempt than {attempt} of task {id} is known here")
         if run is None:
             raise Refusal("id_conflict", _conflict(id, attempt))
-        if decision is START:
+        if status is START:
             run.shared_key = shared_key
             self._start(name, [run], [replaced])
         return run
 
-    async def batch(self, name: str, body: bytes, wait_seconds: float) -> bytes:
-        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then."""
-        algorithm = self.algorithm(name)
-        items = read_items(body)
+    async def batch(self, algorithm: Algorithm, items: list[dict[str, Any]], wait_seconds: float | None) -> bytes:
+        """``POST /batch/{algorithm}``: the answer's bytes. Raises Refusal; nothing has been started then.
+
+        Parameters:
+            items: each with ``id`` and ``attempt``, ``deadline`` in seconds left, and ``payload`` if it may start a run
+        """
         if any("payload" in item and self._registry.would_start(item["id"], item["attempt"]) for item in items):
-            self._refuse_when_full(name)
+            self._refuse_when_full(algorithm.name)
         found = self._submit_all(algorithm, items)
         runs = [one for one in found if isinstance(one, Run)]
         await wait_until_ended(runs, wait_seconds)
@@ -151,11 +152,11 @@ class RunManager:
                 continue
             payload, shared_key = given
             deadline_at = _deadline_at(item.get("deadline"))
-            decision, run, old = self._registry.submit(id, attempt, algorithm.name, payload, deadline_at)
+            status, run, old = self._registry.submit(id, attempt, algorithm.name, payload, deadline_at)
             if run is None:
-                found.append(_refused_entry(id, attempt, decision))
+                found.append(_refused_entry(id, attempt, status))
                 continue
-            if decision is START:
+            if status is START:
                 run.shared_key = shared_key
                 started.append(run)
                 replaced.append(old)
@@ -243,8 +244,8 @@ def _bare_entry(id: str, attempt: int, state: EntryState) -> bytes:
     return b'{"id":"%s","attempt":%d,"state":"%s"}' % (id.encode(), attempt, _STATES[state])
 
 
-def _refused_entry(id: str, attempt: int, decision: Decision) -> bytes:
-    if decision is Decision.STALE:
+def _refused_entry(id: str, attempt: int, status: SubmitStatus) -> bytes:
+    if status is SubmitStatus.STALE:
         return _bare_entry(id, attempt, EntryState.STALE_ATTEMPT)
     error = RunError(code=FailureCode.ID_CONFLICT.value, message=_conflict(id, attempt))
     return _bare_entry(id, attempt, EntryState.FAILED)[:-1] + b',"error":' + _error(error, False) + b"}"

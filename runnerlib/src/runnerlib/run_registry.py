@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from runnerlib.contract import EntryState, RunError
 
+#: Numbers of attempts are below it.
+MAX_ATTEMPT = 2**31
 #: How long an outcome is kept once it was delivered to a caller,
 KEEP_DELIVERED_SECONDS = 60.0
 #: and how long otherwise.
@@ -79,13 +81,13 @@ class Run:
 
 
 def pop_ended(runs: list[Run]) -> list[Run]:
-    """Removes those at the end of the list that have ended. Runs end nearly in order: the last one stands for all."""
+    """Removes those at the end of the list that have ended. Runs end nearly in order, so only the last is looked at."""
     while runs and runs[-1].outcome is not None:
         runs.pop()
     return runs
 
 
-class Decision(Enum):
+class SubmitStatus(Enum):
     """What happens to a submitted run."""
 
     START = "start"
@@ -97,15 +99,15 @@ class Decision(Enum):
 class Submission(NamedTuple):
     """`run` is the one that was started or attached to; `replaced` a lower attempt that must be stopped."""
 
-    decision: Decision
+    status: SubmitStatus
     run: Run | None = None
     replaced: Run | None = None
 
 
 #: Named once: on some versions of Python, Enum makes each look-up slow.
-START = Decision.START
-_STALE = Submission(Decision.STALE)
-_CONFLICT = Submission(Decision.CONFLICT)
+START = SubmitStatus.START
+_STALE = Submission(SubmitStatus.STALE)
+_CONFLICT = Submission(SubmitStatus.CONFLICT)
 _STALE_OUTCOME = Outcome(EntryState.STALE_ATTEMPT)
 _UNKNOWN_OUTCOME = Outcome(EntryState.UNKNOWN)
 
@@ -130,7 +132,7 @@ class RunRegistry:
                 return _STALE
             if attempt == known.attempt:
                 same = known.digest == _digest(algorithm, payload)
-                return Submission(Decision.ATTACH, known) if same else _CONFLICT
+                return Submission(SubmitStatus.ATTACH, known) if same else _CONFLICT
         replaced = self._replace(known) if known is not None else None
         run = Run(id, attempt, algorithm, payload, deadline_at)
         self._runs[id] = run

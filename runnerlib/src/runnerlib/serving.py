@@ -15,7 +15,7 @@ from runnerlib.adapter.model import Adapter
 from runnerlib.app import create_runner_app
 from runnerlib.contract import RunnerRegistration
 from runnerlib.execution.metrics import RunMetrics
-from runnerlib.execution.pool import Callbacks, Pool, ProcessSetup
+from runnerlib.execution.pool import Pool, PoolContext, ProcessSetup
 from runnerlib.registration import Registration
 from runnerlib.run_manager import RunManager
 from runnerlib.run_registry import RunRegistry
@@ -71,14 +71,15 @@ class Runner:
         self._health = Health()
         self._registration: Registration | None = None
         self._manager = RunManager(adapter.algorithms, RunRegistry(time.monotonic), self._metrics)
-        self._pool = Pool(
-            adapter,
-            self._process_setup(overrides),
-            Callbacks(self._manager.finish, self._manager.release, self._ready_changed),
+        context = PoolContext(
+            self._manager.finish,
+            self._manager.release,
+            self._ready_changed,
             self._health,
             self._metrics,
             settings.cancel_grace_seconds,
         )
+        self._pool = Pool(adapter, self._process_setup(overrides), context)
         self._manager.connect(self._pool)
 
     async def build(self, stack: AsyncExitStack) -> None:

@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from runnerlib.adapter.loading import load_adapter
-from runnerlib.adapter.model import ASYNC_SLOTS, ProcessGroup
-from runnerlib.adapter.options import Options
+from runnerlib.adapter.model import ASYNC_SLOTS, Options, ProcessGroup
 
 
 def test_two_lines_are_an_algorithm(adapter_of):
@@ -16,7 +15,7 @@ def test_two_lines_are_an_algorithm(adapter_of):
     assert (upper.name, upper.function_name, upper.is_async, upper.has_batch) == ("upper", "run_upper", False, False)
     assert upper.handler(**upper.validate(b'{"text": "abc"}')) == "ABC"
     assert upper.options == Options()
-    assert adapter.groups() == (ProcessGroup("upper", ("upper",), 1, False),)
+    assert adapter.process_groups == (ProcessGroup("upper", ("upper",), 1, False),)
 
 
 def test_prefix_is_matched_whole_and_only_own_functions_count(sample):

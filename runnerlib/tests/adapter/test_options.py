@@ -2,8 +2,7 @@
 
 import pytest
 
-from runnerlib.adapter.model import ProcessGroup
-from runnerlib.adapter.options import Options
+from runnerlib.adapter.model import Options, ProcessGroup
 
 RUN = "\ndef run_upper(text: str): ...\ndef run_lower(text: str): ...\n"
 
@@ -233,7 +232,7 @@ def test_algorithms_of_one_process_share_a_group(adapter_of):
         }
         """
     )
-    assert adapter.groups() == (
+    assert adapter.process_groups == (
         ProcessGroup("gpu", ("a", "b"), 2, False, 5, 9),
         ProcessGroup("c", ("c",), 1, False),
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, computed_field, field_serializer
 
 from runnerlib.adapter.errors import MAX_MESSAGE_BYTES
-from runnerlib.adapter.options import Options
+from runnerlib.adapter.model import Options
 from runnerlib.adapter.provided import Task
 from runnerlib.adapter.session import Session
 from runnerlib.adapter.values import MAX_TRACEBACK_BYTES, BadResult, classify, encode

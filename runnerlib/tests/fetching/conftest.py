@@ -173,7 +173,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             addresses = turns[min(len(asked), len(turns)) - 1]
             return [(10 if ":" in one else 2, 1, 6, "", (one, port)) for one in addresses]
 
-        monkeypatch.setattr("runnerlib.fetching.download.socket.getaddrinfo", look_up)
+        monkeypatch.setattr("runnerlib.fetching.fetch.socket.getaddrinfo", look_up)
         return asked
 
     return set_up

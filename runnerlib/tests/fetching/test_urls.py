@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from runnerlib.fetching.errors import FetchRefused
-from runnerlib.fetching.urls import Limits, follow, read_data_url, read_url
+from runnerlib.fetching.urls import FetchLimits, follow, read_data_url, read_url
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_redirect_from_https_to_http_is_refused():
 
 
 def read(url, max_bytes=100, accept=()):
-    return read_data_url(url, Limits(max_bytes, 1, accept))
+    return read_data_url(url, FetchLimits(max_bytes, 1, accept))
 
 
 @pytest.mark.parametrize(

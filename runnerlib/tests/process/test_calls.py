@@ -32,13 +32,13 @@ def test_an_answer_goes_out_when_what_the_call_left_cannot_be_removed() -> None:
     async def end() -> None:
         loop = asyncio.get_running_loop()
         unused: Any = None
-        calls = AsyncCalls(unused, channel, False, loop, folder)
+        calls = AsyncCalls(unused, connection, False, loop, folder)
         task = loop.create_task(answer())
         await task
         calls._ended(CallRequest(1, "x", False, b'[["t", 1]]', [None], [b"{}"]), task)
         await asyncio.sleep(0)
 
-    channel: Any = Sent()
+    connection: Any = Sent()
     folder: Any = Stubborn()
     asyncio.run(end())
-    assert b"".join(channel.frames).startswith(b"the answer")
+    assert b"".join(connection.frames).startswith(b"the answer")

@@ -249,7 +249,7 @@ def _is_complete(schema: Any) -> bool:
 
 
 def _is_unchanged(metadata: dict[str, Any]) -> bool:
-    """Whether nobody wrote into the JSON Schema what the type does not say."""
+    """Whether nothing was added to the JSON Schema of the type by hand."""
     functions = (
         *metadata.get("pydantic_js_functions", ()),
         *metadata.get("pydantic_js_annotation_functions", ()),

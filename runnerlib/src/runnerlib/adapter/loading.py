@@ -21,7 +21,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from runnerlib import import_path
-from runnerlib.adapter.batch_handler import merge
 from runnerlib.adapter.docs import Callee, Docs, read_docs
 from runnerlib.adapter.errors import AdapterError, as_problem, listed, message_of
 from runnerlib.adapter.json_types import HintError, adapter_and_schema, arguments_adapter, input_schema, sent_name
@@ -30,13 +29,14 @@ from runnerlib.adapter.model import (
     Adapter,
     Algorithm,
     DocExample,
+    Options,
     Parameter,
     Resource,
     in_loading_order,
     process_groups,
 )
-from runnerlib.adapter.options import Options, read_options
-from runnerlib.adapter.signature import BUILT_IN_NAMES, Signature, inspect_handler, inspect_load
+from runnerlib.adapter.options import read_options
+from runnerlib.adapter.signature import BUILT_IN_NAMES, Signature, inspect_handler, inspect_load, merge_batch
 from runnerlib.contract import StrictJsonError, is_algorithm, strict_json
 
 ADAPTER_FILE = "runner_adapter.py"
@@ -72,7 +72,7 @@ def load_adapter(path: Path, overrides: Mapping[str, str] = MappingProxyType({})
             continue  # what follows from a function's own mistake would be noise
         run, batch = signatures.get(f"run_{name}"), signatures.get(f"batch_{name}")
         with as_problem(problems, f"{'run' if run else 'batch'}_{name}(): its types, put together,"):
-            merged = merge(run, batch, problems)
+            merged = merge_batch(run, batch, problems)
             made = assemble(name, merged, resources, options.get(name, Options()), problems)
             if made is not None:
                 algorithms[name] = made

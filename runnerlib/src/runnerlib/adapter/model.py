@@ -13,8 +13,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from runnerlib.adapter.errors import listed
-from runnerlib.adapter.options import Options
-from runnerlib.adapter.values import encode
 from runnerlib.contract import AlgorithmDescription, Example, Limits, unregistrable
 
 #: Concurrent calls of an ``async def`` handler if OPTIONS does not say.
@@ -28,6 +26,30 @@ SEQUENCE = 512
 MISSING: Any = object()
 #: Equal JSON gives equal text. Never fails on what JSON gave: infinities and lone surrogates are written, too.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one algorithm, checked and with defaults."""
+
+    timeout_seconds: float = 300.0
+    retries: int = 3
+    #: Dotted names of exception classes; a subclass of one of them counts too.
+    retry_on: tuple[str, ...] = ()
+    #: Exceptions, named in the same way, that mean that the payload is at fault.
+    invalid_payload_on: tuple[str, ...] = ()
+    #: None: BATCH with a batch handler, SEQUENCE without
+    batch: int | None = None
+    slots: int | None = None
+    process: str | None = None
+    max_tasks_per_process: int | None = None
+    max_rss_mb: int | None = None
+    result_bytes: int = 1024 * 1024
+
+
+def dotted_name(cls: type) -> str:
+    """How a class is named in `Options.retry_on` and `Options.invalid_payload_on`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -148,10 +170,6 @@ class Algorithm:
         Raises pydantic.ValidationError.
         """
         return self.arguments.validator.validate_json(payload, strict=True)  # type: ignore[no-any-return]
-
-    def encode_result(self, value: Any) -> bytes:
-        """The result as compact JSON. Raises BadResult with a sentence for the author."""
-        return encode(value, self.returns, self.options.result_bytes, self.function_name)
 
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of the payload."""
@@ -279,10 +297,6 @@ class Adapter:
     process_groups: tuple[ProcessGroup, ...] = ()
     #: Remarks for the author that are no mistakes.
     notes: tuple[str, ...] = ()
-
-    def groups(self) -> tuple[ProcessGroup, ...]:
-        """One group for each algorithm, unless OPTIONS puts several into the same ``"process"``."""
-        return self.process_groups
 
     def describe(self) -> list[AlgorithmDescription]:
         return [algorithm.describe() for algorithm in self.algorithms.values()]

@@ -9,30 +9,12 @@ from types import ModuleType
 from typing import Any
 
 from runnerlib.adapter.errors import did_you_mean, listed
+from runnerlib.adapter.model import Options, dotted_name
 from runnerlib.contract import is_algorithm
 from runnerlib.contract.registry import MAX_BATCH, MAX_RESULT_BYTES, MAX_RETRIES, MAX_SLOTS, MAX_TIMEOUT_SECONDS
 
 #: Environment variables that override: ``OPTION_<ALGORITHM>_<KEY>``.
 OVERRIDE_PREFIX = "OPTION_"
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of one algorithm, checked and with defaults."""
-
-    timeout_seconds: float = 300.0
-    retries: int = 3
-    #: Dotted names of exception classes; a subclass of one of them counts too.
-    retry_on: tuple[str, ...] = ()
-    #: Exceptions, named in the same way, that mean that the payload is at fault.
-    invalid_payload_on: tuple[str, ...] = ()
-    #: None: `model.BATCH` with a batch handler, `model.SEQUENCE` without
-    batch: int | None = None
-    slots: int | None = None
-    process: str | None = None
-    max_tasks_per_process: int | None = None
-    max_rss_mb: int | None = None
-    result_bytes: int = 1024 * 1024
 
 
 class _Bad(Exception):
@@ -103,11 +85,6 @@ def _look_up(name: str, module: ModuleType) -> Any:
         return getattr(importlib.import_module(owner), attribute, None)
     except ImportError:
         return getattr(getattr(module, owner, None), attribute, None)
-
-
-def dotted_name(cls: type) -> str:
-    """How a class is named in `Options.retry_on` and `Options.invalid_payload_on`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _names(text: str) -> Any:

@@ -15,17 +15,14 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
-from runnerlib.adapter.batch_handler import checked_list
 from runnerlib.adapter.errors import message_of, shown
 from runnerlib.adapter.model import MISSING, Adapter, Algorithm, DocExample, Resource, in_loading_order
-from runnerlib.adapter.provided import AUTO_DEVICE, Metrics, Task, TaskCancelled, found_device
-from runnerlib.adapter.values import BadResult
+from runnerlib.adapter.provided import AUTO_DEVICE, Metrics, Task, found_device
+from runnerlib.adapter.values import BadResult, checked_list, encode_result
 from runnerlib.contract import strict_json
 from runnerlib.fetching.addresses import FetchRules
 from runnerlib.fetching.fetch import Fetch
 from runnerlib.service.logs import get_logger
-
-__all__ = ["LoadError", "SelfTest", "SelfTestFailed", "Session", "Task", "TaskCancelled"]
 
 #: The id of the task that an example of a docstring runs as.
 SELF_TEST_ID = "self-test"
@@ -140,14 +137,13 @@ class Session:
         return call.wants_task or call.wants_logger
 
     def call(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
-        """Calls a ``def`` handler with validated arguments. Whatever it raises passes through."""
-        if self.algorithms[algorithm].is_async:
-            raise TypeError(f"{algorithm!r} is an async def; await call_async() instead")
-        return self._start(algorithm, arguments, task)
+        """Calls a handler with validated arguments. An ``async def`` returns its coroutine; what it raises passes."""
+        call = self._calls[algorithm]
+        return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
 
     async def call_async(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
-        """Like :meth:`call` for an ``async def`` handler."""
-        return await self._start(algorithm, arguments, task)
+        """The same for an ``async def`` handler."""
+        return await self.call(algorithm, arguments, task)
 
     def call_here(self, algorithm: str, arguments: Mapping[str, Any], task: Task) -> Any:
         """Calls a handler of either kind where no event loop runs: ``run``, ``shell`` and tests."""
@@ -155,17 +151,11 @@ class Session:
             return asyncio.run(self.call_async(algorithm, arguments, task))
         return self.call(algorithm, arguments, task)
 
-    def _start(self, algorithm: str, arguments: Mapping[str, Any], task: Task | None) -> Any:
-        call = self._calls[algorithm]
-        return call.function(**self._filled(algorithm, arguments), **self._provide(call, algorithm, task))
-
     def call_batch(self, algorithm: str, arguments: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[Any]:
         """Calls the batch handler with members that share their other arguments; each gets a value or an Exception.
 
         Raises BadResult if the handler returned no list or one of another length.
         """
-        if self.algorithms[algorithm].is_async:
-            raise TypeError(f"{algorithm!r} is an async def; await call_batch_async() instead")
         if not arguments:
             return []
         returned = self._start_batch(algorithm, arguments, tasks)
@@ -276,7 +266,7 @@ def _example_errors(algorithm: Algorithm) -> Iterator[None]:
 
 def _compared(algorithm: Algorithm, example: DocExample, value: Any) -> SelfTest:
     """Raises SelfTestFailed if the docstring says something else than `value`."""
-    encoded = algorithm.encode_result(value)
+    encoded = encode_result(algorithm, value)
     if example.is_whole and not _agrees(example, value, encoded):
         raise SelfTestFailed(
             f"{algorithm.function_name}(): its example says {example.want.strip() or None}, "

@@ -15,14 +15,14 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from types import GeneratorType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
 
 from runnerlib.adapter.errors import clean, cut, message_of, text_of
-from runnerlib.adapter.options import Options, dotted_name
+from runnerlib.adapter.model import Algorithm, Options, dotted_name
 from runnerlib.contract import FailureCode, RunError, StrictJsonError, strict_json
 from runnerlib.fetching.errors import FetchRefused
 
@@ -79,11 +79,7 @@ class BadResult(Exception):
     """The handler's return value cannot be a result. The message names the function and says what to do."""
 
 
-class _Reader(Protocol):
-    def validate(self, payload: bytes) -> dict[str, Any]: ...
-
-
-def read_arguments(algorithm: _Reader, payload: bytes) -> dict[str, Any]:
+def read_arguments(algorithm: Algorithm, payload: bytes) -> dict[str, Any]:
     """The keyword arguments that the caller sent; fields that were left out are not among them.
 
     Raises InvalidPayload for ValueError, AssertionError and pydantic's ValidationError, ValidatorFailed for all else.
@@ -113,6 +109,25 @@ def _entries(error: ValueError | AssertionError) -> list[dict[str, Any]]:
         }
         for one in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def encode_result(algorithm: Algorithm, value: Any) -> bytes:
+    """What the handler returned, as compact JSON. Raises BadResult with a sentence for the author."""
+    return encode(value, algorithm.returns, algorithm.options.result_bytes, algorithm.function_name)
+
+
+def checked_list(function: str, returned: Any, expected: int) -> list[Any]:
+    """What a batch handler returned, one entry for each task. Raises BadResult with advice."""
+    if hasattr(returned, "tolist"):
+        raise BadResult(f"{function}() returned a {type(returned).__name__}; return a list, e.g. with .tolist()")
+    if not isinstance(returned, list | tuple):
+        raise BadResult(f"{function}() returned a {type(returned).__name__}; return a list, one entry for each task")
+    if len(returned) != expected:
+        raise BadResult(
+            f"{function}() returned {len(returned)} results for {expected} tasks; "
+            "return one entry for each, in the same order (an Exception instance fails that one alone)"
+        )
+    return list(returned)
 
 
 def encode(value: Any, returns: TypeAdapter[Any] | None, limit_bytes: int, function: str) -> bytes:

@@ -54,34 +54,28 @@ class ProcessSetup:
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """Where ends of runs are recorded; `ready_changed` is called when a process has loaded, or cannot."""
+class PoolContext:
+    """What all groups share. `finish` and `release` record what becomes of a run; `ready_changed` is called when a
+    process has loaded, or cannot.
+    """
 
     finish: Callable[[Run, Outcome], None]
     release: Callable[[Run], None]
     ready_changed: Callable[[], None]
+    health: Health
+    metrics: RunMetrics
+    cancel_grace_seconds: float
 
 
 class Pool(Component):
     """Entering starts the processes, which become ready later; leaving ends them."""
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        setup: ProcessSetup,
-        callbacks: Callbacks,
-        health: Health,
-        metrics: RunMetrics,
-        cancel_grace_seconds: float,
-    ) -> None:
+    def __init__(self, adapter: Adapter, setup: ProcessSetup, context: PoolContext) -> None:
         self._folders = TemporaryFolders()
-        self._groups = [
-            Group(group, adapter, setup, callbacks, health, metrics, cancel_grace_seconds, self._folders)
-            for group in adapter.groups()
-        ]
-        self._by_algorithm = {name: group for group in self._groups for name in group.group.algorithms}
+        self._groups = [Group(spec, adapter, setup, context, self._folders) for spec in adapter.process_groups]
+        self._by_algorithm = {name: group for group in self._groups for name in group.spec.algorithms}
         for group in self._groups:
-            metrics.slots(group.group.name, group.group.slots)
+            context.metrics.slots(group.spec.name, group.spec.slots)
         self._stop_by: float | None = None
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -89,7 +83,7 @@ class Pool(Component):
         stack.push_async_callback(asyncio.to_thread, self._folders.close)
         for group in self._groups:
             for index in range(len(group.slots)):
-                background(stack, group.supervise(index), f"worker process {index} of {group.group.name}")
+                background(stack, group.supervise(index), f"worker process {index} of {group.spec.name}")
         stack.push_async_callback(self._stop)
 
     async def _stop(self) -> None:
@@ -122,27 +116,23 @@ class Group:
 
     def __init__(
         self,
-        group: ProcessGroup,
+        spec: ProcessGroup,
         adapter: Adapter,
         setup: ProcessSetup,
-        callbacks: Callbacks,
-        health: Health,
-        metrics: RunMetrics,
-        cancel_grace_seconds: float,
+        context: PoolContext,
         folders: TemporaryFolders,
     ) -> None:
-        self.group = group
-        self.cancel_grace_seconds = cancel_grace_seconds
-        self.finish = callbacks.finish
-        self._algorithms: Mapping[str, Algorithm] = {name: adapter.algorithms[name] for name in group.algorithms}
-        watch_rss = group.max_rss_mb is not None
-        self._setup = replace(setup, algorithms=group.algorithms, is_async=group.is_async, watch_rss=watch_rss)
-        self._callbacks = callbacks
-        self._health = health
-        self._metrics = metrics
+        self.spec = spec
+        self.cancel_grace_seconds = context.cancel_grace_seconds
+        self.finish = context.finish
+        self._algorithms: Mapping[str, Algorithm] = {name: adapter.algorithms[name] for name in spec.algorithms}
+        watch_rss = spec.max_rss_mb is not None
+        self._setup = replace(setup, algorithms=spec.algorithms, is_async=spec.is_async, watch_rss=watch_rss)
+        self._context = context
+        self._metrics = context.metrics
         self._folders = folders
-        self.queue = WorkQueue(self._algorithms, group.slots)
-        self.slots = [Slot(self, group.slots)] if group.is_async else [Slot(self, 1) for _ in range(group.slots)]
+        self.queue = WorkQueue(self._algorithms, spec.slots)
+        self.slots = [Slot(self, spec.slots)] if spec.is_async else [Slot(self, 1) for _ in range(spec.slots)]
         self._workers: dict[int, WorkerProcess] = {}
         self._unready = dict.fromkeys(range(len(self.slots)), "loading")
         #: slots whose first process has neither loaded nor failed to
@@ -164,7 +154,7 @@ class Group:
         """One batch for each slot beyond those that run."""
         self._close_batches()
         waiting_bytes = sum(size for _, size in self._open_batches)
-        return len(self._open_batches) < 2 * self.group.slots and waiting_bytes < MAX_WAITING_BYTES
+        return len(self._open_batches) < 2 * self.spec.slots and waiting_bytes < MAX_WAITING_BYTES
 
     @property
     def unready_reason(self) -> str:
@@ -220,13 +210,13 @@ class Group:
 
     def call_started(self, call: Call) -> None:
         self._metrics.call(call.runs[0].algorithm, len(call.runs))
-        self._metrics.busy(self.group.name, sum(slot.busy for slot in self.slots))
-        if self.group.max_tasks_per_process == 1 and not self.group.is_async:
+        self._metrics.busy(self.spec.name, sum(slot.busy for slot in self.slots))
+        if self.spec.max_tasks_per_process == 1 and not self.spec.is_async:
             self._start_spare()
 
     def call_ended(self) -> None:
         self._close_batches()
-        self._metrics.busy(self.group.name, sum(slot.busy for slot in self.slots))
+        self._metrics.busy(self.spec.name, sum(slot.busy for slot in self.slots))
         self._call_ended.set()
 
     # the life of the processes
@@ -255,8 +245,8 @@ class Group:
                 self._stop_worker(worker)
             if self._stopping:
                 return
-            self._metrics.restart(self.group.name, reason)
-            log.info("a worker process is replaced", group=self.group.name, pid=worker.pid, reason=reason)
+            self._metrics.restart(self.spec.name, reason)
+            log.info("a worker process is replaced", group=self.spec.name, pid=worker.pid, reason=reason)
             if reason == "died" and slot.served == 0:
                 # It died of what it loaded, not of a task.
                 await asyncio.sleep(backoff.next_seconds())
@@ -323,19 +313,19 @@ class Group:
         self._report_health()
         # The same reason is logged once; readiness keeps showing it.
         write = log.error if is_news else log.debug
-        write("a worker process cannot start", group=self.group.name, reason=reason, retry_seconds=retry_seconds)
+        write("a worker process cannot start", group=self.spec.name, reason=reason, retry_seconds=retry_seconds)
         if self.unready_reason:
             # It may not work again for long: other runners can take what waits.
             self._release(self.queue.clear())
 
     def _report_health(self) -> None:
         reason = next(iter(self._unready.values()), "")
-        self._health.set(f"worker processes of {self.group.name}", not reason, reason)
-        self._callbacks.ready_changed()
+        self._context.health.set(f"worker processes of {self.spec.name}", not reason, reason)
+        self._context.ready_changed()
 
     def _release(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            self._callbacks.release(run)
+            self._context.release(run)
 
     def _close_batches(self) -> None:
         """Forgets the batches whose runs have all ended."""

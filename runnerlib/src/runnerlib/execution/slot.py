@@ -37,7 +37,7 @@ _SUCCEEDED, _FAILED, _CANCELLED = EntryState.SUCCEEDED, EntryState.FAILED, Entry
 class Owner(Protocol):
     """What a slot needs of its group."""
 
-    group: ProcessGroup
+    spec: ProcessGroup
     queue: WorkQueue
     cancel_grace_seconds: float
     finish: Callable[[Run, Outcome], None]
@@ -112,7 +112,7 @@ class Slot:
             self._start(worker, runs)
 
     def _take(self) -> list[Run]:
-        at_most = None if (limit := self._owner.group.max_tasks_per_process) is None else max(1, limit - self.served)
+        at_most = None if (limit := self._owner.spec.max_tasks_per_process) is None else max(1, limit - self.served)
         now = time.monotonic()
         while taken := self._owner.queue.take(self._capacity > 1, at_most):
             for run in taken:
@@ -128,7 +128,7 @@ class Slot:
         call = Call(self._next_call, self._owner.algorithm(runs[0].algorithm), runs, now)
         self._calls[call.number] = call
         self.served += len(runs)
-        limit = self._owner.group.max_tasks_per_process
+        limit = self._owner.spec.max_tasks_per_process
         if limit is not None and self.served >= limit:
             self._recycle_reason = "max_tasks_per_process"
         if len(self._calls) == 1:
@@ -205,7 +205,7 @@ class Slot:
 
     def _on_done(self, call: Call, rss_bytes: float) -> None:
         self._forget(call)
-        limit_mb = self._owner.group.max_rss_mb
+        limit_mb = self._owner.spec.max_rss_mb
         if limit_mb is not None and rss_bytes > limit_mb * 1024 * 1024 and not self._recycle_reason:
             self._recycle_reason = "max_rss_mb"
         if self._recycle_reason and not self._calls and self._retiring is not None and not self._retiring.done():

@@ -128,7 +128,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FetchLimits:
     """Of one fetch. `accept` are types or patterns (``image/*``); empty: any. Setting `stopped` ends it early."""
 
     max_bytes: int
@@ -160,7 +160,7 @@ def _readable(size: int) -> str:
     return f"{size} bytes"
 
 
-def read_data_url(url: str, limits: Limits) -> Fetched:
+def read_data_url(url: str, limits: FetchLimits) -> Fetched:
     """Reads a ``data:`` URL (RFC 2397), strictly. Raises FetchRefused."""
     head, comma, body = url.strip(" ")[len("data:") :].partition(",")
     if not comma or len(head) > _MAX_DATA_HEAD or not url.isascii():

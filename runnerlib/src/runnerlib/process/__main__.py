@@ -28,7 +28,7 @@ from runnerlib.fetching.addresses import FetchRules
 from runnerlib.frames import LOAD_FAILED, READY, encode
 from runnerlib.leftovers import OwnFolder
 from runnerlib.process.calls import AsyncCalls, SyncCalls, close_loop, run_to_its_end
-from runnerlib.process.ipc import Channel
+from runnerlib.process.ipc import WorkerConnection
 from runnerlib.service.logs import configure_logging
 
 _PR_SET_PDEATHSIG = 1
@@ -52,56 +52,56 @@ def main(calls: int, answers: int, parent: int) -> int:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    channel = Channel(socket.socket(fileno=calls), answers, parent)
-    setup = json.loads(channel.first())
+    connection = WorkerConnection(socket.socket(fileno=calls), answers, parent)
+    setup = json.loads(connection.first())
     configure_logging(setup["service"], _Logging(setup["log_level"], setup["log_format"]))
     try:
-        return _serve(channel, setup)
+        return _serve(connection, setup)
     except (AdapterError, LoadError, SelfTestFailed) as error:
-        channel.send(encode(LOAD_FAILED, body=clean(str(error)).encode()))
+        connection.send(encode(LOAD_FAILED, body=clean(str(error)).encode()))
         return 1
 
 
-def _serve(channel: Channel, setup: dict[str, Any]) -> int:
+def _serve(connection: WorkerConnection, setup: dict[str, Any]) -> int:
     sys.path[:] = setup["import_path"]
     adapter = load_adapter(Path(setup["adapter"]), setup["overrides"])
     fetch_rules = FetchRules(**setup["fetch_rules"])
     folder = OwnFolder(setup["temporary_folder"])
     with Session(adapter, setup["algorithms"], setup["device"], fetch_rules=fetch_rules) as session:
         if setup["is_async"]:
-            _serve_async(channel, session, setup, folder)
+            _serve_async(connection, session, setup, folder)
         else:
-            calls = SyncCalls(session, channel, setup["watch_rss"], folder)
-            channel.deliver_to(calls.on_frames)
+            calls = SyncCalls(session, connection, setup["watch_rss"], folder)
+            connection.deliver_to(calls.on_frames)
             if setup["self_test"]:
                 for name in session.algorithms:
                     session.self_test(name)
-            _ready(channel, folder)
+            _ready(connection, folder)
             calls.serve()
     return 0
 
 
-def _serve_async(channel: Channel, session: Session, setup: dict[str, Any], folder: OwnFolder) -> None:
+def _serve_async(connection: WorkerConnection, session: Session, setup: dict[str, Any], folder: OwnFolder) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    calls = AsyncCalls(session, channel, setup["watch_rss"], loop, folder)
-    channel.deliver_to(calls.on_frames)
+    calls = AsyncCalls(session, connection, setup["watch_rss"], loop, folder)
+    connection.deliver_to(calls.on_frames)
     try:
         if setup["self_test"]:
             for name in session.algorithms:
                 run_to_its_end(loop, session.self_test_async(name))
-        _ready(channel, folder)
+        _ready(connection, folder)
         calls.serve()
     finally:
         close_loop(loop)
 
 
-def _ready(channel: Channel, folder: OwnFolder) -> None:
+def _ready(connection: WorkerConnection, folder: OwnFolder) -> None:
     folder.keep_what_is_there()
     # What is loaded now stays: the collector need not scan it again and again.
     gc.collect()
     gc.freeze()
-    channel.send(encode(READY))
+    connection.send(encode(READY))
 
 
 def _die_with(parent: int) -> None:

@@ -12,33 +12,51 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from runnerlib.adapter.session import Session, TaskCancelled
-from runnerlib.adapter.values import classify, read_arguments
+from runnerlib.adapter.provided import TaskCancelled
+from runnerlib.adapter.session import Session
+from runnerlib.adapter.values import classify, encode_result, read_arguments
 from runnerlib.contract import FailureCode, RunError
-from runnerlib.frames import CALL, CANCEL, STOP, Frame
+from runnerlib.frames import (
+    BATCH_FAILED,
+    CALL,
+    CANCEL,
+    CANCELLED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    STOP,
+    SUCCEEDED,
+    Frame,
+    encode,
+)
 from runnerlib.leftovers import OwnFolder
-from runnerlib.process import ipc
-from runnerlib.process.ipc import CallRequest, Cancelled, Channel, LiveTask
+from runnerlib.process.ipc import CallRequest, Cancelled, LiveTask, WorkerConnection, read_call, rss_bytes
 from runnerlib.service.logs import get_logger
 
 T = TypeVar("T")
 log = get_logger("runnerlib.process")
 
+_EXPIRED = (
+    RunError(code=FailureCode.EXPIRED.value, message="the task's deadline passed before it could start")
+    .model_dump_json()
+    .encode()
+)
+
 
 class _Calls:
     """What both kinds share. `watch_rss`: report the process's memory after each call."""
 
-    def __init__(self, session: Session, channel: Channel, watch_rss: bool, folder: OwnFolder) -> None:
+    def __init__(self, session: Session, connection: WorkerConnection, watch_rss: bool, folder: OwnFolder) -> None:
         self._session = session
-        self._channel = channel
+        self._connection = connection
         self._watch_rss = watch_rss
         self._folder = folder
         self._cancelled = Cancelled()
 
     def _done(self, request: CallRequest) -> bytes:
         self._cancelled.forget(request.call)
-        self._channel.check()
-        return ipc.done(request.call, self._watch_rss)
+        self._connection.check()
+        return encode(DONE, request.call, value=rss_bytes() if self._watch_rss else 0)
 
     def _batch_arguments(self, request: CallRequest) -> tuple[list[int], list[dict[str, Any]]]:
         """Which members of a batch can be called, with their arguments. Sends the outcomes of the others."""
@@ -52,7 +70,7 @@ class _Calls:
             except BaseException as error:  # the outermost level for this member: its neighbours are called
                 frames.append(self._failed(request, at, time.monotonic() - started, error))
         if frames:
-            self._channel.send(b"".join(frames))
+            self._connection.send(b"".join(frames))
         return members, arguments
 
     def _batch_outcomes(self, request: CallRequest, members: list[int], values: list[object], seconds: float) -> bytes:
@@ -63,37 +81,37 @@ class _Calls:
             try:
                 if isinstance(value, BaseException):
                     raise value
-                frames.append(ipc.succeeded(request.call, at, seconds, algorithm.encode_result(value)))
+                frames.append(encode(SUCCEEDED, request.call, at, seconds, encode_result(algorithm, value)))
             except BaseException as error:  # the outermost level for this member
                 frames.append(self._failed(request, at, seconds, error))
         return b"".join(frames)
 
     def _failed(self, request: CallRequest, at: int, seconds: float, error: BaseException) -> bytes:
-        return ipc.failed(request.call, at, seconds, self._error(request, at, error))
+        return encode(FAILED, request.call, at, seconds, self._error(request, at, error))
 
-    def _error(self, request: CallRequest, at: int, error: BaseException) -> RunError:
-        """The error for the caller. The traceback is logged."""
+    def _error(self, request: CallRequest, at: int, error: BaseException) -> bytes:
+        """The RunError for the caller, as JSON. The traceback is logged."""
         classified = classify(error, self._session.algorithms[request.algorithm].options)
         about = {"algorithm": request.algorithm, "task_id": request.ids[at][0], "error": classified.message}
         if classified.code == FailureCode.INVALID_PAYLOAD.value:
             log.info("a payload does not fit", **about)
         else:
             log.warning("a handler failed", **about, code=classified.code, traceback=classified.traceback)
-        return classified
+        return classified.model_dump_json().encode()
 
 
 class SyncCalls(_Calls):
     """Calls ``def`` handlers."""
 
-    def __init__(self, session: Session, channel: Channel, watch_rss: bool, folder: OwnFolder) -> None:
-        super().__init__(session, channel, watch_rss, folder)
+    def __init__(self, session: Session, connection: WorkerConnection, watch_rss: bool, folder: OwnFolder) -> None:
+        super().__init__(session, connection, watch_rss, folder)
         self._inbox: SimpleQueue[CallRequest | None] = SimpleQueue()
 
     def on_frames(self, frames: list[Frame]) -> None:
         """Called by the reading thread."""
         for kind, call, at, _, body in frames:
             if kind == CALL:
-                self._inbox.put(ipc.read_call(call, body))
+                self._inbox.put(read_call(call, body))
             elif kind == CANCEL:
                 self._cancelled.add(call, at)
             elif kind == STOP:
@@ -103,19 +121,19 @@ class SyncCalls(_Calls):
         """Serves until the serving process sends `stop`."""
         while (request := self._inbox.get()) is not None:
             last = self._cleared(self._batch(request)) if request.batch else self._sequence(request)
-            self._channel.send(last + self._done(request))
+            self._connection.send(last + self._done(request))
 
     def _sequence(self, request: CallRequest) -> bytes:
         """Each outcome is sent before the next run starts: a death then costs the run in progress only."""
         frame = b""
         for at in range(len(request.payloads)):
             if frame:
-                self._channel.send(frame)
+                self._connection.send(frame)
             ends_at = request.ends_at[at]
             if self._cancelled.has(request.call, at):
-                frame = ipc.cancelled(request.call, at, 0.0)
+                frame = encode(CANCELLED, request.call, at)
             elif ends_at is not None and time.monotonic() >= ends_at:
-                frame = ipc.failed(request.call, at, 0.0, ipc.EXPIRED)
+                frame = encode(FAILED, request.call, at, body=_EXPIRED)
             else:
                 frame = self._cleared(self._one(request, at))
         return frame
@@ -123,7 +141,7 @@ class SyncCalls(_Calls):
     def _cleared(self, frame: bytes) -> bytes:
         """Empties the folder for temporary files. That may take long, so the frame is sent before it."""
         if self._folder.left():
-            self._channel.send(frame)
+            self._connection.send(frame)
             self._folder.empty()
             return b""
         return frame
@@ -131,29 +149,29 @@ class SyncCalls(_Calls):
     def _one(self, request: CallRequest, at: int) -> bytes:
         algorithm = self._session.algorithms[request.algorithm]
         needs_task = self._session.uses_task(request.algorithm)
-        task = LiveTask(self._channel, self._cancelled, request, at) if needs_task else None
+        task = LiveTask(self._connection, self._cancelled, request, at) if needs_task else None
         started = time.monotonic()
         try:
             arguments = read_arguments(algorithm, request.payloads[at])
-            result = algorithm.encode_result(self._session.call(request.algorithm, arguments, task))
-            return ipc.succeeded(request.call, at, time.monotonic() - started, result)
+            result = encode_result(algorithm, self._session.call(request.algorithm, arguments, task))
+            return encode(SUCCEEDED, request.call, at, time.monotonic() - started, result)
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
             seconds = time.monotonic() - started
             if isinstance(error, TaskCancelled) and self._cancelled.has(request.call, at):
-                return ipc.cancelled(request.call, at, seconds)
+                return encode(CANCELLED, request.call, at, seconds)
             return self._failed(request, at, seconds, error)
         finally:
             if task is not None:
                 task.close()
 
     def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
+        tasks = [LiveTask(self._connection, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:
             values = self._session.call_batch(request.algorithm, arguments, [tasks[at] for at in members])
         except BaseException as error:  # the outermost level: the members run again, one by one
-            return ipc.batch_failed(request.call, self._error(request, 0, error))
+            return encode(BATCH_FAILED, request.call, body=self._error(request, 0, error))
         finally:
             for task in tasks:
                 task.close()
@@ -166,12 +184,12 @@ class AsyncCalls(_Calls):
     def __init__(
         self,
         session: Session,
-        channel: Channel,
+        connection: WorkerConnection,
         watch_rss: bool,
         loop: asyncio.AbstractEventLoop,
         folder: OwnFolder,
     ) -> None:
-        super().__init__(session, channel, watch_rss, folder)
+        super().__init__(session, connection, watch_rss, folder)
         self._loop = loop
         self._running: dict[int, asyncio.Task[bytes]] = {}
         self._out: list[bytes] = []
@@ -201,7 +219,7 @@ class AsyncCalls(_Calls):
     def _handle(self, frames: list[Frame]) -> None:
         for kind, call, _, _, body in frames:
             if kind == CALL:
-                request = ipc.read_call(call, body)
+                request = read_call(call, body)
                 answer = self._batch(request) if request.batch else self._one(request)
                 task = self._running[request.call] = self._loop.create_task(answer)
                 task.add_done_callback(partial(self._ended, request))
@@ -216,9 +234,9 @@ class AsyncCalls(_Calls):
         if not task.cancelled():
             frame = task.result()
         elif self._was_asked(request):
-            frame = ipc.cancelled(request.call, 0, 0.0)
+            frame = encode(CANCELLED, request.call)
         else:
-            frame = ipc.interrupted(request.call)
+            frame = encode(INTERRUPTED, request.call)
         self._running.pop(request.call, None)
         if not self._out:
             self._loop.call_soon(self._flush)
@@ -236,36 +254,36 @@ class AsyncCalls(_Calls):
         """Sends together what ended in one turn of the loop."""
         frames, self._out = self._out, []
         if frames:
-            self._channel.send(b"".join(frames))
+            self._connection.send(b"".join(frames))
 
     async def _one(self, request: CallRequest) -> bytes:
         algorithm = self._session.algorithms[request.algorithm]
-        task = LiveTask(self._channel, self._cancelled, request, 0)
+        task = LiveTask(self._connection, self._cancelled, request, 0)
         started = time.monotonic()
         try:
             arguments = read_arguments(algorithm, request.payloads[0])
             value = await self._session.call_async(request.algorithm, arguments, task)
-            return ipc.succeeded(request.call, 0, time.monotonic() - started, algorithm.encode_result(value))
+            return encode(SUCCEEDED, request.call, 0, time.monotonic() - started, encode_result(algorithm, value))
         except BaseException as error:  # the outermost level: whatever the author's code raises is this run's outcome
             seconds = time.monotonic() - started
             if isinstance(error, TaskCancelled | asyncio.CancelledError) and self._was_asked(request):
-                return ipc.cancelled(request.call, 0, seconds)
+                return encode(CANCELLED, request.call, 0, seconds)
             if isinstance(error, asyncio.CancelledError) and _was_cancelled():
-                return ipc.interrupted(request.call)
+                return encode(INTERRUPTED, request.call)
             return self._failed(request, 0, seconds, error)
         finally:
             task.close()
 
     async def _batch(self, request: CallRequest) -> bytes:
-        tasks = [LiveTask(self._channel, self._cancelled, request, at) for at in range(len(request.payloads))]
+        tasks = [LiveTask(self._connection, self._cancelled, request, at) for at in range(len(request.payloads))]
         members, arguments = self._batch_arguments(request)
         started = time.monotonic()
         try:
             values = await self._session.call_batch_async(request.algorithm, arguments, [tasks[at] for at in members])
         except BaseException as error:  # the outermost level: the members run again, one by one
             if isinstance(error, asyncio.CancelledError) and not self._was_asked(request) and _was_cancelled():
-                return ipc.interrupted(request.call)
-            return ipc.batch_failed(request.call, self._error(request, 0, error))
+                return encode(INTERRUPTED, request.call)
+            return encode(BATCH_FAILED, request.call, body=self._error(request, 0, error))
         finally:
             for task in tasks:
                 task.close()

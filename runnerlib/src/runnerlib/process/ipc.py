@@ -16,22 +16,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from runnerlib.adapter.errors import clean
-from runnerlib.adapter.session import Task
-from runnerlib.contract import FailureCode, RunError
-from runnerlib.frames import (
-    BATCH_FAILED,
-    CANCELLED,
-    CONNECTION_LOST,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    PROGRESS,
-    SUCCEEDED,
-    Frame,
-    FrameError,
-    FrameReader,
-    encode,
-)
+from runnerlib.adapter.provided import Task
+from runnerlib.frames import CONNECTION_LOST, PROGRESS, Frame, FrameError, FrameReader, encode
 
 #: One run reports its progress at most this often.
 PROGRESS_EVERY_SECONDS = 0.1
@@ -42,17 +28,17 @@ _MAX_MESSAGE_CHARACTERS = 2000
 OnFrames = Callable[[list[Frame]], None]
 
 
-class Channel:
+class WorkerConnection:
     """Sends from any thread; reads in a thread of its own, so that a busy handler does not keep a cancel waiting.
 
-    It reads the socket `connection` and sends into the pipe `answers`.
+    It reads the socket `calls` and sends into the pipe `answers`.
 
     That thread is started before the adapter is loaded, which may replace what `threading` and `socket` mean (gevent).
-    Only this process uses the channel: frames of a process that a handler forked would mix with ours.
+    Only this process uses the connection: frames of a process that a handler forked would mix with ours.
     """
 
-    def __init__(self, connection: socket.socket, answers: int, parent: int) -> None:
-        self._socket = connection
+    def __init__(self, calls: socket.socket, answers: int, parent: int) -> None:
+        self._socket = calls
         self._answers = answers
         self._parent = parent
         self._reader = FrameReader()
@@ -179,20 +165,20 @@ class Cancelled:
 
 
 class LiveTask(Task):
-    """The `task` of a handler; its progress is sent through the channel."""
+    """The `task` of a handler; its progress is sent through the connection."""
 
-    def __init__(self, channel: Channel, cancelled: Cancelled, request: CallRequest, at: int) -> None:
+    def __init__(self, connection: WorkerConnection, cancelled: Cancelled, request: CallRequest, at: int) -> None:
         id, attempt = request.ids[at]
         ends_at = request.ends_at[at]
         left = None if ends_at is None else ends_at - time.monotonic()
         super().__init__(id, attempt, left, self._send_progress, partial(cancelled.has, request.call, at))
-        self._channel = channel
+        self._connection = connection
         self._place = (request.call, at)
         self._reports: ProgressReports | None = None
 
     def _send_progress(self, fraction: float, message: str) -> None:
         if self._reports is None:
-            self._reports = ProgressReports(self._channel, *self._place)
+            self._reports = ProgressReports(self._connection, *self._place)
         self._reports.report(fraction, clean(message[:_MAX_MESSAGE_CHARACTERS]))
 
     def close(self) -> None:
@@ -207,8 +193,8 @@ class ProgressReports:
     Reports of a process that the handler forked are dropped.
     """
 
-    def __init__(self, channel: Channel, call: int, at: int) -> None:
-        self._channel = channel
+    def __init__(self, connection: WorkerConnection, call: int, at: int) -> None:
+        self._connection = connection
         self._call = call
         self._at = at
         self._lock = threading.Lock()
@@ -217,7 +203,7 @@ class ProgressReports:
         self._timer: threading.Timer | None = None
 
     def report(self, fraction: float, message: str) -> None:
-        if not self._channel.is_own:
+        if not self._connection.is_own:
             return
         with self._lock:
             self._pending = (fraction, message)
@@ -246,38 +232,10 @@ class ProgressReports:
             fraction, message = self._pending
             self._pending = None
             self._sent_at = time.monotonic()
-            self._channel.send(encode(PROGRESS, self._call, self._at, fraction, message.encode()))
+            self._connection.send(encode(PROGRESS, self._call, self._at, fraction, message.encode()))
 
 
-EXPIRED = RunError(code=FailureCode.EXPIRED.value, message="the task's deadline passed before it could start")
-
-
-def succeeded(call: int, at: int, seconds: float, result: bytes) -> bytes:
-    return encode(SUCCEEDED, call, at, seconds, result)
-
-
-def failed(call: int, at: int, seconds: float, error: RunError) -> bytes:
-    return encode(FAILED, call, at, seconds, error.model_dump_json().encode())
-
-
-def cancelled(call: int, at: int, seconds: float) -> bytes:
-    return encode(CANCELLED, call, at, seconds)
-
-
-def batch_failed(call: int, error: RunError) -> bytes:
-    return encode(BATCH_FAILED, call, body=error.model_dump_json().encode())
-
-
-def interrupted(call: int) -> bytes:
-    return encode(INTERRUPTED, call)
-
-
-def done(call: int, with_rss: bool) -> bytes:
-    """`with_rss`: with this process's memory."""
-    return encode(DONE, call, value=_rss_bytes() if with_rss else 0)
-
-
-def _rss_bytes() -> int:
+def rss_bytes() -> int:
     """Memory of this process now; where the system does not report that, its highest so far."""
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")

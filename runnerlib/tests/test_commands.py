@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from runnerlib.commands.parser import main
+from runnerlib.__main__ import main
 
-ADAPTERS = Path(__file__).parents[1] / "adapters"
+ADAPTERS = Path(__file__).parent / "adapters"
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_run_reads_its_payload_from_standard_input():
 
 def test_check_and_run_need_none_of_the_web_parts():
     code = (
-        "import sys; from runnerlib.commands.parser import main; main(['check']); "
+        "import sys; from runnerlib.__main__ import main; main(['check']); "
         "print([m for m in ('fastapi', 'uvicorn', 'requests') if m in sys.modules])"
     )
     done = subprocess.run(

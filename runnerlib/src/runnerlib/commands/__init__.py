@@ -1,1 +1,0 @@
-"""What ``python -m runnerlib`` can do beside serving: check, run, schemas, shell."""
