@@ -290,7 +290,7 @@ class World:
         self.queue = queue
         self.store = store
         self.sweeper = sweeper or queue
-        #: opens the front door for each controller that starts
+        #: opens the ingress for each controller that starts
         self.open_door = open_door
         self.source = FakeSource()
         self.health = Health()

@@ -1,4 +1,4 @@
-"""Verdicts on what arrives at the front door."""
+"""Verdicts on what arrives in the ingress queue."""
 
 import hashlib
 import json

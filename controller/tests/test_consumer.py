@@ -64,10 +64,10 @@ async def wait_for_a_runner_that_cannot_be_reached(world, make_runner):
     await world.start_controller()
     await world.send(*((f"t{n}", {"value": n}) for n in range(3)))
     await world.send(("late", {"value": 0}), expires_at=time.time() + 4)
-    row = await world.until_row("t2", lambda row: row.held_up is not None)
+    row = await world.until_row("t2", lambda row: row.pending_reason is not None)
     assert (row.state, row.runner, row.placement) == (TaskState.QUEUED, None, None)
-    assert "no runner that offers 'echo' can be reached" in row.held_up
-    assert "runner r1 at http://nat-runner.invalid:18190" in row.held_up
+    assert "no runner that offers 'echo' can be reached" in row.pending_reason
+    assert "runner r1 at http://nat-runner.invalid:18190" in row.pending_reason
     await world.store.cancel("t1")
     assert (await world.row("t1")).state is TaskState.CANCELLED
     assert (await world.ended("late", 25)).error_code is FailureCode.EXPIRED
@@ -75,7 +75,7 @@ async def wait_for_a_runner_that_cannot_be_reached(world, make_runner):
     world.runners.append(runner)
     world.tell()
     assert (await world.ended("t0")).state is TaskState.SUCCEEDED
-    assert (await world.ended("t2")).held_up is None
+    assert (await world.ended("t2")).pending_reason is None
     assert sorted(runner.executions) == [("t0", 1), ("t2", 1)]
 
 
@@ -87,10 +87,10 @@ def test_task_that_a_busy_runner_never_takes_waits_says_why_and_expires(worlds, 
             await world.start(runner)
             await world.send(("t1", {"value": 1}), ("t2", {"value": 1}))
             await world.send(("late", {"value": 1}), expires_at=time.time() + 3)
-            row = await world.until_row("t1", lambda row: row.held_up is not None)
+            row = await world.until_row("t1", lambda row: row.pending_reason is not None)
             assert (row.state, row.runner) == (TaskState.QUEUED, None)
-            assert "takes tasks now: runner r1" in row.held_up
-            assert "no free slot" in row.held_up
+            assert "takes tasks now: runner r1" in row.pending_reason
+            assert "no free slot" in row.pending_reason
             await world.store.cancel("t2")
             assert (await world.row("t2")).state is TaskState.CANCELLED
             assert (await world.ended("late")).error_code is FailureCode.EXPIRED
@@ -234,7 +234,7 @@ def test_failing_consumer_releases_its_tasks_and_others_go_on(worlds, make_runne
 
             world.store.unusual_rows = failing
             await world.send(("bad1", {"value": 1}))
-            await wait_until(lambda: "planted" in world.health.reasons.get("lanes", ""))
+            await wait_until(lambda: "planted" in world.health.reasons.get("consumers", ""))
             await world.send(("t1", {"value": 1}), algorithm="other")
             assert (await world.ended("t1")).state is TaskState.SUCCEEDED
             broken = False

@@ -34,7 +34,7 @@ def rabbit_world(worlds, broker, database_url):
 
 @pytest.fixture
 def stranger(broker):
-    """Sends messages to the front door and reads answers, with blocking pika in a thread."""
+    """Sends messages to the ingress queue and reads answers, with blocking pika in a thread."""
     return Stranger(broker.url)
 
 
@@ -52,7 +52,7 @@ class Stranger:
 
     @contextmanager
     def _connection(self):
-        """With the front door there: a message to a queue that does not exist is dropped."""
+        """With the ingress queue there: a message to a queue that does not exist is dropped."""
         with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
             until = time.monotonic() + 20
             while True:
@@ -60,7 +60,7 @@ class Stranger:
                     connection.channel().queue_declare("tasks", passive=True)
                     break
                 except pika.exceptions.ChannelClosedByBroker:
-                    assert time.monotonic() < until, "no controller has opened the front door"
+                    assert time.monotonic() < until, "no controller has declared the ingress queue"
                     connection.sleep(0.05)
             yield connection
 
@@ -271,7 +271,7 @@ def test_answers_are_never_sent_into_the_environment_s_own_queues(rabbit_world, 
         async with rabbit_world() as world:
             await world.start(make_runner())
             await stranger.send(task(1, id="t1"), reply_to="tasks")
-            # also straight to the algorithm's queue, past the front door
+            # also straight to the algorithm's queue, past the ingress queue
             await stranger.send(task(1, id="t2"), queue="echo", exchange="tasks", reply_to="tasks.echo")
             for task_id in ("t1", "t2"):
                 assert (await world.ended_soon(task_id)).error_code is FailureCode.MALFORMED

@@ -1,4 +1,4 @@
-"""Replayed tasks run: on a table, and on a broker, where the message may come twice, or by the front door."""
+"""Replayed tasks run: on a table, and on a broker, where the message may come twice, or by the ingress queue."""
 
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -64,14 +64,14 @@ def test_replayed_task_counts_its_attempts_on_and_its_failures_anew_on_a_broker(
     go(scenario())
 
 
-def test_expired_task_runs_when_it_is_replayed_also_by_the_front_door_and_once_though_it_was_sent_twice(
+def test_expired_task_runs_when_it_is_replayed_also_through_the_ingress_and_once_though_it_was_sent_twice(
     broker_world, make_runner, go
 ):
     async def scenario():
         async with broker_world() as world:
             await world.store.record([expired("t1"), expired("t2")])
             letters = [line.dead_id for line in await world.store.dead_letters()]
-            # Nobody has declared the algorithm's queue: these go to the front door, one of them twice.
+            # Nobody has declared the algorithm's queue: these go to the ingress queue, one of them twice.
             for revived in await world.store.revive(letters[:1]):
                 await world.rabbit.publish([revived.task])
             assert await world.queue.replay(letters) == REPLAYED * 2

@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 
 
 def ask(url: str, body: dict[str, Any], seconds: float = 60) -> tuple[dict[str, Any], str | None]:
-    """Publishes to the front door and waits on a reply queue of its own; the answer and its correlation id."""
+    """Publishes to the ingress queue and waits on a reply queue of its own; the answer and its correlation id."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         answers = channel.queue_declare("", exclusive=True).method.queue

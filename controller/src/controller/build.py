@@ -57,7 +57,7 @@ async def build(
     # Left in reverse order: nothing new is taken, and runs are followed until the last call has ended.
     RunMonitor(store, in_flight, client, completer, margin_seconds=margin).start(stack)
     stack.push_async_callback(consumers.stop, settings.grace_seconds)
-    Maintenance(sweeper, store, gate, directory, completer, settings, consumers.held_up, wall).start(stack)
+    Maintenance(sweeper, store, gate, directory, completer, settings, consumers.pending_reasons, wall).start(stack)
     background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None:
         ingress = IngressConsumer(door, completer, directory, health, metrics, settings, unknown_fields, wall)

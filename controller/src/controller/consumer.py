@@ -399,12 +399,12 @@ class AlgorithmConsumer:
         return not (self._ready or self._calls or has_taken)
 
     @property
-    def held_up(self) -> str | None:
+    def pending_reason(self) -> str | None:
         """Why its tasks wait although runners offer the algorithm; None when they do not."""
         trouble = self.trouble or ("" if self._feed is None else self._feed.trouble)
         if trouble:
             return f"the controller cannot take tasks of {self.algorithm!r}: {trouble}"
-        return self._directory.held_up(self.algorithm)
+        return self._directory.pending_reason(self.algorithm)
 
     @property
     def runs(self) -> list[Run]:

@@ -13,7 +13,7 @@ from runnerlib.service.logs import get_logger
 log = get_logger(__name__)
 
 #: Parts of this process's readiness. The second one is about the consumers.
-CATALOGUE, LANES = "catalogue", "lanes"
+CATALOGUE, CONSUMERS = "catalogue", "consumers"
 LOOK_EVERY_SECONDS = 1.0
 #: So many consumers are started at once, and after a pause the next: each begins with queries.
 MOST_STARTED = 20
@@ -45,7 +45,7 @@ class ConsumerSet:
         #: the catalogue when consumers were last woken
         self._seen: Catalogue | None = None
         health.set(CATALOGUE, False, "discovery has not answered yet")
-        health.set(LANES, False, "starting")
+        health.set(CONSUMERS, False, "starting")
 
     async def follow_catalogue(self) -> None:
         """For ever: starts consumers, stops idle ones, and wakes them when runners come or go."""
@@ -112,19 +112,19 @@ class ConsumerSet:
         for algorithm in changed & self._consumers.keys():
             self._consumers[algorithm].wake()
 
-    def held_up(self) -> dict[str, str]:
+    def pending_reasons(self) -> dict[str, str]:
         """Algorithms whose tasks wait although runners offer them, and why."""
-        return {name: why for name, consumer in self._consumers.items() if (why := consumer.held_up) is not None}
+        return {name: why for name, consumer in self._consumers.items() if (why := consumer.pending_reason) is not None}
 
     def _report_health(self) -> None:
         troubles = [f"{name}: {consumer.trouble}" for name, consumer in self._consumers.items() if consumer.trouble]
         troubles += [f"{name}: ended" for name, task in self._tasks.items() if task.done()]
-        self._health.set(LANES, not troubles, "; ".join(troubles))
+        self._health.set(CONSUMERS, not troubles, "; ".join(troubles))
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes nothing more, waits for short calls, hands the rest back."""
         deadline = time.monotonic() + grace_seconds
-        self._health.set(LANES, False, "stopping")
+        self._health.set(CONSUMERS, False, "stopping")
         for consumer in self._consumers.values():
             consumer.stop()
         tasks = [*self._tasks.values(), *self._stopping]

@@ -14,7 +14,7 @@ from runnerlib.contract import AlgorithmView, Catalogue, Limits, RunnerView
 FIRST_QUARANTINE_SECONDS = 1.0
 LAST_QUARANTINE_SECONDS = 10.0
 #: A runner that has refused everything for so long is a reason why tasks wait.
-HELD_UP_AFTER_SECONDS = 2.0
+PENDING_AFTER_SECONDS = 2.0
 #: So long is left between two calls to it after some time, if it asks for less.
 LONGEST_OWN_REST_SECONDS = 1.0
 #: Runners that one sentence names.
@@ -170,7 +170,7 @@ class RunnerDirectory:
     def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
         """It is busy or draining: none of this algorithm's tasks for so long."""
         now = self._clock()
-        if now - self._rests_cleaned_at >= HELD_UP_AFTER_SECONDS:
+        if now - self._rests_cleaned_at >= PENDING_AFTER_SECONDS:
             self._rests_cleaned_at = now
             self._rests = {key: rest for key, rest in self._rests.items() if not _is_old(rest, now)}
         before = self._rests.get((algorithm, runner_id))
@@ -199,7 +199,7 @@ class RunnerDirectory:
         known = self.known(algorithm)
         return bool(known) and all(self._quarantine_of(runner) is not None for runner in known)
 
-    def held_up(self, algorithm: str) -> str | None:
+    def pending_reason(self, algorithm: str) -> str | None:
         """Why no runner has taken tasks of the algorithm for some time; None when one may."""
         if not self._quarantines and not self._rests:
             return None
@@ -210,7 +210,7 @@ class RunnerDirectory:
                 pause = self._rests.get((algorithm, runner.id))
                 if pause is None or _is_old(pause, now):
                     return None
-            if now - pause.since < HELD_UP_AFTER_SECONDS:
+            if now - pause.since < PENDING_AFTER_SECONDS:
                 return None
             reasons.append(f"runner {runner.id} at {runner.host}: {pause.why}")
         if not reasons:
@@ -243,4 +243,4 @@ class RunnerDirectory:
 
 def _is_old(rest: _Pause, now: float) -> bool:
     """Over for so long that the next one has nothing to do with it."""
-    return rest.until + HELD_UP_AFTER_SECONDS <= now
+    return rest.until + PENDING_AFTER_SECONDS <= now

@@ -25,7 +25,7 @@ from taskqueue.tasks import Arrival, Delivery, NewTask
 log = get_logger(__name__)
 
 #: Name of this part in the process's readiness.
-DOOR = "front door"
+INGRESS = "ingress"
 #: Messages that are forwarded together.
 MOST_AT_ONCE = 200
 FIRST_PAUSE_SECONDS = 0.1
@@ -67,7 +67,7 @@ class IngressConsumer(Component):
     async def _start(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._leave)
         background(stack, self._rejections.run(), "refused messages")
-        flow = background(stack, self.run(), "front door")
+        flow = background(stack, self.run(), "ingress")
         stack.push_async_callback(self._drain, flow)
 
     async def run(self) -> None:
@@ -80,10 +80,10 @@ class IngressConsumer(Component):
             except QueueClosed:
                 return
             except QueueUnavailable as error:
-                log.warning("the front door waits for the broker", reason=str(error))
+                log.warning("ingress waits for the broker", reason=str(error))
                 await asyncio.sleep(FIRST_PAUSE_SECONDS)
             except Exception:
-                log.exception("the front door failed; it goes on")
+                log.exception("ingress failed; it goes on")
                 await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
     async def _take(self) -> list[Arrival]:
@@ -153,12 +153,12 @@ class IngressConsumer(Component):
                 await send(arrivals, tasks)
             except QueueUnavailable as error:
                 if pause == FIRST_PAUSE_SECONDS:
-                    log.warning("messages wait at the front door", count=len(arrivals), reason=str(error))
-                self._health.set(DOOR, False, str(error))
+                    log.warning("messages wait in the ingress queue", count=len(arrivals), reason=str(error))
+                self._health.set(INGRESS, False, str(error))
                 await asyncio.sleep(pause)
                 pause = min(LAST_PAUSE_SECONDS, pause * 2)
             else:
-                self._health.set(DOOR, True)
+                self._health.set(INGRESS, True)
                 return
 
     async def _drain(self, flow: "asyncio.Task[None]") -> None:

@@ -168,16 +168,16 @@ class Maintenance:
         directory: RunnerDirectory,
         completer: Completer,
         settings: ControllerSettings,
-        held_up: Callable[[], Mapping[str, str]],
+        pending_reasons: Callable[[], Mapping[str, str]],
         wall: GuardedWall,
     ) -> None:
-        """`held_up` returns the algorithms whose tasks wait although runners offer them, and why."""
+        """`pending_reasons` returns the algorithms whose tasks wait although runners offer them, and why."""
         self._sweeper = sweeper
         self._store = store
         self._gate = gate
         self._directory = directory
         self._completer = completer
-        self._held_up = held_up
+        self._pending_reasons = pending_reasons
         self._noted: dict[str, str] = {}
         self._noted_at = float("-inf")
         self._unknown_grace_seconds = settings.unknown_algorithm_grace_seconds
@@ -186,7 +186,7 @@ class Maintenance:
 
     def start(self, stack: AsyncExitStack) -> None:
         """Works until the stack is left: at first it purges, and then each hour."""
-        background(stack, every(SWEEP_EVERY_SECONDS, "sweeping", self.sweep, self.note_held_up), "sweep")
+        background(stack, every(SWEEP_EVERY_SECONDS, "sweeping", self.sweep, self.note_pending_reasons), "sweep")
         background(stack, every(PURGE_EVERY_SECONDS, "purging", self.purge, at_once=True), "purge")
 
     async def sweep(self) -> None:
@@ -211,13 +211,13 @@ class Maintenance:
             await self._completer.complete([(Run(each), _failure(each, known, now)) for each in deliveries])
         return len(deliveries)
 
-    async def note_held_up(self) -> None:
+    async def note_pending_reasons(self) -> None:
         """Writes down why tasks wait that runners could take, for the gateways."""
-        now, held_up = self._wall(), dict(self._held_up())
-        if not self._gate.is_open or (held_up == self._noted and abs(now - self._noted_at) < NOTE_AGAIN_SECONDS):
+        now, reasons = self._wall(), dict(self._pending_reasons())
+        if not self._gate.is_open or (reasons == self._noted and abs(now - self._noted_at) < NOTE_AGAIN_SECONDS):
             return
-        await self._store.note_waiting(held_up, [name for name in self._noted if name not in held_up])
-        self._noted, self._noted_at = held_up, now
+        await self._store.note_waiting(reasons, [name for name in self._noted if name not in reasons])
+        self._noted, self._noted_at = reasons, now
 
     async def purge(self) -> None:
         """Deletes old finished tasks; no task that has not ended is touched."""

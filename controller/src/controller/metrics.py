@@ -15,7 +15,7 @@ class ControllerMetrics:
         self.taken = Counter("controller_tasks_taken", "Tasks taken from the queue.", ["algorithm"], registry=registry)
         self.arrivals = Counter(
             "controller_arrivals",
-            "Messages at a broker's front door: forwarded, parked or refused.",
+            "Messages in a broker's ingress queue: forwarded, parked or refused.",
             ["verdict"],
             registry=registry,
         )

@@ -43,7 +43,7 @@ class ControllerSettings(QueueServiceSettings):
         default=DEFAULT_MESSAGE_BYTES,
         ge=1024,
         le=MAX_MESSAGE_BYTES,
-        description="Largest message that is taken from a broker's front door; larger data is passed by reference.",
+        description="Largest message that is taken from a broker's ingress queue; larger data is passed by reference.",
     )
     unknown_algorithm_grace_seconds: float = Field(
         default=600, ge=0, description="How long a task waits for an algorithm that nobody has registered."

@@ -1,4 +1,4 @@
-"""A controller's front door: what strangers send to a broker."""
+"""A controller's ingress: what strangers send to a broker."""
 
 import pytest
 
@@ -158,7 +158,7 @@ def test_broker_that_is_away_is_waited_for(broker_world, go, wait_until):
             broker.door.troubles = [QueueUnavailable("planted")] * 2
             await world.start_controller()
             broker.door.bring(task(id="t1"))
-            await wait_until(lambda: "front door" in world.health.reasons)
+            await wait_until(lambda: "ingress" in world.health.reasons)
             await wait_until(lambda: broker.door.forwarded)
             assert len(broker.door.forwarded) == 1
             await wait_until(lambda: world.health.is_ready)
@@ -276,7 +276,7 @@ def test_stop_gives_back_what_the_broker_would_not_take(broker_world, go, wait_u
             broker.door.troubles = [QueueUnavailable("planted")] * 1000
             await world.start_controller()
             receipts = broker.door.bring(task(id="t1"))
-            await wait_until(lambda: "front door" in world.health.reasons)
+            await wait_until(lambda: "ingress" in world.health.reasons)
             await world.stop_controller()
             assert [each.receipt for each in broker.released] == receipts
 

@@ -386,7 +386,8 @@ def test_stranger_s_reader_finds_the_id_and_the_message_alone(broker: Any) -> No
     with TaskClient(queue_url=broker.url) as client:
         task_id = client.submit("upper", {"text": "a"})
     with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
-        method, properties, body = connection.channel().basic_get("tasks")  # no algorithm's queue yet: the front door
+        # the ingress queue: the algorithm has none yet
+        method, properties, body = connection.channel().basic_get("tasks")
     assert method is not None
     assert (properties.message_id, properties.delivery_mode) == (task_id, 2)
     assert body == b'{"algorithm":"upper","payload":{"text":"a"}}'

@@ -252,7 +252,7 @@ def test_wrong_password_and_misspelt_address_end_the_start_with_a_sentence(
 
 
 def taken(url: str, count: int) -> list[Delivery]:
-    """Takes what the gateway sent, by way of the front door when the algorithm's queue is not declared yet."""
+    """Takes what the gateway sent, through the ingress queue when the algorithm's queue is not declared yet."""
 
     async def take() -> list[Delivery]:
         async with asyncio.timeout(PATIENCE_SECONDS), open_rabbitmq(url, retry_steps_seconds=(0.2,)) as queue:

@@ -56,11 +56,11 @@ def test_task_with_a_runner_waits_for_nothing_but_its_turn() -> None:
 
 
 def test_task_whose_runners_take_nothing_waits_for_what_a_controller_has_found_out() -> None:
-    held_up = "no runner that offers 'upper' can be reached: runner text-1 at http://h: no such host"
-    said = why(task(held_up=held_up, expires_at=CREATED_AT), known(["text-1"]))
-    assert said == f"{held_up}; it waits until 2026-05-28T20:26:40Z"
+    pending_reason = "no runner that offers 'upper' can be reached: runner text-1 at http://h: no such host"
+    said = why(task(pending_reason=pending_reason, expires_at=CREATED_AT), known(["text-1"]))
+    assert said == f"{pending_reason}; it waits until 2026-05-28T20:26:40Z"
     # a note may be older than the runner's leaving
-    assert why(task(held_up=held_up), known()) == "no runner offers 'upper' now; it waits for one"
+    assert why(task(pending_reason=pending_reason), known()) == "no runner offers 'upper' now; it waits for one"
 
 
 @pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED])

@@ -7,8 +7,8 @@ from taskqueue.errors import UnsuitableAddress
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BROKER = ("amqp", "amqps")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
-#: The front door; every party knows it by this name.
-_FRONT_DOOR = "tasks"
+#: The ingress queue; every party knows it by this name.
+_INGRESS_QUEUE = "tasks"
 
 
 def is_embedded(queue_url: str, database_url: str) -> bool:
@@ -43,10 +43,10 @@ def check_addresses(queue_url: str, database_url: str) -> None:
 
 def queue_url_from(queue_url: str, rabbitmq_host: str, queue_name: str = "") -> str:
     """QUEUE_URL, or the one that RABBITMQ_HOST alone means. Raises UnsuitableAddress for another QUEUE_NAME."""
-    if queue_name not in ("", _FRONT_DOOR):
+    if queue_name not in ("", _INGRESS_QUEUE):
         raise UnsuitableAddress(
-            f"QUEUE_NAME can only be {_FRONT_DOOR!r}: every sender and every controller knows the queue by that name; "
-            "use a virtual host of its own for a second environment (the path of QUEUE_URL)"
+            f"QUEUE_NAME can only be {_INGRESS_QUEUE!r}: every sender and every controller knows the queue by that "
+            "name; use a virtual host of its own for a second environment (the path of QUEUE_URL)"
         )
     if queue_url or not rabbitmq_host:
         return queue_url

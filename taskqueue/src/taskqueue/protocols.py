@@ -1,6 +1,6 @@
 """The protocols. Every implementation passes the same conformance suite (`taskqueue/tests/conformance`).
 
-A queue is a table (SQLite), whose waiting tasks can be swept, or a broker, which has a front door for messages
+A queue is a table (SQLite), whose waiting tasks can be swept, or a broker, which has an ingress queue for messages
 of senders that do not use this package.
 """
 
@@ -173,7 +173,7 @@ class TaskStore(Protocol):
         """Those of the ids that carry a cancel mark or are cancelled: their runs are to be stopped."""
 
     async def note_waiting(self, reasons: Mapping[str, str], over: Collection[str]) -> None:
-        """Notes by algorithm why tasks wait although runners offer it; rows that wait show it as `held_up`.
+        """Notes by algorithm why tasks wait although runners offer it; rows that wait show it as `pending_reason`.
 
         Drops the notes of the algorithms in `over`. A note that is not renewed for a minute is no longer shown, and is
         dropped with the next call.

@@ -87,7 +87,7 @@ class Delivery:
 
 @immutable
 class Arrival:
-    """One message at the front door of a broker, as its sender wrote it, not yet parsed.
+    """One message from the ingress queue of a broker, as its sender wrote it, not yet parsed.
 
     `first_seen_at` is when a controller first parked it (None: never). `dead_reason` is why the broker dead-lettered
     it, if it comes from the broker's own dead-letter queue.
@@ -155,7 +155,7 @@ class TaskRow:
     reply_to: str | None = None
     correlation_id: str | None = None
     #: why it waits although runners offer its algorithm, as noted by a controller
-    held_up: str | None = None
+    pending_reason: str | None = None
 
 
 @immutable
@@ -348,7 +348,7 @@ class TaskSummary:
     cancel_requested: bool = False
     progress: Progress | None = None
     replays: int = 0
-    held_up: str | None = None
+    pending_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

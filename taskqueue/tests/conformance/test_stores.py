@@ -191,14 +191,17 @@ def test_why_tasks_wait_is_shown_for_those_that_do(run, open_store, make_deliver
             await store.record([retrying(make_delivery("a")), Succeeded(make_delivery("b"), b"1")])
             await store.note_waiting({"upper": "no runner can be reached", "other": "busy"}, [])
             rows = await store.lookup(["a", "b"])
-            assert {name: row.held_up for name, row in rows.items()} == {"a": "no runner can be reached", "b": None}
-            assert (await store.get("a")).held_up == "no runner can be reached"
+            assert {name: row.pending_reason for name, row in rows.items()} == {
+                "a": "no runner can be reached",
+                "b": None,
+            }
+            assert (await store.get("a")).pending_reason == "no runner can be reached"
             page = await store.list_tasks(TaskFilter())
-            assert {each.id: each.held_up for each in page} == {"a": "no runner can be reached", "b": None}
+            assert {each.id: each.pending_reason for each in page} == {"a": "no runner can be reached", "b": None}
             await store.note_waiting({"upper": "none takes tasks"}, ["other"])
-            assert (await store.get("a")).held_up == "none takes tasks"
+            assert (await store.get("a")).pending_reason == "none takes tasks"
             await store.note_waiting({}, ["upper"])
-            assert (await store.get("a")).held_up is None
+            assert (await store.get("a")).pending_reason is None
 
     run(scenario())
 
@@ -211,7 +214,11 @@ def test_notes_of_a_controller_that_is_gone_are_not_shown(run, open_store, make_
 
             async def shown():
                 (listed,) = await store.list_tasks(TaskFilter())
-                return {(await store.get("a")).held_up, (await store.lookup(["a"]))["a"].held_up, listed.held_up}
+                return {
+                    (await store.get("a")).pending_reason,
+                    (await store.lookup(["a"]))["a"].pending_reason,
+                    listed.pending_reason,
+                }
 
             assert await shown() == {"no runner can be reached"}
             with monkeypatch.context() as patch:

@@ -76,7 +76,7 @@ def test_a_task_of_an_unknown_algorithm_comes_to_the_ingress(
     run(scenario())
 
 
-def test_a_delayed_task_comes_back_to_its_algorithm_and_is_not_held_up_by_a_longer_delay(
+def test_a_delayed_task_comes_back_to_its_algorithm_and_does_not_wait_for_a_longer_delay(
     run: Any, broker: Any, open_connection: Any, take_messages: Any
 ) -> None:
     async def scenario() -> None:

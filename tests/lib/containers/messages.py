@@ -29,7 +29,7 @@ def channel_to(queue_url: str) -> Iterator[BlockingChannel]:
 
 
 def publish(channel: BlockingChannel, task_id: str, message: dict[str, Any], reply_to: str | None = None) -> None:
-    """To the front door; returns when the broker has it."""
+    """To the ingress queue; returns when the broker has it."""
     properties = pika.BasicProperties(message_id=task_id, reply_to=reply_to, delivery_mode=2)
     channel.basic_publish("", "tasks", json.dumps(message).encode(), properties, mandatory=True)
 

@@ -83,8 +83,8 @@ def pending_reason(task: Task, view: CatalogueView, unknown_grace_seconds: float
         return _unknown_reason(task, near_names(name, view.catalogue.algorithms), unknown_grace_seconds)
     if not algorithm.runners:
         return _ineligible_reason(algorithm, until) or nobody
-    if task.held_up is not None:
-        return f"{task.held_up}; it waits{until}"
+    if task.pending_reason is not None:
+        return f"{task.pending_reason}; it waits{until}"
     if task.state is TaskState.RETRYING:
         return f"attempt {task.attempt} comes after a pause: attempt {task.attempt - 1} failed"
     return None

@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, sel
 
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.messages import parse_history
-from taskqueue.sql.rows import HELD_UP, AnyRow, failure_code, progress
+from taskqueue.sql.rows import PENDING_REASON, AnyRow, failure_code, progress
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.tasks import (
     MAX_SUMMARY_CHARACTERS,
@@ -153,7 +153,7 @@ _TASK_SUMMARY: tuple[ColumnElement[Any], ...] = (
     tasks.c.progress_fraction,
     tasks.c.progress_message,
     tasks.c.replays,
-    HELD_UP,
+    PENDING_REASON,
 )
 _DEAD_SUMMARY: tuple[ColumnElement[Any], ...] = (
     dead_letters.c.dead_id,

@@ -18,14 +18,14 @@ _STATES = {state.value: state for state in TaskState}
 #: Computed each time a statement that has it is run.
 _valid_since = bindparam("the_notes_valid_since", type_=Double, callable_=lambda: notes_valid_since(time.time()))
 #: Why a task waits; looked up for waiting tasks only.
-HELD_UP = case(
+PENDING_REASON = case(
     (
         (tasks.c.state == TaskState.QUEUED.value) | (tasks.c.state == TaskState.RETRYING.value),
         select(waiting_notes.c.note)
         .where((waiting_notes.c.algorithm == tasks.c.algorithm) & (waiting_notes.c.noted_at >= _valid_since))
         .scalar_subquery(),
     )
-).label("held_up")
+).label("pending_reason")
 #: A row that somebody inserted by hand may hold text.
 PAYLOAD = cast(tasks.c.payload, LargeBinary).label("payload")
 #: Columns of the queue alone.
@@ -33,7 +33,7 @@ _NOT_IN_TASK_ROW = ("seq", "available_at", "receipt", "delivery_count")
 #: The columns of a TaskRow, in the order `task_row` reads them.
 TASK_COLUMNS = (
     *(PAYLOAD if column.name == "payload" else column for column in tasks.c if column.name not in _NOT_IN_TASK_ROW),
-    HELD_UP,
+    PENDING_REASON,
 )
 
 
@@ -45,7 +45,7 @@ def notes_valid_now() -> dict[str, float]:
 def task_row(row: AnyRow) -> TaskRow:
     task_id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
     result, code, message, history, placed_attempt, placed_runner, placed_boot, runner, cancel_requested, *rest = rest
-    fraction, progress_message, replays, reply_to, correlation_id, held_up = rest
+    fraction, progress_message, replays, reply_to, correlation_id, pending_reason = rest
     return TaskRow(
         id=task_id,
         algorithm=algorithm,
@@ -68,7 +68,7 @@ def task_row(row: AnyRow) -> TaskRow:
         replays=replays,
         reply_to=reply_to,
         correlation_id=correlation_id,
-        held_up=held_up,
+        pending_reason=pending_reason,
     )
 
 
