@@ -1,4 +1,4 @@
-"""``producer send-many``: files of tasks, broken off and gone on with."""
+"""``producer send-many``: files of tasks, sent once, broken off, corrected and sent again."""
 
 import asyncio
 import json
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from producer.cli.checkpoint import read_checkpoint
 from producer.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_GATEWAY, NOT_FINISHED
 from taskqueue.errors import QueueUnavailable
 from taskqueue.tasks import NewTask, Published
@@ -74,10 +73,6 @@ def test_each_line_is_a_task_and_the_same_file_is_the_same_tasks(gateway: Any, c
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.startswith("2,345 tasks queued in ")
     assert queued(gateway) == 2_345
-    again = call("send-many", str(file))
-    assert again.exit_code == 0
-    assert "2,345 tasks of this file were queued before" in again.stderr
-    file.with_name("many.jsonl.sent").unlink()
     assert call("send-many", str(file)).exit_code == 0
     assert queued(gateway) == 2_345
     assert call("send-many", str(file), "--again").exit_code == 0
@@ -87,24 +82,47 @@ def test_each_line_is_a_task_and_the_same_file_is_the_same_tasks(gateway: Any, c
     assert queued(gateway) == 3 * 2_345
 
 
+def test_nothing_is_left_beside_the_file(call: Any, file: Path) -> None:
+    write(file, 3)
+    assert call("send-many", str(file)).exit_code == 0
+    assert [path.name for path in file.parent.glob("many*")] == ["many.jsonl"]
+
+
 @pytest.mark.parametrize("trouble", ["down", "answer is lost"])
-def test_broken_off_half_way_the_same_command_goes_on(
+def test_broken_off_half_way_the_same_command_sends_the_rest(
     gateway: Any, troubled: Troubled, call: Any, file: Path, trouble: str
 ) -> None:
     write(file, 3_500)
     troubled.allowed, troubled.trouble = 2, trouble
-    broken = call("send-many", str(file), "--patience", "0.2", "--again")
+    broken = call("send-many", str(file), "--patience", "0.2")
     assert broken.exit_code == NO_GATEWAY
-    assert "2,000 of 3,500 lines are sent; the same command, run again, goes on" in broken.stderr
-    troubled.allowed = 2
-    done = call("send-many", str(file), "--again")
+    assert "2,000 tasks accepted, up to line 2,000; the same command, run again, sends the rest" in broken.stderr
+    gateway.succeed("upper", b'"A"')
+    troubled.allowed = 4
+    done = call("send-many", str(file))
     assert done.exit_code == 0
-    assert "1,500 tasks queued" in done.stderr and "2,000 before" in done.stderr
+    assert "3,499 tasks queued" in done.stderr
+    assert "; 1 task sent before, not run again (--again makes new tasks)" in done.stderr
     assert queued(gateway) == 3_500
 
 
+def test_new_run_that_is_broken_off_is_told_by_its_name(
+    gateway: Any, troubled: Troubled, call: Any, file: Path
+) -> None:
+    write(file, 1_500)
+    assert call("send-many", str(file)).exit_code == 0
+    troubled.allowed = 1
+    broken = call("send-many", str(file), "--patience", "0.1", "--again")
+    assert broken.exit_code == NO_GATEWAY
+    told = re.search(r"the same command, run again with (--run \w+) in place of --again, sends the rest", broken.stderr)
+    assert told is not None
+    troubled.allowed = 10
+    assert call("send-many", str(file), *told.group(1).split()).exit_code == 0
+    assert queued(gateway) == 2 * 1_500
+
+
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
-def test_ended_from_outside_the_same_command_goes_on(
+def test_ended_from_outside_the_same_command_sends_the_rest(
     gateway: Any, troubled: Troubled, call: Any, file: Path, by: signal.Signals
 ) -> None:
     write(file, 2_500)
@@ -125,56 +143,50 @@ def test_ended_from_outside_the_same_command_goes_on(
         troubled.over.set()
     if by == signal.SIGINT:
         assert process.returncode == INTERRUPTED
-        assert "interrupted; 1,000 of 2,500 lines are sent" in told
-    checkpoint = read_checkpoint(file.with_name("many.jsonl.sent"))
-    assert checkpoint is not None and (checkpoint.line, checkpoint.is_complete) == (1_000, False)
+        assert "interrupted; 1,000 tasks accepted, up to line 1,000; the same command, run again, sends" in told
     troubled.allowed = 10
     assert call("send-many", str(file)).exit_code == 0
     assert queued(gateway) == 2_500
 
 
-def test_bad_lines_are_named_and_the_others_go_on(gateway: Any, call: Any, file: Path) -> None:
+def test_bad_lines_are_named_and_corrected_in_their_places(gateway: Any, call: Any, file: Path) -> None:
     lines = ['{"text": "a"}', "{oops", '{"txt": "a"}', "", '{"text": "b"}', '"c"']
     file.write_text("\n".join(lines))
-    done = call("send-many", str(file), "--algorithm", "upper")
-    assert done.exit_code == BAD_INPUT
-    told = done.stderr.splitlines()
-    assert [line.split(":")[0] for line in told[:3]] == ["line 2", "line 3", "line 6"]
-    assert "not JSON" in told[0] and "txt is not a field" in told[1] + told[2]
-    assert "2 tasks queued" in told[3] and "3 lines were refused" in told[3]
-    assert queued(gateway) == 2
-    again = call("send-many", str(file), "--algorithm", "upper")
-    assert again.exit_code == BAD_INPUT
-    assert [line.split(":")[0] for line in again.stderr.splitlines()[:3]] == ["line 2", "line 3", "line 6"]
+    for _ in range(2):
+        done = call("send-many", str(file), "--algorithm", "upper")
+        assert done.exit_code == BAD_INPUT
+        told = done.stderr.splitlines()
+        assert [line.split(":")[0] for line in told[:3]] == ["line 2", "line 3", "line 6"]
+        assert "not JSON" in told[0] and "txt is not a field" in told[1] + told[2]
+        assert "2 tasks queued" in told[3] and "3 lines refused: correct them, or empty them" in told[3]
+        assert queued(gateway) == 2
+    lines[1:3], lines[5] = ['{"text": "corrected"}', ""], '{"text": "c"}'
+    file.write_text("\n".join([*lines, '{"text": "appended"}']))
+    assert call("send-many", str(file), "--algorithm", "upper").exit_code == 0
+    assert queued(gateway) == 2 + 3
 
 
 def test_refused_line_is_tried_again_when_it_may_fit_now(gateway: Any, call: Any, file: Path) -> None:
-    file.write_text('{"algorithm": "upper", "payload": {"text": "a"}}\n{"algorithm": "later", "payload": 1}\n')
+    good = '{"algorithm": "upper", "payload": {"text": "a"}}\n'
+    file.write_text(good + '{"algorithm": "later", "payload": 1}\n' + good)
     refused = call("send-many", str(file))
     assert (refused.exit_code, "no runner ever offered 'later'" in refused.stderr) == (BAD_INPUT, True)
     gateway.watch.catalogue.algorithms["later"] = gateway.watch.catalogue.algorithms["anything"]
-    done = call("send-many", str(file))
-    assert (done.exit_code, done.stderr.split(" queued")[0]) == (0, "1 task")
-    assert queued(gateway) == 2
+    assert call("send-many", str(file)).exit_code == 0
+    assert queued(gateway) == 3
 
 
-def test_behind_a_refused_line_all_is_sent_again_and_no_task_is_made_twice(gateway: Any, call: Any, file: Path) -> None:
-    good = '{"algorithm": "upper", "payload": {"text": "a"}}\n'
-    file.write_text(good + '{"algorithm": "later", "payload": 1}\n' + good)
-    assert call("send-many", str(file)).exit_code == BAD_INPUT
-    assert queued(gateway) == 2
-    gateway.watch.catalogue.algorithms["later"] = gateway.watch.catalogue.algorithms["anything"]
-    done = call("send-many", str(file))
-    assert (done.exit_code, queued(gateway)) == (0, 3)
-    assert "2 tasks queued" in done.stderr and "1 before" in done.stderr
-    assert "3 tasks of this file were queued before" in call("send-many", str(file)).stderr
-
-
-def test_again_makes_new_tasks_also_of_a_file_with_a_refused_line(gateway: Any, call: Any, file: Path) -> None:
-    file.write_text('{oops\n{"algorithm": "upper", "payload": {"text": "a"}}\n')
-    for count in (1, 2):
-        assert call("send-many", str(file), "--again").exit_code == BAD_INPUT
-        assert queued(gateway) == count
+def test_lines_with_ids_of_their_own_are_one_task_and_no_other_content_takes_its_place(
+    gateway: Any, call: Any, file: Path
+) -> None:
+    file.write_text('{"algorithm": "upper", "payload": {"text": "a"}, "id": "mine"}\n')
+    for new_tasks in ((), (), ("--again",)):
+        assert call("send-many", str(file), *new_tasks).exit_code == 0
+        assert queued(gateway) == 1
+    file.write_text('{"algorithm": "upper", "payload": {"text": "b"}, "id": "mine"}\n')
+    other = call("send-many", str(file))
+    assert (other.exit_code, queued(gateway)) == (BAD_INPUT, 1)
+    assert other.stderr.startswith("line 1: ") and "mine" in other.stderr
 
 
 def test_of_many_bad_lines_some_are_named(gateway: Any, call: Any, file: Path) -> None:
@@ -183,7 +195,7 @@ def test_of_many_bad_lines_some_are_named(gateway: Any, call: Any, file: Path) -
         done = call("send-many", str(file))
         assert done.exit_code == BAD_INPUT
         assert len(done.stderr.splitlines()) == 21
-        assert "3,000 lines were refused (2,980 of them not named)" in done.stderr
+        assert "3,000 lines refused (2,980 of them not named)" in done.stderr
     assert queued(gateway) == 1
 
 
@@ -192,7 +204,7 @@ def test_strict_sends_nothing_when_a_line_is_bad(gateway: Any, call: Any, file: 
     done = call("send-many", str(file), "--algorithm", "upper", "--strict")
     assert done.exit_code == BAD_INPUT
     assert "line 2: the payload does not fit upper" in done.stderr
-    assert "1 line is bad; nothing was sent" in done.stderr
+    assert "1 bad line; nothing was sent" in done.stderr
     assert queued(gateway) == 0
     unknown = call("send-many", str(file), "--algorithm", "uper", "--strict")
     assert "did you mean 'upper'?" in unknown.stderr
@@ -201,46 +213,16 @@ def test_strict_sends_nothing_when_a_line_is_bad(gateway: Any, call: Any, file: 
     assert queued(gateway) == 1
 
 
-def test_changed_file_is_refused_in_words(gateway: Any, call: Any, file: Path) -> None:
-    write(file, 3)
-    assert call("send-many", str(file)).exit_code == 0
-    with file.open("a") as more:
-        more.write('{"algorithm": "upper", "payload": {"text": "more"}}\n')
-    changed = call("send-many", str(file))
-    assert (changed.exit_code, "another than when its first 3 lines were sent" in changed.stderr) == (BAD_INPUT, True)
-    assert queued(gateway) == 3
-
-
-def test_environment_that_knows_nothing_of_it_is_told(gateway: Any, call: Any, file: Path) -> None:
-    write(file, 3)
-    assert call("send-many", str(file)).exit_code == 0
-    note = file.with_name("many.jsonl.sent")
-    note.write_text(note.read_text().replace('"last_id": "', '"last_id": "f'))
-    forgotten = call("send-many", str(file))
-    assert (forgotten.exit_code, "does not know their tasks any more" in forgotten.stderr) == (BAD_INPUT, True)
-
-
-def test_standard_input_is_sent_and_leaves_no_note(gateway: Any, call: Any, tmp_path: Path) -> None:
-    done = call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}')
+def test_standard_input_is_sent_and_checked_as_a_file_is(gateway: Any, call: Any) -> None:
+    lines = '{"text": "a"}\n{"text": "b"}'
+    bad = call("send-many", "-", "--algorithm", "upper", "--strict", stdin=f"{lines}\nx\n")
+    assert (bad.exit_code, queued(gateway)) == (BAD_INPUT, 0)
+    done = call("send-many", "-", "--algorithm", "upper", "--strict", stdin=lines)
     assert (done.exit_code, queued(gateway)) == (0, 2)
-    assert not list(tmp_path.glob("*.sent"))
     gateway.succeed("upper", b'"A"')
-    again = call("send-many", "-", "--algorithm", "upper", stdin='{"text": "a"}\n{"text": "b"}')
+    again = call("send-many", "-", "--algorithm", "upper", stdin=lines)
     assert (again.exit_code, queued(gateway)) == (0, 2)
-    assert "1 of them were sent before and do not run again (--again makes new tasks)" in again.stderr
-
-
-def test_new_series_of_standard_input_is_gone_on_with_by_its_name(gateway: Any, troubled: Troubled, call: Any) -> None:
-    lines = '{"text": "a"}\n' * 1_500
-    troubled.allowed = 1
-    options = ("send-many", "-", "--algorithm", "upper", "--patience", "0.1")
-    broken = call(*options, "--again", stdin=lines)
-    assert broken.exit_code == NO_GATEWAY
-    told = re.search(r"run again with (--run \w+) in place of --again, goes on", broken.stderr)
-    assert told is not None
-    troubled.allowed = 10
-    assert call(*options, *told.group(1).split(), stdin=lines).exit_code == 0
-    assert queued(gateway) == 1_500
+    assert "1 task queued" in again.stderr and "1 task sent before, not run again" in again.stderr
 
 
 def test_results_come_in_the_order_of_the_lines(gateway: Any, call: Any, file: Path, tmp_path: Path) -> None:
@@ -296,7 +278,6 @@ def test_wait_that_is_over_tells_the_others_as_they_are(gateway: Any, call: Any,
         ((".",), "cannot be read"),
         (("FILE", "--results", "out"), "--results needs --wait"),
         (("FILE", "--algorithm", "No Name"), "is not a name"),
-        (("FILE", "--sent", "/no/such/place"), "name another place with --sent"),
         (("FILE", "--wait", "--results", "/no/such/place"), "cannot be written"),
         (("FILE", "--wait", "--results", "FILE"), "is the file that is sent"),
     ],

@@ -8,80 +8,45 @@ from pathlib import Path
 
 import pytest
 
-from producer.cli.message_file import Line, LineTask, RefusedLine, open_messages, read_lines, read_task
-from producer.errors import BadInput
+from producer.cli.message_file import LineTask, MessageFile, RefusedLine, open_messages, read_lines, read_task
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 
 
-def test_file_is_counted_and_then_read_from_its_beginning(tmp_path: Path) -> None:
-    file = tmp_path / "f"
-    for content, total in ((b"", 0), (b"1\n2\n", 2), (b"1\n2", 2), (b"\n", 1)):
-        file.write_bytes(content)
-        with open_messages(file, io.BytesIO(), None) as (messages, is_file):
-            assert (is_file, messages.total, messages.size) == (True, total, len(content))
-            assert len(list(messages.tasks(""))) == content.count(b"1") + content.count(b"2")
+def test_pipe_is_read_as_a_file_is_also_twice(tmp_path: Path) -> None:
+    for twice in (False, True):
+        pipe = tmp_path / f"pipe-{twice}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(b"1\n2\n",))
+        writer.start()
+        with open_messages(pipe, "a", "", is_read_twice=twice) as messages:
+            first = list(messages.tasks())
+            if twice:
+                messages.file.seek(0)
+                assert list(messages.tasks()) == first
+        writer.join(10)
+        assert [line.number for line in first] == [1, 2]
 
 
-def test_same_content_has_the_same_digest_wherever_it_comes_from(tmp_path: Path) -> None:
-    file, pipe = tmp_path / "f", tmp_path / "pipe"
-    file.write_bytes(b"1\n2\n")
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(b"1\n2\n",))
-    writer.start()
-    digests = []
-    for path, stdin in ((file, b""), (pipe, b""), (None, b"1\n2\n")):
-        with open_messages(path, io.BytesIO(stdin), None) as (messages, is_file):
-            digests.append(messages.digest)
-            assert is_file == (path == file)
-            assert [line.number for line in messages.tasks("")] == [1, 2]
-    writer.join(10)
-    assert len(set(digests)) == 1
-
-
-def test_file_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
-    file = tmp_path / "f"
-    file.write_bytes(b"1\n")
-    with open_messages(file, io.BytesIO(), None) as (messages, _):
-        messages.check_unchanged()
-        with file.open("ab") as more:
-            more.write(b"2\n")
-        with pytest.raises(BadInput, match="was changed while it was being sent"):
-            messages.check_unchanged()
-
-
-def test_lines_keep_their_numbers_and_places() -> None:
+def test_lines_keep_their_numbers() -> None:
     data = b"\xef\xbb\xbf1\r\n\n  \n 2 \n3"
-    lines = list(read_lines(io.BytesIO(data)))
-    assert [(line.number, line.data) for line in lines] == [(1, b"1"), (4, b"2"), (5, b"3")]
-    assert [data[: line.end] for line in lines] == [b"\xef\xbb\xbf1\r\n", data[:-1], data]
-
-
-def test_reading_goes_on_where_it_stopped() -> None:
-    file = io.BytesIO(b"1\n2\n3\n4\n")
-    file.seek(4)
-    assert [(line.number, line.data) for line in read_lines(file, after=2, offset=4)] == [(3, b"3"), (4, b"4")]
+    assert list(read_lines(io.BytesIO(data))) == [(1, b"1"), (4, b"2"), (5, b"3")]
 
 
 def test_line_beyond_the_limit_is_not_kept_and_the_next_is_found() -> None:
     longest = b"x" * MAX_MESSAGE_BYTES
     data = b"y" + longest + b"\n2\n" + longest + b"\n" + b"z" * (3 * MAX_MESSAGE_BYTES)
-    lines = list(read_lines(io.BytesIO(data)))
-    assert [line.data if line.data != longest else "longest" for line in lines] == [None, b"2", "longest", None]
-    assert lines[-1].end == len(data)
-    assert lines[0].end == MAX_MESSAGE_BYTES + 2
+    lines = [(number, "longest" if text == longest else text) for number, text in read_lines(io.BytesIO(data))]
+    assert lines == [(1, None), (2, b"2"), (3, "longest"), (4, None)]
 
 
 def test_byte_order_marks_of_files_put_one_behind_another_are_no_part_of_a_line() -> None:
     mark = b"\xef\xbb\xbf"
     data = mark + b'{"a":1}\n' + mark + mark + b'{"a":2}\n ' + mark + b" 3\n" + mark + b"\n4\n"
-    lines = list(read_lines(io.BytesIO(data)))
-    assert [(line.number, line.data) for line in lines] == [(1, b'{"a":1}'), (2, b'{"a":2}'), (3, b"3"), (5, b"4")]
-    for place, line in enumerate(lines):
-        assert list(read_lines(io.BytesIO(data[line.end :]), after=line.number, offset=line.end)) == lines[place + 1 :]
+    assert list(read_lines(io.BytesIO(data))) == [(1, b'{"a":1}'), (2, b'{"a":2}'), (3, b"3"), (5, b"4")]
 
 
 def read(data: bytes | None, algorithm: str | None = None) -> LineTask | RefusedLine:
-    return read_task(Line(1, 10, data), algorithm, "series")
+    return read_task(1, data, algorithm, "series")
 
 
 def sent(data: bytes, algorithm: str | None = None) -> dict[str, object]:
@@ -109,19 +74,21 @@ def test_id_of_the_line_is_kept_and_null_is_none() -> None:
     assert len(str(sent(b'{"algorithm":"upper","payload":1,"id":null}')["id"])) == 32
 
 
-def test_id_belongs_to_the_content_the_run_and_the_line() -> None:
-    ids: set[str | None] = set()
-    for content, run, algorithm in (
-        (b"1\n1\n", "", "a"),
-        (b"1\n1\n", "b", "a"),
-        (b"1\n2\n", "", "a"),
-        (b"1\n1\n", "", "c"),
-    ):
-        with open_messages(None, io.BytesIO(content), algorithm) as (messages, _):
-            once, again = ([task.id for task in messages.tasks(run)] for _ in range(2))
-            assert once == again
-            ids.update(once)
-    assert len(ids) == 8
+def ids(content: bytes, name: str = "f", algorithm: str = "a", run: str = "") -> list[str | None]:
+    return [task.id for task in MessageFile(io.BytesIO(content), name, None, algorithm, run).tasks()]
+
+
+def test_id_belongs_to_the_line_and_its_place() -> None:
+    known = ids(b"1\n1\n2\n")
+    assert len(set(known)) == 3
+    assert ids(b"1\r\n 1\n2") == known
+    corrected = ids(b"1\n3\n2\n4\n")
+    assert [corrected[0], corrected[2]] == [known[0], known[2]]
+    assert not {corrected[1], corrected[3]} & set(known)
+
+
+def test_other_file_other_algorithm_and_other_run_are_other_tasks() -> None:
+    assert len({*ids(b"1"), *ids(b"1", name="g"), *ids(b"1", algorithm="b"), *ids(b"1", run="r")}) == 4
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ def on_interrupt(sentence: str) -> Iterator[None]:
 
 
 def code_of(error: BadInput | Refused | GatewayUnreachable) -> int:
-    if isinstance(error, GatewayUnreachable) or (isinstance(error, Refused) and error.status >= 500):
+    """NO_GATEWAY means that nothing is wrong with the request: the same may succeed a little later."""
+    if isinstance(error, GatewayUnreachable) or (
+        isinstance(error, Refused) and (error.status >= 500 or error.status == 429)
+    ):
         return NO_GATEWAY
     has_ended = isinstance(error, Refused) and error.status == 409 and error.code != "id_conflict"
     return FAILED if has_ended else BAD_INPUT

@@ -1,13 +1,15 @@
-"""A file of messages for ``send-many``: its lines, each line as a task, and a check of all. Memory: one line.
+"""The lines of a file for ``send-many``, each as a task with an id. Memory: one line.
 
-A line without an id gets one from the file's content, the run and the line's number, so that sending the file again
-sends the same tasks.
+A line without an id gets one from the file's name, the line's number and its text. So the same line sent again is the
+same task, and a line that was corrected is a new one, without any effect on the others.
 """
 
 import hashlib
 import json
 import os
+import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -34,21 +36,10 @@ _SHAPE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """`number` counts from 1; `end` is where the next line begins. `data` is None for a line above the limit of a
-    message."""
-
-    number: int
-    end: int
-    data: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class LineTask:
-    """`body` is the message with its id, on one line."""
+    """`number` counts from 1; `body` is the message with its id, on one line."""
 
     number: int
-    end: int
     id: str
     body: bytes
 
@@ -65,113 +56,85 @@ class RefusedLine:
 
 @dataclass(frozen=True, slots=True)
 class MessageFile:
-    """A file with `total` lines of messages, or with `algorithm` of payloads alone for it. `digest` is that of its
-    content and its algorithm."""
+    """Lines that are messages, or with `algorithm` payloads for it. `name` and `run` are part of the lines' ids.
+
+    `size` is None for standard input and pipes; these have no name.
+    """
 
     file: BinaryIO
     name: str
+    size: int | None
     algorithm: str | None
-    digest: str
-    total: int
-    size: int
-    changed_at: int
+    run: str
 
-    def tasks(self, run: str, *, after: int = 0, offset: int = 0) -> Iterator[LineTask | RefusedLine]:
-        """The lines behind line `after`, which ends at `offset`, as tasks of this run."""
-        series = hashlib.sha256(f"{len(run)}:{run}:{self.digest}".encode()).hexdigest()
-        self.file.seek(offset)
-        for line in read_lines(self.file, after=after, offset=offset):
-            yield read_task(line, self.algorithm, series)
-
-    def check_unchanged(self) -> None:
-        """Raises BadInput if the file was written to: ids come from the content, so other content is other tasks."""
-        now = os.fstat(self.file.fileno())
-        if (now.st_size, now.st_mtime_ns) != (self.size, self.changed_at):
-            raise BadInput(
-                f"{self.name} was changed while it was being sent; send it again when nobody writes to it any more"
-            )
+    def tasks(self) -> Iterator[LineTask | RefusedLine]:
+        """The lines that are not blank. Raises BadInput if the file cannot be read any further."""
+        series = json.dumps([self.run, self.name, self.algorithm])
+        try:
+            for number, data in read_lines(self.file):
+                yield read_task(number, data, self.algorithm, series)
+        except OSError as error:
+            raise BadInput(f"{self.name or 'standard input'} cannot be read: {error.strerror}") from None
 
 
 @contextmanager
-def open_messages(path: Path | None, stdin: BinaryIO, algorithm: str | None) -> Iterator[tuple[MessageFile, bool]]:
-    """The messages, and whether they are in a file. What can be read only once is first copied to disk.
-
-    `path` None means `stdin`.
-    """
-    name = "standard input" if path is None else str(path)
+def open_messages(path: Path | None, algorithm: str | None, run: str, *, is_read_twice: bool) -> Iterator[MessageFile]:
+    """The messages of a file, or of standard input if `path` is None. A pipe that is read twice is copied to disk."""
     try:
-        file = stdin if path is None else path.open("rb")
+        file = sys.stdin.buffer if path is None else path.open("rb")
     except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     try:
-        if path is not None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            yield _messages(file, name, algorithm), True
-            return
-        with tempfile.TemporaryFile() as copy:
-            while data := file.read(_CHUNK_BYTES):
-                copy.write(data)
-            copy.flush()
-            copy.seek(0)
-            yield _messages(copy, name, algorithm), False
+        if path is not None and stat.S_ISREG((about := os.fstat(file.fileno())).st_mode):
+            yield MessageFile(file, path.name, about.st_size, algorithm, run)
+        elif is_read_twice:
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(file, copy, _CHUNK_BYTES)
+                copy.seek(0)
+                yield MessageFile(copy, "", None, algorithm, run)
+        else:
+            yield MessageFile(file, "", None, algorithm, run)
     finally:
         if path is not None:
             file.close()
 
 
-def _messages(file: BinaryIO, name: str, algorithm: str | None) -> MessageFile:
-    """Reads the file once. :meth:`MessageFile.check_unchanged` also finds changes from here on."""
-    before = os.fstat(file.fileno())
-    content, total, last = hashlib.sha256(), 0, b"\n"
-    try:
-        while data := file.read(_CHUNK_BYTES):
-            content.update(data)
-            total += data.count(b"\n")
-            last = data[-1:]
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror}") from None
-    digest = f"{content.hexdigest()}:{algorithm or ''}"
-    return MessageFile(file, name, algorithm, digest, total + (last != b"\n"), before.st_size, before.st_mtime_ns)
-
-
-def read_lines(file: BinaryIO, *, after: int = 0, offset: int = 0) -> Iterator[Line]:
-    """The lines that are not blank, from the file's position: behind line `after`, at `offset`."""
-    number = after
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The number and the text of each line that is not blank; None for a line above the limit of a message."""
+    number = 0
     while data := file.readline(MAX_MESSAGE_BYTES + 2):
         number += 1
-        start, offset = offset, offset + len(data)
-        rest = data
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(_CHUNK_BYTES)
-            offset += len(rest)
-        if offset - start > MAX_MESSAGE_BYTES + 1:
-            yield Line(number, offset, None)
+        if len(data) == MAX_MESSAGE_BYTES + 2:
+            while data and not data.endswith(b"\n"):
+                data = file.readline(_CHUNK_BYTES)
+            yield number, None
             continue
         # Files that were joined have byte order marks within them, too.
         text = data.strip(_BLANKS)
         while text.startswith(BYTE_ORDER_MARK):
             text = text.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANKS)
         if text:
-            yield Line(number, offset, text)
+            yield number, text
 
 
-def read_task(line: Line, algorithm: str | None, series: str) -> LineTask | RefusedLine:
-    """The line as a message, or with `algorithm` as a payload for it. `series` names the content and the run."""
-    if line.data is None:
+def read_task(number: int, data: bytes | None, algorithm: str | None, series: str) -> LineTask | RefusedLine:
+    """The line as a message, or with `algorithm` as a payload for it. `series` makes ids differ from other files'."""
+    if data is None:
         why = f"it has more than {MAX_MESSAGE_BYTES} bytes; store the data elsewhere and send a reference"
-        return RefusedLine(line.number, None, FailureCode.TOO_LARGE.value, why)
+        return RefusedLine(number, None, FailureCode.TOO_LARGE.value, why)
     try:
-        value = loads(line.data)
+        value = loads(data)
     except BadJson as error:
-        return RefusedLine(line.number, None, FailureCode.MALFORMED.value, f"it is {error}")
+        return RefusedLine(number, None, FailureCode.MALFORMED.value, f"it is {error}")
     message = value if algorithm is None else {"algorithm": algorithm, "payload": value}
     if not isinstance(message, dict) or "algorithm" not in message:
-        return RefusedLine(line.number, None, FailureCode.MALFORMED.value, _SHAPE)
+        return RefusedLine(number, None, FailureCode.MALFORMED.value, _SHAPE)
     if message.get("id") is None:
-        # A hash: who knows the id of one line must not guess another's, since an id is enough to read a result.
-        task_id = hashlib.sha256(f"{series}:{line.number}".encode()).hexdigest()[:_ID_DIGITS]
+        # A hash, so that the id of one line does not give away another's.
+        task_id = hashlib.sha256(f"{series}:{number}:".encode() + data).hexdigest()[:_ID_DIGITS]
     else:
         task_id = str(message["id"])  # the gateway checks it
-    return LineTask(line.number, line.end, task_id, _body(line.data, message, algorithm, task_id))
+    return LineTask(number, task_id, _body(data, message, algorithm, task_id))
 
 
 def _body(data: bytes, message: dict[str, Any], algorithm: str | None, task_id: str) -> bytes:
