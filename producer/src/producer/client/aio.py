@@ -2,15 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import aiohttp
 
-from producer.client import calls, steps
-from producer.client.client import broker_sender, no_address, no_gateway
-from producer.client.steps import TaskInput, retry_pauses
+from producer.client import steps
+from producer.client.calls import Calls
+from producer.client.client import broker_sender, no_gateway
+from producer.client.steps import Call, retry_pauses
 from producer.client.transport import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -23,27 +24,38 @@ from producer.client.transport import (
     too_slow,
 )
 from producer.errors import CLOSED, GatewayUnreachable, Refused
-from producer.models import DeadLetterFilter, DeadLettersDone, DeadLetterView, TaskState, TaskSummaryView, TaskView
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
 #: At once; below what a process may have open by default.
 _MAX_CONNECTIONS = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
 
 
+def awaited(
+    call: Callable[Concatenate[Calls, P], Call[T]],
+) -> Callable[Concatenate["AsyncTaskClient", P], Coroutine[Any, Any, T]]:
+    """A client's method that performs the call and returns its outcome."""
+
+    @steps.documented_by(call)
+    async def method(self: "AsyncTaskClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await steps.outcome_of_async(call(self._calls, *args, **kwargs), self._perform)
+
+    return method
+
+
 class AsyncTaskClient:
     """``async with AsyncTaskClient(URL) as client: await client.result(await client.submit("upper", {"text": "a"}))``.
 
-    Has the methods of TaskClient, which document them. One client may be used by any number of coroutines, on any
+    Has the methods of TaskClient, to be awaited. One client may be used by any number of coroutines, on any
     number of event loops, and after a fork by each of the processes; `close` ends the connections of its own loop.
     """
 
     def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
-        if not gateway_url and not queue_url:
-            raise ValueError(no_address(type(self).__name__))
+        self._broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
+        self._calls = Calls(by_broker=self._broker is not None)
         self._pool = _SessionPool(gateway_url, patience_seconds)
-        self._broker = broker_sender(queue_url, patience_seconds) if queue_url else None
-        self._by_broker = self._broker is not None
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,70 +71,25 @@ class AsyncTaskClient:
         if self._broker is not None:
             await asyncio.to_thread(self._broker.close)
 
-    async def submit(
-        self, algorithm: str, payload: Any, *, task_id: str | None = None, expires_seconds: float | None = None
-    ) -> str:
-        """Queues a task and returns its id, once the task is durable."""
-        return await self._outcome(
-            calls.send((algorithm, payload), task_id, expires_seconds, by_broker=self._by_broker)
-        )
-
-    async def submit_many(self, tasks: Iterable[TaskInput], *, expires_seconds: float | None = None) -> list[str]:
-        """Queues tasks in parts and returns their ids, in order. Raises SomeRefused and NotAllSent."""
-        return await self._outcome(calls.submit_many(tasks, expires_seconds, by_broker=self._by_broker))
-
-    async def get(self, task_id: str) -> TaskView:
-        """The task as it is now."""
-        return await self._outcome(calls.get(task_id))
-
-    async def wait(self, task_id: str, timeout_seconds: float = 60.0) -> TaskView:
-        """The task when it has ended, whatever its state. Raises NotFinished, a TimeoutError, when the time is over."""
-        return await self._outcome(calls.wait(task_id, timeout_seconds, by_broker=self._by_broker))
-
-    async def wait_many(self, task_ids: Sequence[str], timeout_seconds: float = 60.0) -> list[TaskView]:
-        """All of them when all have ended, in order. Raises NotFinished for the first that has not in time."""
-        return await self._outcome(calls.wait_many(task_ids, timeout_seconds, by_broker=self._by_broker))
-
-    async def result(self, task_id: str, timeout_seconds: float = 60.0) -> Any:
-        """What the task's function returned. Raises TaskFailed when it ended otherwise, NotFinished as `wait` does."""
-        return await self._outcome(calls.result(task_id, timeout_seconds, by_broker=self._by_broker))
-
-    async def cancel(self, task_id: str) -> TaskView:
-        """Cancels a task: it is `cancelled` now, or its runner is being asked. Raises Refused if it had ended."""
-        return await self._outcome(calls.cancel(task_id))
-
-    async def tasks(
-        self, *, algorithm: str | None = None, states: Iterable[TaskState] = (), limit: int = 100
-    ) -> list[TaskSummaryView]:
-        """The newest tasks first, without their results."""
-        return await self._outcome(calls.tasks(algorithm, states, limit))
-
-    async def dead_letters(self, wanted: DeadLetterFilter | None = None, *, limit: int = 100) -> list[DeadLetterView]:
-        """Failed tasks that wait for a decision, the newest first."""
-        return await self._outcome(calls.dead_letters(wanted, limit))
-
-    async def replay(self, dead_id: int) -> TaskView:
-        """Puts a dead letter's task back into the queue, under its own id."""
-        return await self._outcome(calls.replay(dead_id))
-
-    async def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
-        """Replays these dead letters, or all open ones that match: how many, and which were skipped and why."""
-        return await self._outcome(calls.settle_many(calls.REPLAY_MANY, wanted))
-
-    async def discard(self, dead_id: int) -> DeadLetterView:
-        """Closes a dead letter without running its task again. Raises Refused if it was replayed or discarded."""
-        return await self._outcome(calls.discard(dead_id))
-
-    async def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
-        """Discards these dead letters, or all open ones that match: how many, and which were skipped and why."""
-        return await self._outcome(calls.settle_many(calls.DISCARD_MANY, wanted))
-
-    async def _outcome(self, call: steps.Call[T]) -> T:
-        return await steps.outcome_of_async(call, self._perform)
+    submit = awaited(Calls.submit)
+    submit_many = awaited(Calls.submit_many)
+    get = awaited(Calls.get)
+    wait = awaited(Calls.wait)
+    wait_many = awaited(Calls.wait_many)
+    result = awaited(Calls.result)
+    cancel = awaited(Calls.cancel)
+    tasks = awaited(Calls.tasks)
+    dead_letters = awaited(Calls.dead_letters)
+    replay = awaited(Calls.replay)
+    replay_many = awaited(Calls.replay_many)
+    discard = awaited(Calls.discard)
+    discard_many = awaited(Calls.discard_many)
 
     async def _perform(self, step: steps.Step) -> Any:
         match step:
             case steps.Request():
+                if not self._pool.url:
+                    raise no_gateway(self)
                 return await self._pool.send(step)
             case steps.Publish():
                 assert self._broker is not None, "only with a broker"
@@ -136,7 +103,7 @@ class _SessionPool:
     """A session for each event loop of each process: no other loop can use its connections."""
 
     def __init__(self, url: str, patience_seconds: float) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
         self._has_answered = False
@@ -144,8 +111,6 @@ class _SessionPool:
 
     async def send(self, request: steps.Request) -> Any:
         """As `producer.client.transport.Transport.send`."""
-        if not self._url:
-            raise no_gateway("AsyncTaskClient")
         pauses = retry_pauses(self._patience_seconds)
         while True:
             if self._closed:
@@ -160,7 +125,7 @@ class _SessionPool:
         try:
             async with self._session().request(
                 request.method,
-                self._url + request.path,
+                self.url + request.path,
                 params=request.query,
                 data=request.body,
                 headers=request.headers,
@@ -168,19 +133,19 @@ class _SessionPool:
             ) as answer:
                 status, body = answer.status, await answer.read()
         except aiohttp.ConnectionTimeoutError:
-            raise LostConnection(nothing_answers(self._url), has_connected=False) from None
+            raise LostConnection(nothing_answers(self.url), has_connected=False) from None
         except TimeoutError:
-            raise GatewayUnreachable(too_slow(self._url)) from None
+            raise GatewayUnreachable(too_slow(self.url)) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             # An InvalidURL itself only repeats the address.
             why = error.__cause__ or "it does not begin with http:// and a host"
-            raise GatewayUnreachable(bad_address(self._url, why)) from None
+            raise GatewayUnreachable(bad_address(self.url, why)) from None
         except ValueError as error:
-            raise GatewayUnreachable(bad_address(self._url, error)) from None
+            raise GatewayUnreachable(bad_address(self.url, error)) from None
         except aiohttp.ClientError as error:
             has_connected = not isinstance(error, aiohttp.ClientConnectorError)
-            raise LostConnection(nothing_answers(self._url), has_connected=has_connected) from None
-        content = read_answer(self._url, status, body)
+            raise LostConnection(nothing_answers(self.url), has_connected=has_connected) from None
+        content = read_answer(self.url, status, body)
         self._has_answered = True
         return content
 
@@ -191,7 +156,7 @@ class _SessionPool:
         session = sessions.get(loop)
         if session is None or session.closed:
             session = sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=not is_own_machine(self._url)
+                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=not is_own_machine(self.url)
             )
         return session
 

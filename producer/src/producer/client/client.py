@@ -1,38 +1,54 @@
 """The blocking clients: TaskClient for programs, and GatewayClient with one method for each call of the gateway."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from producer.client import calls, steps
-from producer.client.steps import TaskInput, task_message
+from producer.client import steps
+from producer.client.calls import Calls
+from producer.client.steps import Call, task_message
 from producer.client.transport import Transport
 from producer.errors import NoGateway, Refused
-from producer.models import (
-    DeadLetterDetail,
-    DeadLetterFilter,
-    DeadLettersDone,
-    DeadLetterView,
-    TaskState,
-    TaskSummaryView,
-    TaskView,
-)
+from producer.models import DeadLetterFilter, DeadLettersDone, TaskView
 
 if TYPE_CHECKING:
     from producer.client.broker_sender import BrokerSender
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Longest wait of one request; short enough to show progress meanwhile.
 _POLL_SECONDS = 1.0
 
 
+def blocking(call: Callable[Concatenate[Calls, P], Call[T]]) -> Callable[Concatenate["_BlockingClient", P], T]:
+    """A client's method that performs the call and returns its outcome."""
+
+    @steps.documented_by(call)
+    def method(self: "_BlockingClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return steps.outcome_of(call(self._calls, *args, **kwargs), self._perform)
+
+    return method
+
+
+def listing(
+    call: Callable[Concatenate[Calls, P], Call[list[T]]],
+) -> Callable[Concatenate["_BlockingClient", P], Iterator[T]]:
+    """A client's method that returns the entries of a list one by one, and asks for a page when it is needed."""
+
+    @steps.documented_by(call)
+    def method(self: "_BlockingClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return steps.run(call(self._calls, *args, **kwargs), self._perform)
+
+    return method
+
+
 class _BlockingClient:
     """What both clients share: connections, the steps of a call, and the calls that are the same."""
 
     def __init__(self, transport: Transport, broker: "BrokerSender | None" = None) -> None:
+        self._calls = Calls(by_broker=broker is not None)
         self._transport = transport
         self._broker = broker
 
@@ -50,27 +66,16 @@ class _BlockingClient:
         if self._broker is not None:
             self._broker.close()
 
-    def cancel(self, task_id: str) -> TaskView:
-        """Cancels a task: it is `cancelled` now, or its runner is being asked. Raises Refused if it had ended."""
-        return self._outcome(calls.cancel(task_id))
-
-    def replay(self, dead_id: int) -> TaskView:
-        """Puts a dead letter's task back into the queue, under its own id.
-
-        Raises Refused if that is impossible, or was done already.
-        """
-        return self._outcome(calls.replay(dead_id))
-
-    def discard(self, dead_id: int) -> DeadLetterView:
-        """Closes a dead letter without running its task again. Raises Refused if it was replayed or discarded."""
-        return self._outcome(calls.discard(dead_id))
-
-    def _outcome(self, call: steps.Call[T], on_value: Callable[[Any], None] = lambda _: None) -> T:
-        return steps.outcome_of(call, self._perform, on_value)
+    get = blocking(Calls.get)
+    cancel = blocking(Calls.cancel)
+    replay = blocking(Calls.replay)
+    discard = blocking(Calls.discard)
 
     def _perform(self, step: steps.Step) -> Any:
         match step:
             case steps.Request():
+                if not self._transport.url:
+                    raise no_gateway(self)
                 return self._transport.send(step)
             case steps.Publish():
                 assert self._broker is not None, "only with a broker"
@@ -92,75 +97,22 @@ class TaskClient(_BlockingClient):
     """
 
     def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
-        if not gateway_url and not queue_url:
-            raise ValueError(no_address(type(self).__name__))
-        broker = broker_sender(queue_url, patience_seconds) if queue_url else None
+        broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
         super().__init__(Transport(gateway_url, patience_seconds=patience_seconds), broker)
-        self._by_broker = broker is not None
 
-    def submit(
-        self, algorithm: str, payload: Any, *, task_id: str | None = None, expires_seconds: float | None = None
-    ) -> str:
-        """Queues a task and returns its id, once the task is durable.
-
-        With a `task_id` of your own it can be sent again after any error and is still one task. A task that has not
-        started `expires_seconds` later fails as `expired`.
-        """
-        return self._outcome(calls.send((algorithm, payload), task_id, expires_seconds, by_broker=self._by_broker))
-
-    def submit_many(self, tasks: Iterable[TaskInput], *, expires_seconds: float | None = None) -> list[str]:
-        """Queues tasks, ``("upper", {"text": "a"})`` or messages ``{"algorithm", "payload", "id", …}``, in parts.
-
-        Returns their ids, in order. Raises SomeRefused at the end when some were refused, the others are queued then;
-        and NotAllSent when sending breaks off, which says what was queued until then.
-        """
-        return self._outcome(calls.submit_many(tasks, expires_seconds, by_broker=self._by_broker))
-
-    def get(self, task_id: str) -> TaskView:
-        """The task as it is now."""
-        return self._outcome(calls.get(task_id))
-
-    def wait(self, task_id: str, timeout_seconds: float = 60.0) -> TaskView:
-        """The task when it has ended, whatever its state. Raises NotFinished, a TimeoutError, when the time is over.
-
-        A client with `queue_url` also waits for a task that the gateway has not seen yet.
-        """
-        return self._outcome(calls.wait(task_id, timeout_seconds, by_broker=self._by_broker))
-
-    def wait_many(self, task_ids: Sequence[str], timeout_seconds: float = 60.0) -> list[TaskView]:
-        """All of them when all have ended, in order. Raises NotFinished for the first that has not in time."""
-        return self._outcome(calls.wait_many(task_ids, timeout_seconds, by_broker=self._by_broker))
-
-    def result(self, task_id: str, timeout_seconds: float = 60.0) -> Any:
-        """What the task's function returned. Raises TaskFailed when it ended otherwise, NotFinished as `wait` does."""
-        return self._outcome(calls.result(task_id, timeout_seconds, by_broker=self._by_broker))
-
-    def tasks(
-        self, *, algorithm: str | None = None, states: Iterable[TaskState] = (), limit: int = 100
-    ) -> list[TaskSummaryView]:
-        """The newest tasks first, without their results."""
-        return self._outcome(calls.tasks(algorithm, states, limit))
-
-    def dead_letters(self, wanted: DeadLetterFilter | None = None, *, limit: int = 100) -> list[DeadLetterView]:
-        """Failed tasks that wait for a decision, the newest first."""
-        return self._outcome(calls.dead_letters(wanted, limit))
-
-    def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
-        """Replays these dead letters, or all open ones that match: how many, and which were skipped and why."""
-        return self._outcome(calls.settle_many(calls.REPLAY_MANY, wanted))
-
-    def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> DeadLettersDone:
-        """Discards these dead letters, or all open ones that match: how many, and which were skipped and why."""
-        return self._outcome(calls.settle_many(calls.DISCARD_MANY, wanted))
-
-    def _perform(self, step: steps.Step) -> Any:
-        if isinstance(step, steps.Request) and not self._transport.url:
-            raise no_gateway("TaskClient")
-        return super()._perform(step)
+    submit = blocking(Calls.submit)
+    submit_many = blocking(Calls.submit_many)
+    wait = blocking(Calls.wait)
+    wait_many = blocking(Calls.wait_many)
+    result = blocking(Calls.result)
+    tasks = blocking(Calls.tasks)
+    dead_letters = blocking(Calls.dead_letters)
+    replay_many = blocking(Calls.replay_many)
+    discard_many = blocking(Calls.discard_many)
 
 
 class GatewayClient(_BlockingClient):
-    """``with GatewayClient("http://127.0.0.1:8000") as client: client.wait(client.submit("upper", {...}).id)``.
+    """``with GatewayClient("http://127.0.0.1:8000") as client: client.wait(client.submit("upper", {...}).id, 60)``.
 
     Raises GatewayUnreachable when nothing answers, and Refused with the gateway's own message. After a fork each
     process has connections of its own. `url_from` says where the address was found, for the error when nothing
@@ -174,46 +126,25 @@ class GatewayClient(_BlockingClient):
     def url(self) -> str:
         return self._transport.url
 
-    def submit(
-        self,
-        algorithm: str,
-        payload: Any,
-        *,
-        task_id: str | None = None,
-        expires_seconds: float | None = None,
-        wait_seconds: float = 0,
-    ) -> TaskView:
-        """Queues a task; returns when it is durable, or with `wait_seconds` when it has ended or after that long.
-
-        The id is chosen here when none is given, so that sending it again after a lost connection makes one task.
-        """
-        return self._outcome(calls.submit(task_message((algorithm, payload), task_id, expires_seconds), wait_seconds))
-
-    def submit_lines(self, lines: Sequence[bytes]) -> list[Refused | TaskState]:
-        """Queues up to 1,000 messages, each JSON on one line: a refusal, or the state of the task, for each, in order.
-
-        A state other than `queued` means that the task was sent before. Sending the same again makes no task twice.
-        """
-        return self._outcome(calls.submit_lines(lines))
+    submit = blocking(Calls.submit_view)
+    submit_lines = blocking(Calls.submit_lines)
+    get_many = blocking(Calls.get_many)
+    tasks = listing(Calls.tasks)
+    dead_letters = listing(Calls.dead_letters)
+    dead_letter = blocking(Calls.dead_letter)
+    algorithms_answer = blocking(Calls.algorithms_answer)
 
     def submit_batch(self, messages: Sequence[dict[str, Any]]) -> list[Refused | None]:
         """Queues up to 1,000 messages: a refusal or None for each."""
         answers = self.submit_lines([task_message(message).body for message in messages])
         return [answer if isinstance(answer, Refused) else None for answer in answers]
 
-    def get(self, task_id: str, *, wait_seconds: float = 0) -> TaskView:
-        """The task as it is now, or with `wait_seconds` when it has ended or after that long."""
-        return self._outcome(calls.get(task_id, wait_seconds))
-
-    def get_many(self, task_ids: Sequence[str]) -> dict[str, TaskView]:
-        """Up to 100 tasks as they are now, by their ids; without those that the gateway does not know."""
-        return self._outcome(calls.get_many(task_ids))
-
     def wait(
         self, task_id: str, timeout_seconds: float, *, on_view: Callable[[TaskView], None] = lambda _view: None
     ) -> TaskView:
         """The task when it has ended, or as it is when the time is over. `on_view` sees it about each second."""
-        view = self._outcome(calls.watch(task_id, timeout_seconds, poll_seconds=_POLL_SECONDS), on_view)
+        call = self._calls.watch(task_id, timeout_seconds, poll_seconds=_POLL_SECONDS)
+        view = steps.outcome_of(call, self._perform, on_view)
         assert view is not None, "an unknown task is refused"
         return view
 
@@ -224,60 +155,37 @@ class GatewayClient(_BlockingClient):
 
         Without those that the gateway does not know. `on_view` sees one that has not ended about each second.
         """
-        return self._outcome(calls.wait_for_part(task_ids, end, poll_seconds=_POLL_SECONDS), on_view)
-
-    def tasks(
-        self,
-        *,
-        algorithm: str | None = None,
-        states: Iterable[TaskState] = (),
-        created_from: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int | None = 100,
-    ) -> Iterator[TaskSummaryView]:
-        """The newest tasks first, requested page by page as they are taken. `limit` None: all."""
-        call = calls.tasks(algorithm, states, limit, created_from, created_before)
-        return steps.run(call, self._perform)
+        call = self._calls.wait_for_part(task_ids, end, poll_seconds=_POLL_SECONDS)
+        return steps.outcome_of(call, self._perform, on_view)
 
     def algorithms(self) -> list[dict[str, Any]]:
         """The algorithms that can be used, as ``GET /algorithms`` lists them."""
         found: list[dict[str, Any]] = self.algorithms_answer()["algorithms"]
         return found
 
-    def algorithms_answer(self) -> dict[str, Any]:
-        """The same, and whether the list is `complete`."""
-        return self._outcome(calls.algorithms())
-
-    def dead_letters(
-        self, wanted: DeadLetterFilter | None = None, *, with_settled: bool = False, limit: int | None = 100
-    ) -> Iterator[DeadLetterView]:
-        """The newest dead letters first; `with_settled`: also those that were replayed or discarded."""
-        return steps.run(calls.dead_letters(wanted, limit, with_settled=with_settled), self._perform)
-
-    def dead_letter(self, dead_id: int) -> DeadLetterDetail:
-        """A dead letter with its history, its traceback and the message as it came."""
-        return self._outcome(calls.dead_letter(dead_id))
-
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Replays these dead letters, or all open ones that match, request by request as the answers are taken."""
-        return steps.run(calls.settle_many(calls.REPLAY_MANY, wanted), self._perform)
+        return steps.run(self._calls.replay_many(wanted), self._perform)
 
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Discards these dead letters, or all open ones that match, request by request as the answers are taken."""
-        return steps.run(calls.settle_many(calls.DISCARD_MANY, wanted), self._perform)
+        return steps.run(self._calls.discard_many(wanted), self._perform)
 
 
-def no_address(client: str) -> str:
-    return f"name where tasks go: {client}('http://HOST:8000'), queue_url='amqp://...', or both"
+def no_gateway(client: object) -> NoGateway:
+    name = type(client).__name__
+    return NoGateway(f"only the gateway can tell that; give the gateway's address, too: {name}('http://...')")
 
 
-def no_gateway(client: str) -> NoGateway:
-    return NoGateway(f"the broker cannot tell that; give the gateway's address, too: {client}('http://...')")
-
-
-def broker_sender(queue_url: str, patience_seconds: float) -> "BrokerSender":
-    """Imported here: programs that send through the gateway need not have the broker's packages."""
+def broker_sender(client: object, gateway_url: str, queue_url: str, patience_seconds: float) -> "BrokerSender | None":
+    """None without a `queue_url`. Raises ValueError without any address."""
+    if not queue_url:
+        if not gateway_url:
+            name = type(client).__name__
+            raise ValueError(f"name where tasks go: {name}('http://HOST:8000'), queue_url='amqp://...', or both")
+        return None
     try:
+        # Imported here: programs that send through the gateway need not have the broker's packages.
         from producer.client.broker_sender import BrokerSender
     except ModuleNotFoundError as error:
         raise ImportError(

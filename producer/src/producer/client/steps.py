@@ -3,10 +3,12 @@
 A call is a generator and does no input or output, so each is written once for all clients.
 """
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial, update_wrapper
+from typing import Any, TypeVar, get_args
 
 from producer.errors import ProducerError, Refused
 from producer.json_text import BadJson, dumps
@@ -66,27 +68,28 @@ class Emit:
 
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Step = Request | Publish | Sleep | Emit
 Call = Generator[Step, Any, T]
 
 
 def run(call: Call[T], perform: Callable[[Any], Any]) -> Generator[Any, None, T]:
     """Performs the steps of a call; yields what it emits and returns its outcome."""
-    answer, error = None, None
+    go_on = partial(next, call)
     while True:
         try:
-            step = call.send(answer) if error is None else call.throw(error)
+            step = go_on()
         except StopIteration as end:
             outcome: T = end.value
             return outcome
-        answer, error = None, None
         if isinstance(step, Emit):
             yield step.value
+            go_on = partial(next, call)
             continue
         try:
-            answer = perform(step)
-        except ProducerError as problem:
-            error = problem
+            go_on = partial(call.send, perform(step))
+        except ProducerError as error:
+            go_on = partial(call.throw, error)
 
 
 def outcome_of(call: Call[T], perform: Callable[[Any], Any], on_value: Callable[[Any], None] = lambda _: None) -> T:
@@ -102,18 +105,29 @@ def outcome_of(call: Call[T], perform: Callable[[Any], Any], on_value: Callable[
 
 async def outcome_of_async(call: Call[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
     """The same for steps that are awaited; what the call emits is dropped."""
-    answer, error = None, None
+    go_on = partial(next, call)
     while True:
         try:
-            step = call.send(answer) if error is None else call.throw(error)
+            step = go_on()
         except StopIteration as end:
             outcome: T = end.value
             return outcome
-        answer, error = None, None
         try:
-            answer = None if isinstance(step, Emit) else await perform(step)
-        except ProducerError as problem:
-            error = problem
+            go_on = partial(call.send, None if isinstance(step, Emit) else await perform(step))
+        except ProducerError as error:
+            go_on = partial(call.throw, error)
+
+
+def documented_by(call: Callable[..., Call[Any]]) -> Callable[[F], F]:
+    """Gives a client's method the name, the docstring and the parameters of a call, as `help` and editors show them."""
+
+    def decorate(method: F) -> F:
+        signature = inspect.signature(call)
+        _, _, outcome = get_args(signature.return_annotation)
+        update_wrapper(method, call).__signature__ = signature.replace(return_annotation=outcome)  # type: ignore[attr-defined]
+        return method
+
+    return decorate
 
 
 def retry_pauses(patience_seconds: float, since: float | None = None) -> Iterator[float]:
