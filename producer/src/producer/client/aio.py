@@ -11,19 +11,9 @@ import aiohttp
 from producer.client import steps
 from producer.client.calls import Calls
 from producer.client.client import broker_sender, no_gateway
-from producer.client.steps import Call, retry_pauses
-from producer.client.transport import (
-    CONNECT_SECONDS,
-    READ_SECONDS,
-    LostConnection,
-    bad_address,
-    is_own_machine,
-    nothing_answers,
-    pause_before_retry,
-    read_answer,
-    too_slow,
-)
-from producer.errors import CLOSED, GatewayUnreachable, Refused
+from producer.client.steps import Call
+from producer.client.transport import CONNECT_SECONDS, READ_SECONDS, Endpoint, LostConnection
+from producer.errors import Refused
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,26 +89,22 @@ class AsyncTaskClient:
         return None
 
 
-class _SessionPool:
+class _SessionPool(Endpoint):
     """A session for each event loop of each process: no other loop can use its connections."""
 
     def __init__(self, url: str, patience_seconds: float) -> None:
-        self.url = url.rstrip("/")
-        self._patience_seconds = patience_seconds
+        super().__init__(url, patience_seconds=patience_seconds)
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
-        self._has_answered = False
-        self._closed = False
 
     async def send(self, request: steps.Request) -> Any:
         """As `producer.client.transport.Transport.send`."""
-        pauses = retry_pauses(self._patience_seconds)
+        pauses = self.pauses()
         while True:
-            if self._closed:
-                raise GatewayUnreachable(CLOSED)
+            self.require_open()
             try:
                 return await self._send_once(request)
             except (Refused, LostConnection) as error:
-                pause = pause_before_retry(error, pauses, has_answered=self._has_answered)
+                pause = self.pause_before_retry(error, pauses)
             await asyncio.sleep(pause)
 
     async def _send_once(self, request: steps.Request) -> Any:
@@ -133,21 +119,18 @@ class _SessionPool:
             ) as answer:
                 status, body = answer.status, await answer.read()
         except aiohttp.ConnectionTimeoutError:
-            raise LostConnection(nothing_answers(self.url), has_connected=False) from None
+            raise self.lost_connection(has_connected=False) from None
         except TimeoutError:
-            raise GatewayUnreachable(too_slow(self.url)) from None
+            raise self.too_slow() from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             # An InvalidURL itself only repeats the address.
-            why = error.__cause__ or "it does not begin with http:// and a host"
-            raise GatewayUnreachable(bad_address(self.url, why)) from None
+            raise self.bad_address(error.__cause__ or "it does not begin with http:// and a host") from None
         except ValueError as error:
-            raise GatewayUnreachable(bad_address(self.url, error)) from None
+            raise self.bad_address(error) from None
         except aiohttp.ClientError as error:
             has_connected = not isinstance(error, aiohttp.ClientConnectorError)
-            raise LostConnection(nothing_answers(self.url), has_connected=has_connected) from None
-        content = read_answer(self.url, status, body)
-        self._has_answered = True
-        return content
+            raise self.lost_connection(has_connected=has_connected) from None
+        return self.read_answer(status, body)
 
     def _session(self) -> aiohttp.ClientSession:
         sessions = self._sessions.setdefault(os.getpid(), {})
@@ -156,7 +139,7 @@ class _SessionPool:
         session = sessions.get(loop)
         if session is None or session.closed:
             session = sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=not is_own_machine(self.url)
+                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=self.uses_proxy
             )
         return session
 

@@ -21,11 +21,18 @@ _RETRIED_STATUSES = (429, 503)
 _OWN_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
-class Transport:
-    """Connections to the gateway: one for each request in progress, kept open for later ones. Any thread may use it.
+class LostConnection(Exception):
+    """No connection was made, or it broke before the answer was there (`has_connected`)."""
 
-    Every request is safe to repeat, so it is repeated while the gateway is away. After a fork the child connects by
-    itself: on a shared connection each process would read the other's answers.
+    def __init__(self, message: str, *, has_connected: bool) -> None:
+        super().__init__(message)
+        self.has_connected = has_connected
+
+
+class Endpoint:
+    """The gateway's address: how answers are read, what errors say, and when a request is sent again.
+
+    Every request is safe to repeat, so it is repeated while the gateway is away.
 
     Parameters:
         patience_seconds: how long a request is repeated while the gateway restarts or is busy.
@@ -35,22 +42,89 @@ class Transport:
     def __init__(self, url: str, *, patience_seconds: float, url_from: str = "") -> None:
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
-        self._url_from = url_from
-        self._free: deque[requests.Session] = deque()
-        self._process = os.getpid()
+        self._source = f" ({url_from})" if url_from else ""
         self._has_answered = False
         self._closed = False
 
-    def send(self, request: Request) -> Any:
-        """The answer's JSON. Raises GatewayUnreachable and Refused."""
+    def read_answer(self, status: int, body: bytes) -> Any:
+        """The JSON of an answer. Raises Refused, and GatewayUnreachable when it is not a gateway's."""
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        is_result = status in (200, 202) and content is not None
+        if not is_result and (not isinstance(content, dict) or "code" not in content):
+            raise GatewayUnreachable(
+                f"what answers at {self.url} is not our gateway (status {status}); check the gateway's address"
+            )
+        if not is_result:
+            raise refusal({"status": status, **content})
+        self._has_answered = True
+        return content
+
+    def pauses(self) -> Iterator[float]:
+        """The pauses between the attempts of one request."""
+        return retry_pauses(self._patience_seconds)
+
+    def pause_before_retry(self, error: Refused | LostConnection, pauses: Iterator[float]) -> float:
+        """How long to wait before the request is sent again. Raises the error for the caller when it is not.
+
+        A gateway that never answered is not restarting, so that is reported at once.
+        """
+        if isinstance(error, Refused):
+            is_passing = error.status in _RETRIED_STATUSES
+        else:
+            is_passing = error.has_connected or self._has_answered
+        pause = next(pauses, None) if is_passing else None
+        if pause is None:
+            raise (error if isinstance(error, Refused) else GatewayUnreachable(str(error))) from None
+        return pause
+
+    def require_open(self) -> None:
+        """Raises GatewayUnreachable after the client was closed."""
         if self._closed:
             raise GatewayUnreachable(CLOSED)
-        pauses = retry_pauses(self._patience_seconds)
+
+    def lost_connection(self, *, has_connected: bool) -> LostConnection:
+        advice = "start the environment with `worker up`, or set GATEWAY_URL"
+        message = f"no gateway answers at {self.url}{self._source}; {advice}"
+        return LostConnection(message, has_connected=has_connected)
+
+    def too_slow(self) -> GatewayUnreachable:
+        return GatewayUnreachable(f"the gateway at {self.url} takes too long to answer; ask again")
+
+    def bad_address(self, why: object) -> GatewayUnreachable:
+        return GatewayUnreachable(f"{self.url}{self._source} cannot be asked: {why}; check the gateway's address")
+
+    @property
+    def uses_proxy(self) -> bool:
+        """Whether a proxy that the environment names is used. It cannot reach this machine's own addresses."""
+        try:
+            return urlsplit(self.url).hostname not in _OWN_MACHINE
+        except ValueError:  # not an address: the request will say so
+            return True
+
+
+class Transport(Endpoint):
+    """Connections to the gateway: one for each request in progress, kept open for later ones. Any thread may use it.
+
+    After a fork the child connects by itself: on a shared connection each process would read the other's answers.
+    """
+
+    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "") -> None:
+        super().__init__(url, patience_seconds=patience_seconds, url_from=url_from)
+        self._free: deque[requests.Session] = deque()
+        self._process = os.getpid()
+
+    def send(self, request: Request) -> Any:
+        """The answer's JSON. Raises GatewayUnreachable and Refused."""
+        self.require_open()
+        pauses = self.pauses()
         while True:
             try:
                 return self._send_once(request)
             except (Refused, LostConnection) as error:
-                pause = pause_before_retry(error, pauses, has_answered=self._has_answered)
+                pause = self.pause_before_retry(error, pauses)
             time.sleep(pause)
 
     def close(self) -> None:
@@ -73,18 +147,16 @@ class Transport:
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             # urllib3 gives a reason when it gave up connecting; a connection that broke later has none.
             has_connected = getattr(error.args[0] if error.args else None, "reason", None) is None
-            raise LostConnection(nothing_answers(self.url, self._url_from), has_connected=has_connected) from None
+            raise self.lost_connection(has_connected=has_connected) from None
         except requests.exceptions.Timeout:
-            raise GatewayUnreachable(too_slow(self.url)) from None
+            raise self.too_slow() from None
         except (requests.exceptions.RequestException, ValueError) as error:  # urllib3's own, about a host's name
-            raise GatewayUnreachable(bad_address(self.url, error, self._url_from)) from None
+            raise self.bad_address(error) from None
         finally:
             self._free.append(session)
             if self._closed:
                 self._close_free()
-        content = read_answer(self.url, answer.status_code, answer.content)
-        self._has_answered = True
-        return content
+        return self.read_answer(answer.status_code, answer.content)
 
     def _free_session(self) -> requests.Session:
         if self._process != os.getpid():
@@ -93,7 +165,7 @@ class Transport:
             return self._free.pop()
         except IndexError:
             session = requests.Session()
-            session.trust_env = not is_own_machine(self.url)
+            session.trust_env = self.uses_proxy
             return session
 
     def _close_free(self) -> None:
@@ -102,64 +174,3 @@ class Transport:
                 self._free.pop().close()
             except IndexError:  # another thread closes them, too
                 return
-
-
-class LostConnection(Exception):
-    """No connection was made, or it broke before the answer was there (`has_connected`)."""
-
-    def __init__(self, message: str, *, has_connected: bool) -> None:
-        super().__init__(message)
-        self.has_connected = has_connected
-
-
-def pause_before_retry(error: Refused | LostConnection, pauses: Iterator[float], *, has_answered: bool) -> float:
-    """How long to wait before the request is sent again. Raises the error for the caller when it is not.
-
-    A gateway that never answered is not restarting, so that is reported at once.
-    """
-    problem = error if isinstance(error, Refused) else GatewayUnreachable(str(error))
-    if isinstance(error, Refused):
-        is_passing = error.status in _RETRIED_STATUSES
-    else:
-        is_passing = error.has_connected or has_answered
-    pause = next(pauses, None) if is_passing else None
-    if pause is None:
-        raise problem from None
-    return pause
-
-
-def is_own_machine(url: str) -> bool:
-    """Whether to ignore a proxy that the environment names: it cannot reach this machine's own addresses."""
-    try:
-        return urlsplit(url).hostname in _OWN_MACHINE
-    except ValueError:  # not an address: the request will say so
-        return False
-
-
-def read_answer(url: str, status: int, body: bytes) -> Any:
-    """The JSON of an answer. Raises Refused, and GatewayUnreachable when it is not a gateway's."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    if status in (200, 202) and content is not None:
-        return content
-    if not isinstance(content, dict) or "code" not in content:
-        raise GatewayUnreachable(
-            f"what answers at {url} is not our gateway (status {status}); check the gateway's address"
-        )
-    raise refusal({"status": status, **content})
-
-
-def nothing_answers(url: str, url_from: str = "") -> str:
-    source = f" ({url_from})" if url_from else ""
-    return f"no gateway answers at {url}{source}; start the environment with `worker up`, or set GATEWAY_URL"
-
-
-def too_slow(url: str) -> str:
-    return f"the gateway at {url} takes too long to answer; ask again"
-
-
-def bad_address(url: str, why: object, url_from: str = "") -> str:
-    source = f" ({url_from})" if url_from else ""
-    return f"{url}{source} cannot be asked: {why}; check the gateway's address"
