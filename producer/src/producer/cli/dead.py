@@ -1,7 +1,7 @@
 """``producer dead list | show | replay | discard``: failed tasks that wait for a decision."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -31,6 +31,7 @@ CodeOption = Annotated[
 TaskOption = Annotated[str | None, typer.Option("--task", metavar="ID", help="Only of this task.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Every open dead letter.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+_Settle = Callable[[GatewayClient, list[int] | DeadLetterFilter], Iterator[DeadLettersDone]]
 NewestOption = Annotated[int | None, typer.Option("--limit", min=1, help="Not more than so many, the newest.")]
 
 
@@ -72,61 +73,52 @@ def show(
             show_all(dead_letter(letter))
 
 
-@dead.command()
-def replay(
-    ids: DeadIds = None,
-    algorithm: AlgorithmOption = None,
-    code: CodeOption = None,
-    task: TaskOption = None,
-    every: AllOption = False,
-    limit: NewestOption = None,
-    yes: YesOption = False,
-    gateway: GatewayOption = "",
-) -> None:
-    """Run failed tasks again, under their own ids: by dead ids, or all that --algorithm, --code or --task choose."""
-    matching = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
-    with exit_on_errors(), connect(gateway) as client:
-        if (chosen := _chosen(client, "replay", ids or [], matching, every, limit, yes)) is not None:
-            _report("replayed", client.replay_many(chosen))
+def _add_command(verb: str, done_verb: str, settle: _Settle, about: str) -> None:
+    @dead.command(verb, help=about)
+    def command(
+        ids: DeadIds = None,
+        algorithm: AlgorithmOption = None,
+        code: CodeOption = None,
+        task: TaskOption = None,
+        every: AllOption = False,
+        limit: NewestOption = None,
+        yes: YesOption = False,
+        gateway: GatewayOption = "",
+    ) -> None:
+        matching = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
+        has_filter = bool(matching.body())
+        with exit_on_errors(), connect(gateway) as client:
+            if ids and (has_filter or every):
+                raise BadInput(
+                    "name dead letters by their ids, or choose them with --algorithm, --code and --task; not both"
+                )
+            if not ids and not has_filter and not every:
+                raise BadInput(
+                    "which ones? name dead ids, choose with --algorithm, --code or --task, or "
+                    f"{verb} every open one with --all"
+                )
+            if (chosen := ids[:limit] if ids else _confirmed(client, verb, matching, limit, yes)) is not None:
+                _report(done_verb, settle(client, chosen))
 
 
-@dead.command()
-def discard(
-    ids: DeadIds = None,
-    algorithm: AlgorithmOption = None,
-    code: CodeOption = None,
-    task: TaskOption = None,
-    every: AllOption = False,
-    limit: NewestOption = None,
-    yes: YesOption = False,
-    gateway: GatewayOption = "",
-) -> None:
-    """Note that nothing more shall become of dead letters; they stay readable until retention drops them."""
-    matching = DeadLetterFilter(algorithm=algorithm, codes=code or (), task_id=task)
-    with exit_on_errors(), connect(gateway) as client:
-        if (chosen := _chosen(client, "discard", ids or [], matching, every, limit, yes)) is not None:
-            _report("discarded", client.discard_many(chosen))
+_add_command(
+    "replay",
+    "replayed",
+    GatewayClient.replay_many,
+    "Run failed tasks again, under their own ids: by dead ids, or all that --algorithm, --code or --task choose.",
+)
+_add_command(
+    "discard",
+    "discarded",
+    GatewayClient.discard_many,
+    "Note that nothing more shall become of dead letters; they stay readable until retention drops them.",
+)
 
 
-def _chosen(
-    client: GatewayClient,
-    verb: str,
-    ids: list[int],
-    matching: DeadLetterFilter,
-    every: bool,
-    limit: int | None,
-    yes: bool,
+def _confirmed(
+    client: GatewayClient, verb: str, matching: DeadLetterFilter, limit: int | None, yes: bool
 ) -> list[int] | DeadLetterFilter | None:
     """What to replay or discard; None if there is nothing, or the user declines. Raises BadInput."""
-    has_filter = bool(matching.body())
-    if ids and (has_filter or every):
-        raise BadInput("name dead letters by their ids, or choose them with --algorithm, --code and --task; not both")
-    if ids:
-        return ids[:limit]
-    if not has_filter and not every:
-        raise BadInput(
-            f"which ones? name dead ids, choose with --algorithm, --code or --task, or {verb} every open one with --all"
-        )
     found = [letter.dead_id for letter in client.dead_letters(matching, limit=limit or _MAX_COUNTED + 1)]
     if not found:
         say("there are no such dead letters")

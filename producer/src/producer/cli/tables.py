@@ -33,6 +33,8 @@ _GAP = 2
 #: Of a table that goes to a pipe or a file: nobody wants folded lines there.
 _PIPED_WIDTH = 200
 _NUMBERS = ("dead id", "attempts")
+#: Columns whose entries mean nothing without their name.
+_NAMED = ("dead id", "task", "attempt", "attempts", "runners", "waiting", "running")
 _STYLE = {
     TaskState.SUCCEEDED: "green",
     TaskState.FAILED: "red",
@@ -73,21 +75,19 @@ def _stdout_console() -> Console:
     return console
 
 
-def task_list(tasks: Sequence[TaskSummaryView]) -> Listing:
-    rows, entries = [], []
-    for task in tasks:
-        row = (
-            Text(one_line(task.id, 128)),
-            Text(one_line(task.algorithm)),
+def task_list(tasks: Iterable[TaskSummaryView]) -> Listing:
+    rows = [
+        (
+            one_line(task.id, 128),
+            one_line(task.algorithm),
             Text(task.state.value, style=_STYLE[task.state]),
-            Text(str(task.attempt)),
-            Text(_time(task.created_at)),
-            Text(_about(task)),
+            str(task.attempt),
+            _time(task.created_at),
+            _about(task),
         )
-        rows.append(row)
-        facts = Text("  ").join(row[1:3]) + f"  attempt {row[3]}  {row[4]}"
-        entries.append(_entry(Text(task.id, style="bold"), [facts, row[5]]))
-    return _listing(("id", "algorithm", "state", "attempt", "created", "about"), rows, 1, entries)
+        for task in tasks
+    ]
+    return _listing(("id", "algorithm", "state", "attempt", "created", "about"), rows)
 
 
 def _about(task: TaskSummaryView) -> str:
@@ -100,41 +100,37 @@ def _about(task: TaskSummaryView) -> str:
     return one_line(fraction + ("" if doing == task.state.value else doing), 200)
 
 
-def dead_list(letters: Sequence[DeadLetterView]) -> Listing:
-    rows, entries = [], []
+def dead_list(letters: Iterable[DeadLetterView]) -> Listing:
+    rows = []
     for letter in letters:
         reason, settled = one_line(letter.message, 200), _settled(letter)
         row = (
-            Text(str(letter.dead_id)),
-            Text(one_line(letter.task_id, 128)),
-            Text(one_line(letter.algorithm)),
-            Text(one_line(letter.code)),
-            Text(str(letter.attempts)),
-            Text(_time(letter.created_at)),
-            Text(f"[{settled}] {reason}" if settled else reason),
+            str(letter.dead_id),
+            one_line(letter.task_id, 128),
+            one_line(letter.algorithm),
+            one_line(letter.code),
+            str(letter.attempts),
+            _time(letter.created_at),
+            f"[{settled}] {reason}" if settled else reason,
         )
         rows.append(row)
-        title = Text(f"dead letter {row[0]}  task {row[1]}", style="bold")
-        entries.append(_entry(title, [Text("  ").join(row[2:4]) + f"  attempts {row[4]}  {row[5]}", row[6]]))
-    columns = ("dead id", "task", "algorithm", "code", "attempts", "failed at", "reason")
-    return _listing(columns, rows, 1, entries)
+    return _listing(("dead id", "task", "algorithm", "code", "attempts", "failed at", "reason"), rows, titles=2)
 
 
 def algorithm_list(algorithms: Iterable[dict[str, Any]]) -> Listing:
     """Those with runners first."""
-    rows, entries = [], []
-    for algorithm in sorted(algorithms, key=lambda one: not one["runners"]):
-        name, runners = one_line(algorithm["name"], 63), _runners(algorithm)
-        waiting, running = str(algorithm["tasks"]["waiting"]), str(algorithm["tasks"]["running"])
-        taken, summary = one_line(fields(algorithm["input_schema"]), 400), one_line(algorithm["summary"], 400)
-        rows.append(tuple(map(Text, (name, runners, waiting, running, taken, summary))))
-        entries.append(
-            _entry(
-                Text.assemble((name, "bold"), f"  {taken}"),
-                [Text(summary), Text(f"runners: {runners}, waiting: {waiting}, running: {running}")],
-            )
+    rows = [
+        (
+            one_line(algorithm["name"], 63),
+            _runners(algorithm),
+            str(algorithm["tasks"]["waiting"]),
+            str(algorithm["tasks"]["running"]),
+            one_line(fields(algorithm["input_schema"]), 400),
+            one_line(algorithm["summary"], 400),
         )
-    return _listing(("algorithm", "runners", "waiting", "running", "fields", "what it does"), rows, 2, entries)
+        for algorithm in sorted(algorithms, key=lambda one: not one["runners"])
+    ]
+    return _listing(("algorithm", "runners", "waiting", "running", "fields", "what it does"), rows, sentences=2)
 
 
 def fields(schema: dict[str, Any] | None) -> str:
@@ -227,27 +223,31 @@ def _settled(letter: DeadLetterView) -> str:
 
 
 def _listing(
-    columns: Sequence[str], rows: Sequence[Sequence[Text]], sentences: int, entries: list[RenderableType]
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, titles: int = 1, sentences: int = 1
 ) -> Listing:
-    """The last `sentences` columns may be folded; the others never are."""
+    """The last `sentences` columns may be folded, the others never are; the first `titles` head an entry."""
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     table, width = _table(), _GAP * (len(columns) - 1)
     for place, column in enumerate(columns):
         is_sentence = place >= len(columns) - sentences
         justify: JustifyMethod = "right" if column in _NUMBERS else "left"
         table.add_column(column, justify=justify, no_wrap=not is_sentence, overflow="fold")
-        widest = max(cell_len(cell) for cell in (column, *(row[place].plain for row in rows)))
+        widest = max(cell_len(cell) for cell in (column, *(row[place].plain for row in cells)))
         width += min(widest, _SENTENCE_WIDTH) if is_sentence else widest
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
-    return Listing(table, entries, width)
+    return Listing(table, [_entry(columns, row, titles, sentences) for row in cells], width)
 
 
-def _entry(title: Text, lines: Iterable[Text]) -> RenderableType:
-    """A title, and below it the lines that are not empty, indented."""
+def _entry(columns: Sequence[str], cells: Sequence[Text], titles: int, sentences: int) -> RenderableType:
+    """A title, and below it what is not empty, indented: short facts on one line, each sentence on its own."""
+    named = [Text(f"{name} ") + cell if name in _NAMED else cell for name, cell in zip(columns, cells, strict=True)]
     entry = Table.grid()
     entry.add_column(overflow="fold")
+    title, facts = (Text("  ").join(part) for part in (named[:titles], named[titles:-sentences]))
+    title.stylize("bold")
     entry.add_row(title)
-    for line in lines:
+    for line in (facts, *named[-sentences:]):
         if line.plain:
             entry.add_row(Padding(line, (0, 0, 0, 2)))
     return entry

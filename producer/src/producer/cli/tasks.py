@@ -1,6 +1,7 @@
 """``producer send | result | cancel | list | algorithms``."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -65,42 +66,32 @@ def result(
     gateway: GatewayOption = "",
 ) -> None:
     """Print the result of a task; of several, a line of JSON for each."""
-    codes = []
-    with exit_on_errors(), connect(gateway) as client:
-        for task_id in ids:
-            try:
-                task = client.get(task_id)
-                task = _waited(client, task, timeout) if wait else task
-            except Refused as error:
-                say(str(error))
-                codes.append(code_of(error))
-                continue
-            if as_json or len(ids) > 1:
-                typer.echo(printable_json(outcome(task)))
-                codes.append(_code_of_state(task.state))
-            else:
-                codes.append(_print_result(task, timeout if wait else 0))
-        exit_with(codes)
+
+    def print_one(client: GatewayClient, task_id: str) -> int:
+        task = client.get(task_id)
+        task = _waited(client, task, timeout) if wait else task
+        if as_json or len(ids) > 1:
+            typer.echo(printable_json(outcome(task)))
+            return _code_of_state(task.state)
+        return _print_result(task, timeout if wait else 0)
+
+    _for_each(ids, gateway, print_one)
 
 
 def cancel(ids: TaskIds, gateway: GatewayOption = "") -> None:
     """Cancel tasks: one that waits will not run, one that runs is stopped."""
-    codes = []
-    with exit_on_errors(), connect(gateway) as client:
-        for task_id in ids:
-            try:
-                task = client.cancel(task_id)
-            except Refused as error:
-                say(str(error))
-                codes.append(code_of(error))
-                continue
-            if task.state is not TaskState.CANCELLED:
-                say(f"task {task.id} is running; its runner is being asked to stop")
-            elif not task.algorithm:
-                say(f"nobody has seen a task {task.id} yet; should it come, it will not run")
-            else:
-                say(f"task {task.id} is cancelled")
-        exit_with(codes)
+
+    def cancel_one(client: GatewayClient, task_id: str) -> int:
+        task = client.cancel(task_id)
+        if task.state is not TaskState.CANCELLED:
+            say(f"task {task.id} is running; its runner is being asked to stop")
+        elif not task.algorithm:
+            say(f"nobody has seen a task {task.id} yet; should it come, it will not run")
+        else:
+            say(f"task {task.id} is cancelled")
+        return DONE
+
+    _for_each(ids, gateway, cancel_one)
 
 
 def list_tasks(
@@ -134,6 +125,19 @@ def algorithms(as_json: JsonOption = False, gateway: GatewayOption = "") -> None
             show_list(algorithm_list(found))
         else:
             say("no runner has registered yet")
+
+
+def _for_each(ids: list[str], gateway: str, act: Callable[[GatewayClient, str], int]) -> None:
+    """Does it for each task, also after one was refused, and ends with the gravest exit code."""
+    codes = []
+    with exit_on_errors(), connect(gateway) as client:
+        for task_id in ids:
+            try:
+                codes.append(act(client, task_id))
+            except Refused as error:
+                say(str(error))
+                codes.append(code_of(error))
+        exit_with(codes)
 
 
 def read_payload(argument: str, stdin: BinaryIO) -> Any:
