@@ -17,9 +17,7 @@ HOSTILE = "[/nonsense] [red]x[/red] \x1b]0;title\x07\x9b2J\u202e\u2028"
 
 def shown(listing: Listing, width: int) -> list[str]:
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False)
-    for piece in [listing.table] if width >= listing.width else listing.entries:
-        console.print(piece)
+    Console(file=out, width=width, highlight=False).print(listing)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert max(map(len, lines)) <= width
     assert all(line.isprintable() for line in lines)

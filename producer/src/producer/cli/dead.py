@@ -9,7 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from producer.cli.exit_codes import FAILED, exit_on_errors, on_interrupt, say, stderr_console
 from producer.cli.options import AlgorithmOption, GatewayOption, JsonOption, LimitOption, connect
-from producer.cli.tables import dead_letter, dead_list, show_all, show_list
+from producer.cli.tables import dead_letter, dead_list, display
 from producer.client.client import GatewayClient
 from producer.errors import BadInput
 from producer.models import DeadLetterFilter, DeadLettersDone, FailureCode, to_json
@@ -53,7 +53,7 @@ def list_dead(
             for letter in found:
                 typer.echo(printable_json(to_json(letter), compact=True))
         elif letters := list(found):
-            show_list(dead_list(letters))
+            display(dead_list(letters))
         else:
             say("there are no such dead letters")
 
@@ -70,7 +70,7 @@ def show(
         if as_json:
             typer.echo(printable_json(to_json(letter), compact=True))
         else:
-            show_all(dead_letter(letter))
+            display(*dead_letter(letter))
 
 
 def _add_command(verb: str, done_verb: str, settle: _Settle, about: str) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from rich.cells import cell_len
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -47,32 +47,54 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Listing:
-    """The same entries twice. `width`: columns that the table needs."""
+    """A table where there is room for it, else one entry below the other.
 
-    table: Table
-    entries: list[RenderableType]
-    width: int
+    The last `sentences` columns may be folded, the others never are; the first `titles` head an entry.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Text]]
+    titles: int = 1
+    sentences: int = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        rows = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+        table, width = _table(), _GAP * (len(self.columns) - 1)
+        for place, column in enumerate(self.columns):
+            is_sentence = place >= len(self.columns) - self.sentences
+            justify: JustifyMethod = "right" if column in _NUMBERS else "left"
+            table.add_column(column, justify=justify, no_wrap=not is_sentence, overflow="fold")
+            widest = max(cell_len(cell) for cell in (column, *(row[place].plain for row in rows)))
+            width += min(widest, _SENTENCE_WIDTH) if is_sentence else widest
+        if width > options.max_width:
+            yield from map(self._entry, rows)
+            return
+        for row in rows:
+            table.add_row(*row)
+        yield table
+
+    def _entry(self, row: Sequence[Text]) -> RenderableType:
+        """A title, and below it what is not empty, indented: short facts on one line, each sentence on its own."""
+        cells = [
+            Text(f"{name} ") + cell if name in _NAMED else cell for name, cell in zip(self.columns, row, strict=True)
+        ]
+        facts = Text("  ").join(cells[self.titles : -self.sentences])
+        entry = Table.grid()
+        entry.add_column(overflow="fold")
+        entry.add_row(Text("  ").join(cells[: self.titles]), style="bold")
+        for line in (facts, *cells[-self.sentences :]):
+            if line.plain:
+                entry.add_row(Padding(line, (0, 0, 0, 2)))
+        return entry
 
 
-def show_list(listing: Listing) -> None:
-    """Prints the table where there is room for it, else one entry below the other."""
-    console = _stdout_console()
-    for piece in [listing.table] if console.width >= listing.width else listing.entries:
-        console.print(piece)
-
-
-def show_all(pieces: Iterable[RenderableType]) -> None:
+def display(*pieces: RenderableType) -> None:
     """Prints the pieces; a line of text that is longer than the terminal stays one line."""
-    console = _stdout_console()
-    for piece in pieces:
-        console.print(piece, soft_wrap=isinstance(piece, Text))
-
-
-def _stdout_console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _PIPED_WIDTH)
-    return console
+    for piece in pieces:
+        console.print(piece, soft_wrap=isinstance(piece, Text))
 
 
 def task_list(tasks: Iterable[TaskSummaryView]) -> Listing:
@@ -87,7 +109,7 @@ def task_list(tasks: Iterable[TaskSummaryView]) -> Listing:
         )
         for task in tasks
     ]
-    return _listing(("id", "algorithm", "state", "attempt", "created", "about"), rows)
+    return Listing(("id", "algorithm", "state", "attempt", "created", "about"), rows)
 
 
 def _about(task: TaskSummaryView) -> str:
@@ -114,7 +136,7 @@ def dead_list(letters: Iterable[DeadLetterView]) -> Listing:
             f"[{settled}] {reason}" if settled else reason,
         )
         rows.append(row)
-    return _listing(("dead id", "task", "algorithm", "code", "attempts", "failed at", "reason"), rows, titles=2)
+    return Listing(("dead id", "task", "algorithm", "code", "attempts", "failed at", "reason"), rows, titles=2)
 
 
 def algorithm_list(algorithms: Iterable[dict[str, Any]]) -> Listing:
@@ -130,7 +152,7 @@ def algorithm_list(algorithms: Iterable[dict[str, Any]]) -> Listing:
         )
         for algorithm in sorted(algorithms, key=lambda one: not one["runners"])
     ]
-    return _listing(("algorithm", "runners", "waiting", "running", "fields", "what it does"), rows, sentences=2)
+    return Listing(("algorithm", "runners", "waiting", "running", "fields", "what it does"), rows, sentences=2)
 
 
 def fields(schema: dict[str, Any] | None) -> str:
@@ -220,37 +242,6 @@ def _settled(letter: DeadLetterView) -> str:
     if letter.replayed_at is not None:
         return f"was replayed at {_time(letter.replayed_at)}"
     return f"was discarded at {_time(letter.discarded_at)}" if letter.discarded_at is not None else ""
-
-
-def _listing(
-    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, titles: int = 1, sentences: int = 1
-) -> Listing:
-    """The last `sentences` columns may be folded, the others never are; the first `titles` head an entry."""
-    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    table, width = _table(), _GAP * (len(columns) - 1)
-    for place, column in enumerate(columns):
-        is_sentence = place >= len(columns) - sentences
-        justify: JustifyMethod = "right" if column in _NUMBERS else "left"
-        table.add_column(column, justify=justify, no_wrap=not is_sentence, overflow="fold")
-        widest = max(cell_len(cell) for cell in (column, *(row[place].plain for row in cells)))
-        width += min(widest, _SENTENCE_WIDTH) if is_sentence else widest
-    for row in cells:
-        table.add_row(*row)
-    return Listing(table, [_entry(columns, row, titles, sentences) for row in cells], width)
-
-
-def _entry(columns: Sequence[str], cells: Sequence[Text], titles: int, sentences: int) -> RenderableType:
-    """A title, and below it what is not empty, indented: short facts on one line, each sentence on its own."""
-    named = [Text(f"{name} ") + cell if name in _NAMED else cell for name, cell in zip(columns, cells, strict=True)]
-    entry = Table.grid()
-    entry.add_column(overflow="fold")
-    title, facts = (Text("  ").join(part) for part in (named[:titles], named[titles:-sentences]))
-    title.stylize("bold")
-    entry.add_row(title)
-    for line in (facts, *named[-sentences:]):
-        if line.plain:
-            entry.add_row(Padding(line, (0, 0, 0, 2)))
-    return entry
 
 
 def _heading(text: str) -> Text:

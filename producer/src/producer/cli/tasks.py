@@ -20,7 +20,7 @@ from producer.cli.exit_codes import (
 )
 from producer.cli.options import AlgorithmOption, GatewayOption, JsonOption, LimitOption, TimeoutOption, connect
 from producer.cli.progress import outcome, wait_with_progress, without_result
-from producer.cli.tables import algorithm_list, show_list, task_list
+from producer.cli.tables import algorithm_list, display, task_list
 from producer.client.client import GatewayClient
 from producer.errors import BadInput, Refused
 from producer.json_text import BadJson, loads
@@ -109,7 +109,7 @@ def list_tasks(
                 fields = {name: value for name, value in to_json(task).items() if value is not None}
                 typer.echo(printable_json(fields, compact=True))
         elif rows := list(found):
-            show_list(task_list(rows))
+            display(task_list(rows))
         else:
             say("there are no such tasks")
 
@@ -122,7 +122,7 @@ def algorithms(as_json: JsonOption = False, gateway: GatewayOption = "") -> None
             for algorithm in found:
                 typer.echo(printable_json(algorithm))
         elif found:
-            show_list(algorithm_list(found))
+            display(algorithm_list(found))
         else:
             say("no runner has registered yet")
 
