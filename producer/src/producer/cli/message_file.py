@@ -6,14 +6,12 @@ same task, and a line that was corrected is a new one, without any effect on the
 
 import hashlib
 import json
-import os
 import shutil
-import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -81,12 +79,12 @@ class MessageFile:
 def open_messages(path: Path | None, algorithm: str | None, run: str, *, is_read_twice: bool) -> Iterator[MessageFile]:
     """The messages of a file, or of standard input if `path` is None. A pipe that is read twice is copied to disk."""
     try:
-        file = sys.stdin.buffer if path is None else path.open("rb")
+        source = nullcontext(sys.stdin.buffer) if path is None else path.open("rb")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        if path is not None and stat.S_ISREG((about := os.fstat(file.fileno())).st_mode):
-            yield MessageFile(file, path.name, about.st_size, algorithm, run)
+    with source as file:
+        if path is not None and path.is_file():
+            yield MessageFile(file, path.name, path.stat().st_size, algorithm, run)
         elif is_read_twice:
             with tempfile.TemporaryFile() as copy:
                 shutil.copyfileobj(file, copy, _CHUNK_BYTES)
@@ -94,9 +92,6 @@ def open_messages(path: Path | None, algorithm: str | None, run: str, *, is_read
                 yield MessageFile(copy, "", None, algorithm, run)
         else:
             yield MessageFile(file, "", None, algorithm, run)
-    finally:
-        if path is not None:
-            file.close()
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
