@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -12,7 +14,8 @@ from producer import AsyncTaskClient, GatewayClient, TaskClient
 from producer.client import aio, transport
 from producer.client.broker_sender import BrokerSender
 from producer.client.steps import task_message
-from producer.errors import BrokerUnreachable, GatewayUnreachable, NoGateway
+from producer.errors import BrokerUnreachable, GatewayUnreachable, NoGateway, Refused
+from taskqueue.errors import StoreUnavailable
 
 QUEUE = "amqp://guest:guest@127.0.0.1:9/"
 
@@ -20,13 +23,13 @@ Ask = Callable[..., Any]
 
 
 def ask_blocking(**where: Any) -> Any:
-    with TaskClient(**where, patience_seconds=0) as client:
+    with TaskClient(**{"patience_seconds": 0} | where) as client:
         return client.tasks()
 
 
 def ask_async(**where: Any) -> Any:
     async def scenario() -> Any:
-        async with AsyncTaskClient(**where, patience_seconds=0) as client:
+        async with AsyncTaskClient(**{"patience_seconds": 0} | where) as client:
             return await client.tasks()
 
     return asyncio.run(scenario())
@@ -65,6 +68,23 @@ def test_client_without_a_gateway_names_itself(ask: Ask, name: str) -> None:
         ask(queue_url=QUEUE)
     with pytest.raises(ValueError, match=rf": {name}\('http"):
         ask()
+
+
+@both
+@pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
+def test_gateway_is_asked_again_as_late_as_it_says(ask: Ask, gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_at: list[float] = []
+
+    async def is_away(*_filter: Any, **_more: Any) -> Any:
+        asked_at.append(time.monotonic())
+        raise StoreUnavailable("test")
+
+    monkeypatch.setattr(gateway.store, "list_tasks", is_away)
+    with pytest.raises(Refused) as refused:
+        ask(gateway_url=gateway.url, patience_seconds=1.5)
+    assert refused.value.status == 503
+    assert len(asked_at) >= 2
+    assert all(later - earlier >= 1 for earlier, later in pairwise(asked_at))
 
 
 def test_closed_client_and_closed_sender_say_the_same() -> None:

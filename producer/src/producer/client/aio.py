@@ -12,8 +12,7 @@ from producer.client import steps
 from producer.client.calls import Calls
 from producer.client.client import broker_sender, no_gateway
 from producer.client.steps import Call
-from producer.client.transport import CONNECT_SECONDS, READ_SECONDS, Endpoint, LostConnection
-from producer.errors import Refused
+from producer.client.transport import CONNECT_SECONDS, READ_SECONDS, Endpoint, TryAgain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,8 +102,8 @@ class _SessionPool(Endpoint):
             self.require_open()
             try:
                 return await self._send_once(request)
-            except (Refused, LostConnection) as error:
-                pause = self.pause_before_retry(error, pauses)
+            except TryAgain as again:
+                pause = self.pause_before_retry(again, pauses)
             await asyncio.sleep(pause)
 
     async def _send_once(self, request: steps.Request) -> Any:
@@ -117,7 +116,7 @@ class _SessionPool(Endpoint):
                 headers=request.headers,
                 allow_redirects=False,
             ) as answer:
-                status, body = answer.status, await answer.read()
+                status, body, retry_after = answer.status, await answer.read(), answer.headers.get("Retry-After")
         except aiohttp.ConnectionTimeoutError:
             raise self.lost_connection(has_connected=False) from None
         except TimeoutError:
@@ -130,7 +129,7 @@ class _SessionPool(Endpoint):
         except aiohttp.ClientError as error:
             has_connected = not isinstance(error, aiohttp.ClientConnectorError)
             raise self.lost_connection(has_connected=has_connected) from None
-        return self.read_answer(status, body)
+        return self.read_answer(status, body, retry_after)
 
     def _session(self) -> aiohttp.ClientSession:
         sessions = self._sessions.setdefault(os.getpid(), {})

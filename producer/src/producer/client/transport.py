@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 
 from producer.client.steps import Request, retry_pauses
-from producer.errors import CLOSED, GatewayUnreachable, Refused, refusal
+from producer.errors import CLOSED, GatewayUnreachable, ProducerError, refusal
 
 #: The gateway holds a request for at most a minute; this leaves it time to answer.
 READ_SECONDS = 75.0
@@ -21,12 +21,16 @@ _RETRIED_STATUSES = (429, 503)
 _OWN_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
-class LostConnection(Exception):
-    """No connection was made, or it broke before the answer was there (`has_connected`)."""
+class TryAgain(Exception):
+    """The request was not answered, or refused for now; `error` is for the caller when it is not sent again.
 
-    def __init__(self, message: str, *, has_connected: bool) -> None:
-        super().__init__(message)
-        self.has_connected = has_connected
+    `after_seconds` is the gateway's Retry-After.
+    """
+
+    def __init__(self, error: ProducerError, after_seconds: float = 0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after_seconds = after_seconds
 
 
 class Endpoint:
@@ -46,49 +50,47 @@ class Endpoint:
         self._has_answered = False
         self._closed = False
 
-    def read_answer(self, status: int, body: bytes) -> Any:
-        """The JSON of an answer. Raises Refused, and GatewayUnreachable when it is not a gateway's."""
+    def read_answer(self, status: int, body: bytes, retry_after: str | None) -> Any:
+        """The JSON of an answer. Raises Refused, TryAgain, and GatewayUnreachable when it is not a gateway's."""
         try:
             content = json.loads(body)
         except ValueError:
             content = None
-        is_result = status in (200, 202) and content is not None
-        if not is_result and (not isinstance(content, dict) or "code" not in content):
+        if status in (200, 202) and content is not None:
+            self._has_answered = True
+            return content
+        if not isinstance(content, dict) or "code" not in content:
             raise GatewayUnreachable(
                 f"what answers at {self.url} is not our gateway (status {status}); check the gateway's address"
             )
-        if not is_result:
-            raise refusal({"status": status, **content})
-        self._has_answered = True
-        return content
+        refused = refusal({"status": status, **content})
+        if status not in _RETRIED_STATUSES:
+            raise refused
+        raise TryAgain(refused, float(retry_after) if retry_after and retry_after.isdecimal() else 0)
 
     def pauses(self) -> Iterator[float]:
-        """The pauses between the attempts of one request."""
+        """The pauses between the attempts of one request, as long as the patience lasts."""
         return retry_pauses(self._patience_seconds)
 
-    def pause_before_retry(self, error: Refused | LostConnection, pauses: Iterator[float]) -> float:
-        """How long to wait before the request is sent again. Raises the error for the caller when it is not.
-
-        A gateway that never answered is not restarting, so that is reported at once.
-        """
-        if isinstance(error, Refused):
-            is_passing = error.status in _RETRIED_STATUSES
-        else:
-            is_passing = error.has_connected or self._has_answered
-        pause = next(pauses, None) if is_passing else None
-        if pause is None:
-            raise (error if isinstance(error, Refused) else GatewayUnreachable(str(error))) from None
-        return pause
+    def pause_before_retry(self, again: TryAgain, pauses: Iterator[float]) -> float:
+        """How long to wait before the request is sent again. Raises the error for the caller when it is not."""
+        if (pause := next(pauses, None)) is None:
+            raise again.error from None
+        return max(pause, min(again.after_seconds, self._patience_seconds))
 
     def require_open(self) -> None:
         """Raises GatewayUnreachable after the client was closed."""
         if self._closed:
             raise GatewayUnreachable(CLOSED)
 
-    def lost_connection(self, *, has_connected: bool) -> LostConnection:
+    def lost_connection(self, *, has_connected: bool) -> GatewayUnreachable | TryAgain:
+        """No connection was made, or it broke before the answer was there (`has_connected`).
+
+        A gateway that never answered is not restarting, so that is reported at once.
+        """
         advice = "start the environment with `worker up`, or set GATEWAY_URL"
-        message = f"no gateway answers at {self.url}{self._source}; {advice}"
-        return LostConnection(message, has_connected=has_connected)
+        error = GatewayUnreachable(f"no gateway answers at {self.url}{self._source}; {advice}")
+        return TryAgain(error) if has_connected or self._has_answered else error
 
     def too_slow(self) -> GatewayUnreachable:
         return GatewayUnreachable(f"the gateway at {self.url} takes too long to answer; ask again")
@@ -123,8 +125,8 @@ class Transport(Endpoint):
         while True:
             try:
                 return self._send_once(request)
-            except (Refused, LostConnection) as error:
-                pause = self.pause_before_retry(error, pauses)
+            except TryAgain as again:
+                pause = self.pause_before_retry(again, pauses)
             time.sleep(pause)
 
     def close(self) -> None:
@@ -156,7 +158,7 @@ class Transport(Endpoint):
             self._free.append(session)
             if self._closed:
                 self._close_free()
-        return self.read_answer(answer.status_code, answer.content)
+        return self.read_answer(answer.status_code, answer.content, answer.headers.get("Retry-After"))
 
     def _free_session(self) -> requests.Session:
         if self._process != os.getpid():
