@@ -159,6 +159,7 @@ def test_bad_lines_are_named_and_corrected_in_their_places(gateway: Any, call: A
         assert [line.split(":")[0] for line in told[:3]] == ["line 2", "line 3", "line 6"]
         assert "not JSON" in told[0] and "txt is not a field" in told[1] + told[2]
         assert "2 tasks queued" in told[3] and "3 lines refused: correct them, or empty them" in told[3]
+        assert told[3].endswith("; the same command, run again, sends them")
         assert queued(gateway) == 2
     lines[1:3], lines[5] = ['{"text": "corrected"}', ""], '{"text": "c"}'
     file.write_text("\n".join([*lines, '{"text": "appended"}']))

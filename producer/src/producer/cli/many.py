@@ -160,7 +160,7 @@ class _Sender:
             self._break_off("interrupted", how, INTERRUPTED)
         except (BadInput, GatewayUnreachable, Refused) as error:
             self._break_off(str(error).rstrip("."), how, code_of(error))
-        say(self._summary(time.monotonic() - began_at))
+        say(self._summary(time.monotonic() - began_at, how))
 
     def _break_off(self, why: str, how: str, code: int) -> NoReturn:
         so_far = (
@@ -197,7 +197,7 @@ class _Sender:
                 raise
             return [error]
 
-    def _summary(self, seconds: float) -> str:
+    def _summary(self, seconds: float, how: str) -> str:
         summary = f"{_count(self.accepted - self.known, 'task')} queued in {seconds:.1f} s"
         if seconds > 1:
             summary += f" ({self.accepted / seconds:,.0f}/s)"
@@ -207,7 +207,7 @@ class _Sender:
             not_named = f" ({self.refused - _MAX_NAMED:,} of them not named)" if self.refused > _MAX_NAMED else ""
             summary += (
                 f"; {_count(self.refused, 'line')} refused{not_named}: correct them, or empty them so that the others "
-                "keep their numbers, and run the same command again"
+                f"keep their numbers; the same command, {how}, sends them"
             )
         return summary
 
