@@ -32,7 +32,7 @@ _SENTENCE_WIDTH = 30
 _GAP = 2
 #: Of a table that goes to a pipe or a file: nobody wants folded lines there.
 _PIPED_WIDTH = 200
-_NUMBERS = ("dead id", "attempts")
+_NUMBERS = ("dead id", "attempt", "attempts")
 #: Columns whose entries mean nothing without their name.
 _NAMED = ("dead id", "task", "attempt", "attempts", "runners", "waiting", "running")
 _STYLE = {
@@ -59,7 +59,8 @@ class Listing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         rows = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
-        table, width = _table(), _GAP * (len(self.columns) - 1)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        width = _GAP * (len(self.columns) - 1)
         for place, column in enumerate(self.columns):
             is_sentence = place >= len(self.columns) - self.sentences
             justify: JustifyMethod = "right" if column in _NUMBERS else "left"
@@ -214,7 +215,11 @@ def dead_letter(letter: DeadLetterDetail) -> Iterator[RenderableType]:
     yield Text(f"it {_settled(letter) or 'waits to be replayed or discarded'}")
     if letter.history:
         yield _heading("attempts")
-        yield _history(letter)
+        rows = [
+            (str(one.attempt), _time(one.at), one.code, one_line(one.runner or ""), one_line(one.message, 300))
+            for one in letter.history
+        ]
+        yield Listing(("attempt", "at", "code", "runner", "reason"), rows)
     if letter.traceback:
         yield _heading("traceback")
         yield Text(printable(letter.traceback.rstrip(), _MAX_TEXT))
@@ -226,18 +231,6 @@ def dead_letter(letter: DeadLetterDetail) -> Iterator[RenderableType]:
     yield Text(printable(letter.body_base64 if letter.body is None else letter.body, _MAX_TEXT) or "(empty)")
 
 
-def _history(letter: DeadLetterDetail) -> Table:
-    table = _table()
-    table.add_column("attempt", justify="right")
-    for column in ("at", "code", "runner"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    for entry in letter.history:
-        runner, reason = Text(one_line(entry.runner or "")), Text(one_line(entry.message, 300))
-        table.add_row(str(entry.attempt), _time(entry.at), entry.code, runner, reason)
-    return table
-
-
 def _settled(letter: DeadLetterView) -> str:
     if letter.replayed_at is not None:
         return f"was replayed at {_time(letter.replayed_at)}"
@@ -246,10 +239,6 @@ def _settled(letter: DeadLetterView) -> str:
 
 def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
-
-
-def _table() -> Table:
-    return Table(box=None, header_style="bold", pad_edge=False)
 
 
 def _time(at: datetime) -> str:
