@@ -32,12 +32,12 @@ class Troubled:
         self.reached = threading.Event()
         self.over = threading.Event()
 
-    async def publish(self, tasks: Sequence[NewTask]) -> list[Published]:
+    async def publish(self, tasks: Sequence[NewTask], **options: Any) -> list[Published]:
         self.allowed -= 1
         if self.allowed >= 0:
-            return list(await self._publish(tasks))
+            return list(await self._publish(tasks, **options))
         if self.trouble == "answer is lost":
-            await self._publish(tasks)
+            await self._publish(tasks, **options)
         self.reached.set()
         while self.trouble == "silent" and not self.over.is_set():
             await asyncio.sleep(0.01)

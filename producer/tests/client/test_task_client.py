@@ -130,11 +130,11 @@ def test_refused_ones_of_many_are_told_by_position_and_the_others_are_queued(gat
 def test_many_tasks_that_break_off_tell_what_is_queued(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
     published, usual = [], gateway.queue.publish
 
-    async def twice(tasks: Any) -> Any:
+    async def twice(tasks: Any, **options: Any) -> Any:
         published.append(len(tasks))
         if len(published) > 2:
             raise QueueUnavailable("disk is full")
-        return await usual(tasks)
+        return await usual(tasks, **options)
 
     monkeypatch.setattr(gateway.queue, "publish", twice)
     tasks: list[Any] = [("upper", {"text": str(n)}) for n in range(2_500)]
