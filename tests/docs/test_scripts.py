@@ -67,13 +67,3 @@ def test_failed_test_is_not_run_again_and_no_test_at_all_is_a_mistake(checkout: 
     assert done.returncode == code
     assert done.stdout.count("-m pytest") == runs
     assert "test-runners" not in done.stdout
-
-
-def test_failed_test_is_run_again_by_itself_on_request(checkout: Path) -> None:
-    python = checkout / ".venv" / "bin" / "python"
-    python.write_text(f'{_ECHO}case "$*" in *--last-failed*) ;; *"not serial"*) exit 1 ;; esac\n')
-    done = _run(checkout, "test.sh", "--again", "tests/docs")
-    assert done.returncode == 0
-    assert " --last-failed " in next(
-        line for line in done.stdout.splitlines() if line.endswith("--numprocesses 0 tests/docs")
-    )
