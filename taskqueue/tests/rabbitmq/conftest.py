@@ -182,7 +182,7 @@ def take_messages() -> Callable[..., Coroutine[Any, Any, list[IncomingMessage]]]
 def within() -> Callable[..., Coroutine[Any, Any, float]]:
     """Waits until a condition holds and returns how many seconds it took; fails after a bound."""
 
-    async def wait(condition: Callable[[], bool], seconds: float = 15.0) -> float:
+    async def wait(condition: Callable[[], bool], seconds: float = 30.0) -> float:
         begin = time.monotonic()
         while not condition():
             assert time.monotonic() - begin < seconds, "the condition did not come true in time"

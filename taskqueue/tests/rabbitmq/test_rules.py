@@ -39,7 +39,7 @@ def count_ready():
 def becomes_true():
     """Waits until an awaitable condition holds; how long it took."""
 
-    async def wait(condition, seconds: float = 15.0) -> float:
+    async def wait(condition, seconds: float = 30.0) -> float:
         began, tick = time.monotonic(), asyncio.Event()
         while not await condition():
             assert time.monotonic() - began < seconds, "the condition did not come true in time"
@@ -301,7 +301,7 @@ def test_broker_killed_under_a_flowing_feed_loses_no_confirmed_task(run, own_bro
             await until(lambda: confirmed <= seen)
             consumer.cancel()
 
-    async def until(condition, seconds: float = 20.0) -> None:
+    async def until(condition, seconds: float = 40.0) -> None:
         deadline, tick = time.monotonic() + seconds, asyncio.Event()
         while not condition():
             assert time.monotonic() < deadline, "it does not flow"
