@@ -59,6 +59,12 @@ def test_serial_tests_run_alone_after_the_others(checkout: Path, words: list[str
     assert second.endswith(f" --numprocesses 0 -m serial{marks} tests/docs")
 
 
+def test_tests_with_images_and_with_containers_run_beside_each_other(checkout: Path) -> None:
+    done = _run(checkout, "test.sh", "--images", "--containers")
+    *_, last = (line for line in done.stdout.splitlines() if "-m pytest" in line)
+    assert last.endswith("-m pytest --numprocesses 2 tests/images tests/containers")
+
+
 @pytest.mark.parametrize(("code", "runs"), [(1, 1), (5, 2)])
 def test_failed_test_is_not_run_again_and_no_test_at_all_is_a_mistake(checkout: Path, code: int, runs: int) -> None:
     python = checkout / ".venv" / "bin" / "python"

@@ -193,6 +193,24 @@ def within() -> Callable[..., Coroutine[Any, Any, float]]:
 
 
 @pytest.fixture
+def in_alarm(broker: Any) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Meanwhile the broker counts as short of memory and takes no messages."""
+
+    async def set_limit(*words: str) -> None:
+        await asyncio.to_thread(broker.server.ctl, "set_vm_memory_high_watermark", *words)
+
+    @asynccontextmanager
+    async def alarm() -> AsyncIterator[None]:
+        await set_limit("absolute", "1MB")
+        try:
+            yield
+        finally:
+            await set_limit("0.6")
+
+    return alarm
+
+
+@pytest.fixture
 def refused() -> Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, BaseException]]:
     """Awaits something that must fail with one of our errors, within a bound; returns the error."""
 
