@@ -70,7 +70,7 @@ def _most_seconds(item: pytest.Item) -> float:
 _SHARING = (
     re.compile(r"(tests/doors)/.*\[(embedded|rabbitmq\d)\b"),
     re.compile(r"(tests/test_cases\.py)::[^\[]*\[(embedded|rabbitmq\d)\b"),
-    re.compile(r"(tests/images)/"),
+    re.compile(r"(tests/images|tests/containers)/"),
     re.compile(
         r"(tests/(?:test_plug_in|test_misbehaving_handlers|production/test_strangers|production/test_readme)\.py)"
     ),

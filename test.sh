@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up and runs the checks and tests. --quick leaves out the tests that take minutes. --images adds those of
 # the image runner (1 GB of torch; Tesseract), --containers those that build and run the images (a Docker engine), --full the
-# longer forms of those that have one; --again runs what fails once more. Other words go to pytest.
+# longer forms of those that have one. Other words go to pytest.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
@@ -15,7 +15,6 @@ worker test-runners --only NAME.
   --quick       leave out the tests that take minutes
   --images      also those of the image runner (1 GB of torch; Tesseract)
   --containers  also those that build and run the images (a Docker engine)
-  --again       what fails runs once more by itself, and both outcomes are shown
   --full        then the longer forms of the tests that have one, one after the other (about an hour; they compare times, so
                 nothing else should run)
 END
@@ -32,14 +31,12 @@ chosen=""
 images=0
 containers=0
 full=0
-again=0
 while true; do
     case "${1:-}" in
         --quick) chosen=" and not slow" ;;
         --images) images=1 ;;
         --containers) containers=1 ;;
         --full) full=1 ;;
-        --again) again=1 ;;
         *) break ;;
     esac
     shift
@@ -57,11 +54,6 @@ some=0
 run_some() {
     local code=0
     run_tests "$@" || code=$?
-    if [ "$code" = 1 ] && [ "$again" = 1 ]; then
-        step "tests that failed, by themselves"
-        code=0
-        run_tests --last-failed --last-failed-no-failures none "$@" --numprocesses 0 || code=$?
-    fi
     case $code in 0) some=1 ;; 5) ;; *) exit "$code" ;; esac
 }
 
@@ -82,22 +74,18 @@ step "import-linter"
 step "the form of the packages"
 "$bin/python" .ci/form.py
 step "tests"
-# Most of their time is spent waiting, so there is one process more than there are cores.
+# Much of their time is spent waiting, so there are twice as many processes as cores.
 # conftest.py says which tests share one. Those that compare times are marked `serial`: what passes only alone runs alone.
-run_some --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')" -m "not serial$chosen"
+run_some --numprocesses "$("$bin/python" -c 'import os; print(min(4, 2 * (os.cpu_count() or 1)))')" -m "not serial$chosen"
 step "tests that compare times, alone"
 run_some --numprocesses 0 -m "serial$chosen"
 [ "$some" = 1 ] || { echo "no test was chosen" >&2 && exit 5; }
 step "tests of the runners"
 SCALE="meme-classifier=$images,${SCALE:-}" RUNNERS_FOLDER="$here/runners" DATA_FOLDER="$here/.plugplay" \
     "$bin/python" -P -m worker test-runners "${our_runners[@]/#/--only=}"
-if [ "$images" = 1 ]; then
-    step "tests with images"
-    IMAGE_TESTS=1 run_tests tests/images
-fi
-if [ "$containers" = 1 ]; then
-    step "tests with containers"
-    CONTAINER_TESTS=1 run_tests tests/containers
+if [ "$images$containers" != 00 ]; then
+    step "tests with images, tests with containers, beside each other"
+    IMAGE_TESTS=$images CONTAINER_TESTS=$containers run_tests --numprocesses 2 tests/images tests/containers
 fi
 if [ "$full" = 1 ]; then
     step "the longer forms"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def executions(log: Path) -> Counter[str]:
     """How often each task id ran."""

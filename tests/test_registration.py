@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import requests
 
+pytestmark = pytest.mark.timeout(240)
+
 CASES = Path(__file__).parent / "cases" / "registration_refused"
 PREDICT = """
 def run_predict(text: str) -> str:

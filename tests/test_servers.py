@@ -6,6 +6,8 @@ import pika
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def test_broker_is_of_the_version_that_is_asked_for_and_starts_empty(broker, broker_version):
     assert broker.management("GET", "overview")["rabbitmq_version"].startswith(f"{broker_version}.")

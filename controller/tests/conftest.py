@@ -33,7 +33,7 @@ from taskqueue.tasks import Delivery, NewTask, Published, TaskRow
 LIMIT_SECONDS = 60.0
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Waits, bounded, until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -346,13 +346,13 @@ class World:
             ]
         )
 
-    async def ended(self, task_id: str, seconds: float = 15.0) -> TaskRow:
+    async def ended(self, task_id: str, seconds: float = 30.0) -> TaskRow:
         row = await self.store.wait_finished(task_id, seconds)
         assert row is not None, f"{task_id} is unknown"
         assert row.state.is_terminal, f"{task_id} is still {row.state.value}"
         return row
 
-    async def ended_soon(self, task_id: str, seconds: float = 15.0) -> TaskRow:
+    async def ended_soon(self, task_id: str, seconds: float = 30.0) -> TaskRow:
         """The same for a task of which the store may know nothing yet."""
         async with asyncio.timeout(seconds):
             while (row := await self.store.get(task_id)) is None or not row.state.is_terminal:
@@ -364,7 +364,7 @@ class World:
         assert row is not None
         return row
 
-    async def until_row(self, task_id: str, condition: Callable[[TaskRow], Any], seconds: float = 15.0) -> TaskRow:
+    async def until_row(self, task_id: str, condition: Callable[[TaskRow], Any], seconds: float = 30.0) -> TaskRow:
         async with asyncio.timeout(seconds):
             while not condition(row := await self.row(task_id)):
                 await asyncio.sleep(0.02)

@@ -78,7 +78,7 @@ def test_finished_tasks_are_dropped_after_their_retention(worlds, make_runner, g
                 while await world.store.get("t1") is not None:
                     await asyncio.sleep(0.02)
 
-            await asyncio.wait_for(gone(), 5)
+            await asyncio.wait_for(gone(), 30)
 
     go(scenario())
 

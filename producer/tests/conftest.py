@@ -36,7 +36,7 @@ UPPER_SCHEMA = {
     "required": ["text"],
     "additionalProperties": False,
 }
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 class FakeWatch:

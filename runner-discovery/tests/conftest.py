@@ -45,7 +45,7 @@ class DiscoveryProcess:
                 self.lines.append(line)
                 self._more.notify_all()
 
-    def wait_line(self, part: str, seconds: float = 15) -> str:
+    def wait_line(self, part: str, seconds: float = 60) -> str:
         def found() -> str | None:
             return next((line for line in self.lines if part in line), None)
 
@@ -53,7 +53,7 @@ class DiscoveryProcess:
             assert self._more.wait_for(found, seconds), f"no line with {part!r} in {self.lines}"
             return str(found())
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 60) -> int:
         code = self.process.wait(seconds)
         self._reader.join(seconds)
         return code
@@ -117,7 +117,7 @@ def registration() -> Callable[..., dict[str, Any]]:
 def eventually() -> Callable[..., Any]:
     """``await eventually(condition)``: polls until it is true, at most `seconds`."""
 
-    async def poll(condition: Callable[[], object], seconds: float = 5) -> None:
+    async def poll(condition: Callable[[], object], seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it never came true"

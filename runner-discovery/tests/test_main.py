@@ -26,7 +26,7 @@ def test_after_a_kill_the_catalogue_is_the_same_at_once(
     httpx.put(f"{url}/runners/a", json=registration(upper=1)).raise_for_status()
     httpx.put(f"{url}/runners/b", json=registration(upper=2, host="h:2")).raise_for_status()
     snapshot = tmp_path / ".plugplay" / "discovery.json"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not (snapshot.exists() and '"id":"b"' in snapshot.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -51,7 +51,7 @@ def test_a_frozen_registry_drops_nobody_when_it_goes_on(
     service.process.send_signal(signal.SIGSTOP)
     time.sleep(3.5)
     service.process.send_signal(signal.SIGCONT)
-    service.wait_line("stood still", 5)
+    service.wait_line("stood still")
     assert [runner["id"] for runner in httpx.get(f"{url}/runners").json()] == ["a"]
 
 
@@ -74,7 +74,7 @@ def test_a_stop_answers_who_waits_and_takes_less_than_two_seconds(
         service.process.send_signal(number)
         assert service.wait(5) == 0
         assert time.monotonic() - began < 2
-        thread.join(5)
+        thread.join(30)
     assert answers[0].status_code == 200
 
 

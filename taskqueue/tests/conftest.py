@@ -135,7 +135,7 @@ def comes_nothing() -> Callable[..., Coroutine[Any, Any, bool]]:
 def eventually() -> Callable[..., Coroutine[Any, Any, None]]:
     """Waits until a condition holds; fails after a bound."""
 
-    async def wait(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def wait(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         tick = asyncio.Event()
         while not condition():

@@ -81,7 +81,7 @@ class QueueMachine(RuleBasedStateMachine):
         expected = min(len(self.waiting()), PREFETCH - len(self.out()))
 
         async def fetched() -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while self.feed.waiting() != expected:
                     await asyncio.sleep(0.001)
 
@@ -97,7 +97,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(most=st.integers(1, PREFETCH))
     def take(self, most: int) -> None:
         expected = min(most, self.feed.waiting())
-        taken = self.runner.run(asyncio.wait_for(self.feed.take(most), 5))
+        taken = self.runner.run(asyncio.wait_for(self.feed.take(most), 30))
         assert len(taken) == expected
         for delivery in taken:
             known = self.known[delivery.id]

@@ -172,13 +172,13 @@ def test_everything_else_is_the_queue_s(run: Run, make_task: MakeTask, tmp_path:
             await queue.publish([make_task("a"), make_task("b")])
             feed = await queue.feed("upper")
             await feed.set_prefetch(2)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 deliveries = await feed.take(2)
             await queue.reply([])
             await queue.release(deliveries[:1])
             await queue.retry(deliveries[1:], [0.0])
             await queue.ack(deliveries[1:])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 again = [*await feed.take(1), *await feed.take(1)]
             assert sorted((delivery.id, delivery.attempt) for delivery in again) == [("a", 1), ("b", 2)]
             await queue.ack(again)

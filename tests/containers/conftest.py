@@ -13,10 +13,12 @@ from containers.checkout import copied_to, env_file
 from containers.docker_cli import called
 from containers.load import Load
 from containers.messages import Gateway
-from containers.project import Project
+from containers.project import COMPOSE_FILE, GRACE_SECONDS, Project
 from servers.processes import free_port
 
 PORTS = ("GATEWAY_PORT", "DISCOVERY_PORT", "RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT")
+#: Replaced by the tests' own, which is waited for.
+SHIPPED_GRACE = 'GRACE_SECONDS: "25"'
 BUILD_SECONDS = 1500.0
 #: Whichever test comes first waits for the builds, too.
 TIMEOUT_SECONDS = 2400
@@ -38,8 +40,13 @@ def wanted() -> None:
 
 @pytest.fixture(scope="session")
 def checkout(wanted: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, with images built from it and a `.env` of its own."""
-    return copied_to(tmp_path_factory.mktemp("clone") / "plugplay")
+    """A copy of the repository, with images built from it and a `.env` of its own; its services stop sooner."""
+    folder = copied_to(tmp_path_factory.mktemp("clone") / "plugplay")
+    file = folder / COMPOSE_FILE
+    shipped = file.read_text()
+    assert shipped.count(SHIPPED_GRACE) == 1
+    file.write_text(shipped.replace(SHIPPED_GRACE, f'GRACE_SECONDS: "{GRACE_SECONDS}"'))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +62,8 @@ def project(checkout: Path, pytestconfig: pytest.Config) -> Iterator[Project]:
         built = time.monotonic()
         made.up()
         with capture.global_and_fixture_disabled():
-            print(f"\n{told}\nbuilt in {built - start:.0f} s, all healthy {time.monotonic() - built:.0f} s later")
+            took = f"built in {built - start:.0f} s, all healthy {time.monotonic() - built:.0f} s later"
+            print(f"\n{told}\n{took}", file=sys.stderr)
         yield made
     except BaseException:
         print(made.logs())
@@ -68,7 +76,8 @@ def project(checkout: Path, pytestconfig: pytest.Config) -> Iterator[Project]:
 def up(project: Project, request: pytest.FixtureRequest) -> Iterator[Project]:
     """The environment, all of it running; logs are shown when the test fails."""
     failures = request.session.testsfailed
-    project.up()
+    if not project.is_up():
+        project.up()
     yield project
     if request.session.testsfailed > failures:
         print(project.logs())

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from typing import IO, Any
 
@@ -65,7 +66,7 @@ def test_all_are_healthy_and_light_images_are_light(up: Project, capsys: pytest.
         if name in LIGHT and more > LIGHT_BYTES:
             too_large.append(lines[-1])
     with capsys.disabled():
-        print("", *lines, sep="\n")
+        print("", *lines, sep="\n", file=sys.stderr)
     assert too_large == []
 
 

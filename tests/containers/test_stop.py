@@ -1,14 +1,17 @@
 """The end of an environment, and its next start."""
 
+import sys
 import time
 
 import pytest
+import yaml
+from containers.checkout import REPOSITORY
 from containers.messages import Gateway, channel_to, publish
-from containers.project import Project
+from containers.project import COMPOSE_FILE, GRACE_SECONDS, Project
 from environments import until
 
 #: Longer than what a runner may still end after it was asked to stop.
-LONG_SECONDS = 28
+LONG_SECONDS = GRACE_SECONDS + 3
 
 
 def test_stop_while_tasks_run_loses_nothing(
@@ -40,7 +43,10 @@ def test_stop_while_tasks_run_loses_nothing(
 
     up.up()
     with capsys.disabled():
-        print(f"\nstopped in {stopped - start:.0f} s, all ready again in {time.monotonic() - stopped:.0f} s")
+        print(
+            f"\nstopped in {stopped - start:.0f} s, all ready again in {time.monotonic() - stopped:.0f} s",
+            file=sys.stderr,
+        )
     assert {each.service: each.id for each in up.containers()} == before
     views = gateway.all_ended(messages)
     assert {task_id: view["result"] for task_id, view in views.items()} == expected
@@ -48,6 +54,15 @@ def test_stop_while_tasks_run_loses_nothing(
     # Runners stop first, so the controller hears what they could not end: nothing counts as lost.
     assert {view["attempt"] for view in views.values()} == {1}
     assert gateway.dead_letters() == []
+
+
+def test_nothing_is_killed_before_its_grace_is_over() -> None:
+    services = yaml.safe_load((REPOSITORY / COMPOSE_FILE).read_text())["services"]
+    graces = {name: service["environment"].get("GRACE_SECONDS") for name, service in services.items()}
+    killed_after = {name: service["stop_grace_period"] for name, service in services.items()}
+    ours = {name for name, grace in graces.items() if grace is not None}
+    assert ours == services.keys() - {"rabbitmq", "postgres"}
+    assert [name for name in ours if float(killed_after[name].removesuffix("s")) < float(graces[name]) + 10] == []
 
 
 def test_down_leaves_nothing_running_and_with_volumes_nothing_at_all(up: Project, gateway: Gateway) -> None:

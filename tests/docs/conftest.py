@@ -17,6 +17,8 @@ from servers.processes import free_port
 #: Setting up the runners' virtual environments takes most of it.
 _START_SECONDS = 400.0
 _COMMAND_SECONDS = 180.0
+#: So old must discovery be until a misspelt algorithm cannot be one whose runner has yet to come.
+_LEASE_SECONDS = 10
 #: Addresses as the pages have them, by the setting that moves them.
 _PORTS = {"GATEWAY_PORT": 8000, "DISCOVERY_PORT": 8010, "RUNNER_PORTS_START": 8101}
 
@@ -44,6 +46,7 @@ class Clone:
             "PATH": f"{self.folder / '.venv' / 'bin'}:{os.environ['PATH']}",
             "GATEWAY_URL": self.gateway,
             "COLUMNS": "200",
+            "LEASE_SECONDS": str(_LEASE_SECONDS),
             **{name: str(port) for name, port in self.ports.items()},
         }
 
@@ -103,7 +106,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
     try:
         until(is_up, "the environment runs", _START_SECONDS)
-        # For the first half minute a misspelt algorithm might be one whose runner has yet to come.
         until(is_sure, "discovery has been up for a lease", _START_SECONDS)
         yield made
     finally:

@@ -59,6 +59,12 @@ def test_serial_tests_run_alone_after_the_others(checkout: Path, words: list[str
     assert second.endswith(f" --numprocesses 0 -m serial{marks} tests/docs")
 
 
+def test_tests_with_images_and_with_containers_run_beside_each_other(checkout: Path) -> None:
+    done = _run(checkout, "test.sh", "--images", "--containers")
+    *_, last = (line for line in done.stdout.splitlines() if "-m pytest" in line)
+    assert last.endswith("-m pytest --numprocesses 2 tests/images tests/containers")
+
+
 @pytest.mark.parametrize(("code", "runs"), [(1, 1), (5, 2)])
 def test_failed_test_is_not_run_again_and_no_test_at_all_is_a_mistake(checkout: Path, code: int, runs: int) -> None:
     python = checkout / ".venv" / "bin" / "python"
@@ -67,13 +73,3 @@ def test_failed_test_is_not_run_again_and_no_test_at_all_is_a_mistake(checkout: 
     assert done.returncode == code
     assert done.stdout.count("-m pytest") == runs
     assert "test-runners" not in done.stdout
-
-
-def test_failed_test_is_run_again_by_itself_on_request(checkout: Path) -> None:
-    python = checkout / ".venv" / "bin" / "python"
-    python.write_text(f'{_ECHO}case "$*" in *--last-failed*) ;; *"not serial"*) exit 1 ;; esac\n')
-    done = _run(checkout, "test.sh", "--again", "tests/docs")
-    assert done.returncode == 0
-    assert " --last-failed " in next(
-        line for line in done.stdout.splitlines() if line.endswith("--numprocesses 0 tests/docs")
-    )

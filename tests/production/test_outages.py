@@ -2,12 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from environments import Production, until
+from servers.fixtures import BROKER_VERSIONS
 from servers.postgresql import PostgreSQL
 from servers.rabbitmq import RabbitMQ
 
@@ -58,18 +60,19 @@ def _unsettled(broker: Any) -> int:
 
 
 def test_a_broker_frozen_for_a_minute_is_noticed_within_two_heartbeats_and_survived(
-    production_on: Any, own_brokers: list[RabbitMQ], postgres_server: PostgreSQL
+    production_on: Any, broker_servers: Callable[[str], RabbitMQ], postgres_server: PostgreSQL
 ) -> None:
     """On both versions at the same time."""
+    servers = [broker_servers(major) for major in BROKER_VERSIONS]
     environments: list[Production] = []
-    for server in own_brokers:
-        database = postgres_server.create_database(f"frozen_{server.installation.version.partition('.')[0]}")
-        environments.append(production_on(server.url, database).start("steady"))
+    for major, server in zip(BROKER_VERSIONS, servers, strict=True):
+        database = postgres_server.create_database(f"frozen_{major}")
+        environments.append(production_on(server.add_vhost("frozen"), database).start("steady"))
     for environment in environments:
         assert environment.finished(environment.submit("square", {"number": 3}))["result"] == 9
     urls = [url for each in environments for url in (each.controllers[0].url, each.core.url)]
     frozen_at = time.monotonic()
-    for server in own_brokers:
+    for server in servers:
         server.pause()
     try:
         # 15 s is the default heartbeat
@@ -80,7 +83,7 @@ def test_a_broker_frozen_for_a_minute_is_noticed_within_two_heartbeats_and_survi
             assert requests.post(f"{environment.core.url}/tasks", json=message, timeout=30).status_code == 503
         threading.Event().wait(frozen_at + 60 - time.monotonic())
     finally:
-        for server in own_brokers:
+        for server in servers:
             server.resume()
     for url in urls:
         until(lambda url=url: is_ready(url), f"{url} is ready again", 60)

@@ -14,6 +14,8 @@ import pytest
 from environments import until
 from servers.fixtures import missing
 
+pytestmark = pytest.mark.timeout(240)
+
 #: Its published versions, newest last, are on the package's page; this one is what the example was written for.
 AMQPLIB = "amqplib@0.10.9"
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"

@@ -145,7 +145,7 @@ def free_port() -> Callable[[], int]:
 def until() -> Callable[..., object]:
     """Waits, with a bound, until a condition holds; in a test without an event loop of its own."""
 
-    def wait(condition: Callable[[], object], seconds: float = 10) -> object:
+    def wait(condition: Callable[[], object], seconds: float = 60) -> object:
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -157,7 +157,7 @@ def until() -> Callable[..., object]:
 
 @pytest.fixture
 def until_async() -> Callable[..., object]:
-    async def wait(condition: Callable[[], object], seconds: float = 10) -> object:
+    async def wait(condition: Callable[[], object], seconds: float = 60) -> object:
         async with asyncio.timeout(seconds):
             while not (value := condition()):
                 await asyncio.sleep(0.02)

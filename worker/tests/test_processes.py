@@ -22,7 +22,7 @@ def test_lines_carry_the_name_of_their_process(service_plan: Plan, output: Outpu
     async def scenario() -> None:
         process = ManagedProcess(service_plan(name="text"), output)
         process.start()
-        await process.wait_ready(10)
+        await process.wait_ready(60)
         await process.stop()
 
     asyncio.run(scenario())
@@ -35,12 +35,12 @@ def test_process_that_dies_is_started_again(
     async def scenario() -> None:
         process = ManagedProcess(service_plan(first_delay_seconds=0.05), output)
         process.start()
-        await process.wait_ready(10)
+        await process.wait_ready(60)
         first = process.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await until_async(lambda: process.pid not in (None, first))
-        await process.wait_ready(10)
+        await process.wait_ready(60)
         assert process.restarts == 1
         await process.stop()
         assert process.pid is None
@@ -63,7 +63,7 @@ def test_process_that_was_ready_each_time_is_never_kept_waiting(
         process = ManagedProcess(service_plan(first_delay_seconds=0.05), output)
         process.start()
         for _ in range(6):
-            await process.wait_ready(10)
+            await process.wait_ready(60)
             killed = process.pid
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
@@ -82,7 +82,7 @@ def test_fatal_exit_code_is_final_and_advice_is_shown(
         process = ManagedProcess(plan, output)
         process.start()
         with pytest.raises(StartFailed, match="ended before it was ready"):
-            await process.wait_ready(10)
+            await process.wait_ready(60)
         assert process.restarts == 0
         assert process.has_given_up
         await process.stop()
@@ -106,8 +106,8 @@ def test_stubborn_process_is_killed_in_bounded_time(service_plan: Plan, output: 
     async def scenario() -> None:
         process = ManagedProcess(service_plan("stubborn", stop_seconds=0.3), output)
         process.start()
-        await process.wait_ready(10)
-        await asyncio.wait_for(process.stop(), 5)
+        await process.wait_ready(60)
+        await asyncio.wait_for(process.stop(), 30)
         assert process.pid is None
 
     asyncio.run(scenario())
@@ -118,11 +118,11 @@ def test_kill_does_not_wait_for_the_stop_in_progress(service_plan: Plan, output:
     async def scenario() -> None:
         process = ManagedProcess(service_plan("stubborn", stop_seconds=60), output)
         process.start()
-        await process.wait_ready(10)
+        await process.wait_ready(60)
         stopping = asyncio.create_task(process.stop())
         await asyncio.sleep(0)
         process.kill()
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, 30)
 
     asyncio.run(scenario())
 
@@ -133,7 +133,7 @@ def test_what_a_process_started_ends_with_it(
     async def scenario() -> None:
         process = ManagedProcess(service_plan("parent"), output)
         process.start()
-        await process.wait_ready(10)
+        await process.wait_ready(60)
         await process.stop()
         child = int(terminal.getvalue().split("child ")[1].split()[0])
         await until_async(lambda: not _runs(child))

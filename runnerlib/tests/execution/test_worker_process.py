@@ -18,7 +18,7 @@ from runnerlib.execution.outcomes import Death
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, memory_kills, start_process
 from runnerlib.leftovers import TemporaryFolders
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 

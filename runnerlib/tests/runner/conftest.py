@@ -19,7 +19,7 @@ import pytest
 import requests
 
 #: Every wait of these tests ends by then.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 def _until(condition: Callable[[], Any], what: str, within_seconds: float = PATIENCE_SECONDS) -> Any:

@@ -34,7 +34,7 @@ class ServiceProcess:
                 self.lines.append(line)
                 self._more.notify_all()
 
-    def wait_line(self, part: str, seconds: float = 15) -> str:
+    def wait_line(self, part: str, seconds: float = 60) -> str:
         def found() -> str | None:
             return next((line for line in self.lines if part in line), None)
 
@@ -47,7 +47,7 @@ class ServiceProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 60) -> int:
         code = self.process.wait(seconds)
         self._reader.join(seconds)
         return code

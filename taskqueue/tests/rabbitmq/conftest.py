@@ -182,7 +182,7 @@ def take_messages() -> Callable[..., Coroutine[Any, Any, list[IncomingMessage]]]
 def within() -> Callable[..., Coroutine[Any, Any, float]]:
     """Waits until a condition holds and returns how many seconds it took; fails after a bound."""
 
-    async def wait(condition: Callable[[], bool], seconds: float = 15.0) -> float:
+    async def wait(condition: Callable[[], bool], seconds: float = 30.0) -> float:
         begin = time.monotonic()
         while not condition():
             assert time.monotonic() - begin < seconds, "the condition did not come true in time"
@@ -190,6 +190,24 @@ def within() -> Callable[..., Coroutine[Any, Any, float]]:
         return time.monotonic() - begin
 
     return wait
+
+
+@pytest.fixture
+def in_alarm(broker: Any) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Meanwhile the broker counts as short of memory and takes no messages."""
+
+    async def set_limit(*words: str) -> None:
+        await asyncio.to_thread(broker.server.ctl, "set_vm_memory_high_watermark", *words)
+
+    @asynccontextmanager
+    async def alarm() -> AsyncIterator[None]:
+        await set_limit("absolute", "1MB")
+        try:
+            yield
+        finally:
+            await set_limit("0.6")
+
+    return alarm
 
 
 @pytest.fixture

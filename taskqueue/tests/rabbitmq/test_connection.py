@@ -156,15 +156,13 @@ def test_it_outlives_a_broker_that_is_killed(run: Any, own_broker: Any, open_con
 
 @pytest.mark.serial
 def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaws(
-    run: Any, own_broker: Any, open_connection: Any, reports: Any, within: Any
+    run: Any, broker: Any, open_connection: Any, reports: Any, within: Any
 ) -> None:
-    server = own_broker()
-
     async def scenario() -> None:
-        async with open_connection(f"{server.url}?heartbeat=2", connect_seconds=1.0) as connection:
+        async with open_connection(f"{broker.url}?heartbeat=2", connect_seconds=1.0) as connection:
             channel = await connection.channel()
             assert not await _closes(channel, 3.5), "an idle connection must stay"
-            server.pause()
+            broker.server.pause()
             try:
                 assert await within(lambda: not reports.ready) <= 4.0
                 assert channel.closed.is_set()
@@ -172,7 +170,7 @@ def test_a_frozen_broker_is_noticed_within_two_heartbeats_and_back_after_it_thaw
                 # It accepts connections now, and says nothing.
                 await within(lambda: "no answer within 1 s" in reports.reason)
             finally:
-                server.resume()
+                broker.server.resume()
             await _usable(connection)
             assert reports.ready
 

@@ -78,7 +78,7 @@ def test_what_was_taken_can_be_settled_after_the_feed_closed(run, broker, open_r
             taken = await take_all(feed, 2)
             await feed.close()
             await queue.ack(taken)
-            await asyncio.wait_for(asyncio.wait({feed._task}), 5)
+            await asyncio.wait_for(asyncio.wait({feed._task}), 30)
             channel = await probe.channel()
             assert (await channel.declare_queue("tasks.upper", passive=True)).messages == 0
 
@@ -100,7 +100,7 @@ def test_a_message_that_is_no_task_neither_blocks_its_neighbours_nor_is_lost(
             await feed.set_prefetch(5)
             assert [each.id for each in await take_all(feed, 1)] == ["a"]
             ingress = await queue.ingress_feed()
-            (arrival,) = await asyncio.wait_for(ingress.take(5), 5)
+            (arrival,) = await asyncio.wait_for(ingress.take(5), 30)
             assert arrival.body == b"nonsense"
 
     run(scenario())

@@ -217,7 +217,8 @@ def test_a_full_queue_is_an_error(
 
 def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
     run: Any,
-    own_broker: Any,
+    broker: Any,
+    in_alarm: Any,
     open_connection: Any,
     prepared: Prepared,
     number: Any,
@@ -225,31 +226,27 @@ def test_an_alarm_fails_publishers_at_once_and_when_it_is_over_they_go_on(
     reports: Any,
     take_messages: Any,
 ) -> None:
-    server = own_broker()
-
     async def scenario() -> None:
-        async with open_connection(server.url) as connection:
+        async with open_connection(broker.url) as connection:
             publisher = Publisher(connection, prepared)
             await publisher.publish([number(0)])
-            await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
-            # The broker tells a connection only once it publishes, and the alarm may take a moment.
-            async with asyncio.timeout(20):
-                while not connection.blocked:
-                    try:
-                        await publisher.publish([number(1)], timeout_seconds=9)
-                    except QueueUnavailable as error:
-                        assert "accepts no messages now" in str(error)
-            begin = time.monotonic()
-            error = await refused(publisher.publish([number(2)]), QueueUnavailable)
-            assert time.monotonic() - begin < 3.0, "it waited for its time limit"
-            assert str(error) == connection.blocked
-            assert not reports.ready
-            assert reports.reason == connection.blocked
-            # Consumers, and other calls on another connection, go on.
-            async with open_connection(server.url, report=lambda *_: None) as other:
-                assert await take_messages(await other.channel(), QUEUE)
-
-            await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "0.6")
+            async with in_alarm():
+                # The broker tells a connection only once it publishes, and the alarm may take a moment.
+                async with asyncio.timeout(20):
+                    while not connection.blocked:
+                        try:
+                            await publisher.publish([number(1)], timeout_seconds=9)
+                        except QueueUnavailable as error:
+                            assert "accepts no messages now" in str(error)
+                begin = time.monotonic()
+                error = await refused(publisher.publish([number(2)]), QueueUnavailable)
+                assert time.monotonic() - begin < 3.0, "it waited for its time limit"
+                assert str(error) == connection.blocked
+                assert not reports.ready
+                assert reports.reason == connection.blocked
+                # Consumers, and other calls on another connection, go on.
+                async with open_connection(broker.url, report=lambda *_: None) as other:
+                    assert await take_messages(await other.channel(), QUEUE)
             async with asyncio.timeout(20):
                 while connection.blocked:
                     await asyncio.sleep(0.02)

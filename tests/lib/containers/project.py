@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from environments import until
 from containers.docker_cli import CommandFailed, called, docker, inspected
 
 COMPOSE_FILE = "docker-compose.yml"
+#: How long what runs may go on after a stop was asked for.
+GRACE_SECONDS = 10
 _LABEL = "com.docker.compose.project"
 #: All of it on two cores, and the image runner loads its model twice.
 UP_SECONDS = 300.0
@@ -61,6 +64,15 @@ class Project:
         """Until all are healthy."""
         words = ("up", "--detach", "--wait", "--wait-timeout", f"{UP_SECONDS:.0f}", *more)
         self.compose(*words, files=files, within_seconds=UP_SECONDS + 60)
+
+    def is_up(self) -> bool:
+        """Whether each service runs once, healthy, and nothing else does."""
+        running = self.containers()
+        return all(each.is_healthy for each in running) and sorted(each.service for each in running) == self._services
+
+    @cached_property
+    def _services(self) -> list[str]:
+        return sorted(self.configuration()["services"])
 
     def down(self, *more: str) -> None:
         """With its volumes."""

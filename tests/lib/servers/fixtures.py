@@ -75,7 +75,7 @@ def broker_version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def broker_server(broker_version: str, broker_servers: Callable[[str], RabbitMQ]) -> RabbitMQ:
-    """Shared by all tests: neither stop nor reconfigure it; `own_broker` is for that."""
+    """Shared by the tests of a process: who freezes it or changes a setting undoes that; `own_broker` may be killed."""
     return broker_servers(broker_version)
 
 
@@ -92,20 +92,13 @@ def broker(broker_server: RabbitMQ) -> Iterator[Broker]:
 
 @pytest.fixture
 def own_broker(broker_version: str) -> Iterator[Callable[..., RabbitMQ]]:
-    """Starts a RabbitMQ of the test's own, which may be killed, frozen and reconfigured."""
+    """Starts a RabbitMQ of the test's own, which may be killed and reconfigured."""
     with ExitStack() as stack:
 
         def start(config: Mapping[str, str] | None = None) -> RabbitMQ:
             return stack.enter_context(RabbitMQ(_installation(broker_version), config))
 
         yield start
-
-
-@pytest.fixture
-def own_brokers() -> Iterator[list[RabbitMQ]]:
-    """One of each version, for a test whose waiting time both can share."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(RabbitMQ(_installation(major))) for major in BROKER_VERSIONS]
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,10 @@ def signal_family(pid: int, number: signal.Signals) -> None:
 def kill_family(pid: int) -> None:
     """SIGKILL to all of them; returns when they are gone.
 
-    The parent first: PostgreSQL's starts others when one of its processes is killed.
+    The parent first, and frozen before its children are listed: PostgreSQL's starts others at any time.
     """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).suspend()
     members = family(pid)
     for process in reversed(members):
         with contextlib.suppress(psutil.NoSuchProcess):
