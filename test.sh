@@ -74,9 +74,9 @@ step "import-linter"
 step "the form of the packages"
 "$bin/python" .ci/form.py
 step "tests"
-# Much of their time is spent waiting, so there are twice as many processes as cores.
+# Most of their time is spent waiting, so there is one process more than there are cores.
 # conftest.py says which tests share one. Those that compare times are marked `serial`: what passes only alone runs alone.
-run_some --numprocesses "$("$bin/python" -c 'import os; print(min(4, 2 * (os.cpu_count() or 1)))')" -m "not serial$chosen"
+run_some --numprocesses "$("$bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')" -m "not serial$chosen"
 step "tests that compare times, alone"
 run_some --numprocesses 0 -m "serial$chosen"
 [ "$some" = 1 ] || { echo "no test was chosen" >&2 && exit 5; }
