@@ -78,6 +78,7 @@ def test_an_orderly_stop_of_a_runner_counts_no_attempt(environment: Any, executi
     assert (view["state"], view["result"], view["attempt"]) == ("succeeded", "done", 1)
 
 
+@pytest.mark.serial  # a stop has grace_seconds and five more
 @pytest.mark.parametrize("runner_first", [True, False], ids=["in worker's order", "the controller first"])
 def test_stopping_everything_twice_while_a_long_task_runs_counts_no_attempt(
     environment: Any, execution_log: Path, until: Any, runner_first: bool
