@@ -22,7 +22,7 @@ from runner_discovery.settings import Settings as DiscoverySettings
 from runnerlib.adapter.model import Options
 from runnerlib.service.settings import ServiceSettings, variables_of
 from runnerlib.settings import RunnerSettings
-from worker.conformance.examining import CHECKS
+from worker.conformance.command import CHECKS
 from worker.settings import WorkerSettings
 
 _HERE = Path(__file__).parent

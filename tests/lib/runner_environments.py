@@ -12,9 +12,8 @@ from pathlib import Path
 
 from environments import Service
 
-from worker.environments import EnvironmentBuilder
+from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import AlreadyRunning
-from worker.runnerlib_source import find_runnerlib
 from worker.runners import find_runners
 from worker.state_file import data_folder_owned
 

@@ -8,15 +8,12 @@ import contextlib
 import sys
 from pathlib import Path
 
-from worker.environments import EnvironmentBuilder, Report
-from worker.interrupt import Interrupted, run_environment
+from worker.environments import EnvironmentBuilder, Report, find_runnerlib
 from worker.output import Output
 from worker.plan import Layout
-from worker.runnerlib_source import find_runnerlib
-from worker.runners import RunnerFolder
-from worker.selection import select
+from worker.runners import RunnerFolder, select
 from worker.settings import inherited_environment, read_settings
-from worker.up import Environment
+from worker.up import Environment, Interrupted, run_environment
 
 
 class ThisPython(EnvironmentBuilder):

@@ -17,13 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from worker.child import ProcessPlan
-from worker.environments import EnvironmentBuilder
+from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import EnvironmentBroken
-from worker.install_progress import Report
-from worker.output import Output
-from worker.plan import MARK, Layout
-from worker.runnerlib_source import find_runnerlib
+from worker.output import Output, Report
+from worker.plan import MARK, Layout, ProcessPlan
 from worker.runners import RunnerFolder
 from worker.settings import WorkerSettings
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from worker.errors import PortTaken
-from worker.ports import PortPool, PortUse, environment_of, is_free, listener_pid, taken_sentence
+from worker.plan import PortUse
+from worker.ports import PortPool, environment_of, is_free, listener_pid, taken_sentence
 
 
 def test_free_port_is_free(free_port: Callable[[], int]) -> None:

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from worker import processes
-from worker.child import ProcessPlan
 from worker.errors import StartFailed
 from worker.output import Output
-from worker.processes import ManagedProcess, RestartBackoff, explained, reasons_in
+from worker.plan import ProcessPlan
+from worker.processes import LineSplitter, ManagedProcess, RestartBackoff, explained, reasons_in
 
 Plan = Callable[..., ProcessPlan]
 
@@ -229,3 +229,17 @@ def test_parts_with_the_same_reason_share_a_sentence() -> None:
         "describe, ocr of images are not ready: no tool",
     ]
     assert explained({"ocr": "no tool"}) == ["ocr is not ready: no tool"]
+
+
+def test_chunks_become_whole_lines() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed("a\nbé".encode()[:-1]) == ["a"]
+    assert splitter.feed("é".encode()[1:] + b"c\r\nd") == ["béc"]
+    assert splitter.end() == ["d"]
+    assert splitter.end() == []
+
+
+def test_line_without_end_is_cut() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed(b"x" * (LineSplitter.LIMIT + 1)) == ["x" * (LineSplitter.LIMIT + 1)]
+    assert splitter.feed(b"y\n") == ["y"]

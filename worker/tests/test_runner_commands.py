@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from worker import runner_commands
-from worker.environments import COMPLETE, EnvironmentBuilder
+from worker.environments import COMPLETE, EnvironmentBuilder, RunnerlibSource
 from worker.output import Output
 from worker.runner_commands import own_python
-from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import read_settings
 from worker.state_file import EnvironmentState, RunnerState, StateFile

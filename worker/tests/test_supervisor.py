@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 
 from worker import supervisor
-from worker.install_progress import InstallProgress
-from worker.output import Output
+from worker.output import InstallProgress, Output
 from worker.plan import Layout
 from worker.ports import PortPool, is_free
 from worker.processes import ManagedProcess
-from worker.runners import RunnerFolder
-from worker.selection import Selection
+from worker.runners import RunnerFolder, Selection
 from worker.state_file import RunnerState
 from worker.supervisor import RunnerSet
 from worker.versions import Interpreters, RunnerContext

@@ -12,14 +12,12 @@ from dataclasses import replace
 import pytest
 
 from worker.errors import AlreadyRunning, PortTaken, StartFailed
-from worker.interrupt import Interrupted, run_environment
 from worker.output import Output
 from worker.plan import Layout
 from worker.ports import is_free
-from worker.runners import RunnerFolder
-from worker.selection import Selection
+from worker.runners import RunnerFolder, Selection
 from worker.state_file import EnvironmentState, StateFile, read_state
-from worker.up import Environment
+from worker.up import Environment, Interrupted, run_environment
 from worker.versions import Interpreters
 
 Until = Callable[..., object]

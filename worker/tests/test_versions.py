@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import EnvironmentBroken
-from worker.install_progress import InstallProgress, Report
-from worker.output import Output
+from worker.output import InstallProgress, Output, Report
 from worker.plan import Layout
 from worker.ports import PortPool
 from worker.runner_code import version_of

@@ -15,23 +15,19 @@ import typer
 from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
-from worker.demo import Demo
+from worker.demo import Demo, Sample, allowing_loopback, has_pictures, pictures_served
 from worker.environment_client import EnvironmentClient, take_over
-from worker.environments import EnvironmentBuilder
+from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
-from worker.interrupt import Interrupted, run_environment
 from worker.new_runner import make_runner, next_steps
 from worker.output import Output, standard_output
 from worker.plan import Layout
 from worker.runner_commands import own_python, replace_process, test_runners
-from worker.runnerlib_source import find_runnerlib
-from worker.runners import RunnerFolder, list_runners, variables_of
-from worker.samples import Sample, allowing_loopback, has_pictures, pictures_served
-from worker.selection import leaving_out, select
+from worker.runners import RunnerFolder, leaving_out, list_runners, select, variables_of
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status import schemas_of, show_again_and_again, show_once
-from worker.up import Environment
+from worker.up import Environment, Interrupted, run_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")

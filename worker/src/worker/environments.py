@@ -4,21 +4,25 @@ Runners without requirements share one: theirs would be equal, and a new runner 
 """
 
 import asyncio
+import contextlib
 import hashlib
+import json
+import os
 import re
 import shutil
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
-from worker.child import start_child
 from worker.errors import EnvironmentBroken
-from worker.install_progress import Report, with_size
+from worker.output import Report
+from worker.processes import run_to_end
 from worker.runner_code import read_requirements
-from worker.runnerlib_source import RunnerlibSource
 from worker.runners import RunnerFolder
 from worker.settings import inherited_environment
 from worker.uv import constraints, find_uv, read_uv_variables
@@ -31,6 +35,10 @@ AT_THE_SAME_TIME = 4
 _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _PLAIN_OPTION = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)\b")
 _TAIL_LINES = 12
+_DISTRIBUTION = "plugplay-runnerlib"
+#: How often the size of an environment that is being made is shown.
+SIZE_SECONDS = 2.0
+_MEGABYTE = 1_000_000
 #: In the environment's own folder: the system's folder for temporary files may be too small for what pip unpacks. (uv
 #: unpacks in its cache.)
 _TEMPORARY = "tmp"
@@ -51,6 +59,35 @@ for text in metadata.requires("plugplay-runnerlib") or []:
 print("\\n".join(wrong))
 sys.exit(bool(wrong))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerlibSource:
+    """What pip installs runnerlib from. Another `fingerprint` means another virtual environment."""
+
+    arguments: tuple[str, ...]
+    fingerprint: str
+    #: versions known to work; the author's own pins win over them
+    constraints: Path | None = None
+
+
+def find_runnerlib() -> RunnerlibSource:
+    """The checkout that this process has its runnerlib from, else the same version."""
+    distribution = metadata.distribution(_DISTRIBUTION)
+    direct = json.loads(distribution.read_text("direct_url.json") or "{}")
+    url = urlparse(direct.get("url", ""))
+    folder = Path(unquote(url.path))
+    if url.scheme != "file" or not folder.is_dir():
+        requirement = f"{_DISTRIBUTION}=={distribution.version}"
+        return RunnerlibSource(arguments=(requirement,), fingerprint=requirement)
+    editable = direct.get("dir_info", {}).get("editable", False)
+    lock = folder.parent / "requirements.lock"
+    files = (file.read_bytes() if file.is_file() else b"-" for file in (folder / "pyproject.toml", lock))
+    return RunnerlibSource(
+        arguments=("--editable", str(folder)) if editable else (str(folder),),
+        fingerprint=hashlib.sha256(b"".join(files)).hexdigest() + str(folder),
+        constraints=lock if lock.is_file() else None,
+    )
 
 
 class EnvironmentBuilder:
@@ -76,7 +113,7 @@ class EnvironmentBuilder:
             return self._path(_SHARED, "")
         found = read_requirements(runner.path, inherited_environment())
         included = [fact for fact in found.installed() if fact[0] != str(runner.requirements)]
-        return self._path(runner.name, _requirements(runner), *(word for fact in included for word in fact))
+        return self._path(runner.name, _text(runner.requirements), *(word for fact in included for word in fact))
 
     def _path(self, name: str, requirements: str, *included: str) -> Path:
         facts = [requirements, self._python, sys.version, self._source.fingerprint, *self._extra, *included]
@@ -124,15 +161,16 @@ class EnvironmentBuilder:
         async def run_either(uv_words: Sequence[str], otherwise: Sequence[str], why: str) -> None:
             """Runs uv, which takes seconds. Without it, or if it fails, pip, whose messages authors know."""
             if uv is not None:
+                program, uv_environment = uv
                 try:
-                    return await run([str(uv.program), "--no-config", *uv_words], environment=uv.variables, why=why)
+                    return await run([program, "--no-config", *uv_words], environment=uv_environment, why=why)
                 except (EnvironmentBroken, OSError):
                     report("uv cannot do it; trying again with pip")
             return await run(otherwise, environment=variables, why=why)
 
         async def install(words: Sequence[str], why: str) -> None:
             uv_words = ("pip", "install", "--python", str(python), "--no-progress", "--color", "never", *words)
-            site = [] if uv is None else constraints(uv.variables)
+            site = [] if uv is None else constraints(uv[1])
             await run_either((*uv_words, *site), (str(python), *_PIP, *words), why)
 
         venv = ("venv", "--seed", "--allow-existing", "--python", self._python, str(folder))
@@ -165,12 +203,6 @@ class EnvironmentBuilder:
                     _remove(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class _Uv:
-    program: Path
-    variables: Mapping[str, str]
-
-
 def _is_plain(runner: RunnerFolder) -> bool:
     """Whether uv reads the requirements as pip does: other options than these mean something else to it."""
     found = read_requirements(runner.path, inherited_environment())
@@ -178,14 +210,50 @@ def _is_plain(runner: RunnerFolder) -> bool:
     return not any((line.startswith("-") and not _PLAIN_OPTION.match(line)) or "--hash" in line for line in lines)
 
 
-def _uv(variables: Mapping[str, str]) -> _Uv | None:
-    """Returns uv with pip's configuration; None if there is no uv, or it cannot follow that configuration."""
+def _uv(variables: Mapping[str, str]) -> tuple[str, Mapping[str, str]] | None:
+    """uv and its variables, with pip's configuration; None if there is no uv, or it cannot follow it."""
     program = find_uv()
     configuration = None if program is None else read_uv_variables(sys.executable, variables)
     if program is None or configuration is None:
         return None
     # Copies, compiled once: a package that changes its own files changes one environment, and processes start quickly.
-    return _Uv(program, {"UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1", **variables, **configuration})
+    return str(program), {"UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1", **variables, **configuration}
+
+
+@contextlib.asynccontextmanager
+async def with_size(
+    folder: Path, report: Callable[[str], None], *, seconds: float = SIZE_SECONDS
+) -> AsyncIterator[Callable[[str], None]]:
+    """Yields a `report` that repeats the last step with the size of the folder, while something fills it."""
+    last = ""
+
+    def step(what: str) -> None:
+        nonlocal last
+        last = what
+        report(what)
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            size = await asyncio.to_thread(bytes_in, folder)
+            report(f"{size / _MEGABYTE:.0f} MB on disk: {last}")
+
+    repeating = asyncio.create_task(repeat())
+    try:
+        yield step
+    finally:
+        repeating.cancel()
+        await asyncio.wait([repeating])
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of its files. Those that come and go meanwhile may count or not."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 async def _run(
@@ -193,21 +261,18 @@ async def _run(
 ) -> None:
     """Runs one step in `folder`; its last lines go into the error."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    async with start_child(command, folder=folder, environment=environment) as child:
-        async for line in child.lines():
-            if line.strip():
-                tail.append(line.rstrip())
-                report(line.strip())
-        if await child.wait():
-            raise EnvironmentBroken("\n".join([f"{why}:", *(f"    {line}" for line in tail)]))
+
+    def on_line(line: str) -> None:
+        if line.strip():
+            tail.append(line.rstrip())
+            report(line.strip())
+
+    if await run_to_end(command, on_line, folder=folder, environment=environment):
+        raise EnvironmentBroken("\n".join([f"{why}:", *(f"    {line}" for line in tail)]))
 
 
 def _written(runner: RunnerFolder) -> dict[str, str]:
     return dict(read_requirements(runner.path, inherited_environment()).written())
-
-
-def _requirements(runner: RunnerFolder) -> str:
-    return _text(runner.requirements)
 
 
 def _text(file: Path) -> str:
@@ -223,8 +288,7 @@ def _text(file: Path) -> str:
 
 
 def _has_requirements(runner: RunnerFolder) -> bool:
-    lines = (line.partition("#")[0].strip() for line in _requirements(runner).splitlines())
-    return any(lines)
+    return any(line.partition("#")[0].strip() for line in _text(runner.requirements).splitlines())
 
 
 def _made_at(folder: Path) -> int:

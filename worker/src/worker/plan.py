@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from worker.child import ProcessPlan
-from worker.ports import PortUse
 from worker.runners import ADAPTER_FILE, RunnerFolder
 from worker.settings import WorkerSettings
 
@@ -27,6 +25,34 @@ UNREGISTRABLE = 4
 _BEYOND_GRACE_SECONDS = 6.0
 #: Everything needs the services: the delay before a restart never exceeds this.
 _SERVICE_DELAY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """What to start, and how to keep it alive."""
+
+    name: str
+    command: tuple[str, ...]
+    url: str
+    environment: dict[str, str]
+    folder: Path | None = None
+    #: between SIGTERM and SIGKILL
+    stop_seconds: float = 12
+    #: exit codes after which starting it again would change nothing, and what to say then
+    fatal_exit_codes: frozenset[int] = field(default_factory=frozenset)
+    advice: str = ""
+    #: before it is started again after its first death, and at most after many
+    first_delay_seconds: float = 0.5
+    most_delay_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """A port that a process of ours needs, and the setting that moves it."""
+
+    port: int
+    process: str
+    setting: str
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,14 @@
 import contextlib
 import socket
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from worker.errors import PortTaken
+from worker.plan import PortUse
 
 #: /proc/net/tcp: state of a listening socket
 _LISTENING = "0A"
 _LAST_PORT = 65535
-
-
-@dataclass(frozen=True, slots=True)
-class PortUse:
-    """A port that a process of ours needs, and the setting that moves it."""
-
-    port: int
-    process: str
-    setting: str
 
 
 def is_free(host: str, port: int) -> bool:

@@ -1,23 +1,31 @@
-"""One process of the environment: started, its lines shown, restarted with back-off when it dies, stopped in time."""
+"""Child processes: their lines, their ends; and those that are kept alive, restarted with back-off, stopped in time.
+
+A child leads its own process group: Ctrl-C in the terminal reaches the worker alone.
+"""
 
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
 from runnerlib.contract import HEADER_BOOT
 from runnerlib.service.backoff import Backoff
-from worker.child import Child, ProcessPlan, finish_reading, start_child
 from worker.errors import StartFailed
 from worker.output import Output
+from worker.plan import ProcessPlan
 
 #: How often a starting process is asked whether it is ready.
 _POLL_SECONDS = 0.05
+#: How often one that was ready is looked at, to tell when it is ready again after a restart.
+_LOOK_SECONDS = 0.5
 #: How many of its last lines are kept, to tell why it ended.
 _LAST_LINES = 12
 #: A process that was ready or lived for so long was healthy: after its death the delays start over.
@@ -26,6 +34,115 @@ READY_SECONDS, HEALTHY_SECONDS = 2.0, 60.0
 _LOADING = "loading"
 #: Parts whose name begins so are about one algorithm; readers want to know which.
 _OF_ALGORITHM = ("worker processes of ", "registration of ")
+_CHUNK = 64 * 1024
+#: After the end of a process: how long its last lines may take to arrive.
+_LAST_LINES_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A running or ended child. `returncode` is negative for a signal."""
+
+    process: asyncio.subprocess.Process
+    output: asyncio.StreamReader
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def lives(self) -> bool:
+        return self.process.returncode is None
+
+    async def wait(self) -> int:
+        """Returns when it ends, even if something that it started lives on and holds its output open."""
+        return await self.process.wait()
+
+    async def lines(self) -> AsyncIterator[str]:
+        """What it and its own children write to stdout and stderr, until all of them have ended."""
+        splitter = LineSplitter()
+        while chunk := await self.output.read(_CHUNK):
+            for line in splitter.feed(chunk):
+                yield line
+        for line in splitter.end():
+            yield line
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM to the child alone; it stops its own children in its own order."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill_group(self) -> None:
+        """Kills it and what it started, or what is left of that. Harmless if nothing is."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def start_child(
+    command: Sequence[str], *, folder: Path | None, environment: Mapping[str, str]
+) -> AsyncIterator[Child]:
+    """Starts a child; on leaving, nothing of it is left. Raises OSError if it cannot be started."""
+    loop = asyncio.get_running_loop()
+    # A pipe of our own, not asyncio's: with that, wait() would wait for the last holder of the pipe.
+    ours, theirs = os.pipe()
+    reader = asyncio.StreamReader(loop=loop)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(ours, "rb", buffering=0)
+    )
+    try:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=folder,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        child = Child(process, reader)
+        try:
+            yield child
+        finally:
+            child.kill_group()
+            await process.wait()
+    finally:
+        transport.close()
+
+
+async def run_to_end(
+    command: Sequence[str], on_line: Callable[[str], None], *, folder: Path | None, environment: Mapping[str, str]
+) -> int:
+    """Calls `on_line` with each line of a child; returns its exit code. Raises OSError if it cannot be started."""
+    async with start_child(command, folder=folder, environment=environment) as child:
+        async for line in child.lines():
+            on_line(line)
+        return await child.wait()
+
+
+class LineSplitter:
+    """Turns chunks of bytes into whole lines. A line that never ends is cut, so that memory stays bounded."""
+
+    #: longer than any log line of ours; a progress bar or a dump is cut here
+    LIMIT = 64 * 1024
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[str]:
+        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if len(self._rest) > self.LIMIT:
+            lines.append(self._rest)
+            self._rest = b""
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def end(self) -> list[str]:
+        """What is left when the writer has closed the stream."""
+        rest, self._rest = self._rest, b""
+        return [rest.decode("utf-8", "replace")] if rest else []
 
 
 class ManagedProcess:
@@ -115,6 +232,31 @@ class ManagedProcess:
         self.reasons = {}
         self.ready_at = time.time()
 
+    async def watch(
+        self,
+        timeout_seconds: float,
+        on_ready: Callable[[float], None],
+        on_failure: Callable[[str], None],
+        *,
+        on_unready: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Until it ends for good: calls `on_ready` with the seconds that this took whenever it is ready, also after
+        each restart, and `on_failure` with a sentence when it is not in time. `tell` is that of :meth:`wait_ready`.
+        """
+        while not self.has_given_up:
+            if self.is_ready:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            on_unready()
+            started_at = time.monotonic()
+            try:
+                await self.wait_ready(timeout_seconds, tell=tell)
+            except StartFailed as error:
+                on_failure(str(error))
+            else:
+                on_ready(time.monotonic() - started_at)
+
     async def stop(self) -> None:
         """Sends SIGTERM, then SIGKILL after the plan's time, also to what it started itself. Idempotent."""
         self._stop.set()
@@ -155,7 +297,9 @@ class ManagedProcess:
                 code = await self._until_end(child)
                 # Nothing that a dead process started may keep its port, its memory or our pipe.
                 child.kill_group()
-                await finish_reading(reading)
+                await asyncio.wait([reading], timeout=_LAST_LINES_SECONDS)
+                reading.cancel()
+                await asyncio.wait([reading])
         except OSError as error:
             return f"cannot be started ({error})"
         if code in plan.fatal_exit_codes and not self._stop.is_set():

@@ -7,14 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from worker.child import start_child
-from worker.environments import EnvironmentBuilder
+from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import EnvironmentBroken, NotRunning
-from worker.install_progress import InstallProgress
-from worker.output import Output
-from worker.runnerlib_source import find_runnerlib
-from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners
-from worker.selection import select
+from worker.output import InstallProgress, Output
+from worker.processes import run_to_end
+from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners, select
 from worker.settings import WorkerSettings, inherited_environment
 from worker.state_file import RunnerState, data_folder_owned, read_state
 
@@ -84,7 +81,5 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
 
 
 async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
-    async with start_child([str(python), *PYTEST], folder=runner.path, environment=inherited_environment()) as child:
-        async for line in child.lines():
-            output.line(runner.name, line)
-        return await child.wait() == 0
+    command, on_line = [str(python), *PYTEST], partial(output.line, runner.name)
+    return not await run_to_end(command, on_line, folder=runner.path, environment=inherited_environment())

@@ -1,15 +1,17 @@
-"""Which runners there are: every folder with a ``runner_adapter.py``."""
+"""Which runners there are, every folder with a ``runner_adapter.py``; and which of them an environment has."""
 
 import io
+import re
 import stat
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dotenv.parser import parse_stream
 
 from runnerlib.contract import near_names
-from worker.errors import BadVariables, NoRunners
+from worker.errors import BadScale, BadVariables, NoRunners
+from worker.settings import WorkerSettings
 
 ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -17,6 +19,10 @@ REQUIREMENTS_FILE = "requirements.txt"
 ENVIRONMENT_FILE = ".env"
 #: Shown before the requirements are installed, if that takes much.
 NOTICE_FILE = "before-installing.txt"
+#: More processes of one runner on one machine are a typing mistake.
+_MOST = 64
+#: ``nlp=2``; a folder's name may have spaces.
+_SCALE_ENTRY = re.compile(r"([^=\s](?:[^=]*[^=\s])?)\s*=\s*(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +107,53 @@ def variables_of(runner: RunnerFolder) -> dict[str, str]:
         if binding.key is not None and binding.value is not None:
             found[binding.key] = binding.value
     return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runners of `folder` an environment has. `only`: these names, if there are any; `scale` 0 starts none."""
+
+    folder: Path
+    only: frozenset[str]
+    scale: Mapping[str, int]
+
+    def count(self, name: str) -> int:
+        if self.only and name not in self.only:
+            return 0
+        return self.scale.get(name, 1)
+
+    def runners(self) -> list[RunnerFolder]:
+        """Those at scale 0 have no place among the others, and so no port; those that `only` leaves out have."""
+        scaled = [runner for runner in list_runners(self.folder) if self.scale.get(runner.name, 1)]
+        placed = [replace(runner, position=position) for position, runner in enumerate(scaled)]
+        return [runner for runner in placed if self.count(runner.name)]
+
+
+def select(settings: WorkerSettings, only: Collection[str]) -> Selection:
+    """What the command line and the settings ask for. Raises NoRunners, BadScale."""
+    folder = settings.runners_folder.resolve()
+    scale = read_scale([settings.scale])
+    find_runners(folder, only)
+    check_names(folder, list_runners(folder), scale)
+    return Selection(folder, frozenset(only), scale)
+
+
+def leaving_out(settings: WorkerSettings, names: Collection[str]) -> WorkerSettings:
+    """Settings without these runners, unless the scale names them."""
+    return settings.model_copy(update={"scale": ",".join([*(f"{name}=0" for name in names), settings.scale])})
+
+
+def read_scale(words: Iterable[str]) -> dict[str, int]:
+    """Runner → number of processes; later words win, runners not named have one. Raises BadScale."""
+    scale: dict[str, int] = {}
+    for entry in (part.strip() for word in words for part in word.split(",")):
+        if not entry:
+            continue
+        match = _SCALE_ENTRY.fullmatch(entry)
+        if match is None:
+            raise BadScale(f"{entry!r} does not say how many processes a runner has; write it like nlp=2,text=3")
+        name, count = match[1], int(match[2])
+        if count > _MOST:
+            raise BadScale(f"{name}={count} is more than the {_MOST} processes a runner may have on one machine")
+        scale[name] = count
+    return scale

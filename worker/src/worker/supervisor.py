@@ -5,19 +5,16 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.errors import StartFailed, WorkerError
+from worker.errors import WorkerError
 from worker.processes import ManagedProcess, explained
 from worker.rollout import ChangeFilter, RolloutState, Step, flapping_sentence, next_step
 from worker.runner_code import code_digests
-from worker.runners import RunnerFolder
-from worker.selection import Selection
+from worker.runners import RunnerFolder, Selection
 from worker.state_file import RunnerState
 from worker.versions import RunnerContext, RunnerVersion, VersionBuilder, check_adapter, wait_in_place
 
 #: A folder that is gone for less than this is just being replaced.
 GONE_SECONDS = 1.0
-#: How often a process that was ready is looked at, to tell when it is ready again after a restart.
-_POLL_SECONDS = 0.5
 
 
 class RunnerSet:
@@ -372,32 +369,26 @@ class RunnerSupervisor:
 
     async def _watch(self, process: ManagedProcess) -> None:
         """Tells when it is ready, also after each restart: loading a model may take minutes, and nothing waits."""
-        loop = asyncio.get_running_loop()
         name, docs = process.plan.name, f"{process.plan.url}/docs"
-        say = self._context.output.say
+        say, load_seconds = self._context.output.say, self._context.layout.settings.load_seconds
+
+        def on_ready(seconds: float) -> None:
+            self._set_failure("")
+            say(f"{name} is ready after {seconds:.1f} s: {docs}")
+
+        def on_failure(why: str) -> None:
+            self._set_failure("\n".join([why, *([] if process.reasons else process.last_lines)]))
+            say(why)
+
+        def tell(reason: str) -> None:
+            self._set_failure(reason)
+            self._say(reason)
+
         if process.is_ready:
             say(f"{name} is ready with its newest change: {docs}")
         elif process.reasons:
             say(f"{name} runs with its newest change: {docs}; {'; '.join(explained(process.reasons))}")
-        while not process.has_given_up:
-            if process.is_ready:
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            self._context.changed()
-            started_at = loop.time()
-            try:
-                await process.wait_ready(self._context.layout.settings.load_seconds, tell=self._tell_failure)
-            except StartFailed as error:
-                last_lines = [] if process.reasons else process.last_lines
-                self._set_failure("\n".join([str(error), *last_lines]))
-                say(str(error))
-            else:
-                self._set_failure("")
-                say(f"{name} is ready after {loop.time() - started_at:.1f} s: {docs}")
-
-    def _tell_failure(self, reason: str) -> None:
-        self._set_failure(reason)
-        self._say(reason)
+        await process.watch(load_seconds, on_ready, on_failure, on_unready=self._context.changed, tell=tell)
 
     def _set_failure(self, reason: str) -> None:
         self._failure = reason

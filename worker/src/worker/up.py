@@ -1,31 +1,30 @@
 """A running environment: discovery, services, runners; started in that order, stopped in one that loses nothing."""
 
 import asyncio
+import contextlib
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 from worker.environment_client import give_up, is_registered
-from worker.errors import PortTaken, StartFailed
+from worker.errors import PortTaken
 from worker.folder_watcher import watch_folder
-from worker.install_progress import InstallProgress
-from worker.output import Output
+from worker.output import InstallProgress, Output
 from worker.plan import MARK, Layout
 from worker.ports import PortPool, environment_of, is_free, listener_pid, taken_sentence
 from worker.processes import ManagedProcess
-from worker.runners import RunnerFolder
-from worker.selection import Selection
+from worker.runners import RunnerFolder, Selection
 from worker.state_file import EnvironmentState, StateFile, data_folder_owned
 from worker.supervisor import RunnerSet
 from worker.versions import Interpreters, RunnerContext
 
 #: Processes of a worker that was killed a moment ago end by themselves within their grace and this time.
 _LEFTOVERS_SECONDS = 8.0
-#: How often a process that was ready is looked at, to tell when it is ready again after a restart.
-_POLL_SECONDS = 0.5
 
 
 class Environment:
@@ -133,21 +132,9 @@ class Environment:
         started_at = time.monotonic()
         await process.wait_ready(self.layout.settings.start_seconds, most_restarts=1)
         self._say_ready(process, time.monotonic() - started_at)
-        self._tasks.append(asyncio.create_task(self._announce(process)))
-
-    async def _announce(self, process: ManagedProcess) -> None:
-        """Says when it is ready again after each restart."""
-        while not process.has_given_up:
-            if process.is_ready:
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            started_at = time.monotonic()
-            try:
-                await process.wait_ready(self.layout.settings.load_seconds)
-            except StartFailed as error:
-                self._output.say(str(error))
-            else:
-                self._say_ready(process, time.monotonic() - started_at)
+        on_ready = partial(self._say_ready, process)
+        watching = process.watch(self.layout.settings.load_seconds, on_ready, self._output.say)
+        self._tasks.append(asyncio.create_task(watching))
 
     def _say_ready(self, process: ManagedProcess, seconds: float) -> None:
         self._output.say(f"{process.plan.name} is ready after {seconds:.1f} s: {process.plan.url}/docs")
@@ -185,3 +172,52 @@ class Environment:
             self._state_file.write(state)
         except OSError as error:  # such as a full disk, which must not stop anything
             self._output.say(f"worker status shows an older state, since it cannot be written: {error.strerror}")
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The exit code that a shell expects of a program that was killed by Ctrl-C.
+_KILLED = 130
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """A person or a supervisor asked to stop; everything has been stopped."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped on request")
+        self.exit_code = exit_code
+
+
+async def run_environment(environment: Environment, body: Callable[[Environment], Awaitable[T]], output: Output) -> T:
+    """Starts the environment, awaits `body`, stops the environment. Raises Interrupted after a signal."""
+    loop = asyncio.get_running_loop()
+
+    async def live() -> T:
+        async with environment:
+            return await body(environment)
+
+    life = asyncio.ensure_future(live())
+    asked = 0
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal asked
+        # A terminal that closes sends it twice, itself and through its shell.
+        asked = max(asked, 1) if number is signal.SIGHUP else asked + 1
+        if asked > 1:
+            environment.kill()
+        elif not environment.is_stopping:
+            life.cancel()
+            output.say("stopping; once more kills")
+
+    # nohup ignores this signal, and it stays ignored.
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in _SIGNALS if not (is_ignored and number is signal.SIGHUP)]
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            return await life
+        raise Interrupted(_KILLED if asked > 1 else 0)
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

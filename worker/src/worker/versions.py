@@ -10,13 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from worker.child import ProcessPlan, start_child
 from worker.errors import AdapterRefused, StartFailed
-from worker.install_progress import InstallProgress, Report
-from worker.output import Output
-from worker.plan import UNREGISTRABLE, Layout
+from worker.output import InstallProgress, Output, Report
+from worker.plan import UNREGISTRABLE, Layout, ProcessPlan
 from worker.ports import PortPool
-from worker.processes import ManagedProcess, explained
+from worker.processes import ManagedProcess, explained, run_to_end
 from worker.runner_code import code_digests, copy_code, place_among_neighbours
 from worker.runners import RunnerFolder, variables_of
 from worker.state_file import ProcessState
@@ -196,15 +194,14 @@ async def check_adapter(plan: ProcessPlan, *, seconds: float = CHECK_SECONDS) ->
     """
     command = (*plan.command, "check", plan.environment["RUNNER_ADAPTER"])
     tail: deque[str] = deque(maxlen=_CHECK_LINES)
+
+    def on_line(line: str) -> None:
+        if line.strip():
+            tail.append(line.rstrip())
+
     try:
-        async with (
-            asyncio.timeout(seconds),
-            start_child(command, folder=plan.folder, environment=plan.environment) as child,
-        ):
-            async for line in child.lines():
-                if line.strip():
-                    tail.append(line.rstrip())
-            code = await child.wait()
+        async with asyncio.timeout(seconds):
+            code = await run_to_end(command, on_line, folder=plan.folder, environment=plan.environment)
     except TimeoutError:
         advice = f"importing it took longer than {seconds:g} s; move what takes long into a load_ function"
         raise AdapterRefused("\n".join([*tail, advice])) from None

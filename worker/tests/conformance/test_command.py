@@ -1,5 +1,6 @@
 """What was typed becomes a report and an exit code."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from worker.conformance.checks import Level
-from worker.conformance.client import NOTHING
-from worker.conformance.command import read_json, read_level, read_url
+from worker.conformance.checks import CHECKS, LEVELS, Check, Level
+from worker.conformance.client import NOTHING, Client, Target, Timing
+from worker.conformance.command import Finding, Report, Verdict, examine, read_json, read_level, read_url, try_check
 from worker.conformance.target import BadRequest
 
 
@@ -58,3 +59,150 @@ def test_the_exit_code_tells_whether_the_level_is_reached(sound_runner: str) -> 
     assert more.returncode == 1
     told = json.loads(more.stdout)
     assert (told["level"], told["asked"]) == ("observed", "durable")
+
+
+TIMING = Timing(answer=5, slow=20, short_wait=0.1, second_caller=0.6)
+SLOW = {"seconds": 1.5}
+TARGET = Target("nap", {"seconds": 0.01}, {"second": 1}, SLOW)
+#: Fault → the checks that must fail, where it is not the one that it is called after.
+FAULTS = {
+    "boot: none": {"boot"},
+    "problems: no code": {"problems"},
+    "problems: traceback": {"problems"},
+    "too_large: silent": {"too_large"},
+    "schemas: no schema": {"schemas"},
+    "schemas: other result": {"schemas"},
+    "again: conflict": {"again"},
+    # Without a result nothing else of this level can be seen either.
+    "run": {"run", "task_headers"},
+    "batch": {"batch", "neighbours"},
+    **{check.name: {check.name} for check in CHECKS if check.name not in ("run", "batch")},
+}
+
+
+def _level(fault: str) -> Level:
+    [check] = [check for check in CHECKS if check.name == fault.partition(":")[0]]
+    return check.level
+
+
+def _tried(fault: str) -> list[Check]:
+    """Those of its level that are quick; of the slow ones only its own."""
+    level = _level(fault)
+    return [check for check in CHECKS if check.level is level and (not check.needs_slow or check.name == fault)]
+
+
+def test_a_sound_runner_reaches_the_top(model: Any, serve: Any) -> None:
+    async def scenario() -> None:
+        async with serve(model().app()) as url:
+            report = await examine(url, Target(slow=SLOW), TIMING)
+        assert [finding.line() for finding in report.findings if finding.verdict is not Verdict.PASSED] == []
+        assert len(report.findings) == len(CHECKS)
+        assert report.level is Level.BATCHED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_fails_its_check_and_no_other(fault: str, model: Any, serve: Any) -> None:
+    async def scenario() -> list[Finding]:
+        timing = TIMING if fault != "too_large: silent" else Timing(answer=2)
+        async with serve(model(fault).app()) as url, Client(url, timing) as client:
+            client.target = TARGET
+            return [await try_check(check, client) for check in _tried(fault)]
+
+    findings = asyncio.run(scenario())
+    failed = {finding.check.name: finding for finding in findings if finding.verdict is Verdict.FAILED}
+    assert set(failed) == FAULTS[fault], [finding.line() for finding in failed.values()]
+    assert all(finding.seen for finding in failed.values())
+
+
+def test_levels_above_the_first_that_fails_are_not_tried(model: Any, serve: Any) -> None:
+    async def scenario() -> None:
+        async with serve(model("live").app()) as url:
+            report = await examine(url, Target(slow=SLOW), TIMING)
+        assert report.level is Level.PLAIN
+        assert {finding.check.level for finding in report.findings} == {Level.PLAIN, Level.OBSERVED}
+
+    asyncio.run(scenario())
+
+
+def test_checks_that_need_a_slow_payload_are_not_passed_without_one(model: Any, serve: Any) -> None:
+    async def scenario() -> None:
+        async with serve(model().app()) as url:
+            report = await examine(url, Target(), TIMING)
+        not_tried = [finding for finding in report.findings if finding.verdict is Verdict.NOT_TRIED]
+        assert {finding.check.name for finding in not_tried} == {
+            check.name for check in CHECKS if check.needs_slow and check.level is Level.DURABLE
+        }
+        assert report.level is Level.OBSERVED
+        assert "--slow" in not_tried[0].line()
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_payload_that_is_quick_is_told(model: Any, serve: Any) -> None:
+    async def scenario() -> list[Finding]:
+        async with serve(model().app()) as url, Client(url, TIMING) as client:
+            client.target = Target("nap", TARGET.payload, NOTHING, {"seconds": 0})
+            return [await try_check(check, client) for check in CHECKS if check.name in ("cancel", "invalid_payload")]
+
+    every, cancel = asyncio.run(scenario())
+    assert (every.verdict, every.seen) == (Verdict.PASSED, "its schema takes every payload")
+    assert cancel.verdict is Verdict.FAILED
+    assert "slow payload" in cancel.seen
+
+
+def _report(level: Level, verdict: Verdict = Verdict.PASSED, name: str = "") -> Report:
+    """All checks up to a level; the one of this name has the verdict."""
+    findings = [
+        Finding(check, verdict if check.name == name else Verdict.PASSED, "it answered 500")
+        for check in CHECKS
+        if check.level <= level
+    ]
+    return Report("http://there", "upper", findings)
+
+
+def test_a_level_is_reached_with_all_of_its_checks() -> None:
+    for level in LEVELS:
+        assert _report(level).level is level
+
+
+def test_a_failed_check_costs_its_level_and_all_above() -> None:
+    assert _report(Level.BATCHED, Verdict.FAILED, "boot").level is Level.PLAIN
+    assert _report(Level.BATCHED, Verdict.FAILED, "run").level is Level.NONE
+
+
+def test_a_check_that_was_not_tried_is_not_passed() -> None:
+    assert _report(Level.BATCHED, Verdict.NOT_TRIED, "cancel").level is Level.OBSERVED
+
+
+def test_a_failure_says_what_the_contract_wants_and_what_was_seen() -> None:
+    text = _report(Level.PLAIN, Verdict.FAILED, "unknown_algorithm").text()
+    assert (
+        "FAIL  unknown_algorithm  POST /run/ with a name that it does not offer is answered 404; it answered 500"
+        in text
+    )
+    assert text.endswith("level 0 of 4, none: nothing that a controller could use")
+
+
+def test_programs_get_the_same() -> None:
+    told = _report(Level.OBSERVED, Verdict.FAILED, "live").as_json()
+    assert (told["level"], told["level_number"], told["algorithm"]) == ("plain", 1, "upper")
+    [live] = [check for check in told["checks"] if check["name"] == "live"]
+    assert live == {
+        "name": "live",
+        "level": "observed",
+        "verdict": "failed",
+        "wants": "GET /healthz/live is answered 200",
+        "seen": "it answered 500",
+    }
+
+
+def test_checks_have_names_of_their_own() -> None:
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+
+
+def test_what_a_runner_says_cannot_command_the_terminal() -> None:
+    finding = Finding(CHECKS[0], Verdict.FAILED, "it answered \x1b[2J\r\nlevel 4, “é”")
+    assert finding.line().endswith(r"it answered \x1b[2J\r\nlevel 4, “é”")
