@@ -32,7 +32,7 @@ async def main(runners: str, data: str) -> None:
     layout = Layout(settings, folder, "pretty", inherited_environment(), settings.queue_url)
     output = Output(sys.stdout)
     pythons = ThisPython(folder / "venvs", find_runnerlib())
-    environment = Environment(layout, select(settings, ()), pythons, output)
+    environment = Environment(layout, select(settings.runners_folder, settings.scale, ()), pythons, output)
 
     async def body(_: Environment) -> None:
         output.say("everything is started")

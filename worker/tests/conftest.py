@@ -97,14 +97,9 @@ class StandIns(Layout):
     def discovery(self) -> ProcessPlan:
         return self._stand_in(super().discovery(), self.mode)
 
-    def core(self) -> ProcessPlan:
-        return replace(self._stand_in(super().core(), self.core_mode), first_delay_seconds=0.01)
-
-    def controller(self) -> ProcessPlan:
-        return self._stand_in(super().controller(), self.mode)
-
-    def gateway(self) -> ProcessPlan:
-        return self._stand_in(super().gateway(), self.mode)
+    def services(self) -> list[ProcessPlan]:
+        plans = [self._stand_in(plan, self.core_mode) for plan in super().services()]
+        return [replace(plan, first_delay_seconds=0.01) for plan in plans]
 
     def runner(self, *words: Any) -> ProcessPlan:
         return self._stand_in(super().runner(*words), self.mode)

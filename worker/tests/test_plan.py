@@ -36,7 +36,7 @@ def test_variables_of_one_runner_reach_that_one_alone() -> None:
     layout = replace(_layout(), runner_variables={"text": {"FETCH_ALLOW_PRIVATE": "127.0.0.0/8"}})
     assert layout.runner(TEXT, Path("/venv/bin/python")).environment["FETCH_ALLOW_PRIVATE"] == "127.0.0.0/8"
     other = layout.runner(replace(TEXT, name="nlp"), Path("/venv/bin/python"))
-    for plan in (other, layout.discovery(), layout.core()):
+    for plan in (other, layout.discovery(), *layout.services()):
         assert "FETCH_ALLOW_PRIVATE" not in plan.environment
 
 
@@ -47,11 +47,11 @@ def test_a_runner_s_own_variables_win_over_inherited_ones_and_not_over_what_make
     plan = _layout().runner(TEXT, Path("/venv/bin/python"), variables=own)
     shown = {name: plan.environment[name] for name in own}
     assert shown == own | {"PORT": "8102", "DISCOVERY_URL": "http://127.0.0.1:8010"}
-    assert "DEVICE" not in _layout().core().environment
+    assert "DEVICE" not in _layout().services()[0].environment
 
 
 def test_children_end_with_the_worker_and_carry_its_mark() -> None:
-    for plan in (_layout().discovery(), _layout().core(), _layout().runner(TEXT, Path(sys.executable))):
+    for plan in (_layout().discovery(), *_layout().services(), _layout().runner(TEXT, Path(sys.executable))):
         assert plan.environment["EXIT_WITH_PARENT"] == "true"
         assert plan.environment[MARK] == "/data"
         assert plan.environment["HOME"] == "/root"
@@ -70,8 +70,7 @@ def test_address_that_means_everywhere_is_reached_on_this_machine() -> None:
 def test_with_a_broker_controller_and_gateway_are_processes_of_their_own() -> None:
     layout = _with_broker()
     assert [plan.name for plan in layout.services()] == ["controller", "gateway"]
-    assert layout.controller().url == "http://127.0.0.1:8020"
-    assert layout.gateway().url == layout.gateway_url
+    assert [plan.url for plan in layout.services()] == ["http://127.0.0.1:8020", layout.gateway_url]
     assert ("CONTROLLER_PORT", 8020) in [(use.setting, use.port) for use in layout.ports([])]
     assert [plan.name for plan in _layout().services()] == ["core"]
 

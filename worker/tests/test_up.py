@@ -84,8 +84,8 @@ def test_runner_with_wrong_requirements_is_left_out_and_the_others_go_on(
     async def scenario() -> None:
         runners = [make_runner("text"), make_runner("wrong", position=1)]
         async with environment_of(layout, runners) as environment:
-            assert [runner.plan.name for runner in environment.runners] == ["text"]
-            assert list(environment.broken) == ["wrong"]
+            assert [runner.plan.name for runner in environment.runners.processes] == ["text"]
+            assert list(environment.runners.broken) == ["wrong"]
 
     asyncio.run(scenario())
     assert "wrong is left out: requirements.txt could not be installed:" in terminal.getvalue()
@@ -103,7 +103,7 @@ def test_state_that_cannot_be_written_stops_nothing(
 
     async def scenario() -> None:
         async with environment_of(layout, [make_runner("text")]) as environment:
-            assert [process.plan.name for process in environment.runners] == ["text"]
+            assert [process.plan.name for process in environment.runners.processes] == ["text"]
 
     monkeypatch.setattr(StateFile, "write", write)
     asyncio.run(scenario())
@@ -131,7 +131,8 @@ def test_ports_of_a_worker_that_was_just_killed_are_waited_for(
     layout: Layout, environment_of: EnvironmentOf, terminal: io.StringIO, until_async: Until
 ) -> None:
     async def scenario() -> None:
-        leftover = await asyncio.create_subprocess_exec(*layout.core().command, env=layout.core().environment)
+        (core,) = layout.services()
+        leftover = await asyncio.create_subprocess_exec(*core.command, env=core.environment)
         await until_async(lambda: not is_free("127.0.0.1", layout.settings.gateway_port))
         asyncio.get_running_loop().call_later(0.5, leftover.terminate)
         async with environment_of(layout):

@@ -23,7 +23,7 @@ from worker.new_runner import make_runner, next_steps
 from worker.output import Output, standard_output
 from worker.plan import Layout
 from worker.runner_commands import own_python, replace_process, test_runners
-from worker.runners import RunnerFolder, leaving_out, list_runners, select, variables_of
+from worker.runners import RunnerFolder, list_runners, scale_without, select, variables_of
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status import schemas_of, show_again_and_again, show_once
@@ -99,18 +99,11 @@ def up(
 
     Queue and store are one SQLite file, or with both URLs RabbitMQ and PostgreSQL.
     """
-    settings = read_settings(
-        runners_folder=runners,
-        data_folder=data,
-        scale=scale,
-        reload=reload,
-        queue_url=queue_url,
-        database_url=database_url,
-    )
+    settings = read_settings(runners, data, scale, reload, queue_url, database_url)
     output = _output(settings)
 
     async def body(environment: Environment) -> None:
-        names = ", ".join(environment.coming)
+        names = ", ".join(environment.runners.coming)
         coming = f"; what is still being installed follows: {names}" if names else ""
         output.say(f"everything is started{coming}; the gateway is {environment.layout.gateway_url}/docs, Ctrl-C stops")
         await asyncio.Event().wait()
@@ -135,21 +128,15 @@ def demo(
 
     Runners that bring pictures to show are started with --images, or when --scale, SCALE or --only names them.
     """
-    settings = read_settings(
-        runners_folder=runners,
-        data_folder=data,
-        scale=scale,
-        reload=reload,
-        queue_url=queue_url,
-        database_url=database_url,
-    )
+    settings = read_settings(runners, data, scale, reload, queue_url, database_url)
     if not verbose and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})
     output = _output(settings, for_people=True)
     names = _names(only)
     with_pictures = [one.name for one in list_runners(settings.runners_folder) if has_pictures(one)]
     if not images:
-        settings = leaving_out(settings, [name for name in with_pictures if name not in names])
+        unasked = [name for name in with_pictures if name not in names]
+        settings = settings.model_copy(update={"scale": scale_without(unasked, settings.scale)})
     variables = allowing_loopback(with_pictures, inherited_environment()) if images else {}
 
     async def body(environment: Environment) -> bool:
@@ -163,9 +150,9 @@ async def _demonstrate(environment: Environment, output: Output, *, images: bool
     """Returns True if everything was as expected."""
     served: contextlib.AbstractAsyncContextManager[list[Sample]] = contextlib.nullcontext([])
     if images:
-        served = pictures_served(environment.runners, environment.layout.data, output)
+        served = pictures_served(environment.runners.processes, environment.layout.data, output)
     async with served as pictures:
-        succeeded = await Demo(environment, output, pictures).run()
+        succeeded = await Demo(environment.layout, environment.runners, output, pictures).run()
         if not once:
             output.say("everything goes on running; Ctrl-C stops")
             await asyncio.Event().wait()
@@ -218,7 +205,7 @@ def take_over_algorithm(
 @app.command("test-runners")
 def run_runner_tests(runners: RunnersOption = None, data: DataOption = None, only: OnlyOption = None) -> None:
     """Run each runner's own tests with pytest, in a virtual environment made from its requirements."""
-    settings = read_settings(runners_folder=runners, data_folder=data)
+    settings = read_settings(runners, data)
     output = _output(settings, for_people=True)
     if not _run(test_runners(settings, _names(only), output), output):
         raise typer.Exit(1)
@@ -263,7 +250,7 @@ def python(context: typer.Context, name: NameArgument, runners: RunnersOption = 
 
 
 def _in_runner(name: str, runners: Path | None, data: Path | None, *arguments: str) -> None:
-    settings = read_settings(runners_folder=runners, data_folder=data)
+    settings = read_settings(runners, data)
 
     async def prepared() -> tuple[RunnerFolder, Path, dict[str, str]]:
         runner, python = await own_python(settings, name, Output(sys.stderr))
@@ -283,7 +270,7 @@ def new_runner(
     data: DataOption = None,
 ) -> None:
     """Make a runner with one algorithm: a folder that passes its own tests. An environment that runs takes it up."""
-    settings = read_settings(runners_folder=runners, data_folder=data)
+    settings = read_settings(runners, data)
     try:
         folder = make_runner(settings.runners_folder.resolve(), name)
     except (BadName, OSError) as error:
@@ -306,7 +293,7 @@ def _run_environment(
     async def live() -> T:
         queue_url = _queue_url(settings)
         data = settings.data_folder.resolve()
-        selection = select(settings, only)
+        selection = select(settings.runners_folder, settings.scale, only)
         log_format = "json" if output.as_json else "pretty"
         layout = Layout(settings, data, log_format, inherited_environment(), queue_url, runner_variables or {})
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())

@@ -29,10 +29,10 @@ from runnerlib.contract import AlgorithmDescription, Catalogue, TaskState, TaskV
 from worker.environment_client import EnvironmentClient
 from worker.errors import StartFailed
 from worker.output import Output
-from worker.plan import ProcessPlan
+from worker.plan import Layout, ProcessPlan
 from worker.processes import ManagedProcess, explained, run_to_end
 from worker.runners import RunnerFolder
-from worker.up import Environment
+from worker.supervisor import RunnerSet
 
 #: How often a start in progress is looked at.
 _POLL_SECONDS = 0.1
@@ -207,8 +207,9 @@ class Outcome:
 class Demo:
     """One demonstration in a running environment; `more` is sent besides what every algorithm has as an example."""
 
-    def __init__(self, environment: Environment, output: Output, more: Sequence[Sample] = ()) -> None:
-        self._environment = environment
+    def __init__(self, layout: Layout, runners: RunnerSet, output: Output, more: Sequence[Sample] = ()) -> None:
+        self._layout = layout
+        self._runners = runners
         self._output = output
         self._more = more
 
@@ -217,10 +218,9 @@ class Demo:
 
         Returns True if every runner came up and every task ended as it should.
         """
-        layout = self._environment.layout
         outcomes: list[Outcome] = []
         shown: set[str] = set()
-        async with EnvironmentClient(layout.gateway_url, layout.discovery_url) as client:
+        async with EnvironmentClient(self._layout.gateway_url, self._layout.discovery_url) as client:
             while True:
                 missing, late = await self._wait_for_runners(client, shown)
                 catalogue = await client.catalogue()
@@ -243,16 +243,15 @@ class Demo:
 
         A runner registers once everything of it has loaded or failed to: with what works.
         """
-        environment = self._environment
-        load_seconds = environment.layout.settings.load_seconds
+        load_seconds = self._layout.settings.load_seconds
         began_at = changed_at = time.monotonic()
         before: set[str] = set()
         while True:
             catalogue = await client.catalogue()
             here = {(runner.host, runner.boot) for runner in catalogue.runners.values()}
-            ended = [r.plan.name for r in environment.runners if r.has_given_up]
-            absent = [r.plan.name for r in environment.runners if (r.plan.url, r.boot) not in here]
-            coming = environment.coming
+            ended = [r.plan.name for r in self._runners.processes if r.has_given_up]
+            absent = [r.plan.name for r in self._runners.processes if (r.plan.url, r.boot) not in here]
+            coming = self._runners.coming
             offered = set(self._algorithms(catalogue))
             # The gateway's view of the catalogue may be a moment behind.
             is_known = offered <= {one.name for one in (await client.status()).algorithms if one.runners}
@@ -263,18 +262,18 @@ class Demo:
                 before, changed_at = offered, now
             late = [*coming, *(name for name in absent if name not in ended)]
             if is_known and not late:
-                return [*environment.broken, *ended], []
+                return [*self._runners.broken, *ended], []
             if is_known and offered - set(shown) and now - changed_at > _PATIENCE_SECONDS:
                 return [], late
             if now - began_at > load_seconds:
                 if not here:
                     raise StartFailed("no runner has registered; the lines above say why")
-                return [*environment.broken, *absent], []
+                return [*self._runners.broken, *absent], []
             await asyncio.sleep(_POLL_SECONDS)
 
     def _algorithms(self, catalogue: Catalogue) -> list[str]:
         """What the runners of this environment offer now."""
-        ours = {runner.plan.url for runner in self._environment.runners}
+        ours = {runner.plan.url for runner in self._runners.processes}
         names = {name for runner in catalogue.runners.values() if runner.host in ours for name in runner.algorithms}
         return sorted(names)
 
@@ -331,15 +330,15 @@ class Demo:
                 self._output.say(f"{shown} is wrong on purpose; what is kept of such a task: producer dead list")
         for name in missing:
             self._output.say(f"{name} did not come up; its lines above say why")
-        for runner in self._environment.runners:
+        for runner in self._runners.processes:
             if not runner.is_ready and runner.plan.name not in missing:
                 for sentence in explained(runner.reasons, runner.plan.name):
                     self._output.say(sentence)
 
     def _show_addresses(self) -> None:
-        layout = self._environment.layout
+        layout = self._layout
         addresses = {"gateway": layout.gateway_url, "discovery": layout.discovery_url}
-        addresses |= {runner.plan.name: runner.plan.url for runner in self._environment.runners}
+        addresses |= {runner.plan.name: runner.plan.url for runner in self._runners.processes}
         table = Table.grid(padding=(0, 2))
         for name, url in addresses.items():
             table.add_row(name, f"{url}/docs")

@@ -11,7 +11,7 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from worker.output import Output
-from worker.runner_code import PACKAGING_FILES, is_code, is_ignored_folder
+from worker.runner_code import PACKAGING_FILES, identity, is_code, is_ignored_folder
 from worker.runners import ENVIRONMENT_FILE
 
 #: An editor or a checkout writes several files: a look waits until it has been quiet for so long,
@@ -44,7 +44,7 @@ async def watch_folder(folder: Path, look: Callable[[], Awaitable[None]], output
 
 async def notifications(folder: Path) -> AsyncGenerator[bool, None]:
     """Yields True at first and after each burst of changes, False now and then. Ends if the folder was replaced."""
-    identity = _identity(folder)
+    followed = identity(folder)
     yield True
     async for changes in awatch(
         folder,
@@ -55,7 +55,7 @@ async def notifications(folder: Path) -> AsyncGenerator[bool, None]:
         yield_on_timeout=True,
     ):
         yield bool(changes)
-        if _identity(folder) != identity:
+        if identity(folder) != followed:
             return
 
 
@@ -73,11 +73,6 @@ def matters(folder: Path, change: Change, path: str) -> bool:
     if not parts or is_code(name) or name in PACKAGING_FILES or name.endswith((".txt", ".whl")):
         return True
     return change is Change.deleted or (change is Change.added and Path(path).is_dir())
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
-    return state.st_dev, state.st_ino
 
 
 async def _look(look: Callable[[], Awaitable[None]], output: Output) -> float:

@@ -120,16 +120,15 @@ class Layout:
         The controller starts before the gateway, so that accepted tasks are served. It also stops first, so that
         senders can ask for results to the end; what they send meanwhile is durable and waits.
         """
-        return [self.controller(), self.gateway()] if self.has_broker else [self.core()]
-
-    def controller(self) -> ProcessPlan:
-        return self._service(CONTROLLER, "controller", self.settings.controller_port, self._servers)
-
-    def gateway(self) -> ProcessPlan:
-        return self._service(GATEWAY, "producer.gateway", self.settings.gateway_port, self._servers)
-
-    def core(self) -> ProcessPlan:
-        return self._service(CORE, "worker.core", self.settings.gateway_port, {"DATA_FOLDER": str(self.data)})
+        settings = self.settings
+        if not self.has_broker:
+            return [self._service(CORE, "worker.core", settings.gateway_port, {"DATA_FOLDER": str(self.data)})]
+        # As variables, never on a command line: every user of the machine can read that.
+        servers = {"QUEUE_URL": self.queue_url, "DATABASE_URL": settings.database_url}
+        return [
+            self._service(CONTROLLER, "controller", settings.controller_port, servers),
+            self._service(GATEWAY, "producer.gateway", settings.gateway_port, servers),
+        ]
 
     def runner(
         self,
@@ -175,11 +174,6 @@ class Layout:
             stop_seconds=self._stop_seconds,
             most_delay_seconds=_SERVICE_DELAY_SECONDS,
         )
-
-    @property
-    def _servers(self) -> dict[str, str]:
-        """Passed as variables, never on a command line: every user of the machine can read that."""
-        return {"QUEUE_URL": self.queue_url, "DATABASE_URL": self.settings.database_url}
 
     @property
     def _stop_seconds(self) -> float:

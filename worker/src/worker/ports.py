@@ -3,13 +3,12 @@
 import contextlib
 import socket
 from collections.abc import Callable, Collection
-from pathlib import Path
+
+import psutil
 
 from worker.errors import PortTaken
 from worker.plan import PortUse
 
-#: /proc/net/tcp: state of a listening socket
-_LISTENING = "0A"
 _LAST_PORT = 65535
 
 
@@ -37,55 +36,26 @@ def taken_sentence(host: str, use: PortUse) -> str:
 
 
 def listener_pid(port: int) -> int | None:
-    """The process that listens on the port, if /proc tells (Linux, own processes)."""
-    inodes = _listening_inodes(port)
-    if not inodes:
-        return None
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and _holds(folder / "fd", inodes):
-            return int(folder.name)
+    """The process that listens on the port, if the system tells (mostly of own processes)."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                pid: int | None = connection.pid
+                return pid
     return None
 
 
 def environment_of(pid: int) -> dict[str, str]:
     """The variables a process was started with; empty if they cannot be read."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (entry.partition("=") for entry in raw.decode("utf-8", "replace").split("\0") if "=" in entry)
-    return {name: value for name, _, value in pairs}
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(f"socket:[{fields[9]}]")
-    return found
-
-
-def _holds(descriptors: Path, inodes: set[str]) -> bool:
-    try:
-        entries = list(descriptors.iterdir())
-    except OSError:
-        return False
-    for entry in entries:
-        with contextlib.suppress(OSError):
-            if str(entry.readlink()) in inodes:
-                return True
-    return False
+    with contextlib.suppress(psutil.Error, OSError):
+        return dict(psutil.Process(pid).environ())
+    return {}
 
 
 def _name_of(pid: int) -> str:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    except OSError:
-        return ""
-    return f" ({' '.join(words).strip()[:80]})"
+    with contextlib.suppress(psutil.Error, OSError):
+        return f" ({' '.join(psutil.Process(pid).cmdline())[:80]})"
+    return ""
 
 
 class PortPool:

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,12 +192,13 @@ class ManagedProcess:
         *,
         most_restarts: int | None = None,
         tell: Callable[[str], None] | None = None,
-        ignored_parts: Collection[str] = (),
+        is_enough: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """Returns when ``/healthz/ready`` answers 200. Raises StartFailed if it ended for good, or after the time.
 
         Also raises StartFailed if it died more often than `most_restarts`. `tell` is called with each new reason why
-        it cannot load; it may go on trying. Does not wait for `ignored_parts` once they have failed.
+        it cannot load; it may go on trying. `is_enough` is asked after each answer that gives `reasons`: True ends the
+        waiting.
         """
         deadline = time.monotonic() + timeout_seconds
         said, told = "it does not answer", ""
@@ -211,7 +212,7 @@ class ManagedProcess:
                             return
                         text = await answer.text()
                     self.reasons = reasons_in(text)
-                    if self.reasons and self.reasons.keys() <= set(ignored_parts):
+                    if self.reasons and is_enough is not None and await is_enough():
                         return
                     reason = "; ".join(explained(self.reasons))
                     said = reason or f"it answers {answer.status}: {text[:300]}"

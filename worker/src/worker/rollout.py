@@ -1,5 +1,6 @@
 """Decides the next step of a runner whose folder may have changed, and which changes count. Pure."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,19 @@ def next_step(wanted: str | None, state: RolloutState) -> Step:
 
 
 @dataclass
+class _File:
+    """When a file changed, and whether its changes are ignored."""
+
+    #: within the window
+    changes: list[float] = field(default_factory=list)
+    last_change: float = math.inf
+    #: for how long it must stay the same, once it flaps
+    quiet_seconds: float = 0.0
+    #: when it counts again; None: it counts
+    until: float | None = None
+
+
+@dataclass
 class ChangeFilter:
     """Computes the version of what a folder holds, ignoring changes of files that change again and again by themselves.
 
@@ -66,25 +80,24 @@ class ChangeFilter:
     _last: dict[str, str] = field(default_factory=dict)
     #: the files that there were when new ones began to appear again and again
     _held_files: dict[str, str] = field(default_factory=dict)
-    _changes: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    _changed_at: dict[str, float] = field(default_factory=dict)
-    _quiet_seconds: dict[str, float] = field(default_factory=dict)
-    _until: dict[str, float] = field(default_factory=dict)
+    _files: defaultdict[str, _File] = field(default_factory=lambda: defaultdict(_File))
 
     def look(self, digests: Mapping[str, str], now: float) -> str:
         """Records what the folder holds at `now`, in seconds; returns its version."""
         if self._last:
             for name in self._changed(digests):
                 self._record(name, now)
-        for name in [name for name, until in self._until.items() if now >= until]:
+        for name, file in self._files.items():
+            if file.until is None or now < file.until:
+                continue
+            file.until = None
             self.held.pop(name, None)
             if name == NEW_FILES:
                 self._held_files = {}
-            del self._until[name]
             # A person who saves once more is heard. What is required changes once more by being installed: its changes
             # go on counting.
             if not name.startswith(REQUIRED):
-                del self._changes[name]
+                file.changes = []
         self._last = dict(digests)
         return self.version_of(digests)
 
@@ -95,28 +108,28 @@ class ChangeFilter:
 
     def flapping(self) -> dict[str, float]:
         """Files whose changes are ignored now → for how many seconds they must stay the same to count again."""
-        return {name: self._quiet_seconds[name] for name in sorted(self._until)}
+        return {name: file.quiet_seconds for name, file in sorted(self._files.items()) if file.until is not None}
 
     def _changed(self, digests: Mapping[str, str]) -> set[str]:
         changed = {name for name, digest in digests.items() if self._last.get(name, digest) != digest}
         return changed if digests.keys() == self._last.keys() else changed | {NEW_FILES}
 
     def _record(self, name: str, now: float) -> None:
+        file = self._files[name]
         window = _REQUIRED_WINDOW_SECONDS if name.startswith(REQUIRED) else _WINDOW_SECONDS
-        if now - self._changed_at.get(name, now) >= _FORGIVEN_AFTER_WINDOWS * window:
-            self._quiet_seconds.pop(name, None)
-        self._changed_at[name] = now
-        self._changes[name] = [*(at for at in self._changes[name] if now - at < window), now]
-        if name not in self._until:
-            if len(self._changes[name]) < MOST_CHANGES:
+        if now - file.last_change >= _FORGIVEN_AFTER_WINDOWS * window:
+            file.quiet_seconds = 0.0
+        file.last_change = now
+        file.changes = [*(at for at in file.changes if now - at < window), now]
+        if file.until is None:
+            if len(file.changes) < MOST_CHANGES:
                 return
-            longer = 2 * self._quiet_seconds.get(name, FIRST_QUIET_SECONDS / 2)
-            self._quiet_seconds[name] = min(longer, _MOST_QUIET_SECONDS)
+            file.quiet_seconds = min(2 * file.quiet_seconds or FIRST_QUIET_SECONDS, _MOST_QUIET_SECONDS)
             if name == NEW_FILES:
                 self._held_files = self._last
             else:
                 self.held[name] = self._last[name]
-        self._until[name] = now + self._quiet_seconds[name]
+        file.until = now + file.quiet_seconds
 
 
 def flapping_sentence(flapping: Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -80,25 +80,17 @@ def version_of(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def digest_of(file: Path) -> str:
-    """Of the file's content, or of why it cannot be read."""
+def digest_of(file: Path, most_bytes: int = _MOST_BYTES) -> str:
+    """Of the file's content; its size and time if it is larger; or why it cannot be read."""
     try:
         state = file.stat()
         # Reading a pipe waits for somebody who writes.
-        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
-            return _size_and_time(file)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > most_bytes:
+            return f"{state.st_size} {state.st_mtime_ns}"
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         # Gone since it was listed, or not readable: another version than the one with it.
         return type(error).__name__
-
-
-def _size_and_time(file: Path) -> str:
-    try:
-        state = file.stat()
-    except OSError as error:
-        return type(error).__name__
-    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def copy_code(folder: Path, target: Path) -> dict[str, str]:
@@ -169,18 +161,18 @@ class Requirements:
 
     def written(self) -> Iterator[tuple[str, str]]:
         """(name, digest) of what installing never changes; building a package may change files in its folder."""
-        yield from ((str(file), digest_of(file)) for file in self.files)
-        yield from ((str(archive), _size_and_time(archive)) for archive in self.archives)
+        yield from _digests(self.files)
+        yield from ((str(archive), digest_of(archive, most_bytes=0)) for archive in self.archives)
 
     def installed(self) -> Iterator[tuple[str, str]]:
         """(name, digest) of all that a virtual environment is made from: other digests, another environment."""
         yield from self.written()
         for folder in self.folders:
-            yield from ((str(file), digest_of(file)) for file in files_below(folder))
+            yield from _digests(files_below(folder))
         for folder in [*self.editable, *self.around]:
-            yield from ((str(folder / name), digest_of(folder / name)) for name in PACKAGING_FILES)
+            yield from _digests(folder / name for name in PACKAGING_FILES)
         for folder in self.around:
-            yield from ((str(file), digest_of(file)) for file in files_below(folder) if self._is_copied(file, folder))
+            yield from _digests(file for file in files_below(folder) if self._is_copied(file, folder))
 
     def _is_copied(self, file: Path, folder: Path) -> bool:
         """Whether the runner gets this module as it was when it was installed."""
@@ -191,7 +183,11 @@ class Requirements:
         """The same as :meth:`installed`, and the modules of packages that are used where they lie."""
         yield from self.installed()
         for folder in self.editable:
-            yield from ((str(file), digest_of(file)) for file in files_below(folder) if file.suffix == ".py")
+            yield from _digests(file for file in files_below(folder) if file.suffix == ".py")
+
+
+def _digests(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    return ((str(file), digest_of(file)) for file in files)
 
 
 def read_requirements(folder: Path, variables: Mapping[str, str]) -> Requirements:
@@ -291,11 +287,13 @@ def files_below(folder: Path) -> Iterator[Path]:
     above = set()
     for parent in folder.resolve().parents:
         with contextlib.suppress(OSError):
-            above.add(_identity(parent.stat()))
+            above.add(identity(parent))
     yield from _files(folder, frozenset(above), None, is_top=True)
 
 
-def _identity(state: os.stat_result) -> tuple[int, int]:
+def identity(folder: Path) -> tuple[int, int]:
+    """The same for two paths that lead to the same folder. Raises OSError."""
+    state = folder.stat()
     return state.st_dev, state.st_ino
 
 
@@ -304,7 +302,7 @@ def _files(
 ) -> Iterator[Path]:
     """`budget`: how many more entries are read behind the same link. Raises _TooLarge beyond that."""
     try:
-        here = _identity(folder.stat())
+        here = identity(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return

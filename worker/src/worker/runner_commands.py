@@ -68,7 +68,8 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
     Leaves out runners without ``test_*.py``, and those scaled to 0.
     """
     data = settings.data_folder.resolve() / "tests"
-    runners = [r for r in select(settings, only).runners() if any(r.path.glob("test_*.py"))]
+    selection = select(settings.runners_folder, settings.scale, only)
+    runners = [runner for runner in selection.runners() if any(runner.path.glob("test_*.py"))]
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=("pytest",))
     with data_folder_owned(data):
         with InstallProgress(output) as progress:

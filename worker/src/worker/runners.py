@@ -3,7 +3,7 @@
 import io
 import re
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from dotenv.parser import parse_stream
 
 from runnerlib.contract import near_names
 from worker.errors import BadScale, BadVariables, NoRunners
-from worker.settings import WorkerSettings
 
 ADAPTER_FILE = "runner_adapter.py"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -129,26 +128,24 @@ class Selection:
         return [runner for runner in placed if self.count(runner.name)]
 
 
-def select(settings: WorkerSettings, only: Collection[str]) -> Selection:
+def select(folder: Path, scale: str, only: Collection[str]) -> Selection:
     """What the command line and the settings ask for. Raises NoRunners, BadScale."""
-    folder = settings.runners_folder.resolve()
-    scale = read_scale([settings.scale])
+    folder = folder.resolve()
+    counts = read_scale(scale)
     find_runners(folder, only)
-    check_names(folder, list_runners(folder), scale)
-    return Selection(folder, frozenset(only), scale)
+    check_names(folder, list_runners(folder), counts)
+    return Selection(folder, frozenset(only), counts)
 
 
-def leaving_out(settings: WorkerSettings, names: Collection[str]) -> WorkerSettings:
-    """Settings without these runners, unless the scale names them."""
-    return settings.model_copy(update={"scale": ",".join([*(f"{name}=0" for name in names), settings.scale])})
+def scale_without(names: Collection[str], scale: str) -> str:
+    """The scale without these runners, unless it names them."""
+    return ",".join([*(f"{name}=0" for name in names), scale])
 
 
-def read_scale(words: Iterable[str]) -> dict[str, int]:
+def read_scale(text: str) -> dict[str, int]:
     """Runner → number of processes; later words win, runners not named have one. Raises BadScale."""
     scale: dict[str, int] = {}
-    for entry in (part.strip() for word in words for part in word.split(",")):
-        if not entry:
-            continue
+    for entry in filter(None, map(str.strip, text.split(","))):
         match = _SCALE_ENTRY.fullmatch(entry)
         if match is None:
             raise BadScale(f"{entry!r} does not say how many processes a runner has; write it like nlp=2,text=3")

@@ -62,14 +62,21 @@ class WorkerSettings(BaseSettings):
     )
 
 
-def read_settings(*, scale: Sequence[str] | None = None, **options: object) -> WorkerSettings:
-    """From the environment; `options` that are not None win. Exits with a sentence for a bad variable.
+def read_settings(
+    runners_folder: Path | None = None,
+    data_folder: Path | None = None,
+    scale: Sequence[str] | None = None,
+    reload: bool | None = None,
+    queue_url: str | None = None,
+    database_url: str | None = None,
+) -> WorkerSettings:
+    """From the environment; what is given here wins. Exits with a sentence for a bad variable.
 
     `scale` wins for the runners that it names; for others SCALE goes on to count.
     """
+    options = {name: value for name, value in locals().items() if value is not None}
     loaded = load_settings(WorkerSettings)
-    given = {name: value for name, value in options.items() if value is not None}
-    return loaded.model_copy(update={**given, "scale": ",".join([loaded.scale, *(scale or ())])})
+    return loaded.model_copy(update={**options, "scale": ",".join([loaded.scale, *(scale or ())])})
 
 
 def inherited_environment() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Keeps each runner of a running environment at the version that its folder holds, without a gap."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,22 @@ class RunnerSet:
         return self._runners[name]
 
 
+@dataclass(eq=False)
+class _Work:
+    """What is being done about a runner: `version` is rolled out; or it leaves, without one."""
+
+    version: str | None
+    #: how far it is
+    stage: str = ""
+    #: whether a problem of this version was told
+    told: bool = False
+    task: "asyncio.Task[None]" = field(init=False)
+
+
 class RunnerSupervisor:
     """Runs `count` processes of one runner. :meth:`update` tells what its folder holds; the rest follows by itself.
 
-    One step is in progress at a time: rolling out a version, or leaving. The newest update wins.
+    One thing is done at a time: rolling out a version, or leaving. The newest update wins.
     """
 
     def __init__(self, name: str, count: int, context: RunnerContext) -> None:
@@ -114,14 +128,9 @@ class RunnerSupervisor:
         self._draining: dict[asyncio.Task[None], RunnerVersion] = {}
         #: the Python that was made last
         self._python: Path | None = None
-        self._step: asyncio.Task[None] | None = None
-        #: the version on its way, how far it is, and whether a problem of it was told
-        self._coming: str | None = None
-        self._stage = ""
-        self._told = False
+        self._work: _Work | None = None
         #: the newest version that could not take over
         self._refused: str | None = None
-        self._leaving = False
         #: why it does not run; why its newest change is not taken; why changes of some files do not count
         self._failure = ""
         self._refusal = ""
@@ -131,7 +140,7 @@ class RunnerSupervisor:
     def problem(self) -> str:
         """Why it does not run, or why its newest change is not taken; empty if all is well, or may become well."""
         failure, refusal = self._failure, self._refusal
-        if self._coming is not None and not self._told:
+        if self._coming is not None and self._work is not None and not self._work.told:
             # These are about the version before the one on its way.
             failure, refusal = failure if self._serving is not None else "", ""
         return "\n".join(filter(None, (failure, refusal, self._flapping)))
@@ -154,11 +163,17 @@ class RunnerSupervisor:
     @property
     def is_gone(self) -> bool:
         """Nothing of it runs, and nothing is being done about it."""
-        return not self._versions and self._step is None
+        return not self._versions and self._work is None
 
     def state(self) -> RunnerState:
         processes = [state for version in self._versions for state in version.state()]
-        return RunnerState(processes=processes, problem=self.problem, coming=self._stage, python=self._python)
+        stage = "" if self._work is None else self._work.stage
+        return RunnerState(processes=processes, problem=self.problem, coming=stage, python=self._python)
+
+    @property
+    def _coming(self) -> str | None:
+        """The version on its way."""
+        return None if self._work is None else self._work.version
 
     @property
     def _versions(self) -> list[RunnerVersion]:
@@ -174,8 +189,7 @@ class RunnerSupervisor:
         version = self._look(digests)
         try:
             if not await asyncio.to_thread(self._context.interpreters.is_complete, folder):
-                self._begin(self._roll_out(folder, version, self._context.layout.runner_port(folder)))
-                self._coming = version
+                self._begin(version, partial(self._roll_out, folder, self._context.layout.runner_port(folder)))
                 return None
             return await self._builder.python(folder)
         except WorkerError as error:
@@ -208,14 +222,13 @@ class RunnerSupervisor:
             self._say("is again what it was; it goes on")
             self._refusal, self._refused = "", None
             self._context.changed()
-        match next_step(version, RolloutState(serving, self._coming, self._refused, self._leaving)):
+        is_leaving = self._work is not None and self._work.version is None
+        match next_step(version, RolloutState(serving, self._coming, self._refused, is_leaving)):
             case Step.ROLL_OUT:
-                assert folder is not None and version is not None
-                self._begin(self._roll_out(folder, version))
-                self._coming = version
+                assert folder is not None
+                self._begin(version, partial(self._roll_out, folder, None))
             case Step.LEAVE:
-                self._begin(self._leave())
-                self._leaving = True
+                self._begin(None, self._leave)
             case Step.ABORT:
                 self._abort()
 
@@ -233,10 +246,10 @@ class RunnerSupervisor:
 
     async def stop(self) -> None:
         """Ends everything, in order and within bounds. Idempotent."""
-        step = self._step
+        work = self._work
         self._abort()
-        if step is not None:
-            await asyncio.wait([step])
+        if work is not None:
+            await asyncio.wait([work.task])
         await self._builder.stop()
         if self._serving is not None:
             self._drain(self._serving)
@@ -244,62 +257,62 @@ class RunnerSupervisor:
         if self._draining:
             await asyncio.wait(self._draining)
 
-    # the step in progress
+    # the work in progress
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, version: str | None, work: Callable[[_Work], Coroutine[Any, Any, None]]) -> None:
         self._abort()
-        self._told = False
-        self._step = asyncio.create_task(work)
-        self._step.add_done_callback(self._step_ended)
+        self._work = _Work(version)
+        self._work.task = asyncio.create_task(work(self._work))
+        self._work.task.add_done_callback(self._ended)
 
     def _abort(self) -> None:
-        step, self._step = self._step, None
-        self._coming, self._leaving, self._stage = None, False, ""
-        if step is not None:
-            step.cancel()
+        work, self._work = self._work, None
+        if work is not None:
+            work.task.cancel()
 
-    def _step_ended(self, step: "asyncio.Task[None]") -> None:
-        error = None if step.cancelled() else step.exception()
-        if self._step is step:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._work is not None and self._work.task is task:
             if error is not None:
                 # Otherwise the next look, in a few seconds, would begin it again.
                 self._refused = self._coming
-            self._step, self._coming, self._leaving, self._stage = None, None, False, ""
+            self._work = None
         if error is not None:
             self._say(f"failed unexpectedly, {type(error).__name__}: {error}; its next change is tried again")
         self._context.changed()
 
-    async def _roll_out(self, folder: RunnerFolder, wanted: str, first_port: int | None = None) -> None:
+    async def _roll_out(self, folder: RunnerFolder, first_port: int | None, work: _Work) -> None:
         """Installs, checks and starts a version; it takes over when it is ready."""
         version = None
         if first_port is None:
             self._say("is new; it is checked" if self._serving is None else "has changed; the new version is checked")
         try:
-            self._reach("installing")
+            self._reach(work, "installing")
             python = self._python = await self._builder.python(folder)
-            self._reach("checking")
+            self._reach(work, "checking")
             version = await self._builder.build(folder, python, first_port)
             first_port = None
             if self._serving is not None and self._serving.version == version.version:
                 return
             await check_adapter(version.processes[0].plan)
-            self._reach("starting")
+            self._reach(work, "starting")
             version.start()
             if self._serving is not None:
                 self._starting = version
-                await wait_in_place(version, self._context, self._tell_not_loaded, await self._failed_parts())
+                tell = partial(self._tell_not_loaded, work)
+                await wait_in_place(version, self._context, tell, await self._failed_parts())
             taken, version = version, None
             self._serve(taken)
         except WorkerError as error:
-            self._refuse(wanted, str(error))
+            self._refuse(work, str(error))
         finally:
             if first_port is not None:
                 self._context.ports.give_back(first_port)
             if version is not None:
                 self._drain(version)
 
-    def _reach(self, stage: str) -> None:
-        self._stage = stage
+    def _reach(self, work: _Work, stage: str) -> None:
+        work.stage = stage
         self._context.changed()
 
     async def _failed_parts(self) -> set[str]:
@@ -308,9 +321,9 @@ class RunnerSupervisor:
         listed = [p for p in unready if await self._context.is_registered(p.plan.url, p.boot)]
         return {part for process in listed for part in process.reasons}
 
-    def _refuse(self, version: str, why: str) -> None:
-        self._refused = version
-        self._told = True
+    def _refuse(self, work: _Work, why: str) -> None:
+        self._refused = work.version
+        work.told = True
         if self._serving is None:
             self._failure = why
             again = "it is tried again" if self._context.layout.settings.reload else "start the environment again"
@@ -319,13 +332,13 @@ class RunnerSupervisor:
             self._refusal = f"its newest change is not taken, what ran before goes on:\n{_indented(why)}"
             self._say(self._refusal)
 
-    def _tell_not_loaded(self, reason: str) -> None:
-        self._told = True
+    def _tell_not_loaded(self, work: _Work, reason: str) -> None:
+        work.told = True
         self._refusal = f"its newest change cannot load yet, what ran before goes on:\n{_indented(reason)}"
         self._say(self._refusal)
         self._context.changed()
 
-    async def _leave(self) -> None:
+    async def _leave(self, _: _Work) -> None:
         await asyncio.sleep(GONE_SECONDS)
         self._say("its folder is gone; it ends what it runs and leaves")
         self._failure, self._refusal, self._refused = "", "", None

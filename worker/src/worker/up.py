@@ -59,25 +59,10 @@ class Environment:
             self._write_state,
             partial(give_up, layout.discovery_url),
         )
-        self._runners = RunnerSet(selection, context)
+        self.runners = RunnerSet(selection, context)
         self._tasks: list[asyncio.Task[None]] = []
         self._files = ExitStack()
         self._state_file: StateFile | None = None
-
-    @property
-    def runners(self) -> list[ManagedProcess]:
-        """The processes of runners that serve, or will when they are ready."""
-        return self._runners.processes
-
-    @property
-    def broken(self) -> dict[str, str]:
-        """Runners of which nothing runs → why."""
-        return self._runners.broken
-
-    @property
-    def coming(self) -> list[str]:
-        """Runners of which nothing runs yet, since they are still being installed or checked."""
-        return self._runners.coming
 
     async def __aenter__(self) -> "Environment":
         try:
@@ -86,11 +71,11 @@ class Environment:
             await self._check_ports(folders)
             # A worker that was killed may have left it.
             shutil.rmtree(self.layout.code_folder, ignore_errors=True)
-            pythons = await self._runners.prepare(folders)
+            pythons = await self.runners.prepare(folders)
             await self._start(self._discovery)
             for service in self._services:
                 await self._start(service)
-            await self._runners.start(folders, pythons)
+            await self.runners.start(folders, pythons)
             self._state_file = StateFile(self.layout.data)
             self._files.callback(self._state_file.remove)
             self._write_state()
@@ -107,7 +92,7 @@ class Environment:
 
     def kill(self) -> None:
         """Kills everything at once."""
-        for process in [*self._services, *self._runners.every_process, self._discovery]:
+        for process in [*self._services, *self.runners.every_process, self._discovery]:
             process.kill()
 
     async def _check_ports(self, folders: list[RunnerFolder]) -> None:
@@ -141,7 +126,7 @@ class Environment:
 
     def _follow(self) -> None:
         if self.layout.settings.reload:
-            following = watch_folder(self._selection.folder, self._runners.follow, self._output)
+            following = watch_folder(self._selection.folder, self.runners.follow, self._output)
             self._tasks.append(asyncio.create_task(following))
             self._output.say(f"{self._selection.folder} is followed: what is saved there takes over, new folders join")
 
@@ -151,7 +136,7 @@ class Environment:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._runners.stop()
+        await self.runners.stop()
         for service in self._services:
             await service.stop()
         await self._discovery.stop()
@@ -166,7 +151,7 @@ class Environment:
             discovery=self.layout.discovery_url,
             folder=self._selection.folder,
             follows=self._selection.folder if self.layout.settings.reload else None,
-            runners=self._runners.state(),
+            runners=self.runners.state(),
         )
         try:
             self._state_file.write(state)

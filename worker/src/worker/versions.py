@@ -223,7 +223,17 @@ async def wait_in_place(
     before either, so need not now. Raises StartFailed.
     """
     seconds = context.layout.settings.load_seconds
-    await _wait_ready(version, context, tell, ignored_parts)
+
+    async def all_ready() -> None:
+        for process in version.processes:
+            is_enough = partial(_works_as_before, process, context, ignored_parts)
+            try:
+                await process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, is_enough=is_enough)
+            except StartFailed as error:
+                last_lines = [] if process.reasons else process.last_lines
+                raise StartFailed("\n".join([str(error), *last_lines])) from None
+
+    await all_ready()
     try:
         async with asyncio.timeout(seconds):
             for process in version.processes:
@@ -232,41 +242,14 @@ async def wait_in_place(
     except TimeoutError:
         raise StartFailed("it is ready, but discovery does not list it") from None
     # It is listed once all of it has loaded or failed to: only now is it known what works.
-    await _wait_ready(version, context, tell, ignored_parts)
+    await all_ready()
 
 
-async def _wait_ready(
-    version: RunnerVersion, context: RunnerContext, tell: Callable[[str], None], ignored_parts: Collection[str]
-) -> None:
-    seconds = context.layout.settings.load_seconds
-    for process in version.processes:
-        ready = asyncio.ensure_future(
-            process.wait_ready(seconds, most_restarts=_MOST_RESTARTS, tell=tell, ignored_parts=ignored_parts)
-        )
-        incomplete = asyncio.ensure_future(_wait_listed_incomplete(process, context, ignored_parts))
-        try:
-            await asyncio.wait([ready, incomplete], return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                raise StartFailed(incomplete.result())
-            await ready
-        except StartFailed as error:
-            last_lines = [] if process.reasons else process.last_lines
-            raise StartFailed("\n".join([str(error), *last_lines])) from None
-        finally:
-            ready.cancel()
-            incomplete.cancel()
-            await asyncio.wait([ready, incomplete])
-
-
-async def _wait_listed_incomplete(
-    process: ManagedProcess, context: RunnerContext, ignored_parts: Collection[str]
-) -> str:
-    """Waits until discovery lists it although parts of it failed; returns why these cannot work.
-
-    From then on it would take tasks from the version before, or all of them where its schemas differ.
+async def _works_as_before(process: ManagedProcess, context: RunnerContext, ignored_parts: Collection[str]) -> bool:
+    """Whether only `ignored_parts` have failed. Raises StartFailed if discovery lists it although more has: it would
+    take tasks from the version before, or all of them where its schemas differ.
     """
-    while True:
-        lacking = {part: why for part, why in process.reasons.items() if part not in ignored_parts}
-        if lacking and await context.is_registered(process.plan.url, process.boot):
-            return "; ".join(explained(lacking))
-        await asyncio.sleep(_POLL_SECONDS)
+    lacking = {part: why for part, why in process.reasons.items() if part not in ignored_parts}
+    if lacking and await context.is_registered(process.plan.url, process.boot):
+        raise StartFailed("; ".join(explained(lacking)))
+    return not lacking

@@ -48,8 +48,7 @@ async def task_headers(client: Client) -> None:
     """the headers Task-Id, Task-Attempt, Task-Deadline and Prefer change nothing"""
     ids = {HEADER_TASK_ID: new_task_id(), HEADER_TASK_ATTEMPT: "1"}
     headers = {**ids, HEADER_TASK_DEADLINE: "30.000", "Prefer": "wait=20"}
-    body = strict_json.dumps(client.target.payload)
-    answer = await client.post(f"/run/{client.target.algorithm}", body, headers, wait_seconds=20)
+    answer = await client.post(client.target.run_path, strict_json.dumps(client.target.payload), headers, 20)
     # Whether the runner is full does not matter here.
     if answer.status not in (429, 503):
         answer.result()
@@ -73,13 +72,13 @@ async def invalid_payload(client: Client) -> str | None:
 
 async def malformed(client: Client) -> None:
     """a body that is not JSON is answered 400"""
-    (await client.post(f"/run/{client.target.algorithm}", b'{"')).expect(400)
+    (await client.post(client.target.run_path, b'{"')).expect(400)
 
 
 async def problems(client: Client) -> None:
     """errors are application/problem+json with "code" and "detail", no traceback"""
     (await client.post(_UNKNOWN_RUN, b"{}")).problem()
-    (await client.post(f"/run/{client.target.algorithm}", b'{"')).problem()
+    (await client.post(client.target.run_path, b'{"')).problem()
     if client.target.unfit is not NOTHING:
         (await client.run(client.target.unfit)).problem()
 
@@ -88,7 +87,7 @@ async def too_large(client: Client) -> None:
     """a body of 17 MiB is answered 413: read on, or the sender never sees it"""
     # A payload that fits, and white space: nothing but its size is wrong.
     body = strict_json.dumps(client.target.payload).ljust(_TOO_LARGE_BYTES)
-    (await client.post(f"/run/{client.target.algorithm}", body)).expect(413)
+    (await client.post(client.target.run_path, body)).expect(413)
 
 
 # Level observed: it says how it is.
@@ -145,8 +144,7 @@ async def boot(client: Client) -> None:
 async def busy(client: Client) -> str:
     """of many callers at once each is answered: 200, or 429 (503) with Retry-After"""
     callers = min(_MOST_CALLS, _CALLS_PER_SLOT * client.target.slots + 16)
-    path, body = f"/run/{client.target.algorithm}", strict_json.dumps(client.target.payload)
-    answers = await asyncio.gather(*(client.post(path, body) for _ in range(callers)))
+    answers = await asyncio.gather(*(client.run(client.target.payload, insists=False) for _ in range(callers)))
     turned_away = [answer for answer in answers if answer.status != 200]
     for answer in turned_away:
         answer.turned_away(429, 503)
@@ -158,8 +156,7 @@ async def busy(client: Client) -> str:
 
 async def kept(client: Client) -> None:
     """the same Task-Id and Task-Attempt again gets the kept outcome and runs nothing"""
-    id = new_task_id()
-    first = (await client.run(client.target.payload, id)).result()
+    id, first = await client.ran()
     before = await client.task(id)
     second = (await client.run(client.target.payload, id)).result()
     after = await client.task(id)
@@ -174,8 +171,7 @@ def _require_one_run(before: float | None, after: float | None) -> None:
 
 async def conflict(client: Client) -> None:
     """the same id and attempt with another payload is answered 409 id_conflict"""
-    id = new_task_id()
-    (await client.run(client.target.payload, id)).result()
+    id, _ = await client.ran()
     answer = await client.run(other_than(client.target.payload), id)
     if answer.status not in (400, 422):
         answer.refusal(409, "id_conflict")
@@ -183,8 +179,7 @@ async def conflict(client: Client) -> None:
 
 async def task(client: Client) -> None:
     """GET /tasks/{id} tells id, attempt, state and result of a run"""
-    id = new_task_id()
-    result = (await client.run(client.target.payload, id)).result()
+    id, result = await client.ran()
     entry = expect_state(await client.task(id), EntryState.SUCCEEDED)
     same = (entry.id, entry.attempt, entry.result) == (id, 1, result)
     require(same, "the entry has another id, attempt or result than the run")
@@ -212,30 +207,27 @@ async def attempts(client: Client) -> None:
 
 async def later(client: Client) -> None:
     """Prefer: wait=0.3 is answered 202 in time, and the result is there later"""
-    id, slow, timing = new_task_id(), client.target.slow, client.timing
-    try:
-        answer = (await client.run(slow, id, 1, timing.short_wait)).expect(202)
-        require(answer.json().get("state") in ("waiting", "running"), f"it answered {answer}")
-        await client.task_ended(id, timing.slow)
-        (await client.run(slow, id, 1, timing.slow)).result()
-    finally:
-        await client.cancel(id)
+    id, slow, timing = client.slow_id(), client.target.slow, client.timing
+    answer = (await client.run(slow, id, 1, timing.short_wait)).expect(202)
+    require(answer.json().get("state") in ("waiting", "running"), f"it answered {answer}")
+    await client.task_ended(id, timing.slow)
+    (await client.run(slow, id, 1, timing.slow)).result()
 
 
 async def attach(client: Client) -> None:
     """the same id and attempt while it runs waits for that run; both get its answer"""
-    id, timing = new_task_id(), client.timing
-    async with client.slow_run(id) as first:
-        await asyncio.sleep(timing.second_caller)
-        second = asyncio.create_task(client.run(client.target.slow, id, 1, timing.slow))
-        first_at, second_at = await asyncio.gather(_time_of_answer(first), _time_of_answer(second))
-        one, other = first.result(), second.result()
-        require(one.body == other.body, f"the one was answered {one}, the other {other}")
-        one.result()
-        # A second run would have started when its caller came.
-        apart = abs(second_at - first_at)
-        late = f"the second caller had its answer {apart:.1f} s after the first: it ran twice"
-        require(apart <= timing.second_caller / 2, late)
+    id, first = await client.begin_slow()
+    timing = client.timing
+    await asyncio.sleep(timing.second_caller)
+    second = asyncio.create_task(client.run(client.target.slow, id, 1, timing.slow))
+    first_at, second_at = await asyncio.gather(_time_of_answer(first), _time_of_answer(second))
+    one, other = first.result(), second.result()
+    require(one.body == other.body, f"the one was answered {one}, the other {other}")
+    one.result()
+    # A second run would have started when its caller came.
+    apart = abs(second_at - first_at)
+    late = f"the second caller had its answer {apart:.1f} s after the first: it ran twice"
+    require(apart <= timing.second_caller / 2, late)
 
 
 async def _time_of_answer(call: "asyncio.Task[Answer]") -> float:
@@ -245,31 +237,28 @@ async def _time_of_answer(call: "asyncio.Task[Answer]") -> float:
 
 async def disconnect(client: Client) -> None:
     """a lost connection cancels nothing: the run goes on to its end"""
-    id = new_task_id()
-    async with client.slow_run(id) as call:
-        call.cancel()
-        await asyncio.wait([call])
-        expect_state(await client.task_ended(id, client.timing.slow), EntryState.SUCCEEDED)
+    id, call = await client.begin_slow()
+    call.cancel()
+    await asyncio.wait([call])
+    expect_state(await client.task_ended(id, client.timing.slow), EntryState.SUCCEEDED)
 
 
 async def supersede(client: Client) -> None:
     """a higher attempt stops a lower one, which is answered 409 stale_attempt"""
-    id = new_task_id()
-    async with client.slow_run(id) as first:
-        (await client.run(client.target.slow, id, 2, client.timing.short_wait)).expect(202)
-        (await _answer_within(first, client.timing.answer)).refusal(409, "stale_attempt")
-        entry = await client.task(id)
-        require(entry.attempt == 2, f"GET /tasks/{{id}} tells of attempt {entry.attempt}")
+    id, first = await client.begin_slow()
+    (await client.run(client.target.slow, id, 2, client.timing.short_wait)).expect(202)
+    (await _answer_within(first, client.timing.answer)).refusal(409, "stale_attempt")
+    entry = await client.task(id)
+    require(entry.attempt == 2, f"GET /tasks/{{id}} tells of attempt {entry.attempt}")
 
 
 async def cancel(client: Client) -> None:
     """DELETE /tasks/{id} is answered 202, the run ends as cancelled; then it is 409"""
-    id = new_task_id()
-    async with client.slow_run(id) as call:
-        (await client.delete(f"/tasks/{id}")).expect(202)
-        (await _answer_within(call, client.timing.answer)).refusal(409, "cancelled")
-        expect_state(await client.task(id), EntryState.CANCELLED)
-        (await client.delete(f"/tasks/{id}")).expect(409)
+    id, call = await client.begin_slow()
+    (await client.delete(f"/tasks/{id}")).expect(202)
+    (await _answer_within(call, client.timing.answer)).refusal(409, "cancelled")
+    expect_state(await client.task(id), EntryState.CANCELLED)
+    (await client.delete(f"/tasks/{id}")).expect(409)
 
 
 async def _answer_within(call: "asyncio.Task[Answer]", seconds: float) -> Answer:
@@ -281,16 +270,13 @@ async def _answer_within(call: "asyncio.Task[Answer]", seconds: float) -> Answer
 async def full(client: Client) -> str:
     """a runner takes a call in each slot and some that wait, and answers 429 beyond"""
     callers = min(_MOST_CALLS, _CALLS_PER_SLOT * client.target.slots + 4)
-    ids = [new_task_id() for _ in range(callers)]
-    try:
-        answers = await asyncio.gather(*(client.begin(client.target.slow, id) for id in ids))
-        turned_away = [answer for answer in answers if answer.expect(202, 429).status == 429]
-        for answer in turned_away:
-            answer.turned_away(429)
-        require(turned_away, f"it took {callers} at once, with {client.target.slots} slots")
-        return f"of {callers} it took {callers - len(turned_away)}"
-    finally:
-        await client.cancel(*ids)
+    slow, ids = client.target.slow, [client.slow_id() for _ in range(callers)]
+    answers = await asyncio.gather(*(client.run(slow, id, wait_seconds=0, insists=False) for id in ids))
+    turned_away = [answer for answer in answers if answer.expect(202, 429).status == 429]
+    for answer in turned_away:
+        answer.turned_away(429)
+    require(turned_away, f"it took {callers} at once, with {client.target.slots} slots")
+    return f"of {callers} it took {callers - len(turned_away)}"
 
 
 # Level batched: many tasks in one call.
@@ -320,8 +306,7 @@ async def neighbours(client: Client) -> str | None:
 
 async def ask(client: Client) -> None:
     """an item without a payload is answered what is known of the run, however it came"""
-    id = new_task_id()
-    result = (await client.run(client.target.payload, id)).result()
+    id, result = await client.ran()
     [entry] = await client.batch([{"id": id, "attempt": 1}])
     expect_state(entry, EntryState.SUCCEEDED)
     require(entry.result == result, "the entry has another result than POST /run had")
@@ -366,14 +351,11 @@ async def refused(client: Client) -> None:
 
 async def wait(client: Client) -> None:
     """Prefer: wait=0.3 is answered in time with waiting or running, and later the outcome"""
-    slow = item(client.target.slow)
-    try:
-        [entry] = await client.batch([slow], client.timing.short_wait)
-        expect_state(entry, EntryState.WAITING, EntryState.RUNNING)
-        [entry] = await client.batch_to_end([{"id": slow["id"], "attempt": 1}])
-        expect_state(entry, EntryState.SUCCEEDED)
-    finally:
-        await client.cancel(slow["id"])
+    slow = item(client.target.slow, client.slow_id())
+    [entry] = await client.batch([slow], client.timing.short_wait)
+    expect_state(entry, EntryState.WAITING, EntryState.RUNNING)
+    [entry] = await client.batch_to_end([{"id": slow["id"], "attempt": 1}])
+    expect_state(entry, EntryState.SUCCEEDED)
 
 
 class Level(IntEnum):

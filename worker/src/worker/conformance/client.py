@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import io
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +27,7 @@ from worker.errors import WorkerError
 _CONNECT_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _POLL_SECONDS = 0.05
-_ENTRIES = TypeAdapter(list[BatchEntry])
+T = TypeVar("T")
 #: Stands for "not given": None is a valid payload.
 NOTHING: Any = object()
 
@@ -72,6 +72,10 @@ class Target:
     unfit: Any = NOTHING
     slow: Any = NOTHING
     slots: int = 1
+
+    @property
+    def run_path(self) -> str:
+        return f"/run/{self.algorithm}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,14 @@ class Answer:
         raise CheckFailed(f"an answer {self.status} has the Retry-After {text!r}")
 
 
+def validated(kind: type[T], answer: Answer, otherwise: str) -> T:
+    """The body of an answer as this type. Raises CheckFailed, with `otherwise` and the first mistake."""
+    try:
+        return TypeAdapter(kind).validate_python(answer.json())
+    except ValidationError as error:
+        raise CheckFailed(f"{otherwise}: {error.errors()[0]['msg']}") from None
+
+
 def expect_state(entry: BatchEntry, *wanted: EntryState) -> BatchEntry:
     why = f" ({entry.error.code}: {entry.error.message[:200]})" if entry.error else ""
     require(entry.state in wanted, f"the state of an entry is {entry.state.value}{why}")
@@ -149,6 +161,8 @@ class Client:
     def __init__(self, url: str, timing: Timing | None = None) -> None:
         self.url = url.rstrip("/")
         self.timing = timing or Timing()
+        self._slow_ids: list[str] = []
+        self._slow_calls: list[asyncio.Task[Answer]] = []
 
     async def __aenter__(self) -> "Client":
         # One connection for each call: what one check breaks must not affect the next.
@@ -159,38 +173,26 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def get(self, path: str) -> Answer:
-        return await self._request("GET", path)
-
-    async def delete(self, path: str) -> Answer:
-        return await self._request("DELETE", path)
-
-    async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str] | None = None, *, wait_seconds: float = 0
-    ) -> Answer:
-        """`wait_seconds`: how much longer than usual the answer may take."""
-        headers = {"Content-Type": "application/json", **(headers or {})}
-        return await self._request("POST", path, body, headers, wait_seconds)
-
     async def run(
-        self, payload: Any, id: str | None = None, attempt: int = 1, wait_seconds: float | None = None
+        self, payload: Any, id: str = "", attempt: int = 1, wait_seconds: float | None = None, *, insists: bool = True
     ) -> Answer:
-        """``POST /run/{algorithm}``; asks a full runner again, as a controller would."""
-        path, headers = f"/run/{self.target.algorithm}", _headers(id, attempt, wait_seconds)
-        return await self._post_until_room(path, strict_json.dumps(payload), headers, wait_seconds or 0)
+        """``POST /run/{algorithm}``; if it `insists`, asks a full runner again, as a controller would."""
+        headers = {HEADER_TASK_ID: id, HEADER_TASK_ATTEMPT: str(attempt)} if id else {}
+        if wait_seconds is not None:
+            headers["Prefer"] = f"wait={wait_seconds:g}"
+        post = self._post_until_room if insists else self.post
+        return await post(self.target.run_path, strict_json.dumps(payload), headers, wait_seconds or 0)
 
-    async def begin(self, payload: Any, id: str) -> Answer:
-        """Starts a run without waiting for it; does not ask a full runner again."""
-        return await self.post(f"/run/{self.target.algorithm}", strict_json.dumps(payload), _headers(id, 1, 0))
+    async def ran(self) -> tuple[str, Any]:
+        """Runs the payload to its end; returns id and result."""
+        id = new_task_id()
+        return id, (await self.run(self.target.payload, id)).result()
 
     async def batch(self, items: list[dict[str, Any]], wait_seconds: float = 20) -> list[BatchEntry]:
         """``POST /batch/{algorithm}``: one entry for each item, in the same order."""
         path, headers = f"/batch/{self.target.algorithm}", {"Prefer": f"wait={wait_seconds:g}"}
-        answer = await self._post_until_room(path, strict_json.dumps(items), headers, wait_seconds)
-        try:
-            entries = _ENTRIES.validate_python(answer.expect(200).json())
-        except ValidationError as error:
-            raise CheckFailed(f"its answer is no list of entries: {error.errors()[0]['msg']}") from None
+        answer = (await self._post_until_room(path, strict_json.dumps(items), headers, wait_seconds)).expect(200)
+        entries = validated(list[BatchEntry], answer, "its answer is no list of entries")
         same = [(entry.id, entry.attempt) for entry in entries] == [(item["id"], item["attempt"]) for item in items]
         require(same, "its entries are not those of the items, in their order")
         return entries
@@ -208,10 +210,7 @@ class Client:
         """``GET /tasks/{id}`` of a task that the runner must know."""
         answer = await self.get(f"/tasks/{id}")
         require(answer.status == 200, f"GET /tasks/{{id}} of a run that it has was answered {answer}")
-        try:
-            return BatchEntry.model_validate(answer.json())
-        except ValidationError as error:
-            raise CheckFailed(f"GET /tasks/{{id}} gave no entry: {error.errors()[0]['msg']}") from None
+        return validated(BatchEntry, answer, "GET /tasks/{id} gave no entry")
 
     async def task_ended(self, id: str, seconds: float) -> BatchEntry:
         """Polls the task until it has ended."""
@@ -222,29 +221,18 @@ class Client:
             await asyncio.sleep(_POLL_SECONDS)
         return entry
 
-    @asynccontextmanager
-    async def slow_run(self, id: str) -> AsyncIterator["asyncio.Task[Answer]"]:
-        """A call that runs the slow payload, once the run has started; cancelled on leaving if possible."""
+    # runs that take seconds
+
+    def slow_id(self) -> str:
+        """An id for a run that :meth:`clean_up` cancels."""
+        self._slow_ids.append(new_task_id())
+        return self._slow_ids[-1]
+
+    async def begin_slow(self) -> tuple[str, "asyncio.Task[Answer]"]:
+        """Runs the slow payload; returns its id and the call that waits for it, once the run has started."""
+        id = self.slow_id()
         call = asyncio.create_task(self.run(self.target.slow, id, 1, self.timing.slow))
-        try:
-            await self._started(id, call)
-            yield call
-        finally:
-            call.cancel()
-            await self.cancel(id)
-            with contextlib.suppress(CheckFailed, asyncio.CancelledError):
-                await call
-
-    async def cancel(self, *ids: str) -> None:
-        """Cancels runs and waits until they have ended: the next check needs the room. Never fails."""
-        for id in ids:
-            with contextlib.suppress(CheckFailed):
-                await self.delete(f"/tasks/{id}")
-        for id in ids:
-            with contextlib.suppress(CheckFailed):
-                await self.task_ended(id, self.timing.answer)
-
-    async def _started(self, id: str, call: "asyncio.Task[Answer]") -> None:
+        self._slow_calls.append(call)
         deadline = time.monotonic() + self.timing.answer
         while (answer := await self.get(f"/tasks/{id}")).status != 200 or answer.json().get("state") == "waiting":
             if call.done():
@@ -252,31 +240,53 @@ class Client:
             require(time.monotonic() <= deadline, f"GET /tasks/{{id}} does not show a run that was begun: {answer}")
             await asyncio.sleep(_POLL_SECONDS)
         require(not call.done(), "the slow payload was done at once; give one that takes 3 to 20 seconds")
+        return id, call
 
-    async def _post_until_room(self, path: str, body: bytes, headers: dict[str, str], wait_seconds: float) -> Answer:
+    async def clean_up(self) -> None:
+        """After each check: cancels slow runs and waits until they have ended, since the next check needs the room."""
+        ids, self._slow_ids = self._slow_ids, []
+        calls, self._slow_calls = self._slow_calls, []
+        for call in calls:
+            call.cancel()
+        for id in ids:
+            with contextlib.suppress(CheckFailed):
+                await self.delete(f"/tasks/{id}")
+        for id in ids:
+            with contextlib.suppress(CheckFailed):
+                await self.task_ended(id, self.timing.answer)
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    # HTTP
+
+    async def get(self, path: str) -> Answer:
+        return await self._request("GET", path)
+
+    async def delete(self, path: str) -> Answer:
+        return await self._request("DELETE", path)
+
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({}), wait_seconds: float = 0
+    ) -> Answer:
+        """`wait_seconds`: how much longer than usual the answer may take."""
+        # A stream: aiohttp warns of large bodies that are bytes.
+        options = {"data": io.BytesIO(body), "headers": {"Content-Type": "application/json", **headers}}
+        return await self._request("POST", path, wait_seconds, **options)
+
+    async def _post_until_room(self, path: str, body: bytes, headers: Mapping[str, str], wait_seconds: float) -> Answer:
         deadline = time.monotonic() + self.timing.answer
-        while (answer := await self.post(path, body, headers, wait_seconds=wait_seconds)).status in (429, 503):
+        while (answer := await self.post(path, body, headers, wait_seconds)).status in (429, 503):
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(_POLL_SECONDS)
         return answer
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        wait_seconds: float = 0,
-    ) -> Answer:
+    async def _request(self, method: str, path: str, wait_seconds: float = 0, **options: Any) -> Answer:
         seconds = self.timing.answer + wait_seconds
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        data = None if body is None else io.BytesIO(body)
+        options |= {"timeout": timeout, "allow_redirects": False}
         try:
-            async with self._session.request(
-                method, self.url + path, data=data, headers=headers, timeout=timeout, allow_redirects=False
-            ) as answer:
-                return Answer(answer.status, answer.headers, await _read(answer))
+            async with self._session.request(method, self.url + path, **options) as answer:
+                return Answer(answer.status, answer.headers, await _body(answer))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise Unreachable(f"nobody answers at {self.url} ({error}); start the runner, or correct the URL") from None
         except TimeoutError:
@@ -286,12 +296,7 @@ class Client:
             raise CheckFailed(f"the connection ended without an answer to {method} {path}: {reason}") from None
 
 
-def _headers(id: str | None, attempt: int, wait_seconds: float | None) -> dict[str, str]:
-    headers = {} if id is None else {HEADER_TASK_ID: id, HEADER_TASK_ATTEMPT: str(attempt)}
-    return headers if wait_seconds is None else {**headers, "Prefer": f"wait={wait_seconds:g}"}
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for part in answer.content.iter_any():
         content += part
