@@ -4,7 +4,7 @@ import io
 import json
 import os
 
-from worker.output import InstallProgress, Output, SteadyStream
+from worker.output import InstallProgress, NonBlockingStream, Output
 
 
 def test_what_is_not_json_is_wrapped_when_json_is_wanted() -> None:
@@ -28,7 +28,7 @@ def test_brackets_of_authors_are_no_markup() -> None:
 
 def test_reader_that_does_not_read_keeps_nobody_waiting_and_learns_what_is_missing() -> None:
     ours, theirs = os.pipe()
-    stream = SteadyStream(theirs, as_json=True)
+    stream = NonBlockingStream(theirs, as_json=True)
     for number in range(80_000):
         stream.write(json.dumps({"event": number, "more": "x" * 80}) + "\n")
     stream.drain(0.01)
@@ -46,7 +46,7 @@ def test_reader_that_does_not_read_keeps_nobody_waiting_and_learns_what_is_missi
 
 def test_full_disk_loses_lines_and_nothing_else() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    stream = SteadyStream(full)
+    stream = NonBlockingStream(full)
     Output(stream).say("lost")  # type: ignore[arg-type]
     stream.drain()
     os.dup2(os.memfd_create("disk"), full)

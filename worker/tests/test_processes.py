@@ -13,7 +13,7 @@ from worker import processes
 from worker.errors import StartFailed
 from worker.output import Output
 from worker.plan import ProcessPlan
-from worker.processes import LineSplitter, ManagedProcess, RestartBackoff, explained, reasons_in
+from worker.processes import LineSplitter, ManagedProcess, RestartBackoff, explained, parse_reasons
 
 Plan = Callable[..., ProcessPlan]
 
@@ -214,12 +214,12 @@ def test_a_process_that_always_dies_never_overflows() -> None:
 
 def test_what_is_still_loading_is_no_reason() -> None:
     answer = '{"ready": false, "reasons": {"worker processes of ocr": "no tool", "worker processes of big": "loading"}}'
-    assert reasons_in(answer) == {"ocr": "no tool"}
+    assert parse_reasons(answer) == {"ocr": "no tool"}
 
 
 @pytest.mark.parametrize("answer", ["", "[]", "{}", '{"reasons": 3}', "<html>"])
 def test_an_answer_of_somebody_else_has_no_reasons(answer: str) -> None:
-    assert reasons_in(answer) == {}
+    assert parse_reasons(answer) == {}
 
 
 def test_parts_with_the_same_reason_share_a_sentence() -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
 from runnerlib.contract import RunnerLevel
 from worker.state_file import EnvironmentState, ProcessState, RunnerState
-from worker.status import StatusReport, report, runner_lines, shown, spent
+from worker.status import StatusReport, build_report, duration, render, runner_lines
 
 READY, STARTING, LOST = (f"http://127.0.0.1:{port}" for port in (8101, 8102, 8103))
 STATE = EnvironmentState(
@@ -41,7 +41,7 @@ def _algorithm(name: str, waiting: int, *, runners: int = 0, known: bool = True)
 
 def _text(found: StatusReport) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=180).print(shown(found))
+    Console(file=stream, width=180).print(render(found))
     return stream.getvalue()
 
 
@@ -72,7 +72,7 @@ def test_why_tasks_wait_and_runners_do_not_run_is_said_plainly() -> None:
         _algorithm("one", 1),
         _algorithm("misspelt", 1, known=False),
     )
-    text = _text(report(STATE, status, 0, False))
+    text = _text(build_report(STATE, status, 0, False))
     assert "nap: 3 wait: no runner offers it now" in text
     assert "one: 1 waits: no runner offers it now" in text
     assert "misspelt: 1 waits: no runner ever offered it" in text
@@ -87,7 +87,7 @@ def test_version_on_its_way_is_shown_instead_of_the_old_refusal() -> None:
         "text": RunnerState(processes=[ProcessState(url=READY, pid=11, since=1.0)], coming="checking"),
         "large": RunnerState(coming="installing"),
     }
-    found = report(STATE.model_copy(update={"runners": runners}), _status(), 0, False)
+    found = build_report(STATE.model_copy(update={"runners": runners}), _status(), 0, False)
     assert [line.state for line in found.runners[:2]] == ["ready", "installing"]
     assert "text: its newest version is being checked, what ran before goes on" in _text(found)
     assert "large: " not in _text(found)
@@ -96,7 +96,7 @@ def test_version_on_its_way_is_shown_instead_of_the_old_refusal() -> None:
 def test_what_others_registered_is_neither_markup_nor_obeyed_by_a_terminal() -> None:
     strange = _runner("guest[/nonsense]", "http://10.0.0.9:8100\x1b[31m", "ocr\x1b]0;title\x07")
     status = _status(_algorithm("[/red]", 1)).model_copy(update={"runners": [strange]})
-    text = _text(report(STATE, status, 0, False))
+    text = _text(build_report(STATE, status, 0, False))
     assert "guest[/nonsense]" in text
     assert "[/red]: 1 waits" in text
     assert "\x1b]" not in text
@@ -108,7 +108,7 @@ def test_status_is_readable_at_80_columns() -> None:
     status = _status(*[_algorithm(name, 2, runners=1) for name in names])
     status = status.model_copy(update={"runners": [_runner("text", READY, *names)]})
     stream = io.StringIO()
-    Console(file=stream, width=80).print(shown(report(STATE, status, 0, False)))
+    Console(file=stream, width=80).print(render(build_report(STATE, status, 0, False)))
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     for whole in ("waiting  running", "succeeded  failed  cancelled", "not registered", "127.0.0.1:8101"):
@@ -116,17 +116,19 @@ def test_status_is_readable_at_80_columns() -> None:
 
 
 def test_open_dead_letters_are_counted_as_far_as_they_were() -> None:
-    assert "3 open dead letters; look at them with: producer dead list" in _text(report(STATE, _status(), 3, False))
-    assert "600+ open dead letters" in _text(report(STATE, _status(), 600, True))
+    assert "3 open dead letters; look at them with: producer dead list" in _text(
+        build_report(STATE, _status(), 3, False)
+    )
+    assert "600+ open dead letters" in _text(build_report(STATE, _status(), 600, True))
 
 
 def test_what_may_be_missing_is_said() -> None:
     status = _status().model_copy(update={"complete": False})
-    assert "runners may be missing here" in _text(report(STATE, status, 0, False))
+    assert "runners may be missing here" in _text(build_report(STATE, status, 0, False))
 
 
 def test_durations_are_as_exact_as_anybody_wants_to_know() -> None:
-    assert [spent(s) for s in (-1, 5, 59, 125, 7200, 100_000, 300_000)] == [
+    assert [duration(s) for s in (-1, 5, 59, 125, 7200, 100_000, 300_000)] == [
         "0 s",
         "5 s",
         "59 s",

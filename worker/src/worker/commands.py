@@ -26,7 +26,7 @@ from worker.runner_commands import own_python, replace_process, test_runners
 from worker.runners import RunnerFolder, list_runners, scale_without, select, variables_of
 from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
-from worker.status import schemas_of, show_again_and_again, show_once
+from worker.status import schemas_of, show_status, watch_status
 from worker.up import Environment, Interrupted, run_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -168,7 +168,7 @@ def status(
     """Runners, algorithms, and how many tasks wait, run and failed. Exits with 1 when nothing runs."""
     settings = read_settings(data_folder=data)
     output = Output(sys.stdout)
-    show = show_again_and_again if watch else show_once
+    show = watch_status if watch else show_status
     with contextlib.suppress(KeyboardInterrupt):
         _run(show(settings.data_folder, output, as_json=as_json))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, TakeOverRefused, WorkerError
-from worker.processes import reasons_in
+from worker.processes import parse_reasons
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5
@@ -66,7 +66,7 @@ class EnvironmentClient:
         """Why a runner is not ready, part by part; empty if it is, or does not answer."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._session.get(f"{runner}/healthz/ready") as answer:
-                return reasons_in(await answer.text())
+                return parse_reasons(await answer.text())
         return {}
 
     async def submit(self, algorithm: str, payload: Any) -> str:
@@ -112,7 +112,7 @@ async def is_registered(discovery_url: str, host: str, boot: str) -> bool:
     return False
 
 
-async def give_up(discovery_url: str, name: str) -> None:
+async def release_algorithms(discovery_url: str, name: str) -> None:
     """Runner `name` is gone: others may have its algorithms, unless one of that name lives elsewhere."""
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + _GIVE_UP_SECONDS

@@ -38,7 +38,7 @@ _STEP_SECONDS = 10.0
 Report = Callable[[str, str], None]
 
 
-class SteadyStream(io.TextIOBase):
+class NonBlockingStream(io.TextIOBase):
     """Writes to a descriptor and never fails or waits: a supervisor of processes must not depend on who reads.
 
     Text is dropped when the reader has gone or does not read, and while a disk is full.
@@ -130,7 +130,7 @@ def standard_output(*, as_json: bool) -> TextIO:
     """The stdout of a program that goes on even if nobody reads it."""
     if sys.stdout is not sys.__stdout__:
         return sys.stdout
-    return cast(TextIO, SteadyStream(1, as_json=as_json))
+    return cast(TextIO, NonBlockingStream(1, as_json=as_json))
 
 
 def open_standard_streams() -> None:
@@ -180,7 +180,7 @@ class Output:
 
     def drain(self) -> None:
         """At the end: gives a slow reader a moment."""
-        if isinstance(self.console.file, SteadyStream):
+        if isinstance(self.console.file, NonBlockingStream):
             self.console.file.drain()
 
     def _write(self, text: str) -> None:

@@ -67,7 +67,7 @@ class Child:
         for line in splitter.end():
             yield line
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         """Sends SIGTERM to the child alone; it stops its own children in its own order."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
@@ -211,7 +211,7 @@ class ManagedProcess:
                             self._became_ready()
                             return
                         text = await answer.text()
-                    self.reasons = reasons_in(text)
+                    self.reasons = parse_reasons(text)
                     if self.reasons and is_enough is not None and await is_enough():
                         return
                     reason = "; ".join(explained(self.reasons))
@@ -312,7 +312,7 @@ class ManagedProcess:
         end = asyncio.create_task(child.wait())
         await _first_of(end, self._stop)
         if not end.done():
-            child.ask_to_stop()
+            child.terminate()
             await _first_of(end, self._kill, self.plan.stop_seconds)
             if not end.done():
                 if not self._kill.is_set():
@@ -350,7 +350,7 @@ class RestartBackoff(Backoff):
         return self.next_seconds()
 
 
-def reasons_in(answer: str) -> dict[str, str]:
+def parse_reasons(answer: str) -> dict[str, str]:
     """Part → why it cannot work, from an answer of ``/healthz/ready``; without those that are still loading.
 
     Empty if it is not an answer of one of our services.

@@ -58,12 +58,12 @@ class StatusReport(BaseModel):
     more_dead_letters: bool = Field(description="Whether there are more than were counted.")
 
 
-async def look(data: Path) -> StatusReport:
+async def fetch_report(data: Path) -> StatusReport:
     """Raises NotRunning."""
     state = read_state(data)
     async with EnvironmentClient(state.gateway, state.discovery) as client:
         status, (dead_letters, more) = await asyncio.gather(client.status(), client.open_dead_letters())
-        found = report(state, status, dead_letters, more)
+        found = build_report(state, status, dead_letters, more)
         for line in found.runners:
             # It was ready once: what keeps it off the list now, only it knows.
             if line.state == "not registered" and not line.problem:
@@ -71,27 +71,27 @@ async def look(data: Path) -> StatusReport:
     return found
 
 
-async def show_once(data: Path, output: Output, *, as_json: bool) -> None:
-    found = await look(data)
+async def show_status(data: Path, output: Output, *, as_json: bool) -> None:
+    found = await fetch_report(data)
     if as_json:
         output.console.file.write(found.model_dump_json(indent=2) + "\n")
     else:
-        output.show(shown(found))
+        output.show(render(found))
 
 
-async def show_again_and_again(data: Path, output: Output, *, as_json: bool) -> None:
+async def watch_status(data: Path, output: Output, *, as_json: bool) -> None:
     """Until interrupted, or until the environment ends. On a terminal in one place; as JSON, one line each time."""
     if output.is_terminal and not as_json:
         with Live(console=output.console, auto_refresh=False, screen=True) as live:
             while True:
-                live.update(shown(await look(data)), refresh=True)
+                live.update(render(await fetch_report(data)), refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)
     while True:
         if as_json:
-            output.console.file.write((await look(data)).model_dump_json() + "\n")
+            output.console.file.write((await fetch_report(data)).model_dump_json() + "\n")
             output.console.file.flush()
         else:
-            await show_once(data, output, as_json=False)
+            await show_status(data, output, as_json=False)
         await asyncio.sleep(_REFRESH_SECONDS)
 
 
@@ -103,7 +103,7 @@ def schemas_of(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def report(state: EnvironmentState, status: Status, dead_letters: int, more: bool) -> StatusReport:
+def build_report(state: EnvironmentState, status: Status, dead_letters: int, more: bool) -> StatusReport:
     return StatusReport(
         gateway=state.gateway,
         discovery=state.discovery,
@@ -162,7 +162,7 @@ def _state(process: ProcessState, is_registered: bool) -> str:
     return "ready" if is_registered else "not registered"
 
 
-def shown(report: StatusReport) -> RenderableType:
+def render(report: StatusReport) -> RenderableType:
     """Two tables and the sentences below them, readable at 80 columns."""
     sentences = [Text(printable(text)) for text in _sentences(report)]
     return Group(_runner_table(report), "", _task_table(report.status), *sentences)
@@ -183,7 +183,7 @@ def _runner_table(report: StatusReport) -> Table:
         column.no_wrap = True
     now = time.time()
     for line in report.runners:
-        since = "-" if line.ready_since is None else spent(now - line.ready_since)
+        since = "-" if line.ready_since is None else duration(now - line.ready_since)
         style = None if line.state in ("ready", "elsewhere", "draining") else "red"
         address = line.host.removeprefix("http://") or "-"
         cells = (line.name, line.state, since, address, ", ".join(line.algorithms))
@@ -232,11 +232,11 @@ def _why_waiting(algorithm: AlgorithmStatus) -> str:
 
 def _counts(tasks: TaskCounts) -> list[str]:
     oldest = tasks.oldest_waiting_seconds
-    waits = "-" if oldest is None else spent(oldest)
+    waits = "-" if oldest is None else duration(oldest)
     return [str(n) for n in (tasks.waiting, tasks.running, waits, tasks.succeeded, tasks.failed, tasks.cancelled)]
 
 
-def spent(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration, rounded to a readable unit."""
     if seconds < _MINUTE:
         return f"{max(0.0, seconds):.0f} s"

@@ -349,8 +349,8 @@ class RunnerSupervisor:
             await asyncio.shield(drain)
         self._say("has left")
         # Another runner with the same functions, e.g. in a renamed folder, may have its algorithms.
-        if self._context.give_up is not None:
-            await self._context.give_up(self.name)
+        if self._context.release_algorithms is not None:
+            await self._context.release_algorithms(self.name)
 
     # what becomes of versions
 

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-from worker.environment_client import give_up, is_registered
+from worker.environment_client import is_registered, release_algorithms
 from worker.errors import PortTaken
 from worker.folder_watcher import watch_folder
 from worker.output import InstallProgress, Output
@@ -57,7 +57,7 @@ class Environment:
             InstallProgress(output),
             partial(registered, layout.discovery_url),
             self._write_state,
-            partial(give_up, layout.discovery_url),
+            partial(release_algorithms, layout.discovery_url),
         )
         self.runners = RunnerSet(selection, context)
         self._tasks: list[asyncio.Task[None]] = []

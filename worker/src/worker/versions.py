@@ -52,7 +52,7 @@ class RunnerContext:
     #: called when the state of a runner has changed
     changed: Callable[[], None]
     #: called with the name of a runner that has left for good
-    give_up: Callable[[str], Awaitable[None]] | None = None
+    release_algorithms: Callable[[str], Awaitable[None]] | None = None
     serials: "itertools.count[int]" = field(default_factory=itertools.count)
 
 
@@ -146,16 +146,14 @@ class VersionBuilder:
         context = self._context
         variables = await asyncio.to_thread(variables_of, folder)
         copy, place, version = await self._copied(folder)
-        ports = [
-            first_port if first_port is not None and number == 0 else context.ports.take()
-            for number in range(self._count)
-        ]
-        labels = [folder.name if self._count == 1 else f"{folder.name}-{number + 1}" for number in range(self._count)]
-        plans = [
-            context.layout.runner(folder, python, port, place, label, variables)
-            for port, label in zip(ports, labels, strict=True)
-        ]
-        return RunnerVersion(version, python, copy, [ManagedProcess(plan, context.output) for plan in plans], ports)
+        processes, ports = [], []
+        for number in range(1, self._count + 1):
+            port = first_port if number == 1 and first_port is not None else context.ports.take()
+            label = folder.name if self._count == 1 else f"{folder.name}-{number}"
+            plan = context.layout.runner(folder, python, port, place, label, variables)
+            processes.append(ManagedProcess(plan, context.output))
+            ports.append(port)
+        return RunnerVersion(version, python, copy, processes, ports)
 
     async def _copied(self, folder: RunnerFolder) -> tuple[Path | None, Path | None, str]:
         """The folder of the copy, the place of the adapter in it, the version.

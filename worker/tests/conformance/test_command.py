@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
-from worker.conformance.client import NOTHING, Client, Target, Timing
+from worker.conformance.client import NOT_GIVEN, Client, Target, Timing
 from worker.conformance.command import Finding, Report, Verdict, examine, read_json, read_level, read_url, try_check
 from worker.conformance.target import BadRequest
 
@@ -32,7 +32,7 @@ def test_an_address_needs_no_scheme() -> None:
 
 
 def test_payloads_are_json_and_null_is_one() -> None:
-    assert read_json("--payload", None) is NOTHING
+    assert read_json("--payload", None) is NOT_GIVEN
     assert read_json("--payload", "null") is None
     with pytest.raises(BadRequest, match="--payload is not JSON"):
         read_json("--payload", "{")
@@ -143,7 +143,7 @@ def test_checks_that_need_a_slow_payload_are_not_passed_without_one(model: Any, 
 def test_a_slow_payload_that_is_quick_is_told(model: Any, serve: Any) -> None:
     async def scenario() -> list[Finding]:
         async with serve(model().app()) as url, Client(url, TIMING) as client:
-            client.target = Target("nap", TARGET.payload, NOTHING, {"seconds": 0})
+            client.target = Target("nap", TARGET.payload, NOT_GIVEN, {"seconds": 0})
             return [await try_check(check, client) for check in CHECKS if check.name in ("cancel", "invalid_payload")]
 
     every, cancel = asyncio.run(scenario())

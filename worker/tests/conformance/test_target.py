@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from worker.conformance.client import NOTHING, Client, Target, Unreachable
+from worker.conformance.client import NOT_GIVEN, Client, Target, Unreachable
 from worker.conformance.target import BadRequest, find_target, mismatch, other_than, schema_error
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -33,7 +33,7 @@ def find(serve: Any) -> Any:
 
 def test_the_first_algorithm_with_an_example_is_taken(find: Any) -> None:
     # More fields than the schema names are allowed by it; a list is not.
-    assert find(Target(), [PLAIN, UPPER]) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING, 3)
+    assert find(Target(), [PLAIN, UPPER]) == Target("upper", {"text": "a"}, [{"text": "a"}], NOT_GIVEN, 3)
 
 
 def test_what_was_asked_for_wins(find: Any) -> None:
@@ -42,12 +42,12 @@ def test_what_was_asked_for_wins(find: Any) -> None:
 
 
 def test_a_schema_that_takes_everything_has_no_unfit_payload(find: Any) -> None:
-    assert find(Target("lower", payload=1), [PLAIN]).unfit is NOTHING
+    assert find(Target("lower", payload=1), [PLAIN]).unfit is NOT_GIVEN
 
 
 @pytest.mark.parametrize("described", [None, {"upper": {}}, [{"nameless": 1}], 7])
 def test_a_runner_that_says_nothing_is_tried_by_what_was_asked_for(find: Any, described: Any) -> None:
-    assert find(Target("upper", {"text": "a"}), described) == Target("upper", {"text": "a"}, [{"text": "a"}], NOTHING)
+    assert find(Target("upper", {"text": "a"}), described) == Target("upper", {"text": "a"}, [{"text": "a"}], NOT_GIVEN)
     assert find(Target("upper", 1), None, 404).unfit == [1]
 
 

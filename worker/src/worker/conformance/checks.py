@@ -24,7 +24,7 @@ from runnerlib.contract import (
     strict_json,
     unregistrable,
 )
-from worker.conformance.client import NOTHING, Answer, CheckFailed, Client, expect_state, item, require
+from worker.conformance.client import NOT_GIVEN, Answer, CheckFailed, Client, expect_state, item, require
 from worker.conformance.target import mismatch, other_than, schema_error
 
 #: The limit for messages is 16 MiB.
@@ -61,7 +61,7 @@ async def unknown_algorithm(client: Client) -> None:
 
 async def invalid_payload(client: Client) -> str | None:
     """a payload that does not fit is answered 422 (or 400)"""
-    if client.target.unfit is NOTHING:
+    if client.target.unfit is NOT_GIVEN:
         return _EVERY_PAYLOAD_FITS
     answer = await client.run(client.target.unfit)
     sent = strict_json.dumps(client.target.unfit)[:200].decode()
@@ -79,7 +79,7 @@ async def problems(client: Client) -> None:
     """errors are application/problem+json with "code" and "detail", no traceback"""
     (await client.post(_UNKNOWN_RUN, b"{}")).problem()
     (await client.post(client.target.run_path, b'{"')).problem()
-    if client.target.unfit is not NOTHING:
+    if client.target.unfit is not NOT_GIVEN:
         (await client.run(client.target.unfit)).problem()
 
 
@@ -156,7 +156,7 @@ async def busy(client: Client) -> str:
 
 async def kept(client: Client) -> None:
     """the same Task-Id and Task-Attempt again gets the kept outcome and runs nothing"""
-    id, first = await client.ran()
+    id, first = await client.finished_run()
     before = await client.task(id)
     second = (await client.run(client.target.payload, id)).result()
     after = await client.task(id)
@@ -171,7 +171,7 @@ def _require_one_run(before: float | None, after: float | None) -> None:
 
 async def conflict(client: Client) -> None:
     """the same id and attempt with another payload is answered 409 id_conflict"""
-    id, _ = await client.ran()
+    id, _ = await client.finished_run()
     answer = await client.run(other_than(client.target.payload), id)
     if answer.status not in (400, 422):
         answer.refusal(409, "id_conflict")
@@ -179,7 +179,7 @@ async def conflict(client: Client) -> None:
 
 async def task(client: Client) -> None:
     """GET /tasks/{id} tells id, attempt, state and result of a run"""
-    id, result = await client.ran()
+    id, result = await client.finished_run()
     entry = expect_state(await client.task(id), EntryState.SUCCEEDED)
     same = (entry.id, entry.attempt, entry.result) == (id, 1, result)
     require(same, "the entry has another id, attempt or result than the run")
@@ -292,7 +292,7 @@ async def batch(client: Client) -> None:
 async def neighbours(client: Client) -> str | None:
     """a payload that does not fit is failed invalid_payload, its neighbours run"""
     target = client.target
-    if target.unfit is NOTHING:
+    if target.unfit is NOT_GIVEN:
         return _EVERY_PAYLOAD_FITS
     payloads = (target.payload, target.unfit, target.payload)
     first, unfit, last = await client.batch_to_end([item(payload) for payload in payloads])
@@ -306,7 +306,7 @@ async def neighbours(client: Client) -> str | None:
 
 async def ask(client: Client) -> None:
     """an item without a payload is answered what is known of the run, however it came"""
-    id, result = await client.ran()
+    id, result = await client.finished_run()
     [entry] = await client.batch([{"id": id, "attempt": 1}])
     expect_state(entry, EntryState.SUCCEEDED)
     require(entry.result == result, "the entry has another result than POST /run had")

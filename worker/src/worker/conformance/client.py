@@ -29,7 +29,7 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _POLL_SECONDS = 0.05
 T = TypeVar("T")
 #: Stands for "not given": None is a valid payload.
-NOTHING: Any = object()
+NOT_GIVEN: Any = object()
 
 
 class Unreachable(WorkerError):
@@ -62,15 +62,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to test with. `unfit` does not match the algorithm's schema, `slow` takes seconds; both may be NOTHING.
+    """What to test with. `unfit` does not match the algorithm's schema, `slow` takes seconds; both may be NOT_GIVEN.
 
     As the command line gives it, any part may be missing.
     """
 
     algorithm: str = ""
-    payload: Any = NOTHING
-    unfit: Any = NOTHING
-    slow: Any = NOTHING
+    payload: Any = NOT_GIVEN
+    unfit: Any = NOT_GIVEN
+    slow: Any = NOT_GIVEN
     slots: int = 1
 
     @property
@@ -183,7 +183,7 @@ class Client:
         post = self._post_until_room if insists else self.post
         return await post(self.target.run_path, strict_json.dumps(payload), headers, wait_seconds or 0)
 
-    async def ran(self) -> tuple[str, Any]:
+    async def finished_run(self) -> tuple[str, Any]:
         """Runs the payload to its end; returns id and result."""
         id = new_task_id()
         return id, (await self.run(self.target.payload, id)).result()

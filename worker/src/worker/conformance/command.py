@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
-from worker.conformance.client import NOTHING, CheckFailed, Client, Target, Timing
+from worker.conformance.client import NOT_GIVEN, CheckFailed, Client, Target, Timing
 from worker.conformance.target import BadRequest, find_target
 from worker.errors import WorkerError
 
@@ -94,7 +94,7 @@ async def examine(url: str, asked: Target, timing: Timing | None = None) -> Repo
 
 async def try_check(check: Check, client: Client) -> Finding:
     """Raises Unreachable if the runner is gone."""
-    if check.needs_slow and client.target.slow is NOTHING:
+    if check.needs_slow and client.target.slow is NOT_GIVEN:
         return Finding(check, Verdict.NOT_TRIED)
     try:
         remark = await check.function(client)
@@ -162,8 +162,8 @@ def read_level(text: str) -> Level:
 
 
 def read_json(option: str, text: str | None) -> Any:
-    """NOTHING if the option was not given. Raises BadRequest."""
+    """NOT_GIVEN if the option was not given. Raises BadRequest."""
     try:
-        return NOTHING if text is None else json.loads(text)
+        return NOT_GIVEN if text is None else json.loads(text)
     except ValueError as error:
         raise BadRequest(f"{option} is not JSON: {error}") from None

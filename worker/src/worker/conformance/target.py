@@ -12,7 +12,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from runnerlib.contract import AlgorithmDescription
-from worker.conformance.client import NOTHING, CheckFailed, Client, Target
+from worker.conformance.client import NOT_GIVEN, CheckFailed, Client, Target
 from worker.errors import WorkerError
 
 _MOST_CHARACTERS = 300
@@ -41,11 +41,11 @@ async def find_target(client: Client, asked: Target) -> Target:
         # Of a runner that says nothing, by the name as it was typed.
         one = described.get(name) or AlgorithmDescription.model_construct(name=name)
     payload = asked.payload
-    if payload is NOTHING:
+    if payload is NOT_GIVEN:
         if one.example is None:
             raise BadRequest(f"{one.name} has no example in GET /schemas; give a payload that fits with --payload JSON")
         payload = one.example.payload
-    unfit = _unfit(payload, one.input_schema) if asked.unfit is NOTHING else asked.unfit
+    unfit = _unfit(payload, one.input_schema) if asked.unfit is NOT_GIVEN else asked.unfit
     return Target(one.name, payload, unfit, asked.slow, one.limits.slots)
 
 
@@ -60,12 +60,12 @@ async def _described(client: Client) -> dict[str, AlgorithmDescription]:
 
 
 def _unfit(payload: Any, schema: dict[str, Any] | None) -> Any:
-    """A payload that the schema refuses, or NOTHING if it accepts everything that is tried."""
+    """A payload that the schema refuses, or NOT_GIVEN if it accepts everything that is tried."""
     more = [{**payload, "no_field_of_it": True}] if isinstance(payload, dict) else []
     candidates = [*more, [payload], None, "no payload of it", 0, {}]
     if schema is None or schema_error(schema):
         return candidates[len(more)]
-    return next((each for each in candidates if mismatch(each, schema)), NOTHING)
+    return next((each for each in candidates if mismatch(each, schema)), NOT_GIVEN)
 
 
 def other_than(payload: Any) -> Any:
