@@ -76,5 +76,5 @@ def _turn() -> Iterator[None]:
         yield
 
 
-def _say_nothing(name: str, what: str) -> None:
+def _say_nothing(what: str) -> None:
     """Nobody watches."""

@@ -202,7 +202,7 @@ def venvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         plain = RunnerFolder("plain", folder / "none", 0)
         plain.path.mkdir(exist_ok=True)
-        asyncio.run(EnvironmentBuilder(folder, find_runnerlib()).ensure(plain, lambda name, what: None))
+        asyncio.run(EnvironmentBuilder(folder, find_runnerlib()).ensure(plain, lambda what: None))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Values in the cells of a table."""
+"""What the demo sends, pictures that runners make, and the cells of its table."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Virtual environments: made once, kept, made anew when something changes, never half-made."""
+"""Virtual environments: made once, kept, made anew when something changes, never half-made; and how large they are."""
 
 import asyncio
 import os
@@ -22,8 +22,8 @@ NOTHING = RunnerlibSource(arguments=("pip",), fingerprint="nothing")
 
 
 class Steps(list[str]):
-    def __call__(self, name: str, what: str) -> None:
-        self.append(f"{name}: {what}")
+    def __call__(self, what: str) -> None:
+        self.append(what)
 
 
 def _ensure(builder: EnvironmentBuilder, runner: RunnerFolder, steps: Steps | None = None) -> Path:
@@ -36,7 +36,7 @@ def test_environment_is_made_once_and_found_again(tmp_path: Path, make_runner: M
     python = _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner, steps)
     prefix = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
     assert Path(prefix.stdout.strip()) == python.parent.parent
-    assert steps[0] == "tiny: making a virtual environment"
+    assert steps[0] == "making a virtual environment"
 
     steps.clear()
     assert _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), runner, steps) == python
@@ -295,7 +295,7 @@ def test_pip_makes_the_environment_when_uv_is_missing_or_fails(
     steps = Steps()
     python = _ensure(EnvironmentBuilder(tmp_path / "venvs", NOTHING), make_runner("tiny"), steps)
     subprocess.run([python, "-c", "import pip"], check=True)
-    assert ("tiny: uv cannot do it; trying again with pip" in steps) == (uv != "nothing")
+    assert ("uv cannot do it; trying again with pip" in steps) == (uv != "nothing")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import io
 import json
 import os
 
+import pytest
+
 from worker.output import InstallProgress, NonBlockingStream, Output
 
 
@@ -60,10 +62,9 @@ def test_full_disk_loses_lines_and_nothing_else() -> None:
 
 def test_a_log_gets_a_line_now_and_then_and_the_notice_once(output: Output, terminal: io.StringIO) -> None:
     progress = InstallProgress(output, line_seconds=0)
-    with progress:
-        progress.step("big", "making it", notice="1 GB is downloaded\nand kept")
-        progress.step("big", "9 MB on disk: Downloading", notice="1 GB is downloaded\nand kept")
-        progress.done("big")
+    with progress.installing("big", notice="1 GB is downloaded\nand kept") as report:
+        report("making it")
+        report("9 MB on disk: Downloading")
     assert [line.partition("│ ")[2] for line in terminal.getvalue().splitlines()] == [
         "big: setting up its virtual environment (once; later starts use it again)",
         "big: 1 GB is downloaded",
@@ -76,7 +77,14 @@ def test_a_log_gets_a_line_now_and_then_and_the_notice_once(output: Output, term
 
 def test_steps_that_follow_each_other_at_once_make_no_lines(output: Output, terminal: io.StringIO) -> None:
     progress = InstallProgress(output, line_seconds=60)
-    with progress:
+    with pytest.raises(OSError, match="full"), progress.installing("big") as report:
         for number in range(50):
-            progress.step("big", f"step {number}")
+            report(f"step {number}")
+        raise OSError("full")
     assert len(terminal.getvalue().splitlines()) == 1
+
+
+def test_an_environment_that_is_there_already_makes_no_lines(output: Output, terminal: io.StringIO) -> None:
+    with InstallProgress(output).installing("big", "1 GB is downloaded"):
+        pass
+    assert terminal.getvalue() == ""

@@ -1,4 +1,4 @@
-"""One process: shown, started again, stopped."""
+"""Lines of children; one process: shown, started again, stopped."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Which runners there are."""
+"""Which runners there are, and how many processes of each."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,21 +9,23 @@ from worker.errors import BadScale, BadVariables, NoRunners
 from worker.runners import RunnerFolder, find_runners, list_runners, read_scale, scale_without, select, variables_of
 from worker.settings import read_settings
 
+MakeRunner = Callable[..., RunnerFolder]
 
-def test_every_folder_with_an_adapter_is_a_runner(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+
+def test_every_folder_with_an_adapter_is_a_runner(tmp_path: Path, make_runner: MakeRunner) -> None:
     for name in ("text", "nlp"):
         make_runner(name)
     (tmp_path / "runners" / "notes").mkdir()
     assert [(r.name, r.position) for r in find_runners(tmp_path / "runners")] == [("nlp", 0), ("text", 1)]
 
 
-def test_only_keeps_the_position_and_so_the_port(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+def test_only_keeps_the_position_and_so_the_port(tmp_path: Path, make_runner: MakeRunner) -> None:
     for name in ("text", "nlp"):
         make_runner(name)
     assert [(r.name, r.position) for r in find_runners(tmp_path / "runners", ["text"])] == [("text", 1)]
 
 
-def test_misspelt_runner_is_told_with_the_near_one(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+def test_misspelt_runner_is_told_with_the_near_one(tmp_path: Path, make_runner: MakeRunner) -> None:
     for name in ("text", "nlp"):
         make_runner(name)
     with pytest.raises(NoRunners, match="no runner called 'txt'; there are: text"):
@@ -31,7 +33,7 @@ def test_misspelt_runner_is_told_with_the_near_one(tmp_path: Path, make_runner: 
 
 
 def test_a_folder_without_an_adapter_is_passed_over_until_somebody_asks_for_it(
-    tmp_path: Path, make_runner: Callable[..., RunnerFolder]
+    tmp_path: Path, make_runner: MakeRunner
 ) -> None:
     make_runner("text")
     (tmp_path / "runners" / "node").mkdir()
@@ -47,7 +49,7 @@ def test_empty_and_missing_folders_are_told(tmp_path: Path) -> None:
         find_runners(tmp_path / "missing")
 
 
-def test_linked_folder_has_the_name_of_its_link(tmp_path: Path, make_runner: Callable[..., RunnerFolder]) -> None:
+def test_linked_folder_has_the_name_of_its_link(tmp_path: Path, make_runner: MakeRunner) -> None:
     runners = tmp_path / "runners"
     make_runner("plain")
     for name in ("nlp", "txt"):
@@ -60,7 +62,7 @@ def test_linked_folder_has_the_name_of_its_link(tmp_path: Path, make_runner: Cal
 
 
 @pytest.fixture
-def variables(make_runner: Callable[..., RunnerFolder]) -> Callable[..., RunnerFolder]:
+def variables(make_runner: MakeRunner) -> Callable[..., RunnerFolder]:
     """A runner with this file of variables."""
 
     def make(text: str, mode: int = 0o600) -> RunnerFolder:
@@ -94,9 +96,6 @@ def test_variables_that_others_can_read_or_that_cannot_be_read_are_refused_in_a_
     with pytest.raises(BadVariables, match=sentence) as error:
         variables_of(variables(text, mode))
     assert "hush" not in str(error.value)
-
-
-MakeRunner = Callable[..., RunnerFolder]
 
 
 def test_none_of_a_runner_is_started_at_scale_0_and_new_ones_join(tmp_path: Path, make_runner: MakeRunner) -> None:

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -125,7 +125,7 @@ class EnvironmentBuilder:
     async def ensure(self, runner: RunnerFolder, report: Report) -> Path:
         """The Python of the runner's environment, made now if it isn't there. Raises EnvironmentBroken.
 
-        `report(name, what)` is called for each step.
+        `report` is called with each step.
         """
         # In threads: this may read whole packages.
         written = await asyncio.to_thread(_written, runner)
@@ -138,7 +138,7 @@ class EnvironmentBuilder:
                 _remove(folder)
                 (folder / _TEMPORARY).mkdir(parents=True)
                 try:
-                    async with with_size(folder, partial(report, runner.name)) as tell:
+                    async with with_size(folder, report) as tell:
                         await self._make(folder, python, runner, tell)
                     # Not `installed()`: some packages write into their own folder when they are built.
                     if await asyncio.to_thread(_written, runner) != written:
@@ -152,7 +152,7 @@ class EnvironmentBuilder:
                     raise
         return python
 
-    async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Callable[[str], None]) -> None:
+    async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Report) -> None:
         report("making a virtual environment")
         variables = inherited_environment() | {"TMPDIR": str(folder / _TEMPORARY)}
         run = partial(_run, folder=runner.path, report=report)
@@ -221,9 +221,7 @@ def _uv(variables: Mapping[str, str]) -> tuple[str, Mapping[str, str]] | None:
 
 
 @contextlib.asynccontextmanager
-async def with_size(
-    folder: Path, report: Callable[[str], None], *, seconds: float = SIZE_SECONDS
-) -> AsyncIterator[Callable[[str], None]]:
+async def with_size(folder: Path, report: Report, *, seconds: float = SIZE_SECONDS) -> AsyncIterator[Report]:
     """Yields a `report` that repeats the last step with the size of the folder, while something fills it."""
     last = ""
 
@@ -256,9 +254,7 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-async def _run(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], why: str, report: Callable[[str], None]
-) -> None:
+async def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str], why: str, report: Report) -> None:
     """Runs one step in `folder`; its last lines go into the error."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 

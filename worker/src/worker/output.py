@@ -1,5 +1,9 @@
-"""Prints whole lines, each with the name of the process that wrote it; never fails or waits for the reader."""
+"""What the worker prints: whole lines with the name of the process that wrote them, tables, how far installations are.
 
+Printing never fails, and never waits for the reader.
+"""
+
+import contextlib
 import errno
 import io
 import json
@@ -10,11 +14,11 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO, cast
 
 from rich.console import Console, RenderableType
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 #: Colours that are readable on light and dark terminals.
@@ -34,8 +38,8 @@ _STEP_WIDTH, _BEFORE_STEP = 80, 34
 #: Without moving lines, how far an installation is is printed this often.
 _STEP_SECONDS = 10.0
 
-#: Called with the name of a runner and the step that its installation has reached.
-Report = Callable[[str, str], None]
+#: Called with each step of an installation.
+Report = Callable[[str], None]
 
 
 class NonBlockingStream(io.TextIOBase):
@@ -201,18 +205,11 @@ def _is_json_object(text: str) -> bool:
 
 
 class InstallProgress:
-    """How far installations of virtual environments are: moving lines on a terminal, else a line now and then.
-
-    ``with progress: await builder.ensure(runner, progress.step)``, as often and as many at a time as needed.
-    """
+    """How far installations of virtual environments are: moving lines on a terminal, else a line now and then."""
 
     def __init__(self, output: Output, *, line_seconds: float = _STEP_SECONDS) -> None:
         self._output = output
         self._line_seconds = line_seconds
-        self._started: dict[str, float] = {}
-        self._printed: dict[str, float] = {}
-        self._rows: dict[str, TaskID] = {}
-        self._users = 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[name]:<12}", markup=False),
@@ -223,41 +220,38 @@ class InstallProgress:
             disable=not output.is_terminal,
         )
 
-    def __enter__(self) -> "InstallProgress":
-        self._users += 1
-        if self._users == 1:
-            self._progress.start()
-        return self
+    @contextlib.contextmanager
+    def installing(self, name: str, notice: str = "") -> Iterator[Report]:
+        """Yields the `report` of one installation, of which several may be in progress.
 
-    def __exit__(self, *_: object) -> None:
-        self._users -= 1
-        if not self._users:
-            self._progress.stop()
+        Shows `notice` before its first step, and how long it took at its end. Shows nothing without any step: the
+        environment was there already.
+        """
+        say, row, started_at, printed_at = self._output.say, None, 0.0, 0.0
 
-    def step(self, name: str, what: str, *, notice: str = "") -> None:
-        """One step of one environment; `notice` is shown before the first one."""
-        now = time.monotonic()
-        if name not in self._started:
-            self._started[name] = self._printed[name] = now
-            self._rows[name] = self._progress.add_task("", name=name)
-            self._output.say(f"{name}: setting up its virtual environment (once; later starts use it again)")
-            for line in notice.splitlines():
-                self._output.say(f"{name}: {line}")
-        # Cut here: too long a description takes the room of what stands before it.
-        room = max(0, min(_STEP_WIDTH, self._output.console.width - _BEFORE_STEP))
-        self._progress.update(self._rows[name], description=what[:room])
-        if not self._output.is_terminal and now - self._printed[name] >= self._line_seconds:
-            self._printed[name] = now
-            self._output.say(f"{name}: {now - self._started[name]:.0f} s, {what[:_STEP_WIDTH]}")
+        def report(what: str) -> None:
+            nonlocal row, started_at, printed_at
+            now = time.monotonic()
+            if row is None:
+                started_at = printed_at = now
+                self._progress.start()
+                row = self._progress.add_task("", name=name)
+                say(f"{name}: setting up its virtual environment (once; later starts use it again)")
+                for line in notice.splitlines():
+                    say(f"{name}: {line}")
+            # Cut here: too long a description takes the room of what stands before it.
+            room = max(0, min(_STEP_WIDTH, self._output.console.width - _BEFORE_STEP))
+            self._progress.update(row, description=what[:room])
+            if not self._output.is_terminal and now - printed_at >= self._line_seconds:
+                printed_at = now
+                say(f"{name}: {now - started_at:.0f} s, {what[:_STEP_WIDTH]}")
 
-    def done(self, name: str) -> None:
-        """Says how long it took, unless the environment was there already."""
-        started_at = self.failed(name)
-        if started_at is not None:
-            self._output.say(f"{name}: virtual environment ready after {time.monotonic() - started_at:.0f} s")
-
-    def failed(self, name: str) -> float | None:
-        """Removes its line, without a word: the caller says why. Returns when it was started."""
-        if name in self._rows:
-            self._progress.remove_task(self._rows.pop(name))
-        return self._started.pop(name, None)
+        try:
+            yield report
+            if row is not None:
+                say(f"{name}: virtual environment ready after {time.monotonic() - started_at:.0f} s")
+        finally:
+            if row is not None:
+                self._progress.remove_task(row)
+                if not self._progress.tasks:
+                    self._progress.stop()

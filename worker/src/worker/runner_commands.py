@@ -37,11 +37,9 @@ async def own_python(settings: WorkerSettings, name: str, output: Output) -> tup
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
     if builder.is_complete(runner):
         return runner, builder.path(runner) / "bin" / "python"
-    with data_folder_owned(data), InstallProgress(output) as progress:
+    with data_folder_owned(data), InstallProgress(output).installing(name, runner.notice) as report:
         # Installing may change what another look would take for other requirements.
-        python = await builder.ensure(runner, partial(progress.step, notice=runner.notice))
-        progress.done(name)
-    return runner, python
+        return runner, await builder.ensure(runner, report)
 
 
 def _running(data: Path, runner: RunnerFolder) -> RunnerState | None:
@@ -71,10 +69,14 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
     selection = select(settings.runners_folder, settings.scale, only)
     runners = [runner for runner in selection.runners() if any(runner.path.glob("test_*.py"))]
     builder = EnvironmentBuilder(data / "venvs", find_runnerlib(), extra=("pytest",))
+    progress = InstallProgress(output)
+
+    async def python_of(runner: RunnerFolder) -> Path:
+        with progress.installing(runner.name, runner.notice) as report:
+            return await builder.ensure(runner, report)
+
     with data_folder_owned(data):
-        with InstallProgress(output) as progress:
-            made = [builder.ensure(one, partial(progress.step, notice=one.notice)) for one in runners]
-            pythons = await asyncio.gather(*made)
+        pythons = await asyncio.gather(*map(python_of, runners))
         for runner, python in zip(runners, pythons, strict=True):
             builder.remove_older(runner.name, [python])
         passed = [await _test(runner, python, output) for runner, python in zip(runners, pythons, strict=True)]

@@ -25,6 +25,11 @@ from worker.versions import Interpreters, RunnerContext
 
 #: Processes of a worker that was killed a moment ago end by themselves within their grace and this time.
 _LEFTOVERS_SECONDS = 8.0
+#: Ctrl-C, a supervisor, a terminal that closes: once is a clean stop, twice is a kill.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The exit code that a shell expects of a program that was killed by Ctrl-C.
+_KILLED = 130
+T = TypeVar("T")
 
 
 class Environment:
@@ -157,12 +162,6 @@ class Environment:
             self._state_file.write(state)
         except OSError as error:  # such as a full disk, which must not stop anything
             self._output.say(f"worker status shows an older state, since it cannot be written: {error.strerror}")
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: The exit code that a shell expects of a program that was killed by Ctrl-C.
-_KILLED = 130
-T = TypeVar("T")
 
 
 class Interrupted(Exception):

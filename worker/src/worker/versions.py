@@ -131,15 +131,8 @@ class VersionBuilder:
         return await asyncio.shield(self._installing[1])
 
     async def _install(self, folder: RunnerFolder) -> Path:
-        with self._context.progress as progress:
-            try:
-                report = partial(progress.step, notice=folder.notice)
-                python = await self._context.interpreters.ensure(folder, report)
-            except BaseException:
-                progress.failed(folder.name)
-                raise
-            progress.done(folder.name)
-        return python
+        with self._context.progress.installing(folder.name, folder.notice) as report:
+            return await self._context.interpreters.ensure(folder, report)
 
     async def build(self, folder: RunnerFolder, python: Path, first_port: int | None = None) -> RunnerVersion:
         """A version that is not started yet. Raises PortTaken, BadVariables; AdapterRefused if files cannot be read."""

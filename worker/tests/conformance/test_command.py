@@ -1,4 +1,4 @@
-"""What was typed becomes a report and an exit code."""
+"""What was typed becomes a report and an exit code; each check fails on a runner that is wrong in that alone."""
 
 import asyncio
 import json
@@ -12,6 +12,24 @@ from worker.conformance.checks import CHECKS, LEVELS, Check, Level
 from worker.conformance.client import NOT_GIVEN, Client, Target, Timing
 from worker.conformance.command import Finding, Report, Verdict, examine, read_json, read_level, read_url, try_check
 from worker.conformance.target import BadRequest
+
+TIMING = Timing(answer=5, slow=20, short_wait=0.1, second_caller=0.6)
+SLOW = {"seconds": 1.5}
+TARGET = Target("nap", {"seconds": 0.01}, {"second": 1}, SLOW)
+#: Fault → the checks that must fail, where it is not the one that it is called after.
+FAULTS = {
+    "boot: none": {"boot"},
+    "problems: no code": {"problems"},
+    "problems: traceback": {"problems"},
+    "too_large: silent": {"too_large"},
+    "schemas: no schema": {"schemas"},
+    "schemas: other result": {"schemas"},
+    "again: conflict": {"again"},
+    # Without a result nothing else of this level can be seen either.
+    "run": {"run", "task_headers"},
+    "batch": {"batch", "neighbours"},
+    **{check.name: {check.name} for check in CHECKS if check.name not in ("run", "batch")},
+}
 
 
 def _worker(*words: str) -> subprocess.CompletedProcess[str]:
@@ -59,25 +77,6 @@ def test_the_exit_code_tells_whether_the_level_is_reached(sound_runner: str) -> 
     assert more.returncode == 1
     told = json.loads(more.stdout)
     assert (told["level"], told["asked"]) == ("observed", "durable")
-
-
-TIMING = Timing(answer=5, slow=20, short_wait=0.1, second_caller=0.6)
-SLOW = {"seconds": 1.5}
-TARGET = Target("nap", {"seconds": 0.01}, {"second": 1}, SLOW)
-#: Fault → the checks that must fail, where it is not the one that it is called after.
-FAULTS = {
-    "boot: none": {"boot"},
-    "problems: no code": {"problems"},
-    "problems: traceback": {"problems"},
-    "too_large: silent": {"too_large"},
-    "schemas: no schema": {"schemas"},
-    "schemas: other result": {"schemas"},
-    "again: conflict": {"again"},
-    # Without a result nothing else of this level can be seen either.
-    "run": {"run", "task_headers"},
-    "batch": {"batch", "neighbours"},
-    **{check.name: {check.name} for check in CHECKS if check.name not in ("run", "batch")},
-}
 
 
 def _level(fault: str) -> Level:
