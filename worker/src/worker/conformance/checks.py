@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from pydantic import ValidationError
-
 from runnerlib.contract import (
     HEADER_BOOT,
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_DEADLINE,
     HEADER_TASK_ID,
-    AlgorithmDescription,
     EntryState,
     FailureCode,
     new_task_id,
@@ -105,11 +102,7 @@ async def ready(client: Client) -> None:
 
 async def schemas(client: Client) -> None:
     """GET /schemas lists each algorithm with JSON Schemas that its payloads fit"""
-    described = (await client.get("/schemas")).expect(200).json()
-    try:
-        found = [AlgorithmDescription.model_validate(each) for each in described]
-    except (ValidationError, TypeError) as error:
-        raise CheckFailed(f"its list cannot be read: {str(error).splitlines()[0]}") from None
+    found = await client.described()
     for name, reason in unregistrable(found).items():
         raise CheckFailed(f"{name} cannot be registered: {reason}")
     target = client.target

@@ -16,6 +16,7 @@ from runnerlib.contract import (
     HEADER_TASK_ATTEMPT,
     HEADER_TASK_ID,
     PROBLEM_MEDIA_TYPE,
+    AlgorithmDescription,
     BatchEntry,
     EntryState,
     StrictJsonError,
@@ -136,7 +137,8 @@ def validated(kind: type[T], answer: Answer, otherwise: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(answer.json())
     except ValidationError as error:
-        raise CheckFailed(f"{otherwise}: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        raise CheckFailed(": ".join([otherwise, *map(str, first["loc"]), first["msg"]])) from None
 
 
 def expect_state(entry: BatchEntry, *wanted: EntryState) -> BatchEntry:
@@ -172,6 +174,11 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+
+    async def described(self) -> list[AlgorithmDescription]:
+        """``GET /schemas``: the algorithms that the runner offers."""
+        answer = (await self.get("/schemas")).expect(200)
+        return validated(list[AlgorithmDescription], answer, "its list cannot be read")
 
     async def run(
         self, payload: Any, id: str = "", attempt: int = 1, wait_seconds: float | None = None, *, insists: bool = True

@@ -7,7 +7,6 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import SchemaError
 from jsonschema.exceptions import ValidationError as Mismatch
-from pydantic import ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -26,7 +25,10 @@ class BadRequest(WorkerError):
 
 async def find_target(client: Client, asked: Target) -> Target:
     """Completes what was asked for with what the runner says in GET /schemas. Raises BadRequest, Unreachable."""
-    described = await _described(client)
+    try:
+        described = {each.name: each for each in await client.described()}
+    except CheckFailed:
+        described = {}  # a check reports what is wrong with the list
     name = asked.algorithm
     if not name and not described:
         raise BadRequest(
@@ -47,16 +49,6 @@ async def find_target(client: Client, asked: Target) -> Target:
         payload = one.example.payload
     unfit = _unfit(payload, one.input_schema) if asked.unfit is NOT_GIVEN else asked.unfit
     return Target(one.name, payload, unfit, asked.slow, one.limits.slots)
-
-
-async def _described(client: Client) -> dict[str, AlgorithmDescription]:
-    """By name. Empty if the list cannot be read; a check reports what is wrong with it."""
-    try:
-        answer = await client.get("/schemas")
-        found = [AlgorithmDescription.model_validate(each) for each in answer.expect(200).json()]
-    except (CheckFailed, ValidationError, TypeError):
-        return {}
-    return {each.name: each for each in found}
 
 
 def _unfit(payload: Any, schema: dict[str, Any] | None) -> Any:
