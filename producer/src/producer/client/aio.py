@@ -41,10 +41,12 @@ class AsyncTaskClient:
     number of event loops, and after a fork by each of the processes; `close` ends the connections of its own loop.
     """
 
-    def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
+    def __init__(
+        self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0, token: str = ""
+    ) -> None:
         self._broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
         self._calls = Calls(by_broker=self._broker is not None)
-        self._pool = _SessionPool(gateway_url, patience_seconds)
+        self._pool = _SessionPool(gateway_url, patience_seconds, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,8 +93,9 @@ class AsyncTaskClient:
 class _SessionPool(Endpoint):
     """A session for each event loop of each process: no other loop can use its connections."""
 
-    def __init__(self, url: str, patience_seconds: float) -> None:
-        super().__init__(url, patience_seconds=patience_seconds)
+    def __init__(self, url: str, patience_seconds: float, token: str) -> None:
+        super().__init__(url, patience_seconds=patience_seconds, token=token)
+        self._auth = _Bearer("", token) if token else None
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
 
     async def send(self, request: steps.Request) -> Any:
@@ -114,6 +117,7 @@ class _SessionPool(Endpoint):
                 params=request.query,
                 data=request.body,
                 headers=request.headers,
+                auth=self._auth,
                 allow_redirects=False,
             ) as answer:
                 status, body, retry_after = answer.status, await answer.read(), answer.headers.get("Retry-After")
@@ -159,6 +163,13 @@ def _drop_ended(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]
         session = sessions.pop(loop, None)
         if session is not None:
             session.detach()
+
+
+class _Bearer(aiohttp.BasicAuth):
+    """As an `auth`, because next to a header ``~/.netrc`` would be an error."""
+
+    def encode(self) -> str:
+        return f"Bearer {self.password}"
 
 
 class _Connector(aiohttp.TCPConnector):
