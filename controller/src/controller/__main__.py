@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from controller.build import build
+from controller.commit_gate import STORE
 from controller.settings import ControllerSettings
-from controller.store_gate import STORE
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
