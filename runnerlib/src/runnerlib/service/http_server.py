@@ -5,11 +5,14 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.component import Component
+from runnerlib.service.connection_limit import ConnectionLimit
 from runnerlib.service.http_protocol import BoundedHttpProtocol
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problems import problem_response
@@ -32,20 +35,24 @@ class HttpServer(Component):
     `setting` is the variable that the operator would change when the port is taken.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT") -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT", max_connections: int = 0
+    ) -> None:
         self._requests = _Requests(app)
+        self._limit = ConnectionLimit(max_connections)
         self._host = host
         self._wanted_port = port
         self._setting = setting
         self.port = port
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        protocol: Any = partial(BoundedHttpProtocol, self._limit)
         listener = await _bind(self._host, self._wanted_port, self._setting)
         self.port = listener.getsockname()[1]
         server = _Server(
             uvicorn.Config(
                 self._requests,
-                http=BoundedHttpProtocol,
+                http=protocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
