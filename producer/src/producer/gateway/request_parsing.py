@@ -68,15 +68,6 @@ def require_type(request: Request, *wanted: str) -> str:
     raise problem(ProblemCode.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def refuse_other_sites(request: Request) -> None:
-    """For calls without a body: a browser sends them without asking us first, but says which page they came from."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    # Browsers send Sec-Fetch-Site only over HTTPS and to localhost, and older ones never: then there is Origin alone.
-    is_other = origin is not None and origin.partition("://")[2] != request.headers.get("host")
-    if is_other if site is None else site.lower() in ("cross-site", "same-site"):
-        raise problem(ProblemCode.OTHER_SITE, "Pages of other sites may not do this; use the gateway's own /docs.")
-
-
 def task_id_of(request: Request) -> str:
     """The task id in the path."""
     task_id = request.path_params["task_id"]
