@@ -108,7 +108,7 @@ async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
     """A JSON object with exactly one of the `choices`' keys, as the model of that key."""
     require_type(request, JSON)
     try:
-        value = strict_json.loads(await request.body())
+        value = strict_json.loads(await request.body(), max_values=strict_json.MAX_VALUES)
     except StrictJsonError as error:
         raise problem(ProblemCode.MALFORMED, f"The body is {error}.") from None
     keys = [key for key in choices if isinstance(value, dict) and key in value]

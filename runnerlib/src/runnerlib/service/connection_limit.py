@@ -3,7 +3,8 @@
 import asyncio
 import resource
 import time
-from collections import OrderedDict
+from collections.abc import Collection
+from operator import itemgetter
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,16 +21,22 @@ SPARE_CONNECTIONS = 32
 #: Descriptors that are left when a connection counts as one too many.
 _SPARE_DESCRIPTORS = 16
 _LOG_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+#: One in so many connections is closed at once.
+_PART_CLOSED = 64
 
 
-class IdleConnection(Protocol):
-    """A connection without a request in progress."""
+class Connection(Protocol):
+    """What the limit needs to know of a connection."""
+
+    @property
+    def idle_since(self) -> float | None: ...
 
     def close_idle(self) -> None: ...
 
 
 class ConnectionLimit:
-    """Makes room for a new connection by closing the one that has been idle for longest.
+    """Makes room for a new connection by closing some of those that have been idle for longest.
 
     Parameters:
         most: open connections; 0 for three quarters of the process's descriptors, at most DEFAULT_CONNECTIONS.
@@ -44,32 +51,39 @@ class ConnectionLimit:
             descriptors = 2**31
         self.most = most or min(DEFAULT_CONNECTIONS, descriptors * 3 // 4)
         self._last_descriptor = descriptors - _SPARE_DESCRIPTORS
-        #: Kept by the connections themselves; those that have been idle for longest come first.
-        self.idle: OrderedDict[IdleConnection, None] = OrderedDict()
-        self._logged_at = -_LOG_SECONDS
+        self._look_again_at = self._log_again_at = 0.0
 
-    def admit(self, transport: asyncio.Transport, connections: int) -> bool:
-        """Whether there is room for a new connection, which is the last of so many. Without any, it is cut."""
-        descriptor = transport.get_extra_info("socket").fileno()
-        is_last_descriptor = descriptor >= self._last_descriptor
-        if connections <= self.most and not is_last_descriptor:
+    def admit(self, transport: asyncio.Transport, connections: Collection[Connection]) -> bool:
+        """Whether there is room for a new connection, which is among `connections`. Without any, it is cut."""
+        is_last_descriptor = transport.get_extra_info("socket").fileno() >= self._last_descriptor
+        if len(connections) <= self.most and not is_last_descriptor:
             return True
-        self._log(connections, is_last_descriptor)
-        # The next connection gets a descriptor that was freed, a low one: so some more of them.
-        closed = min(len(self.idle), _SPARE_DESCRIPTORS if is_last_descriptor else 1)
-        for _ in range(closed):
-            self.idle.popitem(last=False)[0].close_idle()
-        if closed:
-            return connections - closed <= self.most
-        if connections > self.most + SPARE_CONNECTIONS:
+        self._log(len(connections), is_last_descriptor)
+        if self._close_idle(connections):
+            return len(connections) <= self.most
+        if len(connections) > self.most + SPARE_CONNECTIONS:
             transport.abort()
         return False
 
+    def _close_idle(self, connections: Collection[Connection]) -> bool:
+        """All are looked at, so many are closed at once, and when there is none, the next look waits."""
+        now = time.monotonic()
+        if now < self._look_again_at:
+            return False
+        idle = [(since, connection) for connection in connections if (since := connection.idle_since) is not None]
+        # The newest one is the last.
+        closed = sorted(idle, key=itemgetter(0))[: min(len(idle) - 1, 1 + self.most // _PART_CLOSED)]
+        for _, connection in closed:
+            connection.close_idle()
+        if not closed:
+            self._look_again_at = now + _LOOK_SECONDS
+        return bool(closed)
+
     def _log(self, connections: int, is_last_descriptor: bool) -> None:
         now = time.monotonic()
-        if now - self._logged_at < _LOG_SECONDS:
+        if now < self._log_again_at:
             return
-        self._logged_at = now
+        self._log_again_at = now + _LOG_SECONDS
         reason = "file descriptors" if is_last_descriptor else "connections"
         log.warning(
             f"this process runs out of {reason}: connections without a request are closed, further ones refused",

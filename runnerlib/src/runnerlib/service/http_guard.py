@@ -11,6 +11,7 @@ from functools import lru_cache
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runnerlib.service.body_budget import BodyBudget
 from runnerlib.service.problems import problem_response
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -27,7 +28,7 @@ _PAGE_HEADERS = (
 
 
 class Guard:
-    """ASGI middleware: 421 `unknown_host` and 403 `other_site`.
+    """ASGI middleware: 421 `unknown_host` and 403 `other_site`; counts large bodies (:class:`BodyBudget`).
 
     Parameters:
         bound_to: the address that the service listens on.
@@ -37,29 +38,34 @@ class Guard:
 
     def __init__(self, app: ASGIApp, bound_to: str, allowed_hosts: Iterable[str] = ()) -> None:
         self._app = app
+        self._large = BodyBudget(app)
         names = frozenset(name.lower() for name in allowed_hosts)
         self._knows_all = not names and not is_loopback(bound_to)
         self._is_known = lru_cache(maxsize=256)(lambda host: _is_known(host, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope["method"], dict(scope["headers"]))
-        if refusal is not None:
-            await refusal(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        await self.answer(scope)(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Mapping[bytes, bytes]) -> Response | None:
+    def answer(self, scope: Scope) -> ASGIApp:
+        """What answers this request."""
+        headers = dict(scope["headers"])
         host = headers.get(b"host")
-        if host is not None and not self._knows_all and not self._is_known(host):
-            shown = host.decode("latin-1")[:_MAX_SHOWN_CHARACTERS]
-            detail = (
-                f"This service does not know itself by the Host {shown!r}; use http://127.0.0.1, "
-                "or add the name to ALLOWED_HOSTS and start it again."
-            )
-            return problem_response(421, "unknown_host", detail)
-        if method not in _READING and _is_of_other_site(headers, host):
+        if not (self._knows_all or host is None or self._is_known(host)):
+            return _unknown_host(host)
+        if scope["method"] not in _READING and _is_of_other_site(headers, host):
             return problem_response(403, "other_site", "Pages of other sites may not do this; use this service's own.")
-        return None
+        # A look at the number of digits is enough to tell most requests.
+        is_small = len(headers.get(b"content-length", b"")) <= 4 and b"transfer-encoding" not in headers
+        return self._app if is_small else self._large
+
+
+def _unknown_host(host: bytes) -> Response:
+    shown = host.decode("latin-1")[:_MAX_SHOWN_CHARACTERS]
+    detail = (
+        f"This service does not know itself by the Host {shown!r}; use http://127.0.0.1, "
+        "or add the name to ALLOWED_HOSTS and start it again."
+    )
+    return problem_response(421, "unknown_host", detail)
 
 
 def add_page_headers(start: Message) -> None:

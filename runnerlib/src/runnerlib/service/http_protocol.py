@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from runnerlib.service.connection_limit import ConnectionLimit, HealthOnly
+from runnerlib.service.connection_limit import Connection, ConnectionLimit, HealthOnly
 from runnerlib.service.problems import problem_response
 
 #: Largest head of a request: request line and header fields. Trailers and chunk extensions share one such bound.
@@ -55,10 +55,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if not self._limit.admit(transport, len(self.connections)):
-            self.app = HealthOnly(self.app)
-            self.timeout_keep_alive = self._limit.crowded_seconds
         self._await_request()
+        if not self._limit.admit(transport, cast(set[Connection], self.connections)):
+            self.app = HealthOnly(self.app)
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive = self._limit.crowded_seconds
+            self._await_request()
 
     def data_received(self, data: bytes) -> None:
         fed = 0
@@ -77,7 +79,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._limit.idle.pop(self, None)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves it, and all that it holds, after a reset
 
@@ -87,13 +88,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
         if len(self.headers) > HEAD_FIELDS:
             self._refuse_large(f"There are more than {HEAD_FIELDS} header fields")
             raise HttpParserError
         if len(self.pipeline) >= MAX_PIPELINED:
             raise HttpParserError
-        self._limit.idle.pop(self, None)
         super().on_headers_complete()
         self.headers = []  # for trailers, which are dropped; the request has the other list
         self._reading_body = True
@@ -106,15 +107,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
         self._reading_body = False
         self._spare_bytes = HEAD_BYTES
         super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.pipeline and not self.transport.is_closing():
-            self._limit.idle[self] = None
+    @property
+    def idle_since(self) -> float | None:
+        """For comparing; None while a request is in progress."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return None
+        timer = self.timeout_keep_alive_task
+        return 0.0 if timer is None else timer.when() - self.timeout_keep_alive
 
     def close_idle(self) -> None:
         """Closes a connection without a request in progress; what its client did not read is dropped."""
@@ -131,7 +136,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(400, "bad_request", "This is not HTTP/1.1; the connection is closed.")
 
     def _await_request(self) -> None:
-        self._limit.idle[self] = None
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _start_timer(self) -> None:

@@ -117,8 +117,8 @@ class _Server(uvicorn.Server):
 class _Requests:
     """Keeps track of the requests in progress, so that a stop need not wait for a client that holds one open."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -136,7 +136,7 @@ class _Requests:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched_send)
+            await self._guard.answer(scope)(scope, receive, watched_send)
         except asyncio.CancelledError:
             if started or not self._stopping:
                 raise
