@@ -109,6 +109,8 @@ def test_only_so_many_requests_wait_behind_another() -> None:
 def test_silent_and_idle_connections_make_room_for_new_ones_the_oldest_first() -> None:
     async def scenario(served: Served) -> None:
         silent, idle, held = [await served.connect() for _ in range(3)]
+        began = asyncio.get_running_loop().time()
+        assert await until(lambda: asyncio.get_running_loop().time() > began)
         idle.send(get("/echo"))
         assert (await idle.answer())[0] == 200
         held.send(get("/held"))

@@ -53,26 +53,26 @@ class ConnectionLimit:
         self._last_descriptor = descriptors - _SPARE_DESCRIPTORS
         self._look_again_at = self._log_again_at = 0.0
 
-    def admit(self, transport: asyncio.Transport, connections: Collection[Connection]) -> bool:
+    def admit(self, new: Connection, transport: asyncio.Transport, connections: Collection[Connection]) -> bool:
         """Whether there is room for a new connection, which is among `connections`. Without any, it is cut."""
         is_last_descriptor = transport.get_extra_info("socket").fileno() >= self._last_descriptor
         if len(connections) <= self.most and not is_last_descriptor:
             return True
         self._log(len(connections), is_last_descriptor)
-        if self._close_idle(connections):
+        if self._close_idle(new, connections):
             return len(connections) <= self.most
         if len(connections) > self.most + SPARE_CONNECTIONS:
             transport.abort()
         return False
 
-    def _close_idle(self, connections: Collection[Connection]) -> bool:
+    def _close_idle(self, new: Connection, connections: Collection[Connection]) -> bool:
         """All are looked at, so many are closed at once, and when there is none, the next look waits."""
         now = time.monotonic()
         if now < self._look_again_at:
             return False
-        idle = [(since, connection) for connection in connections if (since := connection.idle_since) is not None]
-        # The newest one is the last.
-        closed = sorted(idle, key=itemgetter(0))[: min(len(idle) - 1, 1 + self.most // _PART_CLOSED)]
+        others = ((one.idle_since, one) for one in connections if one is not new)
+        idle = sorted(((since, one) for since, one in others if since is not None), key=itemgetter(0))
+        closed = idle[: 1 + self.most // _PART_CLOSED]
         for _, connection in closed:
             connection.close_idle()
         if not closed:

@@ -55,12 +55,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_request()
-        if not self._limit.admit(transport, cast(set[Connection], self.connections)):
+        if not self._limit.admit(self, transport, cast(set[Connection], self.connections)):
             self.app = HealthOnly(self.app)
-            self._unset_keepalive_if_required()
             self.timeout_keep_alive = self._limit.crowded_seconds
-            self._await_request()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         fed = 0
@@ -134,9 +132,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_request", "This is not HTTP/1.1; the connection is closed.")
-
-    def _await_request(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _start_timer(self) -> None:
         late: Callable[[], None] = self._body_is_late if self._reading_body else self._head_is_late
