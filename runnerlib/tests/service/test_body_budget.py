@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from raw_http import Connection
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -120,6 +121,23 @@ def test_a_body_that_waits_too_long_is_refused_and_may_be_sent_again(
         service.release.set()
         assert (await first).json() == MAX_BYTES
         assert (await send(client, 2 * HUGE_BYTES)).json() == 2 * HUGE_BYTES
+
+    run(monkeypatch, scenario, wait_seconds=0.1)
+
+
+def test_a_slow_body_is_cut_when_others_wait_for_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BodyBudget, "hurry_seconds", 0.2)
+
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        service.release.set()
+        slow = Connection(*await asyncio.open_connection("127.0.0.1", client.base_url.port))
+        slow.send(b"POST /parse HTTP/1.1\r\nContent-Length: %d\r\n\r\nx" % MAX_BYTES)
+        await until(lambda: service.budget.receiving)
+        refused = 0
+        while (answer := await send(client, MAX_BYTES)).status_code == 503:
+            refused += 1
+        assert refused and answer.json() == MAX_BYTES
+        assert await slow.refusal() == (408, "request_timeout")
 
     run(monkeypatch, scenario, wait_seconds=0.1)
 

@@ -20,6 +20,9 @@ HUGE_BYTES = MEBIBYTE
 BUDGET_BYTES = 64 * MEBIBYTE
 #: How long a body waits for its share before it is refused.
 WAIT_SECONDS = 5.0
+#: While others are refused, bodies that come slower than this, on average since their beginning, are cut.
+HURRY_SECONDS = 10.0
+HURRY_BYTES_PER_SECOND = 64 * 1024
 #: What the largest body of any service takes. Who announces more is refused by the service itself, unread.
 _LARGEST_BYTES = 17 * MEBIBYTE
 #: A body whose length is not announced takes more in such steps.
@@ -29,14 +32,18 @@ _STEP_BYTES = MEBIBYTE
 class BodyBudget:
     """ASGI middleware: 503 `overloaded` for a large body that has no place beside those that are read or parsed now.
 
-    A body waits for its share in order of arrival, unread, for at most `wait_seconds`.
+    A body waits for its share in order of arrival, unread, for at most `wait_seconds`. Then those that come slowly are
+    cut (408 `request_timeout`): the places are for bodies, not for waiting.
     """
+
+    hurry_seconds = HURRY_SECONDS
 
     def __init__(self, app: ASGIApp, max_bytes: int = BUDGET_BYTES, wait_seconds: float = WAIT_SECONDS) -> None:
         self._app = app
         self._free_bytes = max_bytes
         self._wait_seconds = wait_seconds
         self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.receiving: set[_Share] = set()
         self.huge_parsing = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +75,8 @@ class BodyBudget:
             if not is_mine:
                 self.give(0 if turn.cancel() else size)
         if not is_mine:
+            for share in self.receiving:
+                share.hurry()
             raise _overloaded()
 
     def take_now(self, size: int) -> None:
@@ -110,22 +119,43 @@ class _Share:
         self.budget = budget
         self._announced = announced
         self._receive = receive
-        self._has_begun = False
+        self._began_at: float | None = None
+        self._time_limit: asyncio.Timeout | None = None
         self._taken = 0
         self._seen = 0
 
     async def receive(self) -> Message:
-        if self._announced and not self._has_begun:
-            self._has_begun = True
-            await self.budget.take(self._announced)
-            self._taken = self._announced
-        message = await self._receive()
+        if self._began_at is None:
+            if self._announced:
+                await self.budget.take(self._announced)
+                self._taken = self._announced
+            self._began_at = asyncio.get_running_loop().time()
+        message = await self._next_part()
         self._seen += len(message.get("body", b""))
         if not self._announced and self._seen > max(self._taken, SMALL_BYTES):
             step = max(_STEP_BYTES, self._seen - self._taken)
             self.budget.take_now(step)
             self._taken += step
         return message
+
+    async def _next_part(self) -> Message:
+        self.budget.receiving.add(self)
+        try:
+            async with asyncio.timeout(None) as self._time_limit:
+                return await self._receive()
+        except TimeoutError:
+            detail = "The body comes slowly, and others wait for its place; send it again, faster."
+            raise ProblemError(408, "request_timeout", detail, {"Connection": "close"}) from None
+        finally:
+            self.budget.receiving.discard(self)
+
+    def hurry(self) -> None:
+        """Cuts the body if it comes slowly."""
+        assert self._began_at is not None and self._time_limit is not None
+        now = asyncio.get_running_loop().time()
+        seconds = now - self._began_at
+        if seconds > self.budget.hurry_seconds and self._seen < seconds * HURRY_BYTES_PER_SECOND:
+            self._time_limit.reschedule(now)
 
     def give_back(self) -> None:
         taken, self._taken = self._taken, 0
