@@ -225,14 +225,14 @@ def test_failing_consumer_releases_its_tasks_and_others_go_on(worlds, make_runne
     async def scenario():
         async with worlds() as world:
             await world.start(make_runner(algorithms=["echo", "other"]))
-            unusual_rows, broken = world.store.unusual_rows, True
+            rows_that_forbid_start, broken = world.store.rows_that_forbid_start, True
 
             async def failing(deliveries):
                 if broken and any(each.id.startswith("bad") for each in deliveries):
                     raise ZeroDivisionError("planted")
-                return await unusual_rows(deliveries)
+                return await rows_that_forbid_start(deliveries)
 
-            world.store.unusual_rows = failing
+            world.store.rows_that_forbid_start = failing
             await world.send(("bad1", {"value": 1}))
             await wait_until(lambda: "planted" in world.health.reasons.get("consumers", ""))
             await world.send(("t1", {"value": 1}), algorithm="other")
@@ -404,14 +404,14 @@ def test_consumer_that_looks_up_what_has_come_is_not_idle(go):
     async def scenario():
         looked_up, dependencies = asyncio.Event(), MagicMock()
 
-        async def unusual_rows(deliveries):
+        async def rows_that_forbid_start(deliveries):
             await looked_up.wait()
             return {}
 
         async def complete(decided):
             return []
 
-        dependencies.calls.completer.unusual_rows = unusual_rows
+        dependencies.calls.completer.rows_that_forbid_start = rows_that_forbid_start
         dependencies.calls.completer.complete = complete
         dependencies.in_flight = InFlight()
         dependencies.calls.wall = lambda: 0.0

@@ -112,7 +112,7 @@ def test_answer_ends_a_quarantine(directory, source):
 
 def test_resting_runner_is_passed_over_for_its_time(directory, source, clock):
     source.catalogue = catalogue(runner("r1"), runner("r2"))
-    directory.rest("a", "r1", 0.5)
+    directory.pause("a", "r1", 0.5)
     assert directory.loads("a") == {"r2": 0}
     assert directory.next_free_in_seconds("a") == 0.5
     clock.now += 0.5
@@ -156,14 +156,14 @@ def test_runner_that_says_again_and_again_to_ask_at_once_is_left_alone_for_longe
     source.catalogue = catalogue(runner("r"))
     pauses = []
     for _ in range(200):
-        directory.rest("a", "r", 0.01)
+        directory.pause("a", "r", 0.01)
         pauses.append(directory.next_free_in_seconds("a"))
         clock.now += pauses[-1]
     assert pauses[0] == pytest.approx(0.01)
     assert all(next >= before - 1e-9 for before, next in itertools.pairwise(pauses))
     assert pauses[-1] == pytest.approx(1)
     clock.now += 10
-    directory.rest("a", "r", 0.01)
+    directory.pause("a", "r", 0.01)
     assert directory.next_free_in_seconds("a") == pytest.approx(0.01)
 
 

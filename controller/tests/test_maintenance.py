@@ -6,9 +6,9 @@ import time
 import pytest
 from aiohttp import web
 
+from controller.commit_gate import CommitGate
 from controller.maintenance import Maintenance
 from controller.settings import ControllerSettings
-from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, TaskState, task_digest
 from runnerlib.service.health import Health
 from taskqueue.clock import GuardedWall
@@ -94,7 +94,7 @@ def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go, tmp_path):
             await store.record([Succeeded(Delivery("t1", "echo", b"1", digest, 1, None), b"1")])
             wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
             settings = ControllerSettings(retention_days=7)
-            maintenance = Maintenance(queue, store, StoreGate(Health()), None, None, settings, dict, wall)
+            maintenance = Maintenance(queue, store, CommitGate(Health()), None, None, settings, dict, wall)
             jump[0] = 8 * 86_400
             assert await maintenance.purge_some() == 0
             assert await maintenance.sweep_some() == 0
@@ -114,7 +114,7 @@ def test_old_entries_of_the_audit_are_dropped_unless_the_clock_jumps(go, tmp_pat
 
             async def entries_after(days, wall):
                 settings = ControllerSettings(audit_retention_days=days)
-                gate = StoreGate(Health())
+                gate = CommitGate(Health())
                 await Maintenance(queue, store, gate, None, None, settings, dict, wall).purge_audit()
                 return len(await store.tokens.audit())
 

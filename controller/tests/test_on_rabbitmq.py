@@ -43,7 +43,7 @@ class Stranger:
         self._url = url
 
     async def send(self, *messages, queue="tasks", exchange="", **properties):
-        """Messages without waiting for anything."""
+        """Messages without waiting for answers."""
         await asyncio.to_thread(self._send, messages, queue, exchange, properties)
 
     async def ask(self, *messages, reply_to="amq.rabbitmq.reply-to", **properties):
@@ -74,14 +74,20 @@ class Stranger:
 
     def _send(self, messages, queue, exchange, properties):
         with self._connection() as connection:
-            channel = connection.channel()
+            channel = self._confirming(connection)
             for message in messages:
                 channel.basic_publish(exchange, queue, body(message), pika.BasicProperties(**properties))
+
+    def _confirming(self, connection):
+        """A queue that was declared a moment ago may have no leader yet: what is sent to it unconfirmed can be lost."""
+        channel = connection.channel()
+        channel.confirm_delivery()
+        return channel
 
     def _ask(self, messages, reply_to, properties):
         answers = []
         with self._connection() as connection:
-            channel = connection.channel()
+            channel = self._confirming(connection)
             if not reply_to.startswith("amq."):
                 channel.queue_declare(reply_to)
             channel.basic_consume(

@@ -13,7 +13,7 @@ from controller.errors import BadAnswer, Busy, Draining, LostAfterSending, NotSe
 from controller.outcomes import (
     BAD_ANSWERS_BUDGET,
     LOST_RUNNERS_BUDGET,
-    REST_SECONDS,
+    RUNNER_PAUSE_SECONDS,
     Cancel,
     Done,
     Fail,
@@ -23,7 +23,7 @@ from controller.outcomes import (
     Unconfirmed,
     deadline,
     overdue,
-    rest_seconds,
+    pause_seconds,
     unreadable,
 )
 from controller.runner_answers import Entry
@@ -183,8 +183,8 @@ def test_runner_that_was_stopped_in_order_costs_nothing(policy):
 
 
 def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in_the_end(policy):
-    def doubt(doubts, *past):
-        return policy.disbelieved(run(*past, doubts=doubts), "it is stale")
+    def doubt(disbelieved_answers, *past):
+        return policy.disbelieved(run(*past, disbelieved_answers=disbelieved_answers), "it is stale")
 
     assert isinstance(doubt(0), StartAgain)
     assert doubt(1).code is FailureCode.BAD_RESULT
@@ -196,27 +196,27 @@ def test_what_is_not_believed_starts_again_then_as_further_attempts_and_fails_in
 
 
 def test_answer_that_cannot_be_read_is_tried_once_more(policy):
-    garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", is_deliberate=True)
-    assert isinstance(unreadable(garbled, doubts=0, sole_run=True), StartAgain)
-    assert unreadable(garbled, doubts=1, sole_run=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
-    assert unreadable(deliberate, doubts=0, sole_run=True) == Fail(FailureCode.BAD_RESULT, "too large")
-    assert unreadable(deliberate, doubts=1, sole_run=False).isolated, "whose fault it is, is not known"
+    garbled, deliberate = BadAnswer("no JSON"), BadAnswer("too large", would_repeat=True)
+    assert isinstance(unreadable(garbled, disbelieved_answers=0, sole_run=True), StartAgain)
+    assert unreadable(garbled, disbelieved_answers=1, sole_run=True) == Fail(FailureCode.BAD_RESULT, "no JSON")
+    assert unreadable(deliberate, disbelieved_answers=0, sole_run=True) == Fail(FailureCode.BAD_RESULT, "too large")
+    assert unreadable(deliberate, disbelieved_answers=1, sole_run=False).isolated, "whose fault it is, is not known"
 
 
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [
         (Busy("busy", 0.3), 0.3),
-        (Draining("draining"), REST_SECONDS),
-        (LostAfterSending("cut"), REST_SECONDS),
-        (Refused(problem(404)), REST_SECONDS),
+        (Draining("draining"), RUNNER_PAUSE_SECONDS),
+        (LostAfterSending("cut"), RUNNER_PAUSE_SECONDS),
+        (Refused(problem(404)), RUNNER_PAUSE_SECONDS),
         (NotSent("nobody there"), None),
         (BadAnswer("no JSON"), None),
         (Refused(problem(422)), None),
     ],
 )
 def test_failed_call_is_a_reason_for_the_runner_to_rest_or_not(policy, error, seconds):
-    assert rest_seconds(error) == seconds
+    assert pause_seconds(error) == seconds
     decision = policy.call_failed(run(), error, Limits(), sole_run=False)
     assert isinstance(decision, StartAgain), "nobody is charged for a call with several tasks"
     assert decision.isolated == (seconds is None and not isinstance(error, NotSent))

@@ -69,7 +69,7 @@ def test_largest_integers_pass_as_integers():
 def test_value_that_not_everybody_reads_alike_is_refused_as_the_runners_own(text, says):
     with pytest.raises(BadAnswer, match=says) as caught:
         read_entries(f'[{{"id":"t","attempt":1,"state":"succeeded","result":{text}}}]'.encode(), [ASKED], "b")
-    assert caught.value.is_deliberate
+    assert caught.value.would_repeat
     assert caught.value.boot == "b"
 
 
@@ -80,7 +80,7 @@ def test_value_that_not_everybody_reads_alike_is_refused_as_the_runners_own(text
 def test_what_is_no_json_may_have_been_garbled(body):
     with pytest.raises(BadAnswer) as caught:
         read_entries(body, [ASKED], None)
-    assert not caught.value.is_deliberate
+    assert not caught.value.would_repeat
 
 
 @pytest.mark.parametrize("body", [b"null", b"{}", b"1", b'"entries"'])

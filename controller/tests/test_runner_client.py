@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from controller.errors import AnswerDropped, BadAnswer, NotSent
+from controller.errors import BadAnswer, NoRoomForAnswer, NotSent
 from controller.runner_answers import MAX_ANSWER_BYTES
 from controller.runner_client import Item, RunnerClient, _Bodies
 
@@ -61,7 +61,7 @@ def test_answers_that_are_too_large_together_lose_the_largest_alone(ask, go, mon
     monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 12 * MIB)
     done, (slow,) = go(ask([11, *[4] * 5], slowly=[0]))
     assert [len(each.entries) for each in done if not isinstance(each, Exception)]
-    assert isinstance(slow, AnswerDropped)
+    assert isinstance(slow, NoRoomForAnswer)
 
 
 def test_what_was_received_makes_room_again(ask, go, monkeypatch):
@@ -76,7 +76,7 @@ def test_what_was_received_makes_room_again(ask, go, monkeypatch):
 def test_answer_above_all_together_is_dropped(ask, go, monkeypatch):
     monkeypatch.setattr("controller.runner_client.MAX_BODIES_BYTES", 4 * MIB)
     ((error,), _) = go(ask([6]))
-    assert isinstance(error, AnswerDropped)
+    assert isinstance(error, NoRoomForAnswer)
     assert "dropped" in str(error)
 
 
@@ -84,7 +84,7 @@ def test_answer_above_its_own_bound_is_refused(ask, go):
     assert MAX_ANSWER_BYTES > 17 * MIB
     ((error,), _) = go(ask([18]))
     assert isinstance(error, BadAnswer)
-    assert error.is_deliberate
+    assert error.would_repeat
 
 
 def test_answer_that_cannot_be_asked_for_again_is_dropped_last(monkeypatch):
@@ -92,10 +92,10 @@ def test_answer_that_cannot_be_asked_for_again_is_dropped_last(monkeypatch):
     bodies = _Bodies()
     with bodies.receive(is_kept=True) as plain:
         bodies.add(plain, b"x" * 8)
-        with bodies.receive() as full, pytest.raises(AnswerDropped):
+        with bodies.receive() as full, pytest.raises(NoRoomForAnswer):
             bodies.add(full, b"x" * 3)
         assert plain.whole() == b"x" * 8
-        with pytest.raises(AnswerDropped):
+        with pytest.raises(NoRoomForAnswer):
             bodies.add(plain, b"x" * 3)
 
 

@@ -236,7 +236,7 @@ def test_runner_that_takes_a_task_and_gives_it_back_for_ever_fails_it(worlds, ma
 
 
 def test_calls_that_never_arrive_count_in_the_end(worlds, make_runner, go, monkeypatch):
-    monkeypatch.setattr("controller.outcomes.REST_SECONDS", 0.01)
+    monkeypatch.setattr("controller.outcomes.RUNNER_PAUSE_SECONDS", 0.01)
 
     async def scenario():
         async with worlds() as world:
@@ -316,7 +316,7 @@ def test_runner_that_does_not_wait_with_its_answers_is_not_asked_without_a_pause
 
 
 def test_calls_that_are_refused_unreadably_are_a_bad_result_and_no_lost_runner(worlds, make_runner, go, monkeypatch):
-    monkeypatch.setattr("controller.outcomes.REST_SECONDS", 0.01)
+    monkeypatch.setattr("controller.outcomes.RUNNER_PAUSE_SECONDS", 0.01)
 
     async def scenario():
         async with worlds() as world:
@@ -355,7 +355,7 @@ def test_busy_answer_of_another_process_loses_the_runs_of_the_one_before(worlds,
 
 
 def test_call_that_arrived_ends_a_row_of_lost_ones(worlds, make_runner, go, monkeypatch, wait_until):
-    monkeypatch.setattr("controller.outcomes.REST_SECONDS", 0.01)
+    monkeypatch.setattr("controller.outcomes.RUNNER_PAUSE_SECONDS", 0.01)
 
     async def scenario():
         async with worlds() as world:

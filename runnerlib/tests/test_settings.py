@@ -53,3 +53,19 @@ def test_what_may_be_fetched_is_read_once_and_mistakes_are_told(monkeypatch: pyt
     monkeypatch.setenv("FETCH_PORTS", "http")
     with pytest.raises(ValueError, match="'http' is not a port"):
         RunnerSettings()
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "advertised", "names"),
+    [
+        ("127.0.0.1", "", "", []),
+        ("127.0.0.1", "a.example, B.example,", "", ["a.example", "B.example"]),
+        ("127.0.0.1", "", "runner.test:80", ["runner.test"]),
+        ("0.0.0.0", "", "runner.test:80", []),
+        ("0.0.0.0", "a.example", "http://[fd00::1]:80", ["a.example", "fd00::1"]),
+    ],
+)
+def test_a_runner_knows_itself_by_the_address_that_it_registers(
+    host: str, allowed: str, advertised: str, names: list[str]
+) -> None:
+    assert RunnerSettings(host=host, allowed_hosts=allowed, advertise_host=advertised).host_names == names

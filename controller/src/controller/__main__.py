@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from controller.build import build
+from controller.commit_gate import STORE
 from controller.settings import ControllerSettings
-from controller.store_gate import STORE
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
@@ -37,7 +37,7 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
     async def enter(stack: AsyncExitStack) -> None:
         health, registry = Health(STORE, INGRESS_PART), new_registry()
         app = create_app("Controller", health=health, registry=registry, description="Health and metrics.")
-        await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
+        await stack.enter_async_context(HttpServer.of(app, settings))
         broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)
         queue = await opened(stack, broker)
         store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)

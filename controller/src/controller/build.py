@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from prometheus_client import CollectorRegistry
 
 from controller.call import CallContext
+from controller.commit_gate import CommitGate
 from controller.completer import Completer
 from controller.consumer import ConsumerDependencies
 from controller.consumer_set import ConsumerSet
@@ -17,7 +18,6 @@ from controller.outcomes import OutcomePolicy
 from controller.runner_client import RunnerClient
 from controller.runs import InFlight
 from controller.settings import ControllerSettings
-from controller.store_gate import StoreGate
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
@@ -46,7 +46,7 @@ async def build(
     """
     metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
     metrics.count_in_flight(lambda: len(in_flight))
-    gate, wall, margin = StoreGate(health), GuardedWall(), settings.runner_margin_seconds
+    gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
     client = await stack.enter_async_context(RunnerClient(margin))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret

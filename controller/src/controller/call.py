@@ -11,10 +11,10 @@ from controller.batching import LatencyEstimate
 from controller.completer import Completer
 from controller.directory import RunnerDirectory
 from controller.errors import (
-    AnswerDropped,
     BadAnswer,
     Busy,
     LostAfterSending,
+    NoRoomForAnswer,
     NotSent,
     RunnerError,
     RunnerLost,
@@ -47,7 +47,7 @@ MISSES_BUDGET = 5
 #: A plain runner has no time limits of its own to report; ours is a little longer than its author's.
 PLAIN_MARGIN_SECONDS = 5.0
 _UNFINISHED = frozenset({EntryState.WAITING, EntryState.RUNNING})
-_MEASURED = frozenset({EntryState.SUCCEEDED, EntryState.FAILED})
+_RAN = frozenset({EntryState.SUCCEEDED, EntryState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class RunnerCall:
         try:
             return await (self._ask() if sent else self._send())
         except BadAnswer as error:
-            if error.is_deliberate or self._runner.level is RunnerLevel.PLAIN:
+            if error.would_repeat or self._runner.level is RunnerLevel.PLAIN:
                 raise
             log.warning("answer cannot be read; asking once more", runner=self._runner.id, reason=str(error))
             if not sent:
@@ -185,7 +185,7 @@ class RunnerCall:
         try:
             return await self._batch(FIRST_WAIT_SECONDS, with_payload=True)
         except LostAfterSending as error:
-            self._may_have_missed = not isinstance(error, AnswerDropped)
+            self._may_have_missed = not isinstance(error, NoRoomForAnswer)
             log.warning("connection to a runner lost; asking it again", runner=self._runner.id, reason=str(error))
             return await self._ask()
 
@@ -224,7 +224,7 @@ class RunnerCall:
                 self._check_boot(busy)
                 await asyncio.sleep(busy.retry_after_seconds)
                 return self._nothing_new()
-            except AnswerDropped as error:
+            except NoRoomForAnswer as error:
                 # The runner is not silent: there was no room for its answer.
                 directory.answered(runner_id)
                 silent_since = None
@@ -298,10 +298,10 @@ class RunnerCall:
             if run.is_committing:
                 del self._open[key]
                 continue
-            if entry is not None and entry.state in _MEASURED:
+            if entry is not None and entry.state in _RAN:
                 measured.append(entry)
             elif entry is not None and entry.state in _UNFINISHED:
-                why = self._still_open(run, entry, answer.boot)
+                why = self._reason_to_end(run, entry, answer.boot)
                 if why is None:
                     continue
                 log.warning("run is taken from its runner", runner=self._runner.id, task_id=run.id, why=why)
@@ -323,7 +323,7 @@ class RunnerCall:
             self._on_answered()
         await self._complete(decided)
 
-    def _still_open(self, run: Run, entry: Entry, boot: str | None) -> str | None:
+    def _reason_to_end(self, run: Run, entry: Entry, boot: str | None) -> str | None:
         """Notes the progress of a run. Returns why it must not continue there, if that is so."""
         run.progress = entry.progress or run.progress
         run.boot = boot or run.boot
@@ -362,11 +362,11 @@ class RunnerCall:
         else:
             run.given_back_by = (runner_id, self._boot)
         # it is about to stop, or hard to reach
-        self._directory.rest(self._algorithm, runner_id, outcomes.REST_SECONDS, "it handed tasks back")
+        self._directory.pause(self._algorithm, runner_id, outcomes.RUNNER_PAUSE_SECONDS, "it handed tasks back")
         return StartAgain("the runner does not have it")
 
     def _unreadable(self, run: Run, error: BadAnswer | str) -> Decision:
-        return outcomes.unreadable(error, doubts=run.doubts, sole_run=self._sole_run)
+        return outcomes.unreadable(error, disbelieved_answers=run.disbelieved_answers, sole_run=self._sole_run)
 
     def _lost(self, run: Run, why: str) -> Decision:
         has_left = self._directory.has_left(self._runner.id, self._boot)
@@ -383,9 +383,9 @@ class RunnerCall:
         directory.answered(runner.id)
         for run in self._open.values():
             run.misses = 0
-        seconds_of_rest = outcomes.rest_seconds(error)
-        if seconds_of_rest is not None:
-            directory.rest(self._algorithm, runner.id, seconds_of_rest, str(error))
+        pause_seconds = outcomes.pause_seconds(error)
+        if pause_seconds is not None:
+            directory.pause(self._algorithm, runner.id, pause_seconds, str(error))
 
     async def _end_all(self, decide: Callable[[Run], Decision | Unconfirmed]) -> None:
         decided = [(run, decide(run)) for run in self._open.values()]
@@ -417,10 +417,10 @@ class RunnerCall:
 
     def _distrust(self, run: Run, why: str) -> None:
         """Another runner gets what this one is not believed about."""
-        run.doubts += 1
+        run.disbelieved_answers += 1
         others = any(each.id != self._runner.id for each in self._directory.known(self._algorithm))
-        seconds = ELSEWHERE_SECONDS if others else outcomes.REST_SECONDS
-        self._directory.rest(self._algorithm, self._runner.id, seconds, why)
+        seconds = ELSEWHERE_SECONDS if others else outcomes.RUNNER_PAUSE_SECONDS
+        self._directory.pause(self._algorithm, self._runner.id, seconds, why)
 
 
 async def attach(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.commit_gate import CommitGate
 from controller.metrics import ControllerMetrics
 from controller.outcomes import (
     AwaitDuplicate,
@@ -26,7 +27,6 @@ from controller.outcomes import (
 )
 from controller.replies import ReplySender, ReplySource, senders, wants_reply
 from controller.runs import InFlight, Run
-from controller.store_gate import StoreGate
 from runnerlib.contract import HistoryEntry
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueUnavailable
@@ -61,7 +61,7 @@ class Completer:
         self,
         queue: TaskQueue,
         store: TaskStore,
-        gate: StoreGate,
+        gate: CommitGate,
         in_flight: InFlight,
         metrics: ControllerMetrics,
         is_known: Callable[[str], bool],
@@ -132,9 +132,11 @@ class Completer:
         unique = list(dict.fromkeys(ids))
         return await self._gate.retry_until_available("looking tasks up", lambda: self._store.lookup(unique))
 
-    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
-        """What the store knows of those tasks that must not simply be started, however long it takes to answer."""
-        return await self._gate.retry_until_available("looking tasks up", lambda: self._store.unusual_rows(deliveries))
+    async def rows_that_forbid_start(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+        """See `TaskStore`: those of tasks that have ended, are cancelled, at a runner, or failed before."""
+        return await self._gate.retry_until_available(
+            "looking tasks up", lambda: self._store.rows_that_forbid_start(deliveries)
+        )
 
     async def return_unread(self, deliveries: Sequence[Delivery]) -> None:
         """Hands back, uncounted, what no run was made of. A failure does no harm: a lost consumer's come again."""

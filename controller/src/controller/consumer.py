@@ -12,10 +12,10 @@ from typing import Any
 
 from controller import batching
 from controller.call import CallContext, RunnerCall, attach
+from controller.commit_gate import CommitGate
 from controller.errors import RunnerError
 from controller.runner_answers import Answer
 from controller.runs import InFlight, Run
-from controller.store_gate import StoreGate
 from controller.triage import ISOLATE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, Step, before_start, triage
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
@@ -43,7 +43,7 @@ class ConsumerDependencies:
     """What every consumer needs."""
 
     queue: TaskQueue
-    gate: StoreGate
+    gate: CommitGate
     in_flight: InFlight
     unknown_fields: UnknownFieldWarnings
     calls: CallContext
@@ -242,7 +242,7 @@ class AlgorithmConsumer:
         and a second message of the task would start it once more.
         """
         with self._in_flight.noting_removed() as removed:
-            rows = await self._completer.unusual_rows(deliveries)
+            rows = await self._completer.rows_that_forbid_start(deliveries)
             while again := [delivery.id for delivery in deliveries if delivery.id in removed]:
                 removed.clear()
                 rows |= await self._completer.lookup(again)

@@ -16,7 +16,7 @@ LAST_QUARANTINE_SECONDS = 10.0
 #: A runner that has refused everything for so long is a reason why tasks wait.
 PENDING_AFTER_SECONDS = 2.0
 #: So long is left between two calls to it after some time, if it asks for less.
-LONGEST_OWN_REST_SECONDS = 1.0
+LONGEST_OWN_PAUSE_SECONDS = 1.0
 #: Runners that one sentence names.
 MOST_REASONS = 3
 #: A runner that is silent for so long is lost, when no catalogue says how long its lease is.
@@ -59,8 +59,8 @@ class RunnerDirectory:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._quarantines: dict[str, _Pause] = {}
         #: by algorithm and runner
-        self._rests: dict[tuple[str, str], _Pause] = {}
-        self._rests_cleaned_at = clock()
+        self._pauses: dict[tuple[str, str], _Pause] = {}
+        self._pauses_cleaned_at = clock()
         #: limits by algorithm and by runner, computed from this catalogue
         self._limits: dict[str, Limits] = {}
         self._shared: dict[str, tuple[RunnerView, list[Limits]]] = {}
@@ -167,17 +167,17 @@ class RunnerDirectory:
         self._quarantines[runner.id] = _Pause(now + seconds, since, why, seconds, runner.boot)
         return seconds
 
-    def rest(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
+    def pause(self, algorithm: str, runner_id: str, seconds: float, why: str = "") -> None:
         """It is busy or draining: none of this algorithm's tasks for so long."""
         now = self._clock()
-        if now - self._rests_cleaned_at >= PENDING_AFTER_SECONDS:
-            self._rests_cleaned_at = now
-            self._rests = {key: rest for key, rest in self._rests.items() if not _is_old(rest, now)}
-        before = self._rests.get((algorithm, runner_id))
+        if now - self._pauses_cleaned_at >= PENDING_AFTER_SECONDS:
+            self._pauses_cleaned_at = now
+            self._pauses = {key: pause for key, pause in self._pauses.items() if not _is_old(pause, now)}
+        before = self._pauses.get((algorithm, runner_id))
         since = now if before is None or _is_old(before, now) else before.since
         # Whatever it asks for: one that has refused everything for long is not asked a hundred times a second.
-        seconds = max(seconds, min(LONGEST_OWN_REST_SECONDS, (now - since) / 10))
-        self._rests[algorithm, runner_id] = _Pause(now + seconds, since, why)
+        seconds = max(seconds, min(LONGEST_OWN_PAUSE_SECONDS, (now - since) / 10))
+        self._pauses[algorithm, runner_id] = _Pause(now + seconds, since, why)
 
     def answered(self, runner_id: str) -> None:
         """It was reached: its next quarantine is a first one again."""
@@ -187,10 +187,10 @@ class RunnerDirectory:
     def has_accepted(self, algorithm: str, runner_id: str) -> None:
         """It took tasks of this algorithm: it is neither out of reach nor busy."""
         self.answered(runner_id)
-        rest = self._rests.get((algorithm, runner_id))
-        # A rest that is not over stays: what answers now was sent before.
-        if rest is not None and rest.until <= self._clock():
-            del self._rests[algorithm, runner_id]
+        pause = self._pauses.get((algorithm, runner_id))
+        # A pause that is not over stays: what answers now was sent before.
+        if pause is not None and pause.until <= self._clock():
+            del self._pauses[algorithm, runner_id]
 
     def is_unreachable(self, algorithm: str) -> bool:
         """Whether no runner of the algorithm could be reached when it was last tried."""
@@ -201,13 +201,13 @@ class RunnerDirectory:
 
     def pending_reason(self, algorithm: str) -> str | None:
         """Why no runner has taken tasks of the algorithm for some time; None when one may."""
-        if not self._quarantines and not self._rests:
+        if not self._quarantines and not self._pauses:
             return None
         now, reasons = self._clock(), []
         for runner in self.known(algorithm):
             pause = self._quarantine_of(runner)
             if pause is None:
-                pause = self._rests.get((algorithm, runner.id))
+                pause = self._pauses.get((algorithm, runner.id))
                 if pause is None or _is_old(pause, now):
                     return None
             if now - pause.since < PENDING_AFTER_SECONDS:
@@ -233,14 +233,14 @@ class RunnerDirectory:
         return boot is not None and self._catalogue.left.get(runner_id) == boot
 
     def _free_at(self, algorithm: str, runner: RunnerView) -> float:
-        rest, quarantine = self._rests.get((algorithm, runner.id)), self._quarantine_of(runner)
-        return max(0.0 if rest is None else rest.until, 0.0 if quarantine is None else quarantine.until)
+        pause, quarantine = self._pauses.get((algorithm, runner.id)), self._quarantine_of(runner)
+        return max(0.0 if pause is None else pause.until, 0.0 if quarantine is None else quarantine.until)
 
     def _quarantine_of(self, runner: RunnerView) -> _Pause | None:
         quarantine = self._quarantines.get(runner.id)
         return quarantine if quarantine is not None and quarantine.boot == runner.boot else None
 
 
-def _is_old(rest: _Pause, now: float) -> bool:
+def _is_old(pause: _Pause, now: float) -> bool:
     """Over for so long that the next one has nothing to do with it."""
-    return rest.until + PENDING_AFTER_SECONDS <= now
+    return pause.until + PENDING_AFTER_SECONDS <= now

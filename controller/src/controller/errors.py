@@ -23,7 +23,7 @@ class LostAfterSending(RunnerError):
     """The connection ended after the call was sent: its runs may have started."""
 
 
-class AnswerDropped(LostAfterSending):
+class NoRoomForAnswer(LostAfterSending):
     """The runner answered, and there was no room for its answer; it can be asked again."""
 
 
@@ -58,13 +58,13 @@ class Refused(RunnerError):
 class BadAnswer(RunnerError):
     """The answer violates the contract, or is too large.
 
-    `is_deliberate`: the runner would answer the same again, e.g. with a result that is too large. Otherwise the answer
+    `would_repeat`: the runner would answer the same again, e.g. with a result that is too large. Otherwise the answer
     may have been garbled on the way, or something else answered at the runner's address.
     """
 
-    def __init__(self, message: str, *, boot: str | None = None, is_deliberate: bool = False) -> None:
+    def __init__(self, message: str, *, boot: str | None = None, would_repeat: bool = False) -> None:
         super().__init__(message, boot=boot)
-        self.is_deliberate = is_deliberate
+        self.would_repeat = would_repeat
 
 
 class RunnerLost(ControllerError):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 
 from controller.admission import unknown_algorithm
+from controller.commit_gate import CommitGate
 from controller.completer import Completer
 from controller.directory import RunnerDirectory
 from controller.errors import RunnerError
@@ -13,7 +14,6 @@ from controller.outcomes import Cancel, Fail
 from controller.runner_client import RunnerClient
 from controller.runs import InFlight, Run
 from controller.settings import ControllerSettings
-from controller.store_gate import StoreGate
 from controller.triage import EXPIRED
 from runnerlib.contract import RunnerLevel
 from runnerlib.service.lifecycle import background
@@ -164,7 +164,7 @@ class Maintenance:
         self,
         sweeper: Sweeper,
         store: TaskStore,
-        gate: StoreGate,
+        gate: CommitGate,
         directory: RunnerDirectory,
         completer: Completer,
         settings: ControllerSettings,

@@ -12,7 +12,7 @@ its runner is gone, after an orderly stop             StartAgain
 cancelled, outdated, another task's id, expired       Unconfirmed: the store decides, unless we know it ourselves
                                                       (Cancel, Fail); see `disbelieved`
 the runner does not have it                           StartAgain; `controller.call` counts repetitions
-its entry, or the whole answer, cannot be read        StartAgain; the second time, or if it is deliberate: Fail
+its entry, or the whole answer, cannot be read        StartAgain; the second time, or if it would repeat itself: Fail
 the call was refused with a reason                    as if the run had failed with it
 busy, draining, not reached, algorithm not there      StartAgain
 any Retry whose time would be over by then            Fail
@@ -43,7 +43,7 @@ BAD_ANSWERS_BUDGET = 3
 #: A runner counts seconds left, and may find them over a little before our clock does.
 EXPIRY_TOLERANCE_SECONDS = 1.0
 #: How long a runner that drains, or does not know the algorithm, gets no tasks of it.
-REST_SECONDS = 1.0
+RUNNER_PAUSE_SECONDS = 1.0
 
 #: What the author's code did and may not do again.
 _HANDLER_FAILURES = frozenset({FailureCode.HANDLER_ERROR, FailureCode.TIMEOUT})
@@ -176,7 +176,7 @@ class OutcomePolicy:
         """What becomes of a run whose call got no answer, or one that cannot be read."""
         match error:
             case BadAnswer():
-                return unreadable(error, doubts=run.doubts, sole_run=sole_run)
+                return unreadable(error, disbelieved_answers=run.disbelieved_answers, sole_run=sole_run)
             case Refused() if error.problem.status != 404:
                 if sole_run:
                     return self.decide(run, _refusal_entry(error), limits)
@@ -203,7 +203,7 @@ class OutcomePolicy:
         runner may not have seen, and replaces whatever it thinks it has.
         """
         code, message = FailureCode.BAD_RESULT, f"the runner says that {why}, of which the store knows nothing"
-        if run.doubts == 0:
+        if run.disbelieved_answers == 0:
             return StartAgain(message, isolated=True, distrusted=True)
         before = sum(1 for past in run.history if past.code is code)
         if before + 1 >= BAD_ANSWERS_BUDGET:
@@ -249,25 +249,25 @@ class OutcomePolicy:
         return Fail(FailureCode.EXPIRED, message, error.traceback)
 
 
-def unreadable(error: BadAnswer | str, *, doubts: int, sole_run: bool) -> Decision:
+def unreadable(error: BadAnswer | str, *, disbelieved_answers: int, sole_run: bool) -> Decision:
     """What becomes of a run whose answer, or whose part of the answer, cannot be read.
 
     Something may have garbled it, so the same attempt starts once more, at another runner if there is one.
     """
     if not sole_run:
         return StartAgain(f"its call had an answer that cannot be read: {error}", isolated=True)
-    if doubts == 0 and not (isinstance(error, BadAnswer) and error.is_deliberate):
+    if disbelieved_answers == 0 and not (isinstance(error, BadAnswer) and error.would_repeat):
         return StartAgain(str(error), isolated=True, distrusted=True)
     return Fail(FailureCode.BAD_RESULT, str(error))
 
 
-def rest_seconds(error: RunnerError) -> float | None:
-    """How long the runner of a failed call gets no tasks of this algorithm. None: it is no reason for a rest."""
+def pause_seconds(error: RunnerError) -> float | None:
+    """How long the runner of a failed call gets no tasks of this algorithm. None: it is no reason for a pause."""
     if isinstance(error, Busy):
         return error.retry_after_seconds
     if isinstance(error, NotSent | BadAnswer) or (isinstance(error, Refused) and error.problem.status != 404):
         return None
-    return REST_SECONDS
+    return RUNNER_PAUSE_SECONDS
 
 
 def timed_out(why: str) -> Entry:

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from controller.commit_gate import CommitGate
 from controller.runs import Run
-from controller.store_gate import StoreGate
 from runnerlib.contract import FailureCode, TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.logs import get_logger
@@ -32,7 +32,7 @@ _FRAME_BYTES = 1024
 class ReplySender:
     """Sends one reply for each delivery that asks for one. At least once: receivers recognise repetitions by the id."""
 
-    def __init__(self, queue: TaskQueue, gate: StoreGate) -> None:
+    def __init__(self, queue: TaskQueue, gate: CommitGate) -> None:
         self._queue = queue
         self._gate = gate
         self._bisecting = asyncio.Lock()

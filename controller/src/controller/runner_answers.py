@@ -148,12 +148,12 @@ def _json(body: bytes, boot: str | None) -> Any:
         raise BadAnswer(
             f"the runner's answer has more than {MAX_CONTAINERS} lists and objects; return a reference",
             boot=boot,
-            is_deliberate=True,
+            would_repeat=True,
         )
     try:
         return strict_json.loads(body)
     except StrictJsonError as error:
-        raise BadAnswer(f"the runner's answer is {error}", boot=boot, is_deliberate=_is_loose_json(body)) from None
+        raise BadAnswer(f"the runner's answer is {error}", boot=boot, would_repeat=_is_loose_json(body)) from None
 
 
 def _is_loose_json(body: bytes) -> bool:

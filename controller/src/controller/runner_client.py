@@ -11,11 +11,11 @@ import aiohttp
 import orjson
 
 from controller.errors import (
-    AnswerDropped,
     BadAnswer,
     Busy,
     Draining,
     LostAfterSending,
+    NoRoomForAnswer,
     NotSent,
     Refused,
     RunnerError,
@@ -78,7 +78,7 @@ class _Body:
     def whole(self) -> bytes:
         parts = self.parts  # before the look: a thread may be reading while this is dropped
         if self.is_dropped:
-            raise AnswerDropped(_DROPPED)
+            raise NoRoomForAnswer(_DROPPED)
         return b"".join(parts)
 
 
@@ -112,7 +112,7 @@ class _Bodies:
             largest.is_dropped = True
             largest.parts, largest.size = [], 0
         if body.is_dropped:
-            raise AnswerDropped(_DROPPED)
+            raise NoRoomForAnswer(_DROPPED)
 
 
 class RunnerClient:
@@ -240,11 +240,11 @@ class RunnerClient:
     async def _receive(self, answer: aiohttp.ClientResponse, body: _Body, limit: int, boot: str | None) -> None:
         if (answer.content_length or 0) > limit:
             message = f"the runner's answer has {answer.content_length} bytes, the limit is {limit}"
-            raise BadAnswer(message, boot=boot, is_deliberate=True)
+            raise BadAnswer(message, boot=boot, would_repeat=True)
         async for part in answer.content.iter_any():
             if body.size + len(part) > limit:
                 message = f"the runner's answer has more than {limit} bytes"
-                raise BadAnswer(message, boot=boot, is_deliberate=True)
+                raise BadAnswer(message, boot=boot, would_repeat=True)
             self._bodies.add(body, part)
 
 

@@ -38,7 +38,7 @@ class Run:
     #: since when its runner has called it running without a break
     running_since: float | None = None
     #: answers about this attempt that were not believed
-    doubts: int = 0
+    disbelieved_answers: int = 0
     #: calls with this attempt that were lost before they arrived, in a row
     misses: int = 0
     #: the runner and its process that gave it back without having ended it

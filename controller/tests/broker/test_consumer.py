@@ -14,7 +14,7 @@ def test_message_whose_task_ends_while_the_store_is_asked_is_not_run_again(broke
             world.tell(first)
             await world.send(("t1", {"do": "hold"}))
             await wait_until(lambda: first.started("t1"))
-            look_up, asked = world.store.unusual_rows, asyncio.Event()
+            look_up, asked = world.store.rows_that_forbid_start, asyncio.Event()
 
             async def slow(deliveries):
                 rows = await look_up(deliveries)
@@ -25,7 +25,7 @@ def test_message_whose_task_ends_while_the_store_is_asked_is_not_run_again(broke
                     await wait_until(lambda: world.metric("controller_in_flight") == 0)
                 return rows
 
-            world.store.unusual_rows = slow
+            world.store.rows_that_forbid_start = slow
             await world.send(("t1", {"do": "hold"}))
             await asked.wait()
             await wait_until(lambda: len(broker.acked) == 2)

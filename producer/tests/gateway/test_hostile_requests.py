@@ -131,3 +131,22 @@ def test_sender_that_leaves_half_way_is_no_error_of_ours(gateway: Any, caplog: p
             connection.sendall(head)
     assert gateway.post("upper", {"text": "still here"}).status_code == 202
     assert "a request failed" not in caplog.text
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'"",'])
+def test_millions_of_values_are_refused_before_they_are_made(gateway: Any, unit: bytes) -> None:
+    body = b"[" + unit * 3_100_000 + unit[:-1] + b"]"
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{gateway.url}/tasks/batch", data=body, headers=headers, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    assert "more than 3000000 values" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("blank", [b"", b"\n" * 5_000_000])
+def test_lines_of_a_batch_are_counted_before_they_are_read(gateway: Any, blank: bytes) -> None:
+    body = blank + b"{}\n \n" * 1001
+    answer = requests.post(
+        f"{gateway.url}/tasks/batch", data=body, headers={"Content-Type": "application/x-ndjson"}, timeout=30
+    )
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert "more than 1000 messages" in answer.json()["detail"]

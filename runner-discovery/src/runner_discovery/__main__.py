@@ -29,9 +29,7 @@ def build(settings: Settings) -> Callable[[AsyncExitStack], Awaitable[None]]:
             LiveRegistry(file, lease_seconds=settings.lease_seconds, keep_seconds=keep_seconds)
         )
         app = create_discovery_app(live, Health())
-        server = await stack.enter_async_context(
-            HttpServer(app, settings.host, settings.port, setting="RUNNER_DISCOVERY_PORT")
-        )
+        server = await stack.enter_async_context(HttpServer.of(app, settings, setting="RUNNER_DISCOVERY_PORT"))
         # Runs before the server stops: pending blocking queries are answered, so that they do not delay it.
         stack.callback(live.release)
         log.info("runner discovery listens", host=settings.host, port=server.port, epoch=live.registry.epoch)

@@ -20,12 +20,15 @@ from runnerlib.contract import (
     HEADER_TASK_ID,
     EntryState,
     FailureCode,
+    StrictJsonError,
     is_task_id,
     new_task_id,
+    strict_json,
 )
 from runnerlib.errors import Refusal, RefusalCode
 from runnerlib.run_manager import RunManager, wait_until_ended
 from runnerlib.run_registry import MAX_ATTEMPT, Run
+from runnerlib.service.body_budget import parsed
 from runnerlib.service.health import Health
 from runnerlib.service.web import BodyLimit, create_app, problem_response
 
@@ -162,7 +165,7 @@ class _Endpoints:
             deadline = _read_deadline(headers.get(HEADER_TASK_DEADLINE))
             # Without an id the caller cannot ask again: it waits to the end, unless it prefers otherwise.
             wait = _read_wait(headers.get("prefer"), DEFAULT_WAIT_SECONDS if HEADER_TASK_ID in headers else None)
-            found = self._manager.submit(name, id, attempt, deadline, await request.body())
+            found = await self._manager.submit(name, id, attempt, deadline, await request.body())
             await wait_until_ended([found], wait)
             return self._run_answer(found)
 
@@ -176,7 +179,7 @@ class _Endpoints:
         body = await request.body()
         wait = _read_wait(request.headers.get("prefer"), DEFAULT_WAIT_SECONDS)
         algorithm = self._manager.algorithm(str(request.path_params["algorithm"]))
-        return Response(await self._manager.batch(algorithm, _read_items(body), wait), media_type=_JSON)
+        return Response(await self._manager.batch(algorithm, await parsed(body, _read_items), wait), media_type=_JSON)
 
     async def show(self, id: str) -> Response:
         return Response(self._manager.entry(self._manager.find(id), with_traceback=False), media_type=_JSON)
@@ -235,7 +238,10 @@ def _read_items(body: bytes) -> list[dict[str, Any]]:
     costs as much per task as everything else here.
     """
     try:
+        strict_json.check_values(body)
         items = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except StrictJsonError as error:
+        raise Refusal("malformed", f"the body is {error}") from None
     except ValueError as error:
         raise Refusal("malformed", f"the body is not JSON: {error}") from None
     if not isinstance(items, list):

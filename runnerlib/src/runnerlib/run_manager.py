@@ -14,6 +14,7 @@ from runnerlib.errors import Refusal
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool
 from runnerlib.run_registry import START, Outcome, Run, RunRegistry, SubmitStatus, pop_ended
+from runnerlib.service.body_budget import parsed
 
 #: How often kept outcomes are looked through, also when nothing happens.
 SWEEP_SECONDS = 5.0
@@ -48,14 +49,10 @@ class RunManager:
             raise Refusal("unknown_algorithm", f"this runner has no algorithm {name[:80]!r}{did_you_mean}")
         return found
 
-    def submit(self, name: str, id: str, attempt: int, deadline_seconds: float | None, body: bytes) -> Run:
+    async def submit(self, name: str, id: str, attempt: int, deadline_seconds: float | None, body: bytes) -> Run:
         """Starts one run, or attaches to it. Raises Refusal."""
         algorithm = self.algorithm(name)
-        try:
-            value = strict_json.loads(body)
-        except StrictJsonError as error:
-            raise Refusal("malformed", f"the body is {error}") from None
-        payload, shared_key = to_json(value), algorithm.shared_key(value)
+        payload, shared_key = await parsed(body, partial(_read_payload, algorithm))
         if self._registry.would_start(id, attempt):
             self._refuse_when_full(name)
         status, run, replaced = self._registry.submit(id, attempt, name, payload, _deadline_at(deadline_seconds))
@@ -192,6 +189,15 @@ class RunManager:
         if self._pool is None:
             raise Refusal("not_ready", "this runner is starting; ask again")
         return self._pool
+
+
+def _read_payload(algorithm: Algorithm, body: bytes) -> tuple[bytes, Any]:
+    """The payload as JSON, and its shared key. Raises Refusal."""
+    try:
+        value = strict_json.loads(body, max_values=strict_json.MAX_VALUES)
+    except StrictJsonError as error:
+        raise Refusal("malformed", f"the body is {error}") from None
+    return to_json(value), algorithm.shared_key(value)
 
 
 async def wait_until_ended(runs: Iterable[Run], seconds: float | None) -> None:

@@ -90,7 +90,7 @@ class Runner:
         registry = new_registry()
         registry.register(self._metrics)
         app = create_runner_app(self.name, self.boot, self._adapter, self._manager, self._health, registry)
-        server = await stack.enter_async_context(HttpServer(app, settings.host, settings.port))
+        server = await stack.enter_async_context(HttpServer.of(app, settings))
         self.port = server.port
         stack.push_async_callback(self._drain)
         log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))

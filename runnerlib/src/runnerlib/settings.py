@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
 from runnerlib.fetching.addresses import MEBIBYTE, FetchRules, read_networks, read_ports
+from runnerlib.service.http_guard import is_loopback
 from runnerlib.service.settings import ServiceSettings
 
 
@@ -67,6 +69,12 @@ class RunnerSettings(ServiceSettings):
     @property
     def fetch_rules(self) -> FetchRules:
         return FetchRules(self.fetch_allow_private, self.fetch_ports, self.fetch_max_bytes, self.fetch_timeout_seconds)
+
+    @property
+    def host_names(self) -> list[str]:
+        """With `allowed_hosts`, also the address that it registers. Without, beyond loopback, there is no rule."""
+        names, own = super().host_names, urlsplit("//" + self.advertise_host.rpartition("://")[2]).hostname
+        return [*names, own] if own and (names or is_loopback(self.host)) else names
 
     @property
     def discovery(self) -> str:

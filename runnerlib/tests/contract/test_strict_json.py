@@ -208,3 +208,34 @@ def test_canonical_bytes_are_those_of_every_version(value: object) -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e-3, 1e-3))
 def test_canonical_numbers_are_those_of_every_version(number: float) -> None:
     assert strict_json.canonical([number]) == json.dumps([number], separators=(",", ":")).encode()
+
+
+FEW = 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        (b"[" + b",".join([b"1"] * 999) + b"]", 999),
+        (b"[" + b"[]," * 499 + b"[]]", 1000),
+        (b"[" + b",".join([b"{}"] * 250) + b"]", 1000),
+        (b"[" * 60 + b'"' + b",[{" * 2000 + b'"' + b"]" * 60, 60),
+        (b'["' + rb"\\\",[{" * 2000 + b'","' + b"\\\\" * 500 + b'"]', 2),
+        (b"[" + b'"",' * 998 + b'"a,[{"]', 999),
+    ],
+)
+def test_values_are_counted_before_they_are_made_and_not_within_strings(text: bytes, weight: int) -> None:
+    assert strict_json.loads(text, max_values=weight) == json.loads(text)
+    with pytest.raises(StrictJsonError, match=f"more than {weight - 1} values"):
+        strict_json.loads(text, max_values=weight - 1)
+
+
+@pytest.mark.parametrize("text", [b'["' * FEW, b'"' + b"," * 2 * FEW, b'["a\\', b"{" * FEW, b'"' * 99_999])
+def test_counting_ends_whatever_the_text_is(text: bytes) -> None:
+    with pytest.raises(StrictJsonError):
+        strict_json.loads(text, max_values=FEW // 2)
+
+
+def test_a_million_numbers_and_dense_text_of_16_mib_are_not_too_many_values() -> None:
+    strict_json.check_values(b"[" + b"0.123456789012," * 1_000_000 + b"1]")
+    strict_json.check_values(b'["' + b"1,2," * 4_000_000 + b'"]')

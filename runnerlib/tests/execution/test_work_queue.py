@@ -144,7 +144,7 @@ def test_a_deadline_ends_a_run_earlier_than_its_time_limit(call: Callable[..., C
 
 def test_a_batch_that_takes_too_long_charges_nobody(call: Callable[..., Call]) -> None:
     batch = call("twin", None, 11.0)
-    assert batch.is_batch
+    assert batch.uses_batch_handler
     assert [run.started_at for run in batch.runs] == [10.0, 10.0]
     assert [run.id for run, _ in batch.overdue(11.5)] == ["r1"]
     batch.runs[1].outcome = Outcome(EntryState.FAILED)
@@ -152,4 +152,4 @@ def test_a_batch_that_takes_too_long_charges_nobody(call: Callable[..., Call]) -
 
 
 def test_a_lone_run_goes_to_the_handler_itself(call: Callable[..., Call]) -> None:
-    assert not call("twin", None).is_batch
+    assert not call("twin", None).uses_batch_handler

@@ -179,3 +179,24 @@ def test_schemas_tell_what_is_registered(runner: Any) -> None:
     assert set(described) == {"paint", "upper"}
     assert described["upper"]["example"] == {"payload": {"text": "abc"}, "result": "ABC"}
     assert described["upper"]["limits"]["timeout_seconds"] == 300
+
+
+@pytest.mark.parametrize("path", ["/run/upper", "/batch/upper"])
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'"",'])
+def test_millions_of_values_are_refused_before_they_are_made(runner: Any, path: str, unit: bytes) -> None:
+    answer = post(runner, path, b"[" + unit * 3_100_000 + unit[:-1] + b"]")
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    assert "more than 3000000 values" in answer.json()["detail"]
+
+
+def test_a_form_of_another_site_runs_nothing(runner: Any) -> None:
+    for told in (
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json", "Origin": "https://elsewhere.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "rebound.example"},
+    ):
+        answer = post(runner, "/run/upper", b'{"text": "a"}', **told)
+        assert answer.status_code in (403, 415, 421), told
+    assert post(runner, "/run/upper", b'{"text": "a"}').json() == {"result": "A"}

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer, PortTaken
 from runnerlib.service.lifecycle import StartupError
+from runnerlib.service.settings import ServiceSettings
 from runnerlib.service.web import create_app
 
 
@@ -137,3 +138,19 @@ def test_a_service_on_a_taken_port_ends_with_one_sentence(start: Callable[..., A
     assert f"port {port} on 127.0.0.1 is used by another process" in second.lines[0]
     first.signal(signal.SIGTERM)
     assert first.wait(5) == 0
+
+
+def test_a_server_is_as_its_settings_say() -> None:
+    settings = ServiceSettings(port=0, allowed_hosts="tasks.example", max_connections=1)
+
+    async def main() -> None:
+        async with HttpServer.of(sample(), settings) as server, httpx.AsyncClient() as client:
+            url = f"http://127.0.0.1:{server.port}/healthz/live"
+            assert (await client.get(url, headers={"Host": "tasks.example"})).status_code == 200
+            assert (await client.get(url, headers={"Host": "other.example"})).status_code == 421
+            first, _ = await asyncio.open_connection("127.0.0.1", server.port)
+            _, second = await asyncio.open_connection("127.0.0.1", server.port)
+            assert await asyncio.wait_for(first.read(), 10) == b""
+            second.close()
+
+    asyncio.run(main())

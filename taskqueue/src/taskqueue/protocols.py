@@ -150,7 +150,7 @@ class TaskStore(Protocol):
         need not be read before the wait.
         """
 
-    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def rows_that_forbid_start(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         """The rows, by id, of those tasks that must not simply be started.
 
         These are tasks that have ended, carry a cancel mark, are at a runner, failed before, or whose row has another

@@ -94,8 +94,8 @@ class Delivery:
     body: bytes | None = None
     #: of the sender's message; ignored
     unknown_fields: tuple[UnknownField, ...] = ()
-    #: the queue has read the task's row, and nothing there speaks against a start; see `TaskStore.unusual_rows`
-    is_usual: bool = False
+    #: the queue has read the task's row, and nothing there forbids a start
+    is_clear_to_start: bool = False
     #: what its message says of its owner, unchecked, and what the store has found proven by that
     seal: str | None = None
     submitted_by: str | None = None

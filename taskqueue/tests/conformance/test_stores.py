@@ -53,7 +53,7 @@ def test_success_is_kept_with_its_result(run, open_store, make_delivery):
     run(scenario())
 
 
-def test_unusual_rows_are_those_that_must_not_simply_be_started(run, open_store, make_delivery):
+def test_rows_that_forbid_a_start_are_found(run, open_store, make_delivery):
     async def scenario():
         async with open_store() as store:
             ended, cancelled, placed, failed, running, other = map(make_delivery, ("e", "c", "p", "f", "r", "o"))
@@ -64,12 +64,12 @@ def test_unusual_rows_are_those_that_must_not_simply_be_started(run, open_store,
             await store.cancel("r")
             again = replace(failed, attempt=2)
             conflicting = replace(other, digest="another")
-            found = await store.unusual_rows(
+            found = await store.rows_that_forbid_start(
                 [ended, cancelled, placed, again, running, conflicting, make_delivery("n")]
             )
             assert found.keys() == {"e", "c", "p", "f", "r", "o"}
             assert {row.id: row for row in found.values()} == await store.lookup(["e", "c", "p", "f", "r", "o"])
-            assert await store.unusual_rows([]) == {}
+            assert await store.rows_that_forbid_start([]) == {}
 
     run(scenario())
 

@@ -289,7 +289,7 @@ def test_task_for_a_feed_that_waits_is_published_and_claimed_with_one_commit(run
             [claimed] = await take_all(feed, 1)
             assert (claimed.receipt.seq, claimed.receipt.token) != taken.receipt
             assert replace(claimed, receipt=None) == replace(taken, receipt=None)
-            assert await store.unusual_rows([taken]) == {}
+            assert await store.rows_that_forbid_start([taken]) == {}
 
     run(scenario())
 

@@ -38,7 +38,7 @@ def build(
         watch = await stack.enter_async_context(CatalogueWatch(gateway.discovery))
         await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)
-        await stack.enter_async_context(HttpServer(app, gateway.host, gateway.port, setting="GATEWAY_PORT"))
+        await stack.enter_async_context(HttpServer.of(app, gateway, setting="GATEWAY_PORT"))
 
     return enter
 

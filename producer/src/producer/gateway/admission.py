@@ -1,6 +1,8 @@
 """Decides which messages become tasks. Pure: no socket, no clock, no queue."""
 
+import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from producer.gateway.error_messages import FieldError, in_one_line
@@ -24,6 +26,7 @@ from taskqueue.tasks import NewTask
 MAX_BATCH = 1000
 #: Longest part of an impossible algorithm name that a response repeats.
 _MAX_NAME = 100
+_LINE = re.compile(rb"\S[^\n]*")
 
 
 class CatalogueView(Protocol):
@@ -74,7 +77,7 @@ class Admission:
         if len(body) > self._max_bytes:
             return self._too_large(len(body))
         try:
-            value = strict_json.loads(body)
+            value = strict_json.loads(body, max_values=strict_json.MAX_VALUES)
         except StrictJsonError as error:
             return Refused(ProblemCode.MALFORMED, f"the message is {error}", id=idempotency_key)
         return self._message(value, now, idempotency_key)
@@ -94,7 +97,7 @@ class Admission:
             return _unknown(algorithm[:_MAX_NAME], self._view.catalogue, idempotency_key)
         try:
             # in a message it would be one level deeper
-            value = strict_json.loads(body, max_depth=strict_json.MAX_DEPTH - 1)
+            value = strict_json.loads(body, max_depth=strict_json.MAX_DEPTH - 1, max_values=strict_json.MAX_VALUES)
         except StrictJsonError as error:
             return Refused(ProblemCode.MALFORMED, f"the payload is {error}", algorithm, idempotency_key)
         message = {"algorithm": algorithm, "payload": value, "expires_seconds": expires_seconds}
@@ -104,16 +107,16 @@ class Admission:
         """Checks each message of a JSON array, or of NDJSON `in_lines`. One Refused for the batch as a whole."""
         messages: Any
         if in_lines:
-            messages = [line for line in body.split(b"\n") if line.strip()]
+            messages = [line.group() for line in islice(_LINE.finditer(body), MAX_BATCH + 1)]
         else:
             try:
-                messages = strict_json.loads(body)
+                messages = strict_json.loads(body, max_values=strict_json.MAX_VALUES)
             except StrictJsonError as error:
                 return Refused(ProblemCode.MALFORMED, f"the batch is {error}")
             if not isinstance(messages, list):
                 return Refused(ProblemCode.MALFORMED, "the batch must be a JSON array of messages")
         if len(messages) > MAX_BATCH:
-            message = f"the batch has {len(messages)} messages, the limit is {MAX_BATCH}; send several batches"
+            message = f"the batch has more than {MAX_BATCH} messages; send several batches"
             return Refused(ProblemCode.TOO_LARGE, message)
         return [self.one(each, now) if in_lines else self._message(each, now) for each in messages]
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -55,7 +55,7 @@ def build(
     health: Health,
     registry: CollectorRegistry,
 ) -> ASGIApp:
-    """The application; serve it with ``HttpServer(app, settings.host, settings.port)`` on the same stack.
+    """The application; serve it with ``HttpServer.of(app, settings)`` on the same stack.
 
     Queue, store and watch are open already and belong to the caller.
     """
@@ -80,7 +80,6 @@ def build(
         app.include_router(router)
     app.document = Document(app.openapi, watch, with_security if settings.needs_tokens else dict).current
     app.add_exception_handler(TaskQueueError, unavailable)
-    app.add_exception_handler(ClientDisconnect, _sender_gone)
     app.add_middleware(BodyLimits, message_bytes=settings.max_message_bytes)
     _ask_for_tokens(app, settings, store.tokens, unavailable)
     health.set(PART, True)
@@ -158,10 +157,3 @@ def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("a request met an unavailable queue or store", path=path, code=code.value, reason=reason)
     detail = f"Nothing can be taken or told now: {reason}. Send the same again, with the same id, a little later."
     return problem_response(code.status, code.value, detail, RETRY_AFTER)
-
-
-async def _sender_gone(request: Request, _error: Exception) -> Response:
-    """The sender left before its message was here: nothing was accepted, and nobody reads this."""
-    log.debug("a sender left before its message was here", path=request.url.path)
-    code = ProblemCode.INCOMPLETE
-    return problem_response(code.status, code.value, "The message did not arrive wholly; send it again.")

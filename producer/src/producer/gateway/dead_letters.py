@@ -15,7 +15,7 @@ from producer.gateway import openapi
 from producer.gateway.callers import audit_note, caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import DEAD_LETTER_CURSOR, MAX_DEAD_ID, DeadByFilter, DeadByIds, DeadQuery
-from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of, refuse_other_sites
+from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of
 from producer.gateway.views import TaskResponder, iso_time
 from runnerlib.contract import DeadLetterDetail, DeadLetterListView, DeadLettersDone
 from taskqueue.protocols import Replayer, TaskStore
@@ -204,7 +204,6 @@ def _service(request: Request) -> DeadLetterService:
 
 
 async def _change_one(request: Request, wanted: DeadAnswer) -> DeadLetter:
-    refuse_other_sites(request)
     note = audit_note(request, _ACTIONS[wanted])
     [(dead_id, answer)] = await _service(request).change(wanted, [_dead_id(request)], caller_of(request).changes, note)
     if answer is not wanted:

@@ -18,7 +18,6 @@ class ProblemCode(str, Enum):
 
     MALFORMED = "malformed", 400, "The message can never become a task: it is not JSON, or not a message."
     BAD_REQUEST = "bad_request", 400, "What came is not HTTP/1.1; the connection is closed."
-    INCOMPLETE = "incomplete", 400, "The connection ended before the message was here."
     TOKEN_IN_URL = "token_in_url", 400, "A token is in the URL, where it does not belong: send it in `Authorization`."
     UNAUTHORIZED = "unauthorized", 401, "The call needs a token, and there is none, or one that is not valid."
     FORBIDDEN = "forbidden", 403, "The token does not allow it; `detail` names the scope that does."
@@ -29,7 +28,7 @@ class ProblemCode(str, Enum):
     UNKNOWN_DEAD_LETTER = "unknown_dead_letter", 404, "There is no dead letter with this id."
     UNKNOWN_TOKEN = "unknown_token", 404, "There is no token with this key id."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The path knows other methods; `Allow` lists them."
-    REQUEST_TIMEOUT = "request_timeout", 408, "The header fields did not end within 10 s; the connection is closed."
+    REQUEST_TIMEOUT = "request_timeout", 408, "Header fields or body come too slowly; the connection is closed."
     ID_CONFLICT = (
         "id_conflict",
         409,
@@ -42,6 +41,7 @@ class ProblemCode(str, Enum):
     NOT_FAILED = "not_failed", 409, "Its task is no longer failed: it waits, runs or has succeeded since."
     TOO_LARGE = "too_large", 413, "The body or the message is over the limit; send a reference to the data."
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The body must be JSON, and say so in `Content-Type`."
+    UNKNOWN_HOST = "unknown_host", 421, "The gateway does not know itself by this `Host`; `ALLOWED_HOSTS` adds names."
     INVALID_PAYLOAD = "invalid_payload", 422, "The payload does not fit the algorithm; `errors` names each field."
     INVALID_ID = "invalid_id", 422, "The id is not one that a task can have."
     INVALID_REQUEST = "invalid_request", 422, "A parameter or a field of the request does not fit; `errors` names it."
@@ -49,5 +49,10 @@ class ProblemCode(str, Enum):
     INTERNAL_ERROR = "internal_error", 500, "The gateway failed; its log says why."
     STARTING = "starting", 503, "The gateway waits for its store; ask again after `Retry-After` seconds."
     STOPPING = "stopping", 503, "The gateway stops; ask again after `Retry-After` seconds."
+    OVERLOADED = (
+        "overloaded",
+        503,
+        "There are too many connections, or large bodies; ask again after `Retry-After` seconds.",
+    )
     QUEUE_UNAVAILABLE = "queue_unavailable", 503, "The queue cannot be reached; nothing was accepted for sure."
     STORE_UNAVAILABLE = "store_unavailable", 503, "The store cannot be reached; nothing was accepted for sure."

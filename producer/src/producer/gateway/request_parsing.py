@@ -68,15 +68,6 @@ def require_type(request: Request, *wanted: str) -> str:
     raise problem(ProblemCode.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def refuse_other_sites(request: Request) -> None:
-    """For calls without a body: a browser sends them without asking us first, but says which page they came from."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    # Browsers send Sec-Fetch-Site only over HTTPS and to localhost, and older ones never: then there is Origin alone.
-    is_other = origin is not None and origin.partition("://")[2] != request.headers.get("host")
-    if is_other if site is None else site.lower() in ("cross-site", "same-site"):
-        raise problem(ProblemCode.OTHER_SITE, "Pages of other sites may not do this; use the gateway's own /docs.")
-
-
 def task_id_of(request: Request) -> str:
     """The task id in the path."""
     task_id = request.path_params["task_id"]
@@ -117,7 +108,7 @@ async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
     """A JSON object with exactly one of the `choices`' keys, as the model of that key."""
     require_type(request, JSON)
     try:
-        value = strict_json.loads(await request.body())
+        value = strict_json.loads(await request.body(), max_values=strict_json.MAX_VALUES)
     except StrictJsonError as error:
         raise problem(ProblemCode.MALFORMED, f"The body is {error}.") from None
     keys = [key for key in choices if isinstance(value, dict) and key in value]

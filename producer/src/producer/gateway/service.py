@@ -40,7 +40,7 @@ class GatewayService:
         queue = open_rabbitmq(settings.queue, retry_steps_seconds=(), report=health.set)
         broker = await opened(used, queue)
         gate = StartupGate(health, registry, settings)
-        self.server = await stack.enter_async_context(HttpServer(gate, settings.host, settings.port))
+        self.server = await stack.enter_async_context(HttpServer.of(gate, settings))
         store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
         watch = await used.enter_async_context(CatalogueWatch(settings.discovery))
         gate.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))

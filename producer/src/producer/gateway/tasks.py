@@ -33,6 +33,7 @@ from producer.gateway.request_parsing import (
 )
 from producer.gateway.views import TaskResponder
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem, TaskListView, TaskState
+from runnerlib.service.body_budget import HUGE_BYTES, SMALL_BYTES, parsed
 from runnerlib.service.web import ProblemError
 from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
@@ -41,9 +42,7 @@ from taskqueue.tokens import Reach, fits
 
 T = TypeVar("T")
 
-#: Larger bodies are read and checked in a thread, so that they don't hold up the loop,
-_THREAD_ABOVE_BYTES = 32 * 1024
-#: so many at once: all threads share one interpreter with the loop, and more would hold it up together.
+#: Large bodies are parsed in so many threads at once, which share one interpreter with the loop.
 _MAX_THREADS = 2
 #: How long a call of `run` waits for the result unless the sender says otherwise.
 RUN_WAIT_SECONDS = 20.0
@@ -72,7 +71,7 @@ class TaskService:
     ) -> TaskRow | Refused:
         """Queues one message, and waits for its end up to `wait_seconds`. The task may be known already."""
         return await self._submit(
-            caller, len(body), lambda now: self._admission.one(body, now, idempotency_key), wait_seconds
+            caller, body, partial(self._admission.one, idempotency_key=idempotency_key), wait_seconds
         )
 
     async def submit_payload(
@@ -87,17 +86,18 @@ class TaskService:
         """Queues a task whose payload is the whole body, as `submit` does."""
         return await self._submit(
             caller,
-            len(body),
-            lambda now: self._admission.payload(algorithm, body, now, idempotency_key, expires_seconds),
+            body,
+            partial(
+                self._admission.payload, algorithm, idempotency_key=idempotency_key, expires_seconds=expires_seconds
+            ),
             wait_seconds,
         )
 
     async def _submit(
-        self, caller: Caller, size: int, admit: Callable[[float], NewTask | Refused], wait_seconds: float
+        self, caller: Caller, body: bytes, admit: Callable[..., NewTask | Refused], wait_seconds: float
     ) -> TaskRow | Refused:
         now = time.time()
-        admitted = await self._in_thread(partial(admit, now)) if size > _THREAD_ABOVE_BYTES else admit(now)
-        admitted = _claimed(admitted, caller)
+        admitted = _claimed(await self._parsed(body, partial(admit, now=now)), caller)
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
@@ -127,7 +127,8 @@ class TaskService:
         self, caller: Caller, body: bytes, *, in_lines: bool
     ) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
-        admitted = await self._in_thread(partial(self._admission.batch, body, time.time(), in_lines=in_lines))
+        admit = partial(self._admission.batch, now=time.time(), in_lines=in_lines)
+        admitted = await self._parsed(body, admit, small_bytes=0)
         if isinstance(admitted, Refused):
             self._count(None, admitted.code.value)
             return admitted
@@ -165,9 +166,11 @@ class TaskService:
         await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
         return None
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _parsed(self, body: bytes, admit: Callable[[bytes], T], small_bytes: int = SMALL_BYTES) -> T:
+        if not small_bytes < len(body) <= HUGE_BYTES:
+            return await parsed(body, admit, small_bytes=small_bytes)
         async with self._threads:
-            return await asyncio.to_thread(work)
+            return await parsed(body, admit, small_bytes=small_bytes)
 
     async def _publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published | Refused]:
         """Refuses those whose id belongs to another task."""

@@ -14,7 +14,7 @@ from producer.gateway import openapi
 from producer.gateway.callers import audit_note, caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import CursorKind, Instant, Limit, Params, cursor_schema, seconds_of
-from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of, refuse_other_sites
+from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of
 from producer.gateway.verifier import hash_of, new_token
 from producer.gateway.views import iso_time
 from taskqueue.clock import Clock
@@ -181,7 +181,6 @@ async def list_tokens(request: Request) -> Response:
 )
 async def revoke(request: Request) -> Response:
     """Its tasks stay; they go on and can be seen by `read:all`. Revoking it again changes nothing."""
-    refuse_other_sites(request)
     _require_tokens(request)
     key_id = str(request.path_params["key_id"])
     token = None

@@ -81,7 +81,7 @@ def parse_envelope(body: bytes, *, max_bytes: int = DEFAULT_MESSAGE_BYTES) -> En
             "store the data elsewhere and send a reference",
         )
     try:
-        value = strict_json.loads(body)
+        value = strict_json.loads(body, max_values=strict_json.MAX_VALUES)
     except StrictJsonError as error:
         raise EnvelopeError(FailureCode.MALFORMED, f"the message is {error}") from None
     return envelope_from(value)

@@ -23,6 +23,8 @@ except ImportError:  # a runner does without it
 
 #: Deeper nesting exhausts the stack of many parsers.
 MAX_DEPTH = 64
+#: For documents of unknown origin: each value takes up to 75 bytes of memory, an empty list three bytes of text.
+MAX_VALUES = 3_000_000
 #: Signed and unsigned 64-bit integers both pass; beyond them parsers silently turn integers into floats.
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1
@@ -35,8 +37,13 @@ class StrictJsonError(ValueError):
     """The text is not JSON that is accepted; the message is a sentence for the sender."""
 
 
-def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Parses one JSON document. Raises StrictJsonError."""
+def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH, max_values: int | None = None) -> Any:
+    """Parses one JSON document. Raises StrictJsonError.
+
+    `max_values` is as for :func:`check_values`.
+    """
+    if max_values is not None:
+        check_values(data, max_values)
     if isinstance(data, bytes) and _DOUBTFUL_ESCAPE.search(data) is None and not _may_overflow(data):
         # The fast parser reads this as strictly as the slow one, but for keys that come twice and for depth.
         try:
@@ -49,6 +56,30 @@ def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
             if (is_flat or not _depth_exceeds(value, max_depth)) and compact(value).count(b'"') == data.count(b'"'):
                 return value
     return _loads_slowly(data, max_depth)
+
+
+def check_values(data: bytes | str, max_values: int = MAX_VALUES) -> None:
+    """Counts values before they are made, a list twice, an object four times. Raises StrictJsonError for too many."""
+    if 4 * len(data) <= 3 * max_values:
+        return  # the densest is {},{},{}
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    if _weight(text) > max_values and _weight_outside_strings(text, max_values) > max_values:
+        raise StrictJsonError(
+            f"too much at once: it has more than {max_values} values, a list counted twice, an object four times; "
+            "send less, or store the data elsewhere and send a reference"
+        )
+
+
+def _weight(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + 3 * text.count(b"{")
+
+
+def _weight_outside_strings(text: bytes, enough: int) -> int:
+    weight = start = 0
+    while weight <= enough and (part := _STRINGS.match(text, start)):
+        weight += _weight(_STRING.sub(b"", part.group()))
+        start = part.end()
+    return weight + _weight(text[start:])
 
 
 def _loads_slowly(data: bytes | str, max_depth: int) -> Any:
@@ -164,6 +195,9 @@ _ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG_INTEGER = b"0" * 19
 #: An exponent of three digits in what may be a number: before it stands what stands before values.
 _LARGE_EXPONENT = re.compile(rb"(?:^|[\[:,\s])-?[0-9][0-9.]*[eE]\+?[0-9]{3}")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: Some thousands of them, and what is between: a piece of bounded memory, however short they are.
+_STRINGS = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"){1,10000}', re.DOTALL)
 #: An escaped quote, which is written with one quote, and halves of character pairs.
 _DOUBTFUL_ESCAPE = re.compile(rb"\\u(?:0022|[dD][89a-fA-F])")
 

@@ -49,7 +49,20 @@ class Owner(Protocol):
 
 
 class Slot:
-    """`capacity`: calls at the same time in one process; 1 for ``def`` handlers."""
+    """`capacity`: calls at the same time in one process; 1 for ``def`` handlers, which cannot be interrupted.
+
+    How a run is ended from outside (`cancel`, or `stop_run` when its time is over), and who ends with it:
+
+    ===========================================  ==========================================================
+    it waits behind the current run of its call  it gets its outcome, and the process is told to skip it
+    the current run, ``def``                     cancel: asked, killed after the grace; too long: killed
+    the current run, ``async def``               asked, then the process is killed after the grace
+    a member of a batch                          it gets its outcome; the call goes on for the others, and is
+                                                 killed when the last has one, or the batch's time is over
+    ===========================================  ==========================================================
+
+    A kill ends the process. What else was in it runs again, uncounted: `outcomes.fate_of`.
+    """
 
     def __init__(self, owner: Owner, capacity: int) -> None:
         self._owner = owner
@@ -235,7 +248,7 @@ class Slot:
             culprit = call.current if is_certain else None
             fate = fate_of(
                 killed=self._killed,
-                killed_for_batch=call.is_batch and call.number in self._ending,
+                killed_for_batch=call.uses_batch_handler and call.number in self._ending,
                 has_culprit=culprit is not None and culprit.outcome is None,
             )
             self._forget(call)
@@ -263,7 +276,7 @@ class Slot:
             log.warning("a run took too long", algorithm=run.algorithm, task_id=run.id, attempt=run.attempt)
             self._owner.finish(run, outcome)
             self.stop_run(run)
-        if call.is_batch and call.is_too_long(now) and call.unfinished:
+        if call.uses_batch_handler and call.is_too_long(now) and call.unfinished:
             log.warning("a batched call took too long", algorithm=call.runs[0].algorithm, size=len(call.runs))
             self._end(call)
         elif call.number in self._calls and call.number not in self._ending:
@@ -275,7 +288,7 @@ class Slot:
         if place is None:
             return False
         call, at = place
-        if call.is_batch or call.current is not run:
+        if call.uses_batch_handler or call.current is not run:
             self._owner.finish(run, outcomes.CANCELLED)
             self.stop_run(run)
         else:
@@ -295,9 +308,9 @@ class Slot:
         if place is None:
             return False
         call, at = place
-        if not call.is_batch and call.current is not run:
+        if not call.uses_batch_handler and call.current is not run:
             self._send_cancel(call, at)
-        elif not call.is_batch or not call.unfinished:
+        elif not call.uses_batch_handler or not call.unfinished:
             self._end(call)
         return True
 

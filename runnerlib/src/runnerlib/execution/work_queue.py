@@ -147,13 +147,13 @@ class Call:
         self.number = number
         self.runs = runs
         #: a single run goes to the handler itself, so that only it can be to blame
-        self.is_batch = algorithm.has_batch and len(runs) > 1
+        self.uses_batch_handler = algorithm.has_batch and len(runs) > 1
         self.timeout_seconds = algorithm.options.timeout_seconds
         #: index of the run in progress; in a batch all are
         self.position = 0
         #: when that one started
         self.since = now
-        for run in runs if self.is_batch else runs[:1]:
+        for run in runs if self.uses_batch_handler else runs[:1]:
             run.started_at = now
 
     def frame(self, now: float) -> bytes:
@@ -162,7 +162,7 @@ class Call:
         header = to_json(
             {
                 "algorithm": self.runs[0].algorithm,
-                "batch": self.is_batch,
+                "batch": self.uses_batch_handler,
                 "lengths": [len(payload) for payload in payloads],
                 "seconds_left": [None if run.deadline_at is None else run.deadline_at - now for run in self.runs],
             }
@@ -172,7 +172,7 @@ class Call:
 
     def advance(self, at: int, now: float) -> Run | None:
         """The run at `at` has ended; returns the next one of a sequence, which has started."""
-        if self.is_batch:
+        if self.uses_batch_handler:
             return None
         self.position = at + 1
         self.since = now
@@ -185,7 +185,7 @@ class Call:
     @property
     def current(self) -> Run | None:
         """The run in progress, of a sequence."""
-        return self.runs[self.position] if not self.is_batch and self.position < len(self.runs) else None
+        return self.runs[self.position] if not self.uses_batch_handler and self.position < len(self.runs) else None
 
     @property
     def unfinished(self) -> list[Run]:
@@ -199,7 +199,7 @@ class Call:
     def overdue(self, now: float) -> list[tuple[Run, Outcome]]:
         """Runs whose own time is over, with their outcomes. A batch that takes too long is no run's fault."""
         seconds = now - self.since
-        if not self.is_batch and self.is_too_long(now):
+        if not self.uses_batch_handler and self.is_too_long(now):
             return [(run, outcomes.timed_out(self.timeout_seconds, seconds)) for run in self._in_progress()]
         return [
             (run, outcomes.past_deadline(seconds))
@@ -211,5 +211,5 @@ class Call:
         return now - self.since >= self.timeout_seconds
 
     def _in_progress(self) -> list[Run]:
-        runs = self.runs if self.is_batch else self.runs[self.position : self.position + 1]
+        runs = self.runs if self.uses_batch_handler else self.runs[self.position : self.position + 1]
         return [run for run in runs if run.outcome is None]

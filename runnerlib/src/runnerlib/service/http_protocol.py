@@ -1,12 +1,14 @@
-"""uvicorn's HTTP protocol with bounds: how large the head of a request may be, and how long it may take."""
+"""uvicorn's HTTP protocol with bounds: how large the head of a request may be, how long head and body may take."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from runnerlib.service.connection_limit import Connection, ConnectionLimit, HealthOnly
 from runnerlib.service.problems import problem_response
 
 #: Largest head of a request: request line and header fields. Trailers and chunk extensions share one such bound.
@@ -14,6 +16,11 @@ HEAD_BYTES = 32 * 1024
 HEAD_FIELDS = 100
 #: From the first byte of a head to its end.
 HEAD_SECONDS = 10.0
+#: A body brings at least so many bytes in every so many seconds until its end.
+BODY_BYTES = 10 * 1024
+BODY_SECONDS = 10.0
+#: Requests of one connection that wait for those before them; beyond it the connection ends after their answers.
+MAX_PIPELINED = 64
 #: How much framing one byte of a chunked body may bring: a chunk of a single byte takes six bytes.
 _FRAMING_RATIO = 8
 #: How long a refused connection stays open, unread, so that the client gets the answer before its sending fails.
@@ -21,22 +28,37 @@ LINGER_SECONDS = 1.0
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses a head that is too large (431) or too slow (408), and closes the connection.
+    """Refuses a head that is too large (431), a head or body that is too slow (408), and closes the connection.
 
     The parser has no limits of its own, and copies an unfinished field with every read. So it is fed no more at once
     than the head may still have. After the head, what is not body (trailers, chunk extensions) has the same bound.
     What follows a request in the same read is not counted: a pipelined head may have twice as much.
+
+    A connection without a request in progress is closed after uvicorn's `timeout_keep_alive`, also before its first
+    request, and earlier when `limit` needs its place.
     """
 
     head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
     linger_seconds = LINGER_SECONDS
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, limit: ConnectionLimit, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._limit = limit
         self._spare_bytes = HEAD_BYTES
         self._reading_body = False
         self._refused = False
-        self._head_timer: asyncio.TimerHandle | None = None
+        #: Runs only while a message has begun and not ended; most come in one piece and need none.
+        self._timer: asyncio.TimerHandle | None = None
+        self._bytes_in_time = 0
+        self._was_paused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._limit.admit(self, transport, cast(set[Connection], self.connections)):
+            self.app = HealthOnly(self.app)
+            self.timeout_keep_alive = self._limit.crowded_seconds
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         fed = 0
@@ -48,13 +70,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             fed += len(piece)
             self._spare_bytes -= len(piece)
             super().data_received(piece)
-        has_part_of_head = not self._reading_body and self._spare_bytes < HEAD_BYTES
-        if has_part_of_head and self._head_timer is None and not self._refused:
-            self._start_head_timer()
+        if (self._reading_body or self._spare_bytes < HEAD_BYTES) and not self._refused:
+            self._bytes_in_time += len(data)
+            if self._timer is None:
+                self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
+        self._stop_timer()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it, and all that it holds, after a reset
 
     def on_message_begin(self) -> None:
         # The first byte is here, though it came in a piece that was counted for the request before.
@@ -62,9 +86,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._stop_head_timer()
+        if self._timer is not None:
+            self._stop_timer()
         if len(self.headers) > HEAD_FIELDS:
             self._refuse_large(f"There are more than {HEAD_FIELDS} header fields")
+            raise HttpParserError
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise HttpParserError
         super().on_headers_complete()
         self.headers = []  # for trailers, which are dropped; the request has the other list
@@ -78,27 +105,60 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
+        if self._timer is not None:
+            self._stop_timer()
         self._reading_body = False
         self._spare_bytes = HEAD_BYTES
         super().on_message_complete()
 
+    @property
+    def idle_since(self) -> float | None:
+        """For comparing; None while a request is in progress."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return None
+        timer = self.timeout_keep_alive_task
+        return 0.0 if timer is None else timer.when() - self.timeout_keep_alive
+
+    def close_idle(self) -> None:
+        """Closes a connection without a request in progress; what its client did not read is dropped."""
+        self.connections.discard(self)
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.close_idle()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_request", "This is not HTTP/1.1; the connection is closed.")
 
-    def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+    def _start_timer(self) -> None:
+        late: Callable[[], None] = self._body_is_late if self._reading_body else self._head_is_late
+        self._timer = self.loop.call_later(self.body_seconds if self._reading_body else self.head_seconds, late)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._bytes_in_time = 0
 
     def _head_is_late(self) -> None:
         if self.flow.read_paused:
-            self._start_head_timer()  # its rest may have come, and is read after the requests before it
+            self._start_timer()  # its rest may have come, and is read after the requests before it
         else:
             detail = f"The header fields did not end within {self.head_seconds:g} s; the connection is closed."
             self._refuse(408, "request_timeout", detail)
+
+    def _body_is_late(self) -> None:
+        is_paused, was_paused = self.flow.read_paused, self._was_paused
+        if self._bytes_in_time >= BODY_BYTES or is_paused or was_paused:
+            self._was_paused = is_paused
+            self._bytes_in_time = 0
+            self._start_timer()
+        else:
+            rate = f"{BODY_BYTES // 1024} KiB in {self.body_seconds:g} s"
+            self._refuse(408, "request_timeout", f"The body comes slower than {rate}; the connection is closed.")
 
     def _refuse_large(self, fault: str) -> None:
         self._refuse(431, "headers_too_large", f"{fault}; send less. The connection is closed.")
@@ -111,7 +171,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        self._stop_head_timer()
+        self._stop_timer()
         self.flow.pause_reading()
         if self._reading_body:
             self.cycle.disconnected = True

@@ -3,16 +3,21 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.component import Component
+from runnerlib.service.connection_limit import ConnectionLimit
+from runnerlib.service.http_guard import DEFAULT_HEADERS, Guard, add_page_headers
 from runnerlib.service.http_protocol import BoundedHttpProtocol
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problems import problem_response
+from runnerlib.service.settings import ServiceSettings
 
 #: How long requests in progress may take after the stop began; held long polls are then answered 503.
 DRAIN_SECONDS = 1.0
@@ -29,29 +34,54 @@ class PortTaken(StartupError):
 class HttpServer(Component):
     """Serves an ASGI application; ``async with HttpServer(app, host, port) as server: server.port``.
 
-    `setting` is the variable that the operator would change when the port is taken.
+    `setting` is the variable that the operator would change when the port is taken. `allowed_hosts` are as for
+    :class:`Guard`, `max_connections` as for :class:`ConnectionLimit`.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, setting: str = "PORT") -> None:
-        self._requests = _Requests(app)
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        setting: str = "PORT",
+        allowed_hosts: Iterable[str] = (),
+        max_connections: int = 0,
+    ) -> None:
+        self._requests = _Requests(Guard(app, host, allowed_hosts))
+        self._limit = ConnectionLimit(max_connections)
         self._host = host
         self._wanted_port = port
         self._setting = setting
         self.port = port
 
+    @classmethod
+    def of(cls, app: ASGIApp, settings: ServiceSettings, *, setting: str = "PORT") -> "HttpServer":
+        """As the operator of a service wants it."""
+        return cls(
+            app,
+            settings.host,
+            settings.port,
+            setting=setting,
+            allowed_hosts=settings.host_names,
+            max_connections=settings.max_connections,
+        )
+
     async def _start(self, stack: AsyncExitStack) -> None:
+        protocol: Any = partial(BoundedHttpProtocol, self._limit)
         listener = await _bind(self._host, self._wanted_port, self._setting)
         self.port = listener.getsockname()[1]
         server = _Server(
             uvicorn.Config(
                 self._requests,
-                http=BoundedHttpProtocol,
+                http=protocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
+                headers=DEFAULT_HEADERS,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
@@ -87,8 +117,8 @@ class _Server(uvicorn.Server):
 class _Requests:
     """Keeps track of the requests in progress, so that a stop need not wait for a client that holds one open."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -100,11 +130,13 @@ class _Requests:
 
         async def watched_send(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                started = True
+                add_page_headers(message)
             await send(message)
 
         try:
-            await self._app(scope, receive, watched_send)
+            await self._guard.answer(scope)(scope, receive, watched_send)
         except asyncio.CancelledError:
             if started or not self._stopping:
                 raise

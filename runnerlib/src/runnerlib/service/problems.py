@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,6 +34,13 @@ _MAX_TYPE_CHARACTERS = 500
 _MAX_SHOWN_CHARACTERS = 80
 #: Methods without a body.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What a browser sends for any page, without asking the service first; none of it is JSON.
+_FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+_JSON = b"application/json"
+_CODINGS = (
+    (b"content-encoding", "Content-Encoding", "identity"),
+    (b"transfer-encoding", "Transfer-Encoding", "chunked"),
+)
 #: JSON is UTF-8 (RFC 8259, 8.1), of which ASCII is a part.
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
@@ -119,6 +126,8 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watched_send)
+        except ClientDisconnect:
+            log.debug("a client left before its body was here", method=scope["method"], path=scope["path"])
         except Exception:
             if started:
                 raise  # the answer is half sent: only the server can end the connection
@@ -181,7 +190,7 @@ def _title(status: int) -> str:
 
 
 class PlainBody:
-    """ASGI middleware: 415 for a compressed body, and for one in another encoding than UTF-8."""
+    """ASGI middleware: 415 for a body that is compressed, in another encoding than UTF-8, or a form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -189,22 +198,31 @@ class PlainBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = None
         if scope["type"] == "http" and scope["method"] not in _WITHOUT_BODY:
-            fault = _unreadable(Headers(scope=scope))
+            fault = _unreadable(dict(scope["headers"]))
         answer = self._app if fault is None else problem_response(415, "unsupported_media_type", fault)
         await answer(scope, receive, send)
 
 
-def _unreadable(headers: Headers) -> str | None:
+def _unreadable(headers: Mapping[bytes, bytes]) -> str | None:
     """Why the body that these headers announce cannot be read."""
-    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
-        coding = headers.get(name, plain).strip().lower() or plain
-        if coding != plain:
-            return f"The body has the {name} {coding[:_MAX_SHOWN_CHARACTERS]!r}; send it as it is, uncompressed."
-    kind = Header()
-    kind["Content-Type"] = headers.get("content-type", "")[:_MAX_TYPE_CHARACTERS]
-    charset = str(kind.get_param("charset") or "utf-8")
+    for field, name, plain in _CODINGS:
+        if field in headers:
+            coding = headers[field].decode("latin-1").strip().lower() or plain
+            if coding != plain:
+                return f"The body has the {name} {coding[:_MAX_SHOWN_CHARACTERS]!r}; send it as it is, uncompressed."
+    kind = headers.get(b"content-type", _JSON)
+    has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return _fault_of_type(kind.decode("latin-1")) if has_body and kind != _JSON else None
+
+
+def _fault_of_type(kind: str) -> str | None:
+    header = Header()
+    header["Content-Type"] = kind[:_MAX_TYPE_CHARACTERS]
+    charset = str(header.get_param("charset") or "utf-8")
     if charset.strip().lower() not in _CHARSETS:
         return f"The body has the charset {charset[:_MAX_SHOWN_CHARACTERS]!r}; send it as UTF-8."
+    if kind.partition(";")[0].strip().lower() in _FORM_TYPES:
+        return f"The body has the type {kind[:_MAX_SHOWN_CHARACTERS]!r}; send it with 'Content-Type: application/json'."
     return None
 
 

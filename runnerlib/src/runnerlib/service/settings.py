@@ -31,6 +31,16 @@ class ServiceSettings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: str = Field(
+        default="",
+        description="Names by which others reach this service, with commas; loopback names always work. Without any, a "
+        "service that listens on 127.0.0.1 answers to nothing else, and one that listens beyond it to every name.",
+    )
+    max_connections: int = Field(
+        default=0,
+        ge=0,
+        description="Most open connections; 0: three quarters of the files that the process may open, at most 4096.",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         default="INFO", description="Least severe level that is logged."
     )
@@ -47,6 +57,11 @@ class ServiceSettings(BaseSettings):
         "times as much CPU time.",
     )
     exit_with_parent: bool = Field(default=False, description="Stop when the process that started this one is gone.")
+
+    @property
+    def host_names(self) -> list[str]:
+        """`allowed_hosts`, apart."""
+        return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]
 
 
 def load_settings(cls: type[S]) -> S:

@@ -154,7 +154,7 @@ RETURNING id
     *OUTCOME_COLUMNS,
 )
 
-#: The ids of deliveries that must not simply be started; see `TaskStore.unusual_rows`.
+#: The ids of deliveries that must not simply be started; see `TaskStore.rows_that_forbid_start`.
 UNUSUAL = BulkStatement(
     """
 SELECT tasks.id FROM <new> JOIN tasks ON tasks.id = new.id

@@ -100,7 +100,7 @@ class PostgresStore(SqlStore):
     async def get(self, task_id: str) -> TaskRow | None:
         return await self._loader.get(task_id)
 
-    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def rows_that_forbid_start(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         if not deliveries:
             return {}
         rows = [(each.id, each.attempt, each.digest) for each in deliveries]

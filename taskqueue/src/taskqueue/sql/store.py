@@ -56,7 +56,7 @@ class SqlStore:
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
         return await self._database.read(lambda connection: self._by_ids.read_tasks(connection, ids)) if ids else {}
 
-    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def rows_that_forbid_start(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         raise NotImplementedError
 
     async def get(self, task_id: str) -> TaskRow | None:

@@ -293,7 +293,7 @@ def _new_delivery(task: NewTask, receipt: Receipt) -> Delivery:
         expires_at=task.expires_at,
         reply_to=task.reply_to,
         correlation_id=task.correlation_id,
-        is_usual=task.attempt == 1,
+        is_clear_to_start=task.attempt == 1,
     )
 
 
@@ -317,5 +317,5 @@ def _delivery(row: AnyRow, token: int) -> Delivery:
         reply_to=reply_to,
         correlation_id=correlation_id,
         # A later attempt may be claimed before the failure of the earlier one is recorded.
-        is_usual=attempt == 1 and count == 1 and history is None and placed_attempt is None,
+        is_clear_to_start=attempt == 1 and count == 1 and history is None and placed_attempt is None,
     )

@@ -110,9 +110,9 @@ class SqliteStore(SqlStore):
     async def get(self, task_id: str) -> TaskRow | None:
         return await self._database.read(lambda connection: _task(connection, task_id))
 
-    async def unusual_rows(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
+    async def rows_that_forbid_start(self, deliveries: Sequence[Delivery]) -> dict[str, TaskRow]:
         """Only this process writes, so what a claim has read of a row holds until the task is cancelled."""
-        doubtful = [each for each in deliveries if not each.is_usual or each.id in self._cancelled]
+        doubtful = [each for each in deliveries if not each.is_clear_to_start or each.id in self._cancelled]
         return await self.lookup([each.id for each in doubtful]) if doubtful else {}
 
     async def cancel(self, task_id: str, *, reach: Reach = EVERYTHING, note: AuditNote | None = None) -> CancelAnswer:

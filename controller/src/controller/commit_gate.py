@@ -18,7 +18,7 @@ STORE = "store"
 Value = TypeVar("Value")
 
 
-class StoreGate:
+class CommitGate:
     """Open while the store and the queue take writes; no new tasks are taken while it is closed."""
 
     def __init__(self, health: Health) -> None:
