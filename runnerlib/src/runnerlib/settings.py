@@ -10,8 +10,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
 from runnerlib.fetching.addresses import MEBIBYTE, FetchRules, read_networks, read_ports
-from runnerlib.service.http_guard import is_loopback
-from runnerlib.service.settings import ServiceSettings
+from runnerlib.service.settings import ServiceSettings, is_loopback
 
 
 def _checked_networks(text: str) -> str:

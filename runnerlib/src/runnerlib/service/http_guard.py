@@ -4,7 +4,6 @@ A page of any site can make its visitor's browser send requests to 127.0.0.1. It
 its own name resolve to 127.0.0.1 (DNS rebinding), and then read the answers. Without that, it cannot read, but change.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.service.body_budget import BodyBudget
 from runnerlib.service.problems import problem_response
+from runnerlib.service.settings import is_loopback
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({b"same-origin", b"none"})
@@ -75,16 +75,6 @@ def add_page_headers(start: Message) -> None:
         if name == b"content-type" and value.startswith(b"text/html"):
             given = dict(fields)
             start["headers"] = [*fields, *(field for field in _PAGE_HEADERS if field[0] not in given)]
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a host name or an address, without a port, is always this machine."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_known(host: bytes, names: frozenset[str]) -> bool:

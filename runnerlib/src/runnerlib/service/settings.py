@@ -1,5 +1,6 @@
 """Settings from environment variables: upper-case names without a prefix, checked once, frozen."""
 
+import ipaddress
 import os
 import sys
 from typing import Annotated, Any, Literal, TypeVar
@@ -97,3 +98,13 @@ def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
         return f"{variable} is not set; set this environment variable."
     shown = "" if any(word in variable.upper() for word in _SECRET_WORDS) else f" {str(entry['input'])[:80]!r}"
     return f"{variable} has a value{shown} that cannot be used: {message[:1].lower()}{message[1:]}."
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or an address, without a port, is always this machine."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
