@@ -95,7 +95,7 @@ class _SessionPool(Endpoint):
 
     def __init__(self, url: str, patience_seconds: float, token: str) -> None:
         super().__init__(url, patience_seconds=patience_seconds, token=token)
-        self._auth = _Bearer("", token) if token else None
+        self._middlewares = (_with_token(token),) if token else ()
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
 
     async def send(self, request: steps.Request) -> Any:
@@ -117,7 +117,6 @@ class _SessionPool(Endpoint):
                 params=request.query,
                 data=request.body,
                 headers=request.headers,
-                auth=self._auth,
                 allow_redirects=False,
             ) as answer:
                 status, body, retry_after = answer.status, await answer.read(), answer.headers.get("Retry-After")
@@ -142,7 +141,10 @@ class _SessionPool(Endpoint):
         session = sessions.get(loop)
         if session is None or session.closed:
             session = sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=self.uses_proxy
+                connector=_Connector(limit=_MAX_CONNECTIONS),
+                timeout=_TIMEOUT,
+                trust_env=self.uses_proxy,
+                middlewares=self._middlewares,
             )
         return session
 
@@ -165,11 +167,14 @@ def _drop_ended(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]
             session.detach()
 
 
-class _Bearer(aiohttp.BasicAuth):
-    """As an `auth`, because next to a header ``~/.netrc`` would be an error."""
+def _with_token(token: str) -> aiohttp.ClientMiddlewareType:
+    """Not as a header of the request, next to which ``~/.netrc`` would be an error."""
 
-    def encode(self) -> str:
-        return f"Bearer {self.password}"
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return await handler(request)
+
+    return send
 
 
 class _Connector(aiohttp.TCPConnector):
