@@ -29,6 +29,12 @@ def task(**more):
     return {"algorithm": "echo", "payload": {"value": 1}, **more}
 
 
+def test_refused_task_of_a_gateway_keeps_the_proof_of_its_owner():
+    refused = verdict(task(), known=(), grace=0, seal="a1.00")
+    assert isinstance(refused, Reject)
+    assert refused.delivery.seal == "a1.00"
+
+
 def test_known_algorithm_is_forwarded_with_a_new_id():
     found = verdict(task(), reply_to="answers", correlation_id="c")
     assert isinstance(found, Forward)

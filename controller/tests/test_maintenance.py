@@ -14,6 +14,7 @@ from runnerlib.service.health import Health
 from taskqueue.clock import GuardedWall
 from taskqueue.connect import open_embedded
 from taskqueue.tasks import CancelAnswer, Delivery, NewTask, Succeeded
+from taskqueue.tokens import AuditNote
 
 
 def test_task_for_an_unknown_algorithm_waits_its_grace(worlds, make_runner, go, wait_until):
@@ -98,6 +99,29 @@ def test_old_results_are_kept_for_a_day_when_the_clock_jumps(go, tmp_path):
             assert await maintenance.purge_some() == 0
             assert await maintenance.sweep_some() == 0
             assert (await store.get("t1")).result == b"1"
+
+    go(scenario())
+
+
+def test_old_entries_of_the_audit_are_dropped_unless_the_clock_jumps(go, tmp_path):
+    jump = [0.0]
+
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (queue, store):
+            await store.cancel("t1", note=AuditNote("cancel"))
+            wall = GuardedWall(wall=lambda: time.time() + jump[0], steady=time.monotonic)
+            steady_wall = GuardedWall(wall=time.time, steady=time.monotonic)
+
+            async def entries_after(days, wall):
+                settings = ControllerSettings(audit_retention_days=days)
+                gate = CommitGate(Health())
+                await Maintenance(queue, store, gate, None, None, settings, dict, wall).purge_audit()
+                return len(await store.tokens.audit())
+
+            assert await entries_after(90, wall) == 1
+            jump[0] = 91 * 86_400
+            assert await entries_after(90, wall) == 1
+            assert await entries_after(1e-9, steady_wall) == 0
 
     go(scenario())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, TypeVar
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
+from token_senders import ADMIN_TOKEN, METRICS_TOKEN, Sender
 
 from producer.gateway.build import build
 from producer.gateway.settings import GatewaySettings
+from producer.gateway.verifier import hash_of, new_token
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -27,6 +30,7 @@ from runnerlib.service.http_server import HttpServer
 from taskqueue.connect import open_embedded
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import Delivery, Failed, Record, Succeeded
+from taskqueue.tokens import AuditNote, Scope, Token
 
 T = TypeVar("T")
 
@@ -66,11 +70,13 @@ def make_catalogue(**schemas: dict[str, Any] | None) -> Catalogue:
 class RunningGateway:
     """The gateway on a free port, with its loop in a thread. `run` runs a coroutine there."""
 
-    def __init__(self, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q) -> None:
+    def __init__(
+        self, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q, **settings: Any
+    ) -> None:
         self.watch = FakeWatch(make_catalogue(upper=UPPER_SCHEMA, anything=None))
         self.health = Health("gateway")
         self.registry = CollectorRegistry()
-        self.settings = GatewaySettings(port=0, max_message_bytes=64 * 1024)
+        self.settings = GatewaySettings(port=0, max_message_bytes=64 * 1024, **settings)
         self.queue: TaskQueue
         self.store: TaskStore
         self._folder = folder
@@ -159,14 +165,39 @@ def gateway(tmp_path: Path) -> Iterator[RunningGateway]:
 
 
 @pytest.fixture
-def start_gateway() -> Iterator[Callable[[Path], RunningGateway]]:
-    """Starts a gateway whose file is in this folder; all are stopped with the test."""
+def start_gateway() -> Iterator[Callable[..., RunningGateway]]:
+    """Starts a gateway whose file is in this folder, with these settings; all are stopped with the test."""
     started: list[RunningGateway] = []
 
-    def start(folder: Path) -> RunningGateway:
-        started.append(RunningGateway(folder).start())
+    def start(folder: Path, **settings: Any) -> RunningGateway:
+        started.append(RunningGateway(folder, **settings).start())
         return started[-1]
 
     yield start
     for each in started:
         each.stop()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, start_gateway: Callable[..., Any]) -> Any:
+    """A gateway where tokens are in use."""
+    return start_gateway(tmp_path, admin_token=ADMIN_TOKEN, metrics_token=METRICS_TOKEN)
+
+
+@pytest.fixture
+def admin(guarded: Any) -> Sender:
+    return Sender(guarded.url, ADMIN_TOKEN, "admin")
+
+
+@pytest.fixture
+def make_sender(guarded: Any) -> Callable[..., Sender]:
+    """Somebody whose token has these scopes; ``**more`` are fields of the token."""
+
+    def make(*scopes: Scope, algorithms: tuple[str, ...] = (), expires_in: float | None = None) -> Sender:
+        key_id, text = new_token()
+        expires_at = None if expires_in is None else time.time() + expires_in
+        token = Token(key_id, hash_of(text), "test", frozenset(scopes), algorithms, expires_at=expires_at)
+        guarded.run(guarded.store.tokens.add(token, AuditNote("token.create")))
+        return Sender(guarded.url, text, key_id)
+
+    return make

@@ -86,6 +86,15 @@ def test_passwords_are_told_to_those_alone_who_need_them_and_on_no_command_line(
         assert "hush" not in str(plan.command)
 
 
+def test_tokens_reach_the_gateway_alone() -> None:
+    tokens = {"ADMIN_TOKEN": "hush", "METRICS_TOKEN_FILE": "/hush"}
+    for layout in (_layout(), _with_broker()):
+        told = replace(layout, gateway_tokens=tokens)
+        assert tokens.items() <= told.services()[-1].environment.items()
+        for plan in (told.discovery(), told.runner(TEXT, Path(sys.executable)), *told.services()[:-1]):
+            assert plan.environment.keys().isdisjoint(tokens)
+
+
 def test_without_a_broker_a_runner_s_own_database_stays_its_own() -> None:
     layout = Layout(WorkerSettings(), Path("/data"), "json", {"DATABASE_URL": "postgresql://theirs"})
     assert layout.runner(TEXT, Path(sys.executable)).environment["DATABASE_URL"] == "postgresql://theirs"

@@ -185,6 +185,7 @@ def _delivery(arrival: Arrival, task: NewTask) -> Delivery:
         correlation_id=task.correlation_id,
         headers=arrival.headers,
         body=arrival.body,
+        seal=arrival.seal,
     )
 
 

@@ -182,12 +182,13 @@ class Maintenance:
         self._noted_at = float("-inf")
         self._unknown_grace_seconds = settings.unknown_algorithm_grace_seconds
         self._retention_seconds = settings.retention_days * _SECONDS_A_DAY
+        self._audit_retention_seconds = settings.audit_retention_days * _SECONDS_A_DAY
         self._wall = wall
 
     def start(self, stack: AsyncExitStack) -> None:
         """Works until the stack is left: at first it purges, and then each hour."""
         background(stack, every(SWEEP_EVERY_SECONDS, "sweeping", self.sweep, self.note_pending_reasons), "sweep")
-        background(stack, every(PURGE_EVERY_SECONDS, "purging", self.purge, at_once=True), "purge")
+        background(stack, every(PURGE_EVERY_SECONDS, "purging", self.purge, self.purge_audit, at_once=True), "purge")
 
     async def sweep(self) -> None:
         """Fails tasks that expired while they waited, and those whose algorithm is certainly unknown.
@@ -232,6 +233,13 @@ class Maintenance:
         if count:
             log.info("old finished tasks dropped", count=count)
         return count
+
+    async def purge_audit(self) -> None:
+        """Deletes old entries of the audit; none while the wall clock is in doubt."""
+        before = self._wall() - self._audit_retention_seconds
+        while self._wall.is_sure(PURGE_AFTER_JUMP_SECONDS):
+            if await self._store.tokens.purge_audit(before, PURGE_LIMIT) < PURGE_LIMIT:
+                return
 
 
 async def every(seconds: float, what: str, *steps: Callable[[], Awaitable[None]], at_once: bool = False) -> None:

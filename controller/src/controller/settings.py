@@ -39,6 +39,9 @@ class ControllerSettings(QueueServiceSettings):
         "limit, for a cancel. Then the controller decides without it.",
     )
     retention_days: float = Field(default=7, gt=0, description="How long finished tasks and their results are kept.")
+    audit_retention_days: float = Field(
+        default=90, gt=0, description="How long the audit keeps what callers of the gateway have changed."
+    )
     max_message_bytes: int = Field(
         default=DEFAULT_MESSAGE_BYTES,
         ge=1024,

@@ -9,6 +9,7 @@ from producer.gateway import algorithms
 from producer.gateway.algorithms import CountsCache
 from taskqueue.errors import StoreUnavailable
 from taskqueue.tasks import Counts
+from taskqueue.tokens import EVERYTHING, Reach
 
 
 class Store:
@@ -18,7 +19,7 @@ class Store:
         self.asked = 0
         self.is_away = False
 
-    async def counts(self) -> list[Counts]:
+    async def counts(self, reach: Reach) -> list[Counts]:
         self.asked += 1
         await asyncio.sleep(0)
         if self.is_away:
@@ -30,11 +31,11 @@ def test_many_who_ask_at_once_cost_one_count(monkeypatch: pytest.MonkeyPatch) ->
     async def scenario() -> None:
         store = Store()
         cache = CountsCache(store)  # type: ignore[arg-type]
-        answers = await asyncio.gather(*(cache.counts() for _ in range(50)))
+        answers = await asyncio.gather(*(cache.counts(EVERYTHING) for _ in range(50)))
         assert store.asked == 1
         assert all(answer == answers[0] for answer in answers)
         monkeypatch.setattr(algorithms, "FRESH_SECONDS", -1.0)
-        [after] = await cache.counts()
+        [after] = await cache.counts(EVERYTHING)
         assert (store.asked, after.oldest_waiting_at) == (2, 2.0)
 
     asyncio.run(scenario())
@@ -46,9 +47,9 @@ def test_store_that_is_away_is_told_and_asked_again(monkeypatch: pytest.MonkeyPa
         cache = CountsCache(store)  # type: ignore[arg-type]
         store.is_away = True
         with pytest.raises(StoreUnavailable):
-            await cache.counts()
+            await cache.counts(EVERYTHING)
         store.is_away = False
-        assert len(await cache.counts()) == 1
+        assert len(await cache.counts(EVERYTHING)) == 1
 
     asyncio.run(scenario())
 

@@ -27,6 +27,7 @@ from taskqueue.tasks import (
     TaskRow,
     TaskSummary,
 )
+from taskqueue.tokens import EVERYTHING, AuditEntry, AuditFilter, AuditNote, Reach, Token
 
 
 class Feed(Protocol):
@@ -127,7 +128,14 @@ class IngressFeed(Protocol):
 
 
 class TaskStore(Protocol):
-    """What is known of every task. The first terminal state wins; only a replay may change it."""
+    """What is known of every task. The first terminal state wins; only a replay may change it.
+
+    A `note` is written to the audit in the transaction of what it tells of, unless nothing changes.
+    """
+
+    @property
+    def tokens(self) -> "TokenStore":
+        """Tokens and the audit, in the same database."""
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
         """The rows of those ids that are known, by one SELECT."""
@@ -166,8 +174,11 @@ class TaskStore(Protocol):
     async def report_progress(self, updates: Sequence[tuple[str, int, float, str]]) -> None:
         """(id, attempt, fraction, message). Same fence."""
 
-    async def cancel(self, task_id: str) -> CancelAnswer:
-        """Cancels a task durably: one that is cancelled before its message arrives never runs."""
+    async def cancel(self, task_id: str, *, reach: Reach = EVERYTHING, note: AuditNote | None = None) -> CancelAnswer:
+        """Cancels a task durably: one that is cancelled before its message arrives never runs.
+
+        It belongs to `reach.owner` then. UNKNOWN for one that `reach` does not include.
+        """
 
     async def cancel_requested(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that carry a cancel mark or are cancelled: their runs are to be stopped."""
@@ -179,8 +190,9 @@ class TaskStore(Protocol):
         dropped with the next call.
         """
 
-    async def counts(self) -> list[Counts]:
-        """Tasks by algorithm and state. Cheap enough for a metrics scrape, not for every request."""
+    async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
+        """Tasks by algorithm and state. A `reach` that includes others may leave out the caller's own tasks of
+        algorithms that do not fit. Cheap enough for a metrics scrape, not for every request."""
 
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         """Newest first; `before` is the `next` of the previous page. Bounded work, however many rows there are."""
@@ -193,8 +205,13 @@ class TaskStore(Protocol):
     async def dead_letter(self, dead_id: int) -> DeadLetter | None:
         """One dead letter in full, also if it was replayed or discarded."""
 
-    async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        """Marks dead letters as discarded. They stay readable until retention drops them."""
+    async def discard(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[DeadAnswer]:
+        """Marks dead letters as discarded. They stay readable until retention drops them.
+
+        UNKNOWN for those that `reach` does not include.
+        """
 
     async def check_writing(self) -> None:
         """Writes something that changes nothing. Raises StoreUnavailable if nothing can be written: a full disk."""
@@ -206,11 +223,42 @@ class TaskStore(Protocol):
         """
 
 
+class TokenStore(Protocol):
+    """Tokens, and the audit of what callers have changed."""
+
+    async def add(self, token: Token, note: AuditNote) -> Token:
+        """Stores a token with a new key id; its `created_at` is set here."""
+
+    async def get(self, key_id: str) -> Token | None:
+        """Also one that has expired or was revoked."""
+
+    async def list(self, *, limit: int = 100, before: int | None = None) -> Page[Token]:
+        """All tokens, the newest first."""
+
+    async def revoke(self, key_id: str, note: AuditNote) -> Token | None:
+        """From now on it is not valid. None if there is none; one that was revoked before stays as it is."""
+
+    async def used(self, key_id: str) -> None:
+        """Notes that it is used; written at most once a minute."""
+
+    async def audit(
+        self, wanted: AuditFilter | None = None, *, limit: int = 100, before: int | None = None
+    ) -> Page[AuditEntry]:
+        """What was changed, the newest first."""
+
+    async def purge_audit(self, created_before: float, limit: int) -> int:
+        """Drops up to `limit` entries that are older than that time. Returns how many."""
+
+
 class Replayer(Protocol):
     """Puts failed tasks back into the queue: a table in one transaction, a broker with the help of a Ledger."""
 
-    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+    async def replay(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[DeadAnswer]:
         """Runs each one's task again under its own id: `replays` + 1, attempt + 1, fresh retry budgets, no expiry.
+
+        It goes on to belong to the token that submitted it. UNKNOWN for those that `reach` does not include.
 
         Returns when they are durable. Raises QueueUnavailable or StoreUnavailable; repeating the call then runs no task
         twice.
@@ -225,7 +273,12 @@ class Ledger(Protocol):
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
         """Inserts `queued` rows for unknown tasks. A tombstone takes its task's content."""
 
-    async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
+    def sealed(self, task: NewTask) -> NewTask:
+        """The task with the proof of its owner that its message carries, if it has an owner."""
+
+    async def revive(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[Revived]:
         """Makes the failed tasks of these dead letters `queued`, with the next attempt's number.
 
         A row that retention dropped is made again from the dead letter. Until `mark_replayed`, repeating the call

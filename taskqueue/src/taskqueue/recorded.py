@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 from taskqueue.protocols import Feed, Ledger, TaskQueue
 from taskqueue.replays import MAX_REPLAYS, in_portions
-from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, publish_results
+from taskqueue.tasks import DeadAnswer, Delivery, Identity, NewTask, Published, Reply, publish_results
+from taskqueue.tokens import EVERYTHING, AuditNote, Reach
 
 
 class RecordedQueue:
@@ -33,25 +34,25 @@ class RecordedQueue:
 
     async def _publish(self, tasks: Sequence[NewTask]) -> list[Published]:
         rows = await self._ledger.lookup(list(dict.fromkeys(task.id for task in tasks)))
-        digests = {task_id: row.digest for task_id, row in rows.items()}
+        known: dict[str, Identity] = {task_id: (row.digest, row.submitted_by) for task_id, row in rows.items()}
         unknown: list[NewTask] = []
         #: cancelled before they came: they only get their content
         tombstones: list[NewTask] = []
         for task in tasks:
-            digest = digests.get(task.id)
-            if not digest:
-                digests[task.id] = task.digest
-                (unknown if digest is None else tombstones).append(task)
+            before = known.get(task.id)
+            if before in (None, ("", task.submitted_by)):
+                known[task.id] = task.identity
+                (unknown if before is None else tombstones).append(task)
         if unknown:
-            await self._queue.publish(unknown)
+            await self._queue.publish([self._ledger.sealed(task) for task in unknown])
         if unknown or tombstones:
             admitted = [*unknown, *tombstones]
             outcomes = await self._ledger.admit(admitted)
             # DUPLICATE: its controller, or another sender of the same, was faster. CONFLICT: another task was.
             for task, outcome in zip(admitted, outcomes, strict=True):
                 if outcome is Published.CONFLICT:
-                    digests[task.id] = ""
-        return publish_results(tasks, digests, {task.id for task in unknown})
+                    known[task.id] = "", None
+        return publish_results(tasks, known, {task.id for task in unknown})
 
     @asynccontextmanager
     async def _exclusively(self, ids: set[str]) -> AsyncIterator[None]:
@@ -67,16 +68,18 @@ class RecordedQueue:
                 del self._sending[task_id]
             over.set_result(None)
 
-    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
+    async def replay(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[DeadAnswer]:
         """See `taskqueue.protocols.Replayer`.
 
         The row first, so that a controller that is handed the message finds it waiting; the dead letter last, so that
         one whose message may not have gone out stays open. Replaying it again sends the same attempt once more.
         """
-        return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
+        return await in_portions(dead_ids, MAX_REPLAYS, lambda portion: self._replay(portion, reach, note))
 
-    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
-        revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids), strict=True))
+    async def _replay(self, dead_ids: Sequence[int], reach: Reach, note: AuditNote | None) -> dict[int, DeadAnswer]:
+        revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids, reach=reach, note=note), strict=True))
         sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
         if sent:
             await self._queue.publish(list(sent.values()))

@@ -38,7 +38,14 @@ def task_of(letter: DeadLetter) -> NewTask | None:
     except EnvelopeError:
         return None
     attempt = 1 + max((entry.attempt for entry in letter.history), default=0)
-    return NewTask(letter.task_id, envelope.algorithm, envelope.payload, envelope.digest, attempt=attempt)
+    return NewTask(
+        letter.task_id,
+        envelope.algorithm,
+        envelope.payload,
+        envelope.digest,
+        attempt=attempt,
+        submitted_by=letter.submitted_by,
+    )
 
 
 def objection(task: NewTask, *, digest: str, state: TaskState) -> DeadAnswer | None:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from runnerlib.contract import FailureCode, HistoryEntry, Progress, TaskState, UnknownField
 from runnerlib.contract.immutable import immutable
+from taskqueue.tokens import EVERYTHING, Reach
 
 Item = TypeVar("Item")
 
@@ -14,6 +15,8 @@ Item = TypeVar("Item")
 MAX_SUMMARY_CHARACTERS = 1000
 #: A controller renews its notes on why tasks wait well within this time; older notes are those of one that is gone.
 NOTE_SECONDS = 60.0
+#: What makes two tasks with the same id one: their digest, and the token that submitted them.
+Identity = tuple[str, str | None]
 
 
 @immutable
@@ -29,6 +32,14 @@ class NewTask:
     correlation_id: str | None = None
     #: more than 1 for a replay: runners and stores ignore attempts below one they have seen
     attempt: int = 1
+    #: key id of the token that submits it, if any
+    submitted_by: str | None = None
+    #: proves that to controllers; see `taskqueue.tokens.OwnerSeal`
+    seal: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self.digest, self.submitted_by
 
 
 class Published(Enum):
@@ -37,18 +48,20 @@ class Published(Enum):
     ACCEPTED = "accepted"
     #: the same id with the same content is known already: one task
     DUPLICATE = "duplicate"
-    #: the same id with other content; nothing was queued
+    #: the same id with other content, or by another token; nothing was queued
     CONFLICT = "conflict"
 
 
-def publish_results(tasks: Sequence[NewTask], digests: Mapping[str, str], accepted: Collection[str]) -> list[Published]:
-    """One result for each task, given the digests that are known now and the ids that were new.
+def publish_results(
+    tasks: Sequence[NewTask], known: Mapping[str, Identity], accepted: Collection[str]
+) -> list[Published]:
+    """One result for each task, given what is known of each id now, and the ids that were new.
 
-    The first task of a new id is accepted; others with that id and digest are duplicates.
+    The first task of a new id is accepted; others with that id and identity are duplicates.
     """
     new, results = set(accepted), []
     for task in tasks:
-        if digests[task.id] != task.digest:
+        if known[task.id] != task.identity:
             results.append(Published.CONFLICT)
         elif task.id in new:
             new.discard(task.id)
@@ -83,6 +96,9 @@ class Delivery:
     unknown_fields: tuple[UnknownField, ...] = ()
     #: the queue has read the task's row, and nothing there forbids a start
     is_clear_to_start: bool = False
+    #: what its message says of its owner, unchecked, and what the store has found proven by that
+    seal: str | None = None
+    submitted_by: str | None = None
 
 
 @immutable
@@ -104,6 +120,8 @@ class Arrival:
     expires_at: float | None = None
     first_seen_at: float | None = None
     dead_reason: str | None = None
+    #: what it says of its owner, unchecked
+    seal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +172,7 @@ class TaskRow:
     replays: int = 0
     reply_to: str | None = None
     correlation_id: str | None = None
+    submitted_by: str | None = None
     #: why it waits although runners offer its algorithm, as noted by a controller
     pending_reason: str | None = None
 
@@ -224,6 +243,8 @@ class CancelAnswer(Enum):
     REQUESTED = "requested"
     #: it had ended before; nothing changed
     FINISHED = "finished"
+    #: there is none that the caller may cancel; nothing changed
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -256,6 +277,7 @@ class DeadSummary:
     created_at: float
     replayed_at: float | None = None
     discarded_at: float | None = None
+    submitted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +296,7 @@ class DeadLetter:
     created_at: float
     replayed_at: float | None = None
     discarded_at: float | None = None
+    submitted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +312,7 @@ class DeadFilter:
     created_from: float | None = None
     created_before: float | None = None
     waiting_only: bool = True
+    reach: Reach = EVERYTHING
 
 
 class DeadAnswer(Enum):
@@ -324,6 +348,7 @@ class TaskFilter:
     states: frozenset[TaskState] = frozenset()
     created_from: float | None = None
     created_before: float | None = None
+    reach: Reach = EVERYTHING
 
 
 @immutable

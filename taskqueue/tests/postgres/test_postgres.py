@@ -123,7 +123,7 @@ def test_server_with_no_free_connection_is_told_so(run, database_url, ask):
         store.ENDED,
         store.BY_IDS.marked,
         store.BY_IDS.known,
-        statements.LOCK_FINISHED_AT,
+        statements.LOCK_TO_CANCEL,
         store.EXPIRED,
         statements.TASK_BY_ID,
         statements.COUNT_WAITING,

@@ -30,8 +30,8 @@ NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 def upgrade():
     op.add_column("tasks", sa.Column("colour", sa.Text))
@@ -48,9 +48,9 @@ def connection(tmp_path):
 
 
 #: What makes a newer database unusable for older code.
-SHUT_OUT = "op.execute(\"UPDATE alembic_version SET compatible_from = '0005'\")"
+SHUT_OUT = "op.execute(\"UPDATE alembic_version SET compatible_from = '0006'\")"
 REFUSED = (
-    "the database is at revision '0005', for versions from revision '0005' on; this version is at '0004': a newer "
+    "the database is at revision '0006', for versions from revision '0006' on; this version is at '0005': a newer "
     "version wrote it; start that version, or restore the copy that was made before the upgrade"
 )
 
@@ -98,7 +98,7 @@ def newer_code(code_with):
     """One more revision in the program."""
 
     def add(more: str = "pass"):
-        return code_with(lambda folder: (folder / "0005_colour.py").write_text(NEXT_REVISION.format(more=more)))
+        return code_with(lambda folder: (folder / "0006_colour.py").write_text(NEXT_REVISION.format(more=more)))
 
     return add
 
@@ -126,14 +126,14 @@ def test_migrated_database_is_what_the_tables_say(connection):
     migrations.migrate(connection)
     with connection.begin():
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    assert migrations.current_revision(connection) == "0004"
+    assert migrations.current_revision(connection) == "0005"
 
 
 def test_migrating_twice_changes_nothing(connection):
     migrations.migrate(connection)
     assert migrations.is_usable(connection)
     migrations.migrate(connection)
-    assert migrations.current_revision(connection) == "0004"
+    assert migrations.current_revision(connection) == "0005"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_database_of_a_newer_and_compatible_version_is_used_as_it_is(
                     *[TaskState.SUCCEEDED] * 3,
                     TaskState.QUEUED,
                 ]
-        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0005", "0004")]
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0006", "0004")]
 
     run(scenario())
 
@@ -237,7 +237,7 @@ def test_database_of_a_newer_and_incompatible_version_is_refused_and_left_alone(
         with pytest.raises(UnsuitableFile, match=re.escape(REFUSED)):
             async with open_postgres(database_url):
                 pass
-        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0005", "0005")]
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0006", "0006")]
 
     run(scenario())
 
@@ -261,7 +261,7 @@ def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_ta
             async with open_embedded(path) as (_, store):
                 assert (await store.get("a")).payload == make_task("a").payload
         assert "colour" in columns(path)
-        copy = tmp_path / "tasks.db.before-0004"
+        copy = tmp_path / "tasks.db.before-0005"
         assert "colour" not in columns(copy)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         with sqlite3.connect(copy) as driver:
@@ -282,7 +282,7 @@ def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, 
                 pass
         assert "colour" not in columns(path)
         with sqlite3.connect(path) as driver:
-            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0005",)]
         driver.close()
 
     run(scenario())
@@ -312,7 +312,7 @@ def test_file_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_letters(
 def test_database_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_letters(
     run, database_url, ask, older_code, make_task, number
 ):
-    make_older_database(run, database_url, ask, older_code(number), make_task("a"))
+    make_older_database(database_url, ask, older_code(number), make_task("a"))
 
     async def scenario():
         assert ask("SELECT * FROM alembic_version") == [(number,)]
@@ -320,7 +320,7 @@ def test_database_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_lette
             (line,) = await store.dead_letters()
             (revived,) = await store.revive([line.dead_id])
             assert (revived.answer, revived.task.attempt) == (DeadAnswer.REPLAYED, 3)
-        assert ask("SELECT * FROM alembic_version") == [("0004", "0004")]
+        assert ask("SELECT * FROM alembic_version") == [("0005", "0004")]
 
     run(scenario())
 
@@ -332,10 +332,10 @@ def test_processes_that_start_together_upgrade_a_file_once(tmp_path, older_code,
     assert [each.name for each in tmp_path.glob("*.before-*")] == ["tasks.db.before-0003"]
 
 
-def test_processes_that_start_together_upgrade_a_database_once(run, database_url, ask, older_code, make_task, together):
-    make_older_database(run, database_url, ask, older_code("0003"), make_task("a"))
+def test_processes_that_start_together_upgrade_a_database_once(database_url, ask, older_code, make_task, together):
+    make_older_database(database_url, ask, older_code("0003"), make_task("a"))
     assert together(UPGRADE, database_url, 4) == ["failed"] * 4
-    assert ask("SELECT * FROM alembic_version") == [("0004", "0004")]
+    assert ask("SELECT * FROM alembic_version") == [("0005", "0004")]
 
 
 def test_upgraded_database_is_what_a_new_one_is(run, database_url):
@@ -358,14 +358,12 @@ def make_older_file(path, older_code, task):
     engine.dispose()
 
 
-def make_older_database(run, database_url, ask, older_code, task):
-    async def scenario():
-        with older_code:
-            async with open_postgres(database_url):
-                pass
-        write_first_revision(lambda text, values: ask(text.replace("?", "%s"), *values), task)
-
-    run(scenario())
+def make_older_database(database_url, ask, older_code, task):
+    engine = postgres_engine(parameters_from(database_url))
+    with older_code, engine.connect() as connection:
+        migrations.migrate(connection)
+    engine.dispose()
+    write_first_revision(lambda text, values: ask(text.replace("?", "%s"), *values), task)
 
 
 def write_first_revision(execute, task):

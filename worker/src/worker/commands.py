@@ -24,7 +24,7 @@ from worker.output import Output, standard_output
 from worker.plan import Layout
 from worker.runner_commands import own_python, replace_process, test_runners
 from worker.runners import RunnerFolder, list_runners, scale_without, select, variables_of
-from worker.settings import WorkerSettings, inherited_environment, read_settings
+from worker.settings import WorkerSettings, gateway_tokens, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status import schemas_of, show_status, watch_status
 from worker.up import Environment, Interrupted, run_environment
@@ -295,7 +295,8 @@ def _run_environment(
         data = settings.data_folder.resolve()
         selection = select(settings.runners_folder, settings.scale, only)
         log_format = "json" if output.as_json else "pretty"
-        layout = Layout(settings, data, log_format, inherited_environment(), queue_url, runner_variables or {})
+        inherited, tokens = inherited_environment(), gateway_tokens()
+        layout = Layout(settings, data, log_format, inherited, queue_url, runner_variables or {}, tokens)
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, selection, builder, output), body, output)
 

@@ -12,6 +12,7 @@ from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
 from worker.errors import NotRunning, TakeOverRefused, WorkerError
 from worker.processes import parse_reasons
+from worker.settings import gateway_token
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5
@@ -35,6 +36,8 @@ class EnvironmentClient:
     def __init__(self, gateway: str, discovery: str) -> None:
         self._gateway = gateway
         self._discovery = discovery
+        #: for the gateway alone: runners and discovery must not get it
+        self._token = gateway_token()
 
     async def __aenter__(self) -> "EnvironmentClient":
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30, sock_connect=5))
@@ -80,6 +83,8 @@ class EnvironmentClient:
         return _read(TaskView, await self._request("GET", f"{self._gateway}/tasks/{id}", headers=headers))
 
     async def _request(self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        if self._token and url.startswith(f"{self._gateway}/"):
+            headers = {**(headers or {}), "Authorization": f"Bearer {self._token}"}
         try:
             async with self._session.request(method, url, json=body, headers=headers) as answer:
                 content = await answer.json(content_type=None)

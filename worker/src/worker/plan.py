@@ -68,6 +68,8 @@ class Layout:
     queue_url: str = ""
     #: runner → variables for its processes alone
     runner_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    #: variables with tokens, for the gateway alone
+    gateway_tokens: Mapping[str, str] = field(default_factory=dict)
 
     def url(self, port: int) -> str:
         host = self.settings.host
@@ -122,12 +124,13 @@ class Layout:
         """
         settings = self.settings
         if not self.has_broker:
-            return [self._service(CORE, "worker.core", settings.gateway_port, {"DATA_FOLDER": str(self.data)})]
+            core = {"DATA_FOLDER": str(self.data), **self.gateway_tokens}
+            return [self._service(CORE, "worker.core", settings.gateway_port, core)]
         # As variables, never on a command line: every user of the machine can read that.
         servers = {"QUEUE_URL": self.queue_url, "DATABASE_URL": settings.database_url}
         return [
             self._service(CONTROLLER, "controller", settings.controller_port, servers),
-            self._service(GATEWAY, "producer.gateway", settings.gateway_port, servers),
+            self._service(GATEWAY, "producer.gateway", settings.gateway_port, {**servers, **self.gateway_tokens}),
         ]
 
     def runner(

@@ -1,5 +1,6 @@
 """Settings of ``worker``, from environment variables; the command line's options win over them."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from runnerlib.service.settings import LogFormat, LogLevel, load_settings
 
 #: Variables that would make a child use the worker's own Python set-up instead of its own.
 _PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+#: Tokens of the gateway, and of its callers.
+_GATEWAY_TOKENS = ("ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "METRICS_TOKEN", "METRICS_TOKEN_FILE")
+_CALLERS_TOKENS = ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE")
 
 
 class WorkerSettings(BaseSettings):
@@ -80,5 +84,25 @@ def read_settings(
 
 
 def inherited_environment() -> dict[str, str]:
-    """What children inherit from us: everything but the worker's own Python set-up."""
-    return {name: value for name, value in os.environ.items() if name not in _PYTHON_VARIABLES}
+    """What children inherit from us: everything but the worker's own Python set-up, and tokens."""
+    kept_back = {*_PYTHON_VARIABLES, *_GATEWAY_TOKENS, *_CALLERS_TOKENS}
+    return {name: value for name, value in os.environ.items() if name.upper() not in kept_back}
+
+
+def gateway_tokens() -> dict[str, str]:
+    """The variables with tokens that only the gateway gets: it runs no code of authors, nor any package's."""
+    return {name: value for name, value in os.environ.items() if name.upper() in _GATEWAY_TOKENS}
+
+
+def gateway_token() -> str:
+    """The caller's token for the gateway, else the one with which the gateway was started here; empty: there is none.
+
+    A file that cannot be read counts as no token: the gateway says what is missing.
+    """
+    for name in ("PRODUCER_TOKEN", "ADMIN_TOKEN"):
+        if token := os.environ.get(name):
+            return token.strip()
+        if file := os.environ.get(f"{name}_FILE"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                return Path(file).read_text(encoding="utf-8").strip()
+    return ""

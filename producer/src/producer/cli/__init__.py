@@ -21,6 +21,8 @@ import typer
 from producer.cli.dead import dead
 from producer.cli.many import send_many
 from producer.cli.tasks import algorithms, cancel, list_tasks, result, send
+from producer.cli.token_option import take_tokens
+from producer.cli.tokens import audit, token
 
 __all__ = ["app", "main"]
 
@@ -53,6 +55,9 @@ app.command()(cancel)
 app.command("list")(list_tasks)
 app.add_typer(dead, name="dead")
 app.command()(algorithms)
+app.add_typer(token, name="token")
+app.command()(audit)
+take_tokens(app)
 
 
 def main() -> None:

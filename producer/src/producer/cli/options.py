@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from producer.cli.token_option import given_token
 from producer.client.client import GatewayClient
 from producer.errors import BadInput
 
@@ -40,7 +41,7 @@ class GatewayAddress:
 def connect(gateway: str, patience_seconds: float = 10.0) -> GatewayClient:
     """A client of the gateway that `--gateway` names, or that is found without it. Raises BadInput."""
     address = find_gateway(gateway)
-    return GatewayClient(address.url, patience_seconds=patience_seconds, url_from=address.source)
+    return GatewayClient(address.url, patience_seconds=patience_seconds, url_from=address.source, token=given_token())
 
 
 def find_gateway(given: str) -> GatewayAddress:

@@ -41,10 +41,12 @@ class AsyncTaskClient:
     number of event loops, and after a fork by each of the processes; `close` ends the connections of its own loop.
     """
 
-    def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
+    def __init__(
+        self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0, token: str = ""
+    ) -> None:
         self._broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
         self._calls = Calls(by_broker=self._broker is not None)
-        self._pool = _SessionPool(gateway_url, patience_seconds)
+        self._pool = _SessionPool(gateway_url, patience_seconds, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,8 +93,9 @@ class AsyncTaskClient:
 class _SessionPool(Endpoint):
     """A session for each event loop of each process: no other loop can use its connections."""
 
-    def __init__(self, url: str, patience_seconds: float) -> None:
-        super().__init__(url, patience_seconds=patience_seconds)
+    def __init__(self, url: str, patience_seconds: float, token: str) -> None:
+        super().__init__(url, patience_seconds=patience_seconds, token=token)
+        self._middlewares = (_with_token(token),) if token else ()
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
 
     async def send(self, request: steps.Request) -> Any:
@@ -138,7 +141,10 @@ class _SessionPool(Endpoint):
         session = sessions.get(loop)
         if session is None or session.closed:
             session = sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=_MAX_CONNECTIONS), timeout=_TIMEOUT, trust_env=self.uses_proxy
+                connector=_Connector(limit=_MAX_CONNECTIONS),
+                timeout=_TIMEOUT,
+                trust_env=self.uses_proxy,
+                middlewares=self._middlewares,
             )
         return session
 
@@ -159,6 +165,16 @@ def _drop_ended(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]
         session = sessions.pop(loop, None)
         if session is not None:
             session.detach()
+
+
+def _with_token(token: str) -> aiohttp.ClientMiddlewareType:
+    """Not as a header of the request, next to which ``~/.netrc`` would be an error."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return await handler(request)
+
+    return send
 
 
 class _Connector(aiohttp.TCPConnector):

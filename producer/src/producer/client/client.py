@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from producer.client import steps
+from producer.client import steps, token_calls
 from producer.client.calls import Calls
 from producer.client.steps import Call, task_message
 from producer.client.transport import Transport
@@ -92,13 +92,16 @@ class TaskClient(_BlockingClient):
     The broker does not look into tasks: what the gateway would refuse at once (an unknown algorithm, a payload that
     does not fit) then ends as `failed`. One client may be used by any number of threads, and after a fork by each of
     the processes. `patience_seconds` is how long a call is tried again while a gateway restarts or a broker is away.
+    `token` is sent to the gateway with each request.
 
     Raises Refused, GatewayUnreachable and BrokerUnreachable, each with a sentence.
     """
 
-    def __init__(self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0) -> None:
+    def __init__(
+        self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0, token: str = ""
+    ) -> None:
         broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
-        super().__init__(Transport(gateway_url, patience_seconds=patience_seconds), broker)
+        super().__init__(Transport(gateway_url, patience_seconds=patience_seconds, token=token), broker)
 
     submit = blocking(Calls.submit)
     submit_many = blocking(Calls.submit_many)
@@ -119,8 +122,8 @@ class GatewayClient(_BlockingClient):
     answers there.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float = 10.0, url_from: str = "") -> None:
-        super().__init__(Transport(url, patience_seconds=patience_seconds, url_from=url_from))
+    def __init__(self, url: str, *, patience_seconds: float = 10.0, url_from: str = "", token: str = "") -> None:
+        super().__init__(Transport(url, patience_seconds=patience_seconds, url_from=url_from, token=token))
 
     @property
     def url(self) -> str:
@@ -170,6 +173,27 @@ class GatewayClient(_BlockingClient):
     def discard_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Discards these dead letters, or all open ones that match, request by request as the answers are taken."""
         return steps.run(self._calls.discard_many(wanted), self._perform)
+
+    def create_token(
+        self, name: str, scopes: Sequence[str], algorithms: Sequence[str] = (), *, expires_seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Makes a token, as ``POST /tokens`` answers: its text is in `token`, this once."""
+        call = token_calls.create_token(name, scopes, algorithms, expires_seconds)
+        return steps.outcome_of(call, self._perform)
+
+    def tokens(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The tokens, the newest first, without their texts."""
+        return steps.run(token_calls.tokens(limit), self._perform)
+
+    def revoke_token(self, key_id: str) -> dict[str, Any]:
+        """Revokes a token: within a second every gateway refuses it."""
+        return steps.outcome_of(token_calls.revoke_token(key_id), self._perform)
+
+    def audit(
+        self, *, who: str | None = None, action: str | None = None, limit: int | None = 100
+    ) -> Iterator[dict[str, Any]]:
+        """Who changed what, the newest first, as ``GET /audit`` lists it."""
+        return steps.run(token_calls.audit(who, action, limit), self._perform)
 
 
 def no_gateway(client: object) -> NoGateway:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import AuthBase
 
 from producer.client.steps import Request, retry_pauses
 from producer.errors import CLOSED, GatewayUnreachable, ProducerError, refusal
@@ -18,7 +20,15 @@ READ_SECONDS = 75.0
 CONNECT_SECONDS = 5.0
 #: Statuses after which the same request is sent again a little later.
 _RETRIED_STATUSES = (429, 503)
+_TOKEN = re.compile(r"[\x21-\x7e]*")
 _OWN_MACHINE = ("127.0.0.1", "::1", "localhost")
+
+
+def checked_token(token: str) -> str:
+    """Raises ValueError, which does not repeat it, for what cannot be a token."""
+    if _TOKEN.fullmatch(token) is None:
+        raise ValueError("a token has printable ASCII characters only, and no spaces; check where it comes from")
+    return token
 
 
 class TryAgain(Exception):
@@ -41,10 +51,12 @@ class Endpoint:
     Parameters:
         patience_seconds: how long a request is repeated while the gateway restarts or is busy.
         url_from: where the address was found, for the error when nothing answers there.
+        token: sent with each request; empty: none is. Raises ValueError for what cannot be one.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "") -> None:
+    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "") -> None:
         self.url = url.rstrip("/")
+        self.token = checked_token(token)
         self._patience_seconds = patience_seconds
         self._source = f" ({url_from})" if url_from else ""
         self._has_answered = False
@@ -56,7 +68,7 @@ class Endpoint:
             content = json.loads(body)
         except ValueError:
             content = None
-        if status in (200, 202) and content is not None:
+        if status in (200, 201, 202) and content is not None:
             self._has_answered = True
             return content
         if not isinstance(content, dict) or "code" not in content:
@@ -113,8 +125,9 @@ class Transport(Endpoint):
     After a fork the child connects by itself: on a shared connection each process would read the other's answers.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "") -> None:
-        super().__init__(url, patience_seconds=patience_seconds, url_from=url_from)
+    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "") -> None:
+        super().__init__(url, patience_seconds=patience_seconds, url_from=url_from, token=token)
+        self._auth = _Bearer(token) if token else None
         self._free: deque[requests.Session] = deque()
         self._process = os.getpid()
 
@@ -143,6 +156,7 @@ class Transport(Endpoint):
                 params=request.query,
                 data=request.body,
                 headers=request.headers,
+                auth=self._auth,
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
                 allow_redirects=False,
             )
@@ -176,3 +190,14 @@ class Transport(Endpoint):
                 self._free.pop().close()
             except IndexError:  # another thread closes them, too
                 return
+
+
+class _Bearer(AuthBase):
+    """As an `auth`, because for a header alone ``~/.netrc`` would win."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request

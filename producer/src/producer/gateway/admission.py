@@ -54,8 +54,11 @@ class Refused:
 
 
 def conflict(task: NewTask) -> Refused:
-    """The id was used before, with other content."""
-    message = f"the id {task.id!r} belongs to a task with another content; use another id, or none to be given one"
+    """The id was used before, with other content, or by another token; which of the two is not told."""
+    message = (
+        f"the id {task.id!r} belongs to another task: its content, or who sent it, is another; "
+        "use another id, or none to be given one"
+    )
     return Refused(ProblemCode.ID_CONFLICT, message, task.algorithm, task.id)
 
 

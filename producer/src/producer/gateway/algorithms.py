@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 
 from fastapi import APIRouter, Request
 
@@ -14,16 +15,22 @@ from producer.gateway.algorithm_views import (
     algorithm_infos,
     environment_status,
 )
+from producer.gateway.callers import caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.request_parsing import KnownQueryRoute, problem
 from runnerlib.contract import near_names
 from taskqueue.protocols import TaskStore
 from taskqueue.tasks import Counts
+from taskqueue.tokens import EVERYTHING, Reach
 
 #: Counting reads the index of every row (0.4 s with a million of them), so an answer is used for this long.
 FRESH_SECONDS = 1.0
 
 router = APIRouter(tags=["environment"], route_class=KnownQueryRoute)
+
+
+#: Callers that each see other tasks, whose counts are remembered.
+_MOST_REACHES = 100
 
 
 class CountsCache:
@@ -32,16 +39,21 @@ class CountsCache:
     def __init__(self, store: TaskStore) -> None:
         self._store = store
         self._lock = asyncio.Lock()
-        self._counts: list[Counts] = []
-        self._counted_at: float | None = None
+        #: by what was counted, and when (monotonic); the latest last
+        self._counted: OrderedDict[Reach, tuple[list[Counts], float]] = OrderedDict()
 
-    async def counts(self) -> list[Counts]:
-        """Not older than a second. Raises StoreUnavailable."""
+    async def counts(self, reach: Reach) -> list[Counts]:
+        """Of what is in reach, not older than a second. Raises StoreUnavailable."""
         async with self._lock:
-            if self._counted_at is None or time.monotonic() - self._counted_at > FRESH_SECONDS:
-                self._counts = await self._store.counts()
-                self._counted_at = time.monotonic()
-            return self._counts
+            found = self._counted.get(reach)
+            if found is not None and time.monotonic() - found[1] <= FRESH_SECONDS:
+                return found[0]
+            counts = await self._store.counts(reach)
+            self._counted[reach] = counts, time.monotonic()
+            self._counted.move_to_end(reach)
+            if len(self._counted) > _MOST_REACHES:
+                self._counted.popitem(last=False)
+            return counts
 
 
 @router.get("/algorithms", summary="Every algorithm", responses=openapi.problems(ProblemCode.STORE_UNAVAILABLE))
@@ -71,10 +83,16 @@ async def algorithm(request: Request) -> AlgorithmInfo:
 async def status(request: Request) -> Status:
     """Runners, algorithms, tasks by state, and how long the oldest waits."""
     view: CatalogueView = request.app.state.catalogue_view
-    counts = await request.app.state.counts.counts()
+    counts = await _counts(request)
     return environment_status(view.catalogue, view.is_sure, counts, time.time())
 
 
 async def _infos(request: Request) -> list[AlgorithmInfo]:
-    counts = await request.app.state.counts.counts()
-    return algorithm_infos(request.app.state.catalogue_view.catalogue, counts, time.time())
+    return algorithm_infos(request.app.state.catalogue_view.catalogue, await _counts(request), time.time())
+
+
+async def _counts(request: Request) -> list[Counts]:
+    counts: CountsCache = request.app.state.counts
+    # one that may see everything shares its counts with the others that may
+    reads = caller_of(request).reads
+    return await counts.counts(EVERYTHING if reads.others and not reads.algorithms else reads)

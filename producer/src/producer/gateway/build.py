@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from producer.gateway import algorithms, dead_letters, tasks
+from producer.gateway import algorithms, dead_letters, tasks, tokens
+from producer.gateway.access import AccessGuard, Unavailable, with_security
 from producer.gateway.admission import Admission, CatalogueView
+from producer.gateway.callers import ANYBODY
 from producer.gateway.metrics import GatewayMetrics
 from producer.gateway.openapi import Document
 from producer.gateway.problem_codes import ProblemCode
@@ -20,10 +22,10 @@ from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
 from runnerlib.service.logs import get_logger
-from runnerlib.service.web import BodyLimit, create_app, problem_response
+from runnerlib.service.web import BodyLimit, ServiceApp, create_app, problem_response
 from taskqueue.errors import StoreUnavailable, TaskQueueError
 from taskqueue.opening import STORE
-from taskqueue.protocols import Replayer, TaskQueue, TaskStore
+from taskqueue.protocols import Replayer, TaskQueue, TaskStore, TokenStore
 from taskqueue.recorded import RecordedQueue
 
 log = get_logger(__name__)
@@ -31,6 +33,8 @@ log = get_logger(__name__)
 PART = "gateway"
 TITLE = "Plug & Play Workers: gateway"
 _ABOUT = "Send tasks, ask for their results, cancel them, and see what algorithms this environment has."
+#: In the order of the sections of ``/docs``.
+_ROUTERS = (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router, tokens.router)
 #: When a sender should ask again after a 503.
 RETRY_AFTER = {"Retry-After": "1"}
 CHECK_STORE_SECONDS = 2.0
@@ -72,15 +76,25 @@ def build(
     app.state.counts = algorithms.CountsCache(store)
     app.state.catalogue_view = watch
     app.state.responder = TaskResponder(watch, settings.unknown_algorithm_grace_seconds)
-    # in the order of the sections of /docs
-    for router in (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router):
+    for router in _ROUTERS:
         app.include_router(router)
-    app.document = Document(app.openapi, watch).current
+    app.document = Document(app.openapi, watch, with_security if settings.needs_tokens else dict).current
     app.add_exception_handler(TaskQueueError, unavailable)
     app.add_middleware(BodyLimits, message_bytes=settings.max_message_bytes)
+    _ask_for_tokens(app, settings, store.tokens, unavailable)
     health.set(PART, True)
     stack.callback(health.set, PART, False, "stopping")
     return app
+
+
+def _ask_for_tokens(app: ServiceApp, settings: GatewaySettings, store: TokenStore, unavailable: Unavailable) -> None:
+    """Puts the guard around all that was added before: who has no token learns nothing."""
+    app.state.token_store = store
+    app.state.without_token = None if settings.needs_tokens else ANYBODY
+    if settings.needs_tokens:
+        if not settings.admin_secret:
+            log.info("tokens are in use, and there is no ADMIN_TOKEN: only those made before are valid")
+        app.add_middleware(AccessGuard, store=store, settings=settings, unavailable=unavailable)
 
 
 class BodyLimits:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 from fastapi import APIRouter, Request
@@ -11,6 +12,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from producer.gateway import openapi
+from producer.gateway.callers import audit_note, caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import DEAD_LETTER_CURSOR, MAX_DEAD_ID, DeadByFilter, DeadByIds, DeadQuery
 from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of
@@ -18,6 +20,7 @@ from producer.gateway.views import TaskResponder, iso_time
 from runnerlib.contract import DeadLetterDetail, DeadLetterListView, DeadLettersDone
 from taskqueue.protocols import Replayer, TaskStore
 from taskqueue.tasks import DeadAnswer, DeadFilter, DeadLetter, DeadSummary
+from taskqueue.tokens import AuditNote, Reach
 
 #: Dead letters in one transaction: their messages, up to 16 MiB each, are in memory together.
 _AT_ONCE = 50
@@ -50,6 +53,8 @@ _REFUSALS: dict[DeadAnswer, tuple[ProblemCode, str]] = {
 }
 
 
+#: As the audit calls them.
+_ACTIONS = {DeadAnswer.REPLAYED: "replay", DeadAnswer.DISCARDED: "discard"}
 #: What became of one dead letter: its id, and whether it has changed.
 Answer = tuple[int, DeadAnswer]
 
@@ -65,22 +70,23 @@ class DeadLetterService:
         self.store = store
         self._replayer = replayer
 
-    async def change(self, wanted: DeadAnswer, dead_ids: Sequence[int]) -> list[Answer]:
+    async def change(self, wanted: DeadAnswer, dead_ids: Sequence[int], reach: Reach, note: AuditNote) -> list[Answer]:
         change = self._replayer.replay if wanted is DeadAnswer.REPLAYED else self.store.discard
         ids = list(dict.fromkeys(dead_ids))
         answers: list[Answer] = []
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
-            answers += zip(part, await change(part), strict=True)
+            answers += zip(part, await change(part, reach=reach, note=note), strict=True)
         return answers
 
     async def change_page(
-        self, wanted: DeadAnswer, which: DeadFilter, limit: int, before: int | None
+        self, wanted: DeadAnswer, which: DeadFilter, limit: int, before: int | None, note: AuditNote
     ) -> tuple[list[Answer], int | None]:
         """One page of those that fit, and where the next begins. The oldest task is replayed first."""
         page = await self.store.dead_letters(which, limit=limit, before=before)
         ids = [letter.dead_id for letter in page]
-        return await self.change(wanted, ids[::-1] if wanted is DeadAnswer.REPLAYED else ids), page.next
+        ordered = ids[::-1] if wanted is DeadAnswer.REPLAYED else ids
+        return await self.change(wanted, ordered, which.reach, note), page.next
 
 
 class NumberedRoute(KnownQueryRoute):
@@ -117,7 +123,8 @@ _MANY_RESPONSES: openapi.Responses = {
 async def list_dead_letters(request: Request) -> Response:
     """All that fit the filter, without messages and tracebacks. Go on with `next` as `cursor` until it is null."""
     query = query_of(request, DeadQuery)
-    page = await _service(request).store.dead_letters(query.as_filter(), limit=query.limit, before=query.cursor)
+    wanted = replace(query.as_filter(), reach=caller_of(request).reads)
+    page = await _service(request).store.dead_letters(wanted, limit=query.limit, before=query.cursor)
     letters = [_line(letter, letter.attempts) for letter in page]
     return _json({"dead_letters": letters, "next": DEAD_LETTER_CURSOR.write(page.next)})
 
@@ -197,19 +204,23 @@ def _service(request: Request) -> DeadLetterService:
 
 
 async def _change_one(request: Request, wanted: DeadAnswer) -> DeadLetter:
-    [(dead_id, answer)] = await _service(request).change(wanted, [_dead_id(request)])
+    note = audit_note(request, _ACTIONS[wanted])
+    [(dead_id, answer)] = await _service(request).change(wanted, [_dead_id(request)], caller_of(request).changes, note)
     if answer is not wanted:
         raise problem(*_refusal(dead_id, answer))
     return await _letter(request)
 
 
 async def _change_many(request: Request, wanted: DeadAnswer) -> Response:
-    which, service = await body_of(request, _MANY), _service(request)
+    which, service, reach = await body_of(request, _MANY), _service(request), caller_of(request).changes
     if isinstance(which, DeadByFilter):
-        answers, after = await service.change_page(wanted, which.filter.as_filter(), which.limit, which.cursor)
+        note = audit_note(request, _ACTIONS[wanted], filter=which.filter.model_dump(mode="json", exclude_unset=True))
+        chosen = replace(which.filter.as_filter(), reach=reach)
+        answers, after = await service.change_page(wanted, chosen, which.limit, which.cursor, note)
     else:
         assert isinstance(which, DeadByIds)
-        answers, after = await service.change(wanted, which.ids), None
+        note = audit_note(request, _ACTIONS[wanted])
+        answers, after = await service.change(wanted, which.ids, reach, note), None
     skipped = []
     for dead_id, answer in answers:
         if answer is not wanted:
@@ -222,7 +233,7 @@ async def _change_many(request: Request, wanted: DeadAnswer) -> Response:
 async def _letter(request: Request) -> DeadLetter:
     dead_id = _dead_id(request)
     letter = await _service(request).store.dead_letter(dead_id)
-    if letter is None:
+    if letter is None or not caller_of(request).reads.includes(letter.submitted_by, letter.algorithm):
         raise problem(*_refusal(dead_id, DeadAnswer.UNKNOWN))
     return letter
 

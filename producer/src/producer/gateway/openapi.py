@@ -196,10 +196,19 @@ def _inlined(model: type[BaseModel]) -> Any:
 
 
 class Document:
-    """The document as JSON: written again when the catalogue has changed. `static` returns the part that never does."""
+    """The document as JSON: written again when the catalogue has changed. `static` returns the part that never does.
 
-    def __init__(self, static: Callable[[], dict[str, Any]], view: CatalogueView) -> None:
+    `finish` is given all of it before it is written.
+    """
+
+    def __init__(
+        self,
+        static: Callable[[], dict[str, Any]],
+        view: CatalogueView,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document,
+    ) -> None:
         self._static = static
+        self._finish = finish
         self._view = view
         self._lock = asyncio.Lock()
         self._written_for: tuple[str, int] | None = None
@@ -233,15 +242,14 @@ class Document:
             tags.append({"name": f"algorithm {about.name}", "description": _text(about.summary, _MAX_SUMMARY)})
             paths |= _operations(view, placed)
             schemas |= placed.components
-        return strict_json.dumps(
-            {
-                **static,
-                # the algorithms come first: they are what the environment is for
-                "tags": [*tags, *static.get("tags", [])],
-                "paths": {**paths, **static["paths"]},
-                "components": {**components, "schemas": schemas},
-            }
-        )
+        document = {
+            **static,
+            # the algorithms come first: they are what the environment is for
+            "tags": [*tags, *static.get("tags", [])],
+            "paths": {**paths, **static["paths"]},
+            "components": {**components, "schemas": schemas},
+        }
+        return strict_json.dumps(self._finish(document))
 
 
 _CODES = (*SUBMITTING, ProblemCode.UNKNOWN_ALGORITHM, ProblemCode.INVALID_REQUEST)

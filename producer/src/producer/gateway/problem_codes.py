@@ -18,14 +18,22 @@ class ProblemCode(str, Enum):
 
     MALFORMED = "malformed", 400, "The message can never become a task: it is not JSON, or not a message."
     BAD_REQUEST = "bad_request", 400, "What came is not HTTP/1.1; the connection is closed."
+    TOKEN_IN_URL = "token_in_url", 400, "A token is in the URL, where it does not belong: send it in `Authorization`."
+    UNAUTHORIZED = "unauthorized", 401, "The call needs a token, and there is none, or one that is not valid."
+    FORBIDDEN = "forbidden", 403, "The token does not allow it; `detail` names the scope that does."
     OTHER_SITE = "other_site", 403, "A page of another site asked for it, by way of somebody's browser."
     NOT_FOUND = "not_found", 404, "There is nothing at this path."
     UNKNOWN_ALGORITHM = "unknown_algorithm", 404, "No runner ever offered it; `near` lists similar names."
     UNKNOWN_TASK = "unknown_task", 404, "There is no task with this id, or it ended long ago and was dropped."
     UNKNOWN_DEAD_LETTER = "unknown_dead_letter", 404, "There is no dead letter with this id."
+    UNKNOWN_TOKEN = "unknown_token", 404, "There is no token with this key id."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The path knows other methods; `Allow` lists them."
     REQUEST_TIMEOUT = "request_timeout", 408, "Header fields or body come too slowly; the connection is closed."
-    ID_CONFLICT = "id_conflict", 409, "The id belongs to a task with another content."
+    ID_CONFLICT = (
+        "id_conflict",
+        409,
+        "The id belongs to another task: its content, or the token that sent it, is another.",
+    )
     ALREADY_FINISHED = "already_finished", 409, "The task has ended, so it cannot be cancelled; `state` tells how."
     ALREADY_REPLAYED = "already_replayed", 409, "The dead letter was replayed before; nothing changed."
     ALREADY_DISCARDED = "already_discarded", 409, "The dead letter was discarded before; nothing changed."

@@ -82,7 +82,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _cursor_schema(kind: CursorKind) -> WithJsonSchema:
+def cursor_schema(kind: CursorKind) -> WithJsonSchema:
     about = "The `next` of the page before; without it, the newest."
     return WithJsonSchema({"type": "string", "pattern": kind.pattern, "description": about})
 
@@ -97,16 +97,18 @@ Algorithm = Annotated[
     str, AfterValidator(_algorithm), WithJsonSchema({"type": "string", "pattern": f"^{ALGORITHM_PATTERN}$"})
 ]
 TaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"})]
-TaskCursor = Annotated[int, BeforeValidator(TASK_CURSOR.read), _cursor_schema(TASK_CURSOR)]
-DeadLetterCursor = Annotated[int, BeforeValidator(DEAD_LETTER_CURSOR.read), _cursor_schema(DEAD_LETTER_CURSOR)]
+TaskCursor = Annotated[int, BeforeValidator(TASK_CURSOR.read), cursor_schema(TASK_CURSOR)]
+DeadLetterCursor = Annotated[int, BeforeValidator(DEAD_LETTER_CURSOR.read), cursor_schema(DEAD_LETTER_CURSOR)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE)]
 
 
-class _Params(BaseModel):
+class Params(BaseModel):
+    """A query, or an object in a body. What is not declared is refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ExpiresQuery(_Params):
+class ExpiresQuery(Params):
     """Where the payload alone is the body."""
 
     expires_seconds: float | None = Field(
@@ -117,7 +119,7 @@ class ExpiresQuery(_Params):
     )
 
 
-class TaskQuery(_Params):
+class TaskQuery(Params):
     """``GET /tasks``."""
 
     algorithm: Algorithm | None = None
@@ -131,13 +133,13 @@ class TaskQuery(_Params):
         return TaskFilter(self.algorithm, frozenset(self.state), *_period(self))
 
 
-class TasksByIds(_Params):
+class TasksByIds(Params):
     """Some tasks, by their ids."""
 
     ids: list[Annotated[TaskId, Field(strict=True)]] = Field(max_length=MAX_LOOKUP_IDS)
 
 
-class DeadQuery(_Params):
+class DeadQuery(Params):
     """``GET /dead``."""
 
     algorithm: Algorithm | None = None
@@ -154,7 +156,7 @@ class DeadQuery(_Params):
         return DeadFilter(self.algorithm, codes, self.task_id, *_period(self), waiting_only=not self.all)
 
 
-class DeadChoice(_Params):
+class DeadChoice(Params):
     """Which open dead letters are meant; without anything: all of them."""
 
     algorithm: Algorithm | None = None
@@ -167,13 +169,13 @@ class DeadChoice(_Params):
         return DeadFilter(self.algorithm, frozenset(self.codes), self.task_id, *_period(self))
 
 
-class DeadByIds(_Params):
+class DeadByIds(Params):
     """Some dead letters, by their ids."""
 
     ids: list[Annotated[int, Field(ge=1, le=MAX_DEAD_ID), BeforeValidator(_number)]] = Field(max_length=MAX_PAGE_SIZE)
 
 
-class DeadByFilter(_Params):
+class DeadByFilter(Params):
     """All open dead letters that fit, page by page, the newest first."""
 
     filter: DeadChoice
@@ -187,8 +189,8 @@ def _period(params: TaskQuery | DeadQuery | DeadChoice) -> tuple[float | None, f
     Responses show whole microseconds of times that are stored more finely. A time copied from a response must include
     the task that it came from, so both bounds are moved back by more than the rounding.
     """
-    return _seconds(params.created_from), _seconds(params.created_before)
+    return seconds_of(params.created_from), seconds_of(params.created_before)
 
 
-def _seconds(time: datetime | None) -> float | None:
+def seconds_of(time: datetime | None) -> float | None:
     return None if time is None else time.timestamp() - _ROUNDING_SECONDS

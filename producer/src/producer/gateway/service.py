@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from producer.gateway.access import AccessGuard
 from producer.gateway.build import RETRY_AFTER, TITLE, build
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
@@ -38,7 +39,7 @@ class GatewayService:
         # It never consumes, so it needs none of the delay queues: controllers declare those.
         queue = open_rabbitmq(settings.queue, retry_steps_seconds=(), report=health.set)
         broker = await opened(used, queue)
-        gate = StartupGate(health, registry)
+        gate = StartupGate(health, registry, settings)
         self.server = await stack.enter_async_context(HttpServer.of(gate, settings))
         store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
         watch = await used.enter_async_context(CatalogueWatch(settings.discovery))
@@ -48,16 +49,22 @@ class GatewayService:
 class StartupGate:
     """An ASGI application that answers only health checks and metrics until :meth:`open` is called."""
 
-    def __init__(self, health: Health, registry: CollectorRegistry) -> None:
+    def __init__(self, health: Health, registry: CollectorRegistry, settings: GatewaySettings) -> None:
         starting = create_app(TITLE, health=health, registry=registry)
         starting.add_api_route("/{path:path}", _starting, methods=_METHODS, include_in_schema=False)
         self._app: ASGIApp = starting
+        if settings.needs_tokens:
+            self._app = AccessGuard(starting, None, settings, _away)
 
     def open(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+async def _away(request: Request, _error: Exception) -> Response:
+    return await _starting(request)
 
 
 async def _starting(_request: Request) -> Response:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from producer.gateway import openapi
 from producer.gateway.admission import Admission, CatalogueView, Refused, conflict
+from producer.gateway.callers import Caller, audit_note, caller_of
 from producer.gateway.metrics import GatewayMetrics
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import MAX_LOOKUP_IDS, ExpiresQuery, TaskQuery, TasksByIds
@@ -33,9 +34,11 @@ from producer.gateway.request_parsing import (
 from producer.gateway.views import TaskResponder
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem, TaskListView, TaskState
 from runnerlib.service.body_budget import HUGE_BYTES, SMALL_BYTES, parsed
+from runnerlib.service.web import ProblemError
 from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.tasks import CancelAnswer, NewTask, Published, TaskRow
+from taskqueue.tokens import Reach, fits
 
 T = TypeVar("T")
 
@@ -63,12 +66,17 @@ class TaskService:
         self._metrics = metrics
         self._threads = asyncio.Semaphore(_MAX_THREADS)
 
-    async def submit(self, body: bytes, idempotency_key: str | None, wait_seconds: float = 0) -> TaskRow | Refused:
+    async def submit(
+        self, caller: Caller, body: bytes, idempotency_key: str | None, wait_seconds: float = 0
+    ) -> TaskRow | Refused:
         """Queues one message, and waits for its end up to `wait_seconds`. The task may be known already."""
-        return await self._submit(body, partial(self._admission.one, idempotency_key=idempotency_key), wait_seconds)
+        return await self._submit(
+            caller, body, partial(self._admission.one, idempotency_key=idempotency_key), wait_seconds
+        )
 
     async def submit_payload(
         self,
+        caller: Caller,
         algorithm: str,
         body: bytes,
         idempotency_key: str | None,
@@ -77,6 +85,7 @@ class TaskService:
     ) -> TaskRow | Refused:
         """Queues a task whose payload is the whole body, as `submit` does."""
         return await self._submit(
+            caller,
             body,
             partial(
                 self._admission.payload, algorithm, idempotency_key=idempotency_key, expires_seconds=expires_seconds
@@ -85,10 +94,10 @@ class TaskService:
         )
 
     async def _submit(
-        self, body: bytes, admit: Callable[..., NewTask | Refused], wait_seconds: float
+        self, caller: Caller, body: bytes, admit: Callable[..., NewTask | Refused], wait_seconds: float
     ) -> TaskRow | Refused:
         now = time.time()
-        admitted = await self._parsed(body, partial(admit, now=now))
+        admitted = _claimed(await self._parsed(body, partial(admit, now=now)), caller)
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
@@ -114,13 +123,16 @@ class TaskService:
             await self._queue.flush()
         return row or _queued_row(admitted, now)  # it is durable, whatever has become of the store since
 
-    async def submit_many(self, body: bytes, *, in_lines: bool) -> list[Refused | tuple[str, TaskState]] | Refused:
+    async def submit_many(
+        self, caller: Caller, body: bytes, *, in_lines: bool
+    ) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
         admit = partial(self._admission.batch, now=time.time(), in_lines=in_lines)
         admitted = await self._parsed(body, admit, small_bytes=0)
         if isinstance(admitted, Refused):
             self._count(None, admitted.code.value)
             return admitted
+        admitted = [_claimed(entry, caller) for entry in admitted]
         for entry in admitted:
             if isinstance(entry, Refused):
                 self._count(entry.algorithm, entry.code.value)
@@ -145,6 +157,15 @@ class TaskService:
         with self._metrics.waits.track_inprogress():
             return await self.store.wait_finished(task_id, wait_seconds, is_new=is_new)
 
+    async def find(self, reach: Reach, task_id: str, wait_seconds: float) -> TaskRow | None:
+        """As `get`; None for a task that is not in reach, and as late as if there were none."""
+        ends_at = time.monotonic() + wait_seconds
+        row = await self.get(task_id, wait_seconds)
+        if row is None or reach.includes(row.submitted_by, row.algorithm):
+            return row
+        await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
+        return None
+
     async def _parsed(self, body: bytes, admit: Callable[[bytes], T], small_bytes: int = SMALL_BYTES) -> T:
         if not small_bytes < len(body) <= HUGE_BYTES:
             return await parsed(body, admit, small_bytes=small_bytes)
@@ -167,6 +188,16 @@ class TaskService:
         catalogue = self._view.catalogue
         is_known = catalogue is not None and algorithm in catalogue.algorithms
         self._metrics.submitted(algorithm, outcome, is_known, count)
+
+
+def _claimed(admitted: NewTask | Refused, caller: Caller) -> NewTask | Refused:
+    """The task as the caller's own, or why the caller may not submit it."""
+    if caller.key_id is None or isinstance(admitted, Refused):
+        return admitted
+    if fits(admitted.algorithm, caller.algorithms):
+        return replace(admitted, submitted_by=caller.key_id)
+    message = f"this token may not submit {admitted.algorithm!r}; it is limited to {', '.join(caller.algorithms)}"
+    return Refused(ProblemCode.FORBIDDEN, message, admitted.algorithm, admitted.id)
 
 
 def _queued_row(task: NewTask, now: float) -> TaskRow:
@@ -202,7 +233,7 @@ async def submit(request: Request) -> Response:
     (or an `Idempotency-Key`) and it can be sent again after any failure without running twice."""
     require_type(request, JSON)
     key, seconds = idempotency_key_of(request), wait_seconds(request) or 0
-    return _submitted(request, await _service(request).submit(await request.body(), key, seconds))
+    return _submitted(request, await _service(request).submit(caller_of(request), await request.body(), key, seconds))
 
 
 @router.get(
@@ -218,7 +249,8 @@ async def submit(request: Request) -> Response:
 async def list_tasks(request: Request) -> Response:
     """All that fit the filter, without payloads and results. Go on with `next` as `cursor` until it is null."""
     query = query_of(request, TaskQuery)
-    page = await _service(request).store.list_tasks(query.as_filter(), limit=query.limit, before=query.cursor)
+    wanted = replace(query.as_filter(), reach=caller_of(request).reads)
+    page = await _service(request).store.list_tasks(wanted, limit=query.limit, before=query.cursor)
     return Response(_responder(request).page(page), media_type=JSON)
 
 
@@ -241,7 +273,7 @@ async def submit_batch(request: Request) -> Response:
     if idempotency_key_of(request) is not None:
         detail = "A batch takes no Idempotency-Key; give each of its messages an 'id'."
         raise problem(ProblemCode.INVALID_REQUEST, detail)
-    outcome = await _service(request).submit_many(await request.body(), in_lines=kind == NDJSON)
+    outcome = await _service(request).submit_many(caller_of(request), await request.body(), in_lines=kind == NDJSON)
     if isinstance(outcome, Refused):
         return _refusal(outcome)
     entries = [
@@ -265,10 +297,9 @@ async def submit_batch(request: Request) -> Response:
 async def look(request: Request) -> Response:
     """With `Prefer: wait=20` the answer comes as soon as the task has ended, or after 20 s."""
     task_id = task_id_of(request)
-    row = await _service(request).get(task_id, wait_seconds(request) or 0)
+    row = await _service(request).find(caller_of(request).reads, task_id, wait_seconds(request) or 0)
     if row is None:
-        detail = f"There is no task {task_id!r}; tasks that ended long ago are dropped."
-        raise problem(ProblemCode.UNKNOWN_TASK, detail)
+        raise _unknown_task(task_id)
     return _responder(request).response(row)
 
 
@@ -291,10 +322,10 @@ async def cancel(request: Request) -> Response:
     """An id that nobody has seen yet is remembered: should its task arrive later, it will not run."""
     task_id = task_id_of(request)
     store = _service(request).store
-    outcome = await store.cancel(task_id)
-    row = await store.get(task_id)
+    outcome = await store.cancel(task_id, reach=caller_of(request).changes, note=audit_note(request, "cancel"))
+    row = None if outcome is CancelAnswer.UNKNOWN else await store.get(task_id)
     if row is None:
-        raise problem(ProblemCode.UNKNOWN_TASK, f"There is no task {task_id!r} any more.")
+        raise _unknown_task(task_id)
     if outcome is CancelAnswer.FINISHED and row.state is not TaskState.CANCELLED:
         detail = f"The task {task_id!r} has ended already: it is {row.state.value}."
         return _problem(ProblemCode.ALREADY_FINISHED, detail, id=task_id, state=row.state.value)
@@ -313,13 +344,14 @@ async def cancel(request: Request) -> Response:
 async def lookup(request: Request) -> Response:
     """To wait for many tasks: wait for one of them with `GET /tasks/{id}`, then ask for all here."""
     ids = list(dict.fromkeys((await body_of(request, {"ids": TasksByIds})).ids))
-    store, responder = _service(request).store, _responder(request)
+    store, responder, reach = _service(request).store, _responder(request), caller_of(request).reads
     found: list[bytes] = []
     left_out: list[str] = []
     size, step = 0, _FEW
     while ids and not left_out:
         part, ids = ids[:step], ids[step:]
-        rows = await store.lookup(part)
+        known = await store.lookup(part)
+        rows = {row.id: row for row in known.values() if reach.includes(row.submitted_by, row.algorithm)}
         for row in (rows[task_id] for task_id in part if task_id in rows):
             task = responder.task(row) if size < MAX_LOOKUP_BYTES else b""
             if task and (not found or size + len(task) <= MAX_LOOKUP_BYTES):
@@ -348,8 +380,14 @@ async def _submit_payload(request: Request, default_seconds: float) -> Response:
     key, asked = idempotency_key_of(request), wait_seconds(request)
     expires_seconds = query_of(request, ExpiresQuery).expires_seconds
     algorithm, seconds = str(request.path_params["algorithm"]), default_seconds if asked is None else asked
-    body = await request.body()
-    return _submitted(request, await _service(request).submit_payload(algorithm, body, key, expires_seconds, seconds))
+    caller, body = caller_of(request), await request.body()
+    outcome = await _service(request).submit_payload(caller, algorithm, body, key, expires_seconds, seconds)
+    return _submitted(request, outcome)
+
+
+def _unknown_task(task_id: str) -> ProblemError:
+    detail = f"There is no task {task_id!r}; tasks that ended long ago are dropped."
+    return problem(ProblemCode.UNKNOWN_TASK, detail)
 
 
 def _submitted(request: Request, outcome: TaskRow | Refused) -> Response:

@@ -23,6 +23,8 @@ from taskqueue.postgres.writer import PostgresHooks
 from taskqueue.sql.database import READERS, Database
 from taskqueue.sql.errors import opening_error
 from taskqueue.sql.migrate import is_usable, upgrade
+from taskqueue.sql.tokens import seal_key
+from taskqueue.tokens import OwnerSeal
 
 #: The advisory lock of this database whose owner upgrades the tables. An arbitrary number.
 _UPGRADE_LOCK = 7_205_759_403
@@ -43,27 +45,27 @@ async def open_postgres(url: str, *, clock: Clock | None = None) -> AsyncIterato
     parameters = parameters_from(url)
     async with AsyncExitStack() as stack:
         try:
-            connection = await asyncio.to_thread(_open, parameters)
+            connection, key = await asyncio.to_thread(_open, parameters)
         except DBAPIError as error:
             raise opening_error(error) from None
         hooks = PostgresHooks()
         database = Database(connection, hooks, reading_engine(parameters, READERS), is_worth_repeating=has_been_cut)
         stack.push_async_callback(database.close)
-        store = PostgresStore(database, hooks, parameters, clock or Clock())
+        store = PostgresStore(database, hooks, parameters, clock or Clock(), OwnerSeal(key))
         stack.push_async_callback(store.close)
         yield store
 
 
-def _open(parameters: Parameters) -> Connection:
-    """The writing connection, with the tables made and upgraded."""
+def _open(parameters: Parameters) -> tuple[Connection, bytes]:
+    """The writing connection, with the tables made and upgraded, and the key of owners' seals."""
     connection = writing_engine(parameters).connect()
     try:
         if not is_usable(connection):
             _upgrade_exclusively(connection)
+        return connection, seal_key(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _upgrade_exclusively(connection: Connection) -> None:

@@ -122,7 +122,7 @@ def _size(row: tuple[Any, ...]) -> int:
     return sum([len(value) for value in row if isinstance(value, bytes)])
 
 
-_TASK = ("id", "algorithm", "payload", "digest", "expires_at", "reply_to", "correlation_id")
+_TASK = ("id", "algorithm", "payload", "digest", "expires_at", "reply_to", "correlation_id", "submitted_by")
 
 #: Outcomes as whole rows with their final values, inserted, or written over what is there if the fence lets them.
 #: `attempt` of a retry is the next attempt; the fence is about the one that failed. Another task under the same id,
@@ -130,10 +130,11 @@ _TASK = ("id", "algorithm", "payload", "digest", "expires_at", "reply_to", "corr
 RECORD = BulkStatement(
     """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at, finished_at,
-                   expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id)
+                   expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id,
+                   submitted_by)
 SELECT id, algorithm, payload, digest, state, attempt, available_at, %(now)s, %(now)s,
        CASE WHEN available_at IS NULL THEN %(now)s::float8 END,
-       expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id
+       expires_at, result, error_code, error_message, history, runner, reply_to, correlation_id, submitted_by
 FROM <new>
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, attempt = excluded.attempt, available_at = excluded.available_at, receipt = NULL,
@@ -169,8 +170,9 @@ WHERE tasks.finished_at IS NOT NULL OR tasks.cancel_requested OR tasks.placed_at
 ADMIT = BulkStatement(
     """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
-                   expires_at, reply_to, correlation_id)
-SELECT id, algorithm, payload, digest, 'queued', 1, 0, %(now)s, %(now)s, expires_at, reply_to, correlation_id
+                   expires_at, reply_to, correlation_id, submitted_by)
+SELECT id, algorithm, payload, digest, 'queued', 1, 0, %(now)s, %(now)s, expires_at, reply_to, correlation_id,
+       submitted_by
 FROM <new>
 ON CONFLICT (id) DO NOTHING
 RETURNING id
@@ -182,11 +184,12 @@ RETURNING id
 PLACE = BulkStatement(
     """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
-                   expires_at, placed_attempt, placed_runner, placed_boot, runner, reply_to, correlation_id)
+                   expires_at, placed_attempt, placed_runner, placed_boot, runner, reply_to, correlation_id,
+                   submitted_by)
 SELECT id, algorithm, payload, digest, CASE WHEN runner <> '' THEN 'running' ELSE 'queued' END, attempt,
        %(now)s, %(now)s, %(now)s, expires_at,
        CASE WHEN boot <> '' THEN attempt END, CASE WHEN boot <> '' THEN runner END, nullif(boot, ''),
-       nullif(runner, ''), reply_to, correlation_id
+       nullif(runner, ''), reply_to, correlation_id, submitted_by
 FROM <new>
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, attempt = excluded.attempt, available_at = excluded.available_at,
@@ -200,10 +203,14 @@ WHERE tasks.finished_at IS NULL AND tasks.digest = excluded.digest AND tasks.att
     "boot",
 )
 
+#: A dead letter belongs to whom its task does; that of a conflict, which has another digest, to nobody.
 INSERT_DEAD_LETTERS = BulkStatement(
     """
-INSERT INTO dead_letters (task_id, algorithm, code, message, traceback, body, headers, history, created_at)
-SELECT * FROM <new>
+INSERT INTO dead_letters (task_id, algorithm, code, message, traceback, body, headers, history, created_at,
+                          submitted_by)
+SELECT new.task_id, new.algorithm, new.code, new.message, new.traceback, new.body, new.headers, new.history,
+       new.created_at, (SELECT submitted_by FROM tasks WHERE tasks.id = new.task_id AND tasks.digest = new.digest)
+FROM <new>
 """,
     "task_id",
     "algorithm",
@@ -214,4 +221,5 @@ SELECT * FROM <new>
     "headers",
     "history",
     "created_at",
+    "digest",
 )

@@ -5,6 +5,7 @@ one another: whichever comes second finds the fence closed.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -30,13 +31,14 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
-from taskqueue.sql.statements import EXPLAIN, IdStatements, fill_tombstone
+from taskqueue.sql.statements import EXPLAIN, IdStatements, fill_tombstones
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import tasks
 from taskqueue.tasks import (
     Conflicting,
     Delivery,
     Failed,
+    Identity,
     NewTask,
     Placement,
     Published,
@@ -46,6 +48,7 @@ from taskqueue.tasks import (
     TaskRow,
     publish_results,
 )
+from taskqueue.tokens import EVERYTHING, AuditNote, OwnerSeal, Reach
 from taskqueue.waiters import Waiters
 
 #: Of a message that a broker accepts; the rest is for its algorithm and the JSON around it.
@@ -58,7 +61,7 @@ EXPIRED_SINCE_SECONDS = 5.0
 _these = tasks.c.id == func.any(bindparam("the_ids", type_=IdArray()))
 BY_IDS = IdStatements(_these, list)
 ENDED = select(tasks.c.id).where(_these & tasks.c.finished_at.is_not(None))
-DIGESTS = select(tasks.c.id, tasks.c.digest).where(_these)
+IDENTITIES = select(tasks.c.id, tasks.c.digest, tasks.c.submitted_by).where(_these)
 #: Waiting, and expired for a while.
 EXPIRED = (
     select(
@@ -84,10 +87,13 @@ EXPIRED = (
 class PostgresStore(SqlStore):
     """See `taskqueue.protocols`: TaskStore, and for a broker's tasks Ledger and Sweeper."""
 
-    def __init__(self, database: Database, hooks: PostgresHooks, parameters: Parameters, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, hooks: PostgresHooks, parameters: Parameters, clock: Clock, seals: OwnerSeal
+    ) -> None:
         """`hooks` are those of the writer of `database`."""
         super().__init__(database, BY_IDS, clock, Waiters())
         self._hooks = hooks
+        self._seals = seals
         self._loader = BatchLoader(self.lookup)
         self._listener = EndListener(parameters, self._waiters, self._find_ended)
 
@@ -108,6 +114,8 @@ class PostgresStore(SqlStore):
     async def record(self, records: Sequence[Record]) -> list[bool]:
         if not records:
             return []
+        if any(each.delivery.seal is not None for each in records):
+            records = [replace(each, delivery=self._with_owner(each.delivery)) for each in records]
 
         def write(connection: Connection) -> list[bool]:
             written = _write_records(connection, records, self._clock.now())
@@ -118,20 +126,34 @@ class PostgresStore(SqlStore):
 
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
-            await self._database.write(lambda connection: _place(connection, placements, self._clock.wall()))
+            owned = [(self._with_owner(delivery), placement) for delivery, placement in placements]
+            await self._database.write(lambda connection: _place(connection, owned, self._clock.wall()))
 
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
         if not tasks:
             return []
         return await self._database.write(lambda connection: _admit(connection, tasks, self._clock.wall()))
 
-    async def revive(self, dead_ids: Sequence[int]) -> list[Revived]:
+    def sealed(self, task: NewTask) -> NewTask:
+        owner = task.submitted_by
+        return task if owner is None else replace(task, seal=self._seals.make(task.id, task.digest, owner))
+
+    def _with_owner(self, delivery: Delivery) -> Delivery:
+        """With the owner that its seal proves; the store alone can tell."""
+        if delivery.seal is None:
+            return delivery
+        return replace(delivery, submitted_by=self._seals.owner(delivery.seal, delivery.id, delivery.digest))
+
+    async def revive(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[Revived]:
         if not dead_ids:
             return []
 
         def write(connection: Connection) -> dict[int, Revived]:
             now = self._clock.wall()
-            return dead_letters.revive(connection, dead_ids, now, max_payload_bytes=_MAX_PAYLOAD_BYTES)
+            limit = _MAX_PAYLOAD_BYTES
+            return dead_letters.revive(connection, dead_ids, now, reach, note, max_payload_bytes=limit)
 
         revived = await self._database.write(write)
         return [revived[dead_id] for dead_id in dead_ids]
@@ -221,21 +243,18 @@ def _admit(connection: Connection, new: Sequence[NewTask], now: float) -> list[P
     first = {task.id: task for task in reversed(new)}
     rows = [_task_values(task) for _, task in sorted(first.items(), key=itemgetter(0))]
     inserted = ADMIT.execute(connection, rows, now=now)
-    digests = {task_id: task.digest for task_id, task in first.items()}
+    known = {task_id: task.identity for task_id, task in first.items()}
     if len(inserted) < len(first):
-        digests |= _known_digests(connection, [task for task in first.values() if task.id not in inserted], now)
-    return publish_results(new, digests, inserted)
+        known |= _known_identities(connection, [task for task in first.values() if task.id not in inserted], now)
+    return publish_results(new, known, inserted)
 
 
-def _known_digests(connection: Connection, known: Sequence[NewTask], now: float) -> dict[str, str]:
+def _known_identities(connection: Connection, arrived: Sequence[NewTask], now: float) -> dict[str, Identity]:
     """By id; a tombstone is given the content of its task first."""
-    found = connection.execute(DIGESTS, {"the_ids": [task.id for task in known]})
-    digests: dict[str, str] = dict(found.all())
-    for task in known:
-        if digests.get(task.id) == "":
-            fill_tombstone(connection, task, now)
-            digests[task.id] = task.digest
-    return digests
+    found = connection.execute(IDENTITIES, {"the_ids": [task.id for task in arrived]})
+    known: dict[str, Identity] = {task_id: (digest, submitted_by) for task_id, digest, submitted_by in found}
+    fill_tombstones(connection, arrived, known, now)
+    return known
 
 
 def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:
@@ -248,10 +267,12 @@ def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:
         task.expires_at,
         clean_or_none(task.reply_to),
         clean_or_none(task.correlation_id),
+        task.submitted_by,
     )
 
 
 def _dead_letter_row(record: Failed | Conflicting, now: Now) -> tuple[Any, ...]:
     values = dead_letter_values(record, now)
     values["algorithm"] = clean(values["algorithm"])[:_MAX_ALGORITHM_CHARACTERS]
+    values["digest"] = record.delivery.digest
     return tuple(values[name] for name in INSERT_DEAD_LETTERS.columns)

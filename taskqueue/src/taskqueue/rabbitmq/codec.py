@@ -2,10 +2,12 @@
 
 The body is the message as its sender wrote it. What we add travels in headers: `attempt` (absent: the first),
 `expires_at` and `parked_since` (seconds since the epoch; written as text, because not every client can write floats),
-`deliveries` (how often it was delivered and not settled before it was published anew). Headers that we received are
-never sent on: a broker drops messages whose `x-death` says they went in a circle.
+`deliveries` (how often it was delivered and not settled before it was published anew), `submitted_by` (an
+`OwnerSeal`; only the store can tell whether it is true). Headers that we received are never sent on: a broker drops
+messages whose `x-death` says they went in a circle.
 """
 
+import re
 from typing import Any
 
 from pika import BasicProperties
@@ -22,7 +24,9 @@ _ATTEMPT = "attempt"
 _EXPIRES_AT = "expires_at"
 _PARKED_SINCE = "parked_since"
 _DELIVERIES = "deliveries"
-_OURS = frozenset((_ATTEMPT, _EXPIRES_AT, _PARKED_SINCE, _DELIVERIES))
+_SEAL = "submitted_by"
+_OURS = frozenset((_ATTEMPT, _EXPIRES_AT, _PARKED_SINCE, _DELIVERIES, _SEAL))
+_SEAL_PATTERN = re.compile(r"[0-9a-z]{1,32}\.[0-9a-f]{32}")
 
 #: How much of a message's headers a dead letter keeps.
 _MOST_HEADERS = 32
@@ -43,18 +47,18 @@ def new_message(task: NewTask) -> OutgoingMessage:
             f"the message has {len(body)} bytes, a broker takes {MAX_MESSAGE_BYTES}; "
             "store the data elsewhere and send a reference",
         )
-    return _outgoing(TASKS_EXCHANGE, task, body, _headers(task.attempt, task.expires_at, 0))
+    return _outgoing(TASKS_EXCHANGE, task, body, _headers(task.attempt, task.expires_at, 0, task.seal))
 
 
 def retry_message(delivery: Delivery, step_seconds: float) -> OutgoingMessage:
     """The next attempt, through the queue that delays it."""
-    headers = _headers(delivery.attempt + 1, delivery.expires_at, 0)
+    headers = _headers(delivery.attempt + 1, delivery.expires_at, 0, delivery.seal)
     return _outgoing(delay_queue(step_seconds), delivery, original(delivery), headers)
 
 
 def renewed_message(delivery: Delivery) -> OutgoingMessage:
     """The same attempt as a new message. The broker's count starts again, ours is carried on."""
-    headers = _headers(delivery.attempt, delivery.expires_at, delivery.delivery_count)
+    headers = _headers(delivery.attempt, delivery.expires_at, delivery.delivery_count, delivery.seal)
     return _outgoing(TASKS_EXCHANGE, delivery, original(delivery), headers)
 
 
@@ -83,9 +87,7 @@ def read_delivery(
     properties = message.properties
     reply_to = _text(properties.reply_to)
     correlation_id = _text(properties.correlation_id)
-    if reply_to is not None and (reply_to.startswith(INGRESS_QUEUE) or not fits_property(reply_to)):
-        return None
-    if not fits_property(correlation_id):
+    if not (_can_reply_to(reply_to) and fits_property(correlation_id)):
         return None
     try:
         envelope = parse_envelope(message.body, max_bytes=MAX_MESSAGE_BYTES)
@@ -100,7 +102,7 @@ def read_delivery(
     if expires_at is None and envelope.expires_seconds is not None:
         expires_at = now + envelope.expires_seconds
     broker_count = _broker_count(message)
-    uncounted = returns.uncounted(task_id, attempt, broker_count)
+    deliveries = _count(headers.get(_DELIVERIES), 0) + broker_count - returns.uncounted(task_id, attempt, broker_count)
     return Delivery(
         id=task_id,
         algorithm=algorithm,
@@ -108,13 +110,14 @@ def read_delivery(
         digest=envelope.digest,
         attempt=attempt,
         receipt=Receipt(unacked, message.tag, broker_count, True),
-        delivery_count=max(0, _count(headers.get(_DELIVERIES), 0) + broker_count - uncounted),
+        delivery_count=max(0, deliveries),
         expires_at=expires_at,
         reply_to=reply_to,
         correlation_id=correlation_id,
         headers=_kept_headers(properties),
         body=message.body,
         unknown_fields=envelope.unknown,
+        seal=_seal(headers),
     )
 
 
@@ -135,7 +138,12 @@ def read_arrival(message: IncomingMessage, unacked: UnackedDeliveries, *, dead: 
         expires_at=_time(headers.get(_EXPIRES_AT)),
         first_seen_at=_time(headers.get(_PARKED_SINCE)),
         dead_reason=_dead_reason(headers) if dead else None,
+        seal=_seal(headers),
     )
+
+
+def _can_reply_to(reply_to: str | None) -> bool:
+    return reply_to is None or (not reply_to.startswith(INGRESS_QUEUE) and fits_property(reply_to))
 
 
 def _outgoing(exchange: str, task: NewTask | Delivery, body: bytes, headers: dict[str, Any]) -> OutgoingMessage:
@@ -149,7 +157,7 @@ def _outgoing(exchange: str, task: NewTask | Delivery, body: bytes, headers: dic
     return OutgoingMessage(exchange, task.algorithm, body, properties)
 
 
-def _headers(attempt: int, expires_at: float | None, deliveries: int) -> dict[str, Any]:
+def _headers(attempt: int, expires_at: float | None, deliveries: int, seal: str | None) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if attempt > 1:
         headers[_ATTEMPT] = attempt
@@ -157,6 +165,8 @@ def _headers(attempt: int, expires_at: float | None, deliveries: int) -> dict[st
         headers[_EXPIRES_AT] = _time_text(expires_at)
     if deliveries > 0:
         headers[_DELIVERIES] = deliveries
+    if seal is not None:
+        headers[_SEAL] = seal
     return headers
 
 
@@ -164,7 +174,7 @@ def _ingress_headers(arrival: Arrival, task: NewTask) -> dict[str, Any]:
     """Leaves out what the broker counted in the ingress queue: it says nothing about the task."""
     counted_there = arrival.receipt.broker_count if isinstance(arrival.receipt, Receipt) else 0
     expires_at = arrival.expires_at if task.expires_at is None else task.expires_at
-    return _headers(arrival.attempt, expires_at, arrival.delivery_count - counted_there)
+    return _headers(arrival.attempt, expires_at, arrival.delivery_count - counted_there, arrival.seal)
 
 
 def _broker_count(message: IncomingMessage) -> int:
@@ -194,6 +204,11 @@ def _time(value: Any) -> float | None:
 
 def _time_text(seconds: float) -> str:
     return f"{seconds:.6f}"
+
+
+def _seal(headers: dict[str, Any]) -> str | None:
+    seal = headers.get(_SEAL)
+    return seal if isinstance(seal, str) and _SEAL_PATTERN.fullmatch(seal) else None
 
 
 def _text(value: Any) -> str | None:

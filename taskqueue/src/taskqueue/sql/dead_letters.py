@@ -9,10 +9,12 @@ from sqlalchemy import Connection, bindparam, null, select, update
 from runnerlib.contract import FailureCode, TaskState, strict_json
 from taskqueue.messages import parse_history
 from taskqueue.replays import decided, objection, task_of
+from taskqueue.sql import audit
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.statements import CANCELLED, INSERT_ONE, NEXT_ATTEMPT, NOW_CLAIMABLE, execute
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask, Revived
+from taskqueue.tokens import AuditNote, Reach
 
 #: The highest id that a column holds; a caller may ask for a higher one.
 _HIGHEST_ID = 2**63 - 1
@@ -29,6 +31,8 @@ _LOCK_DECISIONS = _LOCK_LETTERS.with_only_columns(
     dead_letters.c.replayed_at,
     dead_letters.c.discarded_at,
     dead_letters.c.replay_attempt,
+    dead_letters.c.algorithm,
+    dead_letters.c.submitted_by,
 )
 _LOCK_TASKS = (
     select(tasks.c.id, tasks.c.digest, tasks.c.state, tasks.c.attempt, tasks.c.reply_to, tasks.c.correlation_id)
@@ -77,9 +81,12 @@ def read_one(connection: Connection, dead_id: int) -> DeadLetter | None:
     return None if row is None else _dead_letter(row)
 
 
-def discard(connection: Connection, dead_ids: Sequence[int], now: float) -> dict[int, DeadAnswer]:
+def discard(
+    connection: Connection, dead_ids: Sequence[int], now: float, reach: Reach, note: AuditNote | None
+) -> dict[int, DeadAnswer]:
     """Discards those that wait for a decision. Cancels the task of one whose replay was begun and not finished."""
-    found = connection.execute(_LOCK_DECISIONS, {"the_ids": _possible(dead_ids)}).all()
+    locked = connection.execute(_LOCK_DECISIONS, {"the_ids": _possible(dead_ids)}).all()
+    found = [row for row in locked if reach.includes(row.submitted_by, row.algorithm)]
     before = {row.dead_id: decided(row.replayed_at, row.discarded_at) for row in found}
     waiting = [row for row in found if before[row.dead_id] is None]
     if waiting:
@@ -88,22 +95,31 @@ def discard(connection: Connection, dead_ids: Sequence[int], now: float) -> dict
     if begun:
         values = [{"the_id": task_id, "the_attempt": attempt, "new_now": now} for task_id, attempt in begun]
         connection.execute(_CANCEL_BEGUN, values)
+    audit.write(connection, note, [row.dead_id for row in waiting], now)
     answers = dict.fromkeys(dead_ids, DeadAnswer.UNKNOWN)
     return answers | {dead_id: answer or DeadAnswer.DISCARDED for dead_id, answer in before.items()}
 
 
 def revive(
-    connection: Connection, dead_ids: Sequence[int], now: float, *, max_payload_bytes: int | None = None
+    connection: Connection,
+    dead_ids: Sequence[int],
+    now: float,
+    reach: Reach,
+    note: AuditNote | None,
+    *,
+    max_payload_bytes: int | None = None,
 ) -> dict[int, Revived]:
     """See `taskqueue.protocols.Ledger`. A dead letter whose payload is above the limit cannot be replayed."""
     rows = connection.execute(_LOCK_LETTERS, {"the_ids": _possible(dead_ids)}).all()
-    letters = {row.dead_id: _letter(row, max_payload_bytes) for row in rows}
+    reached = [row for row in rows if reach.includes(row.submitted_by, row.algorithm)]
+    letters = {row.dead_id: _letter(row, max_payload_bytes) for row in reached}
     reviver = _Reviver(connection, [each.task.id for each in letters.values() if each.task is not None], now)
     answers = {}
     for dead_id in dict.fromkeys(dead_ids):
         letter = letters.get(dead_id)
         answers[dead_id] = Revived(DeadAnswer.UNKNOWN) if letter is None else reviver.revive(letter)
     reviver.write()
+    audit.write(connection, note, [dead_id for dead_id, each in answers.items() if each.task is not None], now)
     return answers
 
 
@@ -193,6 +209,7 @@ class _Reviver:
             "available_at": NOW_CLAIMABLE,
             "created_at": self._now,
             "updated_at": self._now,
+            "submitted_by": task.submitted_by,
         }
         if self._connection.scalar(INSERT_ONE[self._connection.dialect.name], new_row) is None:
             # just inserted by others: a replay of another dead letter, or a sender that sent the task again

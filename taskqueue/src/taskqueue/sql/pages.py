@@ -1,4 +1,4 @@
-"""Lists of tasks and of dead letters in pages: keyset pagination down the primary key, in steps of bounded work.
+"""Lists of tasks, dead letters and the audit in pages: keyset pagination down the primary key, in bounded steps.
 
 No index fits every filter, and each one more would cost every task something. Rows that do not match are passed over
 instead, for a fifth of a second; then the page ends where it is, and the next one goes on from there.
@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, false, func, or_, select
 
-from runnerlib.contract import FailureCode, TaskState
+from runnerlib.contract import FailureCode, TaskState, strict_json
 from taskqueue.messages import parse_history
 from taskqueue.sql.rows import PENDING_REASON, AnyRow, failure_code, progress
-from taskqueue.sql.tables import dead_letters, tasks
+from taskqueue.sql.tables import audit, dead_letters, tasks
 from taskqueue.tasks import (
     MAX_SUMMARY_CHARACTERS,
     DeadFilter,
@@ -24,6 +24,7 @@ from taskqueue.tasks import (
     TaskSummary,
     shortened,
 )
+from taskqueue.tokens import AuditEntry, AuditFilter, Reach
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -132,6 +133,20 @@ def _first_key_since(connection: Connection, query: KeysetQuery[Any], since: flo
     return least
 
 
+def _reachable(table: Table, reach: Reach) -> list[ColumnElement[bool]]:
+    """What `Reach.includes` says, as a condition. `*` and `?` are all that patterns have."""
+    if reach.others and not reach.algorithms:
+        return []
+    fitting: list[ColumnElement[bool]] = []
+    if reach.owner is not None:
+        fitting.append(table.c.submitted_by == reach.owner)
+    if reach.others:
+        for pattern in reach.algorithms:
+            like = pattern.replace("_", "\\_").replace("*", "%").replace("?", "_")
+            fitting.append(table.c.algorithm.like(like, escape="\\"))
+    return [or_(false(), *fitting)]
+
+
 def _shortened(column: Column[str]) -> ColumnElement[str]:
     return func.substr(column, 1, MAX_SUMMARY_CHARACTERS + 1).label(column.name)
 
@@ -165,12 +180,25 @@ _DEAD_SUMMARY: tuple[ColumnElement[Any], ...] = (
     dead_letters.c.created_at,
     dead_letters.c.replayed_at,
     dead_letters.c.discarded_at,
+    dead_letters.c.submitted_by,
+)
+
+
+_AUDIT_ENTRY: tuple[ColumnElement[Any], ...] = (
+    audit.c.audit_id,
+    audit.c.created_at,
+    audit.c.who,
+    audit.c.action,
+    audit.c.params,
+    audit.c.count,
+    audit.c.ids,
+    audit.c.client,
 )
 
 
 def tasks_query(wanted: TaskFilter) -> KeysetQuery[TaskSummary]:
     # a tombstone has no digest
-    conditions: list[ColumnElement[bool]] = [tasks.c.digest != ""]
+    conditions: list[ColumnElement[bool]] = [tasks.c.digest != "", *_reachable(tasks, wanted.reach)]
     if wanted.algorithm is not None:
         conditions.append(tasks.c.algorithm == wanted.algorithm)
     if wanted.states:
@@ -179,7 +207,7 @@ def tasks_query(wanted: TaskFilter) -> KeysetQuery[TaskSummary]:
 
 
 def dead_letters_query(wanted: DeadFilter) -> KeysetQuery[DeadSummary]:
-    conditions: list[ColumnElement[bool]] = []
+    conditions = _reachable(dead_letters, wanted.reach)
     if wanted.algorithm is not None:
         conditions.append(dead_letters.c.algorithm == wanted.algorithm)
     if wanted.codes:
@@ -191,6 +219,15 @@ def dead_letters_query(wanted: DeadFilter) -> KeysetQuery[DeadSummary]:
     created = (wanted.created_from, wanted.created_before)
     by_task = wanted.task_id is not None
     return KeysetQuery(dead_letters, _DEAD_SUMMARY, _dead_summary, conditions, *created, is_indexed=by_task)
+
+
+def audit_query(wanted: AuditFilter) -> KeysetQuery[AuditEntry]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.who is not None:
+        conditions.append(audit.c.who == wanted.who)
+    if wanted.action is not None:
+        conditions.append(audit.c.action == wanted.action)
+    return KeysetQuery(audit, _AUDIT_ENTRY, _audit_entry, conditions, wanted.created_from, wanted.created_before)
 
 
 def _task_summary(row: AnyRow) -> TaskSummary:
@@ -208,3 +245,10 @@ def _dead_summary(row: AnyRow) -> DeadSummary:
     values["message"] = shortened(row.message)
     values["attempts"] = len(parse_history(values.pop("history")))
     return DeadSummary(**values)
+
+
+def _audit_entry(row: AnyRow) -> AuditEntry:
+    values = dict(row._mapping)
+    values["params"] = strict_json.loads(row.params)
+    values["ids"] = tuple(strict_json.loads(row.ids))
+    return AuditEntry(**values)

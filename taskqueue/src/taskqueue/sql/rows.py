@@ -45,7 +45,7 @@ def notes_valid_now() -> dict[str, float]:
 def task_row(row: AnyRow) -> TaskRow:
     task_id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
     result, code, message, history, placed_attempt, placed_runner, placed_boot, runner, cancel_requested, *rest = rest
-    fraction, progress_message, replays, reply_to, correlation_id, pending_reason = rest
+    fraction, progress_message, replays, reply_to, correlation_id, submitted_by, pending_reason = rest
     return TaskRow(
         id=task_id,
         algorithm=algorithm,
@@ -68,6 +68,7 @@ def task_row(row: AnyRow) -> TaskRow:
         replays=replays,
         reply_to=reply_to,
         correlation_id=correlation_id,
+        submitted_by=submitted_by,
         pending_reason=pending_reason,
     )
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, String, bindparam, case, func, null, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.recording import KnownRow
 from taskqueue.sql.rows import TASK_COLUMNS, task_row
 from taskqueue.sql.tables import tasks
-from taskqueue.tasks import NewTask, TaskRow
+from taskqueue.tasks import Identity, NewTask, TaskRow
 
 _this = tasks.c.id == bindparam("the_id")
 #: The fence of everything that is written for a delivery.
@@ -109,7 +109,7 @@ PROGRESS = (
 )
 
 #: Locks the row where the database has row locks, so that it cannot change before the next statement.
-LOCK_FINISHED_AT = select(tasks.c.finished_at).where(_this).with_for_update()
+LOCK_TO_CANCEL = select(tasks.c.finished_at, tasks.c.submitted_by, tasks.c.algorithm).where(_this).with_for_update()
 #: Includes `running` rows without a lease: their owner died, and maybe no other will ever claim them.
 CANCEL_WAITING = (
     update(tasks)
@@ -135,6 +135,11 @@ COUNT_WAITING, COUNT_FINISHED = (
     .group_by(tasks.c.algorithm, tasks.c.state)
     for column in (tasks.c.available_at, tasks.c.finished_at)
 )
+#: The counts of one token's tasks.
+_own = tasks.c.submitted_by == bindparam("the_owner", type_=String)
+COUNT_OWN = (
+    select(tasks.c.algorithm, tasks.c.state, func.count()).where(_own).group_by(tasks.c.algorithm, tasks.c.state)
+)
 #: Since when a waiting task waits: for a replayed one, since its replay.
 WAITS_SINCE = case((tasks.c.replays > 0, tasks.c.updated_at), else_=tasks.c.created_at)
 OLDEST_WAITING = (
@@ -143,6 +148,7 @@ OLDEST_WAITING = (
     .order_by(tasks.c.seq)
     .limit(1)
 )
+OLDEST_OWN_WAITING = OLDEST_WAITING.where(_own)
 
 #: By the dialect's name: inserts tasks, leaves known ids as they are. Made once: making one costs as much as using it.
 INSERT_NEW = MappingProxyType(
@@ -172,16 +178,22 @@ _FILL_TOMBSTONE = (
 )
 
 
-def fill_tombstone(connection: Connection, task: NewTask, now: float) -> None:
-    """The task of a tombstone has arrived: it stays cancelled, and its content is known from now on."""
-    values = {
-        "the_id": task.id,
-        "new_algorithm": task.algorithm,
-        "new_payload": task.payload,
-        "new_digest": task.digest,
-        "new_now": now,
-    }
-    connection.execute(_FILL_TOMBSTONE, values)
+def fill_tombstones(connection: Connection, arrived: Sequence[NewTask], known: dict[str, Identity], now: float) -> None:
+    """Tasks of tombstones have arrived: they stay cancelled, and their content is known from now on, in `known` too.
+
+    A tombstone of another token stays as it is.
+    """
+    for task in arrived:
+        if known.get(task.id) == ("", task.submitted_by):
+            values = {
+                "the_id": task.id,
+                "new_algorithm": task.algorithm,
+                "new_payload": task.payload,
+                "new_digest": task.digest,
+                "new_now": now,
+            }
+            connection.execute(_FILL_TOMBSTONE, values)
+            known[task.id] = task.identity
 
 
 def execute(connection: Connection, statement: Any, values: Any) -> int:

@@ -11,10 +11,11 @@ from taskqueue.clock import Clock
 from taskqueue.errors import StoreUnavailable
 from taskqueue.messages import clean
 from taskqueue.replays import in_portions
-from taskqueue.sql import dead_letters, statements, tables
+from taskqueue.sql import audit, dead_letters, statements, tables
 from taskqueue.sql.database import Database
 from taskqueue.sql.pages import dead_letters_query, read_page, tasks_query
 from taskqueue.sql.statements import IdStatements, execute
+from taskqueue.sql.tokens import SqlTokenStore
 from taskqueue.tasks import (
     CancelAnswer,
     Counts,
@@ -29,6 +30,7 @@ from taskqueue.tasks import (
     TaskSummary,
     notes_valid_since,
 )
+from taskqueue.tokens import EVERYTHING, AuditNote, Reach, fits
 from taskqueue.waiters import Waiters
 
 #: Dead letters that are discarded in one transaction.
@@ -49,6 +51,7 @@ class SqlStore:
         self._by_ids = by_ids
         self._clock = clock
         self._waiters = waiters
+        self.tokens = SqlTokenStore(database, clock)
 
     async def lookup(self, ids: Sequence[str]) -> dict[str, TaskRow]:
         return await self._database.read(lambda connection: self._by_ids.read_tasks(connection, ids)) if ids else {}
@@ -73,9 +76,12 @@ class SqlStore:
             await _is_set_within(ended, timeout_seconds)
         return ended.row or await self.get(task_id)
 
-    async def cancel(self, task_id: str) -> CancelAnswer:
+    async def cancel(self, task_id: str, *, reach: Reach = EVERYTHING, note: AuditNote | None = None) -> CancelAnswer:
         def write(connection: Connection) -> CancelAnswer:
-            answer = _cancel(connection, task_id, self._clock.wall())
+            now = self._clock.wall()
+            answer = _cancel(connection, task_id, now, reach)
+            if answer in (CancelAnswer.CANCELLED, CancelAnswer.REQUESTED):
+                audit.write(connection, note, [task_id], now)
             if answer is CancelAnswer.CANCELLED:
                 self._announce([task_id])
             return answer
@@ -112,8 +118,8 @@ class SqlStore:
         now = self._clock.wall()
         await self._database.write(lambda connection: _note_waiting(connection, reasons, over, now), durable=False)
 
-    async def counts(self) -> list[Counts]:
-        return await self._database.read(_counts)
+    async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
+        return await self._database.read(lambda connection: _counts(connection, reach))
 
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         return await read_page(self._database.read, tasks_query(wanted), limit, before)
@@ -126,19 +132,21 @@ class SqlStore:
     async def dead_letter(self, dead_id: int) -> DeadLetter | None:
         return await self._database.read(lambda connection: dead_letters.read_one(connection, dead_id))
 
-    async def discard(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        return await in_portions(dead_ids, _MAX_DISCARDED, self._discard)
+    async def discard(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[DeadAnswer]:
+        async def discard(portion: Sequence[int]) -> dict[int, DeadAnswer]:
+            return await self._database.write(
+                lambda connection: dead_letters.discard(connection, portion, self._clock.wall(), reach, note)
+            )
+
+        return await in_portions(dead_ids, _MAX_DISCARDED, discard)
 
     async def check_writing(self) -> None:
         await self._database.write(write_something)
 
     async def purge(self, finished_before: float, limit: int) -> int:
         return await self._database.write(lambda connection: _purge(connection, finished_before, limit), durable=False)
-
-    async def _discard(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
-        return await self._database.write(
-            lambda connection: dead_letters.discard(connection, dead_ids, self._clock.wall())
-        )
 
     def _listen(self) -> None:
         """Called when a caller begins to wait for a task that another process may end."""
@@ -160,14 +168,17 @@ async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
         return False
 
 
-def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
+def _cancel(connection: Connection, task_id: str, now: float, reach: Reach) -> CancelAnswer:
     this = {"the_id": task_id, "new_now": now}
     for _ in range(_MAX_CANCEL_TRIES):
-        row = connection.execute(statements.LOCK_FINISHED_AT, {"the_id": task_id}).first()
+        row = connection.execute(statements.LOCK_TO_CANCEL, {"the_id": task_id}).first()
         if row is None:
-            if connection.execute(statements.INSERT_ONE[connection.dialect.name], _tombstone(task_id, now)).first():
+            tombstone = _tombstone(task_id, now, reach.owner)
+            if connection.execute(statements.INSERT_ONE[connection.dialect.name], tombstone).first():
                 return CancelAnswer.CANCELLED
             continue  # another process has just inserted the row: look again
+        if not reach.includes(row.submitted_by, row.algorithm):
+            return CancelAnswer.UNKNOWN
         if row.finished_at is not None:
             return CancelAnswer.FINISHED
         if execute(connection, statements.CANCEL_WAITING, this):
@@ -177,8 +188,8 @@ def _cancel(connection: Connection, task_id: str, now: float) -> CancelAnswer:
     raise StoreUnavailable(f"the task {task_id!r} comes and goes too fast to be cancelled; try again")
 
 
-def _tombstone(task_id: str, now: float) -> dict[str, Any]:
-    """The row of a task that is cancelled before it arrives."""
+def _tombstone(task_id: str, now: float, submitted_by: str | None) -> dict[str, Any]:
+    """The row of a task that is cancelled before it arrives. It belongs to who cancelled it."""
     return {
         "id": task_id,
         "algorithm": "",
@@ -189,6 +200,7 @@ def _tombstone(task_id: str, now: float) -> dict[str, Any]:
         "created_at": now,
         "updated_at": now,
         "finished_at": now,
+        "submitted_by": submitted_by,
     }
 
 
@@ -202,14 +214,25 @@ def _note_waiting(connection: Connection, reasons: Mapping[str, str], over: Coll
         connection.execute(statements.NOTE, rows)
 
 
-def _counts(connection: Connection) -> list[Counts]:
+def _counts(connection: Connection, reach: Reach) -> list[Counts]:
     by_algorithm: dict[str, dict[TaskState, int]] = {}
-    for query in (statements.COUNT_WAITING, statements.COUNT_FINISHED):
-        for algorithm, state, count in connection.execute(query).all():
-            if algorithm:  # a tombstone has none
+    queries = (statements.COUNT_WAITING, statements.COUNT_FINISHED) if reach.others else (statements.COUNT_OWN,)
+    values = {} if reach.others else {"the_owner": reach.owner}
+    for query in queries:
+        for algorithm, state, count in connection.execute(query, values).all():
+            # a tombstone has no algorithm
+            if algorithm and (not reach.others or fits(algorithm, reach.algorithms)):
                 by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
+    oldest = statements.OLDEST_WAITING if reach.others else statements.OLDEST_OWN_WAITING
     return [
-        Counts(name, by_state, connection.scalar(statements.OLDEST_WAITING, {"the_algorithm": name}))
+        Counts(
+            name,
+            by_state,
+            # for one token's tasks it passes over those of others
+            connection.scalar(oldest, {"the_algorithm": name, **values})
+            if reach.others or TaskState.QUEUED in by_state
+            else None,
+        )
         for name, by_state in sorted(by_algorithm.items())
     ]
 

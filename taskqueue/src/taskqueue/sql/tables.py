@@ -46,6 +46,8 @@ tasks = Table(
     Column("replays", Integer, nullable=False, server_default=sa.text("0")),
     Column("reply_to", Text),
     Column("correlation_id", Text),
+    #: key id of the token that submitted it, if any; also of a tombstone
+    Column("submitted_by", String(32)),
 )
 
 _waiting = tasks.c.available_at.is_not(None)
@@ -72,6 +74,9 @@ Index(
 )
 _expiring = tasks.c.expires_at.is_not(None) & tasks.c.available_at.is_not(None)
 Index("tasks_expiring", tasks.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
+# The tasks of one token. Tasks without one cost it nothing.
+_owned = tasks.c.submitted_by.is_not(None)
+Index("tasks_submitted_by", tasks.c.submitted_by, tasks.c.seq, sqlite_where=_owned, postgresql_where=_owned)
 
 dead_letters = Table(
     "dead_letters",
@@ -90,6 +95,8 @@ dead_letters = Table(
     Column("discarded_at", sa.Double),
     #: the attempt that a replay began; with `replayed_at` NULL, its message may not have been sent
     Column("replay_attempt", Integer),
+    #: as its task's
+    Column("submitted_by", String(32)),
     # an id is never used twice, also when the newest dead letter was removed
     sqlite_autoincrement=True,
 )
@@ -108,3 +115,45 @@ _replayed = dead_letters.c.replayed_at.is_not(None)
 Index("dead_letters_replayed", dead_letters.c.replayed_at, sqlite_where=_replayed, postgresql_where=_replayed)
 _discarded = dead_letters.c.discarded_at.is_not(None)
 Index("dead_letters_discarded", dead_letters.c.discarded_at, sqlite_where=_discarded, postgresql_where=_discarded)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("seq", _KEY, primary_key=True),
+    Column("key_id", String(32), nullable=False, unique=True),
+    #: SHA-256 of the token's text, in hexadecimal
+    Column("secret_hash", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    #: both with spaces between them
+    Column("scopes", Text, nullable=False),
+    Column("algorithms", Text, nullable=False),
+    Column("created_at", sa.Double, nullable=False),
+    Column("expires_at", sa.Double),
+    Column("last_used_at", sa.Double),
+    Column("revoked_at", sa.Double),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_id", _KEY, primary_key=True),
+    #: random; the transactions of one call share an entry
+    Column("call", String(32), nullable=False, unique=True),
+    Column("created_at", sa.Double, nullable=False, index=True),
+    Column("who", String(32), nullable=False),
+    Column("action", String(32), nullable=False),
+    #: a JSON object, and a JSON list
+    Column("params", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("ids", Text, nullable=False),
+    Column("client", Text),
+    sqlite_autoincrement=True,
+)
+
+#: Random keys that the processes with this database share.
+environment_keys = Table(
+    "environment_keys",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+)

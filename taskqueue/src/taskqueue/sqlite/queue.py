@@ -21,6 +21,7 @@ from taskqueue.sql.statements import execute
 from taskqueue.sql.store import write_something
 from taskqueue.sqlite import queue_statements as statements
 from taskqueue.tasks import DeadAnswer, Delivery, NewTask, Published, Reply, Revived
+from taskqueue.tokens import EVERYTHING, AuditNote, Reach
 from taskqueue.waiters import Waiters
 
 _log = logging.getLogger(__name__)
@@ -99,8 +100,10 @@ class SqliteQueue:
             published, _ = await self._write(write, then=then, durable=durable)
         return published
 
-    async def replay(self, dead_ids: Sequence[int]) -> list[DeadAnswer]:
-        return await in_portions(dead_ids, MAX_REPLAYS, self._replay)
+    async def replay(
+        self, dead_ids: Sequence[int], *, reach: Reach = EVERYTHING, note: AuditNote | None = None
+    ) -> list[DeadAnswer]:
+        return await in_portions(dead_ids, MAX_REPLAYS, lambda portion: self._replay(portion, reach, note))
 
     async def feed(self, algorithm: str) -> PullFeed:
         if self._closed:
@@ -222,10 +225,10 @@ class SqliteQueue:
             "new_now": self._clock.wall(),
         }
 
-    async def _replay(self, dead_ids: Sequence[int]) -> dict[int, DeadAnswer]:
+    async def _replay(self, dead_ids: Sequence[int], reach: Reach, note: AuditNote | None) -> dict[int, DeadAnswer]:
         def write(connection: Connection) -> dict[int, Revived]:
             now = self._clock.wall()
-            revived = revive(connection, dead_ids, now)
+            revived = revive(connection, dead_ids, now, reach, note)
             mark_replayed(connection, [dead_id for dead_id, each in revived.items() if each.task is not None], now)
             return revived
 

@@ -27,11 +27,11 @@ from taskqueue.sql.statements import (
     NEXT_ATTEMPT,
     NOW_CLAIMABLE,
     WAITS_SINCE,
-    fill_tombstone,
+    fill_tombstones,
 )
 from taskqueue.sql.tables import tasks
 from taskqueue.sqlite.engine import DriverStatement, padded
-from taskqueue.tasks import NewTask, Published, publish_results
+from taskqueue.tasks import Identity, NewTask, Published, publish_results
 
 _of_algorithm = tasks.c.algorithm == bindparam("the_algorithm")
 _at_once = tasks.c.available_at == NOW_CLAIMABLE
@@ -121,11 +121,11 @@ CAP_DELAYS = (
 #: As text for the driver: SQLAlchemy takes longer for the parameters of a row than SQLite takes to write it.
 _INSERT = f"""
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, delivery_count, created_at,
-                   updated_at, expires_at, reply_to, correlation_id)
-VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   updated_at, expires_at, reply_to, correlation_id, submitted_by)
+VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
-_PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.receipt).where(
+_PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.submitted_by, tasks.c.receipt).where(
     tasks.c.id.in_(bindparam("the_ids", expanding=True))
 )
 
@@ -170,17 +170,15 @@ def publish(connection: Connection, new: Sequence[NewTask], token: int, now: flo
     inserted = connection.exec_driver_sql(_INSERT, rows).rowcount
     if inserted == len(new):
         return [Published.ACCEPTED] * len(new)
-    digests: dict[str, str] = {}
+    known: dict[str, Identity] = {}
     accepted: set[str] = set()
-    for task_id, digest, receipt in connection.execute(_PUBLISHED, {"the_ids": padded([task.id for task in new])}):
-        digests[task_id] = digest
+    found = connection.execute(_PUBLISHED, {"the_ids": padded([task.id for task in new])})
+    for task_id, digest, submitted_by, receipt in found:
+        known[task_id] = digest, submitted_by
         if receipt == token:
             accepted.add(task_id)
-    for task in new:
-        if not digests[task.id]:
-            fill_tombstone(connection, task, now)
-            digests[task.id] = task.digest
-    return publish_results(new, digests, accepted)
+    fill_tombstones(connection, new, known, now)
+    return publish_results(new, known, accepted)
 
 
 def publish_claimed(connection: Connection, task: NewTask, token: int, now: float, until: float) -> int | None:
@@ -207,6 +205,7 @@ def _row(
         task.expires_at,
         task.reply_to,
         task.correlation_id,
+        task.submitted_by,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, case, func, insert, null, update
+from sqlalchemy import Connection, Text, bindparam, case, func, insert, null, select, update
 
 from runnerlib.contract import TaskState
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES
@@ -32,6 +32,7 @@ from taskqueue.sql.store import SqlStore
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.sqlite.engine import DriverStatement, padded
 from taskqueue.tasks import CancelAnswer, Conflicting, Delivery, Failed, Placement, Record, Retrying, Succeeded, TaskRow
+from taskqueue.tokens import EVERYTHING, AuditNote, Reach
 from taskqueue.waiters import Waiters
 
 #: Free disk space below which the store reports a full disk: that of one message.
@@ -50,7 +51,12 @@ _OUTCOME = {
     "receipt": null(),
     "updated_at": bindparam("new_now"),
 }
-_INSERT_DEAD_LETTERS = insert(dead_letters)
+#: A dead letter belongs to whom its task does; that of a conflict, which has another digest, to nobody.
+_INSERT_DEAD_LETTERS = insert(dead_letters).values(
+    submitted_by=select(tasks.c.submitted_by)
+    .where((tasks.c.id == bindparam("the_id")) & (tasks.c.digest == bindparam("the_digest")))
+    .scalar_subquery()
+)
 END = update(tasks).where(_this).values(**_OUTCOME, finished_at=bindparam("new_now"))
 RETRY = update(tasks).where(_this).values(**{**NEXT_ATTEMPT, **_OUTCOME})
 
@@ -109,11 +115,11 @@ class SqliteStore(SqlStore):
         doubtful = [each for each in deliveries if not each.is_clear_to_start or each.id in self._cancelled]
         return await self.lookup([each.id for each in doubtful]) if doubtful else {}
 
-    async def cancel(self, task_id: str) -> CancelAnswer:
+    async def cancel(self, task_id: str, *, reach: Reach = EVERYTHING, note: AuditNote | None = None) -> CancelAnswer:
         self._cancelled[task_id] = None
         if len(self._cancelled) > MOST_CANCELLED:
             self._cancelled.popitem(last=False)
-        return await super().cancel(task_id)
+        return await super().cancel(task_id, reach=reach, note=note)
 
     async def check_writing(self) -> None:
         """Also asks for room: on a full disk a little may still be written where a task cannot."""
@@ -161,7 +167,7 @@ class _Writes:
     def add(self, record: Record, row: KnownRow | None, now: Now) -> bool:
         """Decides what a record writes; False if the fence keeps it out."""
         if isinstance(record, Conflicting):
-            self.dead_letters.append(dead_letter_values(record, now))
+            self.add_dead_letter(record, now)
             return True
         if row is not None and row.ended:
             return False
@@ -182,8 +188,12 @@ class _Writes:
                 {"the_id": record.delivery.id, "new_now": now.wall, **binds}
             )
         if isinstance(record, Failed):
-            self.dead_letters.append(dead_letter_values(record, now))
+            self.add_dead_letter(record, now)
         return True
+
+    def add_dead_letter(self, record: Failed | Conflicting, now: Now) -> None:
+        owner = {"the_id": record.delivery.id, "the_digest": record.delivery.digest}
+        self.dead_letters.append(dead_letter_values(record, now) | owner)
 
     def execute(self, connection: Connection) -> None:
         for statement, values in (

@@ -1,0 +1,109 @@
+"""Finds out whose token a request carries. Nothing of it is logged or kept but its SHA-256."""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from producer.gateway.callers import ADMIN, Caller, caller_with
+from runnerlib.service.logs import get_logger
+from taskqueue.errors import StoreUnavailable
+from taskqueue.protocols import TokenStore
+from taskqueue.tokens import Token
+
+log = get_logger(__name__)
+
+#: A token is looked up again after this long. A revoked one is refused everywhere within a second.
+FRESH_SECONDS = 0.5
+#: Verified tokens that are remembered. Others are looked up for each request; refused ones always are.
+MOST_REMEMBERED = 1000
+#: As often as the store writes it.
+_USED_AGAIN_SECONDS = 60.0
+_SECRET_BYTES = 32
+_TOKEN = re.compile(r"ppw_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+#: What the text of an unknown key id is compared with: a refusal takes as long as any other.
+_NO_HASH = "0" * 64
+
+
+def new_token() -> tuple[str, str]:
+    """A key id, and the text of a token that has it."""
+    key_id = secrets.token_hex(6)
+    return key_id, f"ppw_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+
+def hash_of(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def looks_like_token(text: str) -> bool:
+    return _TOKEN.search(text) is not None
+
+
+class TokenVerifier:
+    """`admin_token` is valid beside those in the store; empty: there is none. Without a store, it alone is."""
+
+    def __init__(self, store: TokenStore | None, admin_token: str = "", wall: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._admin_hash = hash_of(admin_token) if admin_token else None
+        self._wall = wall
+        #: by the SHA-256 of its text, with the time (monotonic) of its look-up; the latest last
+        self._verified: OrderedDict[str, tuple[Token, float]] = OrderedDict()
+        self._checking: dict[str, asyncio.Task[Token | None]] = {}
+
+    async def caller(self, text: str) -> Caller | None:
+        """Whose token this is; None if it is unknown, has expired or was revoked. Raises StoreUnavailable."""
+        text_hash = hash_of(text)
+        if self._admin_hash is not None and hmac.compare_digest(text_hash, self._admin_hash):
+            return ADMIN
+        found = self._verified.get(text_hash)
+        if found is not None and time.monotonic() - found[1] < FRESH_SECONDS:
+            token: Token | None = found[0]
+        else:
+            token = await self._look_up(text, text_hash)
+        return caller_with(token) if token is not None and token.is_valid(self._wall()) else None
+
+    async def _look_up(self, text: str, text_hash: str) -> Token | None:
+        """Requests with the same token that come at the same time share one look-up."""
+        matched = _TOKEN.fullmatch(text)
+        if matched is None:
+            return None
+        checking = self._checking.get(text_hash)
+        if checking is None:
+            checking = asyncio.create_task(self._check(matched.group(1), text_hash), name="check a token")
+            self._checking[text_hash] = checking
+            checking.add_done_callback(partial(self._checked, text_hash))
+        # a request that is cancelled takes nothing from those that share the look-up
+        return await asyncio.shield(checking)
+
+    def _checked(self, text_hash: str, checking: asyncio.Task[Token | None]) -> None:
+        del self._checking[text_hash]
+        if not checking.cancelled():
+            # it belongs to the requests, if they are still there to take it
+            checking.exception()
+
+    async def _check(self, key_id: str, text_hash: str) -> Token | None:
+        if self._store is None:
+            raise StoreUnavailable("the store has not been opened yet, and tokens are in it")
+        token = await self._store.get(key_id)
+        is_right = hmac.compare_digest(text_hash, _NO_HASH if token is None else token.secret_hash)
+        if token is None or not is_right or not token.is_valid(self._wall()):
+            self._verified.pop(text_hash, None)
+            return None
+        self._verified[text_hash] = token, time.monotonic()
+        self._verified.move_to_end(text_hash)
+        if len(self._verified) > MOST_REMEMBERED:
+            self._verified.popitem(last=False)
+        if token.last_used_at is None or self._wall() - token.last_used_at >= _USED_AGAIN_SECONDS:
+            await self._note_use(self._store, key_id)
+        return token
+
+    async def _note_use(self, store: TokenStore, key_id: str) -> None:
+        try:
+            await store.used(key_id)
+        except StoreUnavailable as error:
+            log.warning("the use of a token cannot be noted", key_id=key_id, reason=str(error))

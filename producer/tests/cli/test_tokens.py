@@ -1,0 +1,125 @@
+"""``producer token``, ``producer audit``, and the token that every command sends."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from token_senders import ADMIN_TOKEN, Sender
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from producer.cli import app
+from producer.cli.exit_codes import BAD_INPUT
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """A command with these variables; by default with the admin's token."""
+    for name in ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str, variables: dict[str, str] | None = None) -> Result:
+        found = {"PRODUCER_TOKEN": ADMIN_TOKEN} if variables is None else variables
+        return CliRunner().invoke(app, list(arguments), env={"GATEWAY_URL": guarded.url, **found})
+
+    return call
+
+
+def test_token_is_printed_once_and_can_be_used_listed_and_revoked(guarded: Any, call: Call) -> None:
+    made = call("token", "create", "billing", "--scope", "submit", "--scope", "read", "--algorithm", "upp*")
+    assert made.exit_code == 0
+    text = made.stdout.strip()
+    key_id = text.split("_")[1]
+    assert text.startswith("ppw_") and made.stdout == text + "\n"
+    assert made.stderr == f"key id {key_id}; keep the token, it is not shown again\n"
+    sender = Sender(guarded.url, text)
+    assert sender.submit("upper", {"text": "a"}).status_code == 202
+    [listed] = [json.loads(line) for line in call("token", "list", "--json").stdout.splitlines()]
+    assert (listed["key_id"], listed["algorithms"], listed["expires_at"]) == (key_id, ["upp*"], None)
+    table = call("token", "list").stdout
+    assert key_id in table and "billing" in table and text not in table
+    assert call("token", "revoke", key_id).stderr == f"the token {key_id} (billing) is revoked\n"
+    audit = [json.loads(line) for line in call("audit", "--json").stdout.splitlines()]
+    assert [(each["action"], each["ids"]) for each in audit] == [("token.revoke", [key_id]), ("token.create", [key_id])]
+    assert "token.revoke" in call("audit").stdout
+    assert call("audit", "--who", "nobody").stderr == "nothing was changed\n"
+    assert len(call("audit", "--action", "token.create", "--json").stdout.splitlines()) == 1
+
+
+def test_token_that_cannot_be_made_or_revoked_is_told(call: Call) -> None:
+    for arguments in (
+        ("create", "x", "--scope", "everything"),
+        ("create", "x", "--scope", "read", "--algorithm", "[a]"),
+        ("revoke", "0123456789ab"),
+        ("revoke", "ppw_0123456789ab_secret/../.."),
+    ):
+        refused = call("token", *arguments)
+        assert refused.exit_code == BAD_INPUT and refused.stderr
+    assert call("token", "list").stderr == "there are no tokens\n"
+
+
+def test_token_comes_from_the_option_the_variable_or_the_file(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{ADMIN_TOKEN}\n")
+    for arguments, variables in (
+        (("--token", ADMIN_TOKEN), {}),
+        (("--token", ADMIN_TOKEN), {"PRODUCER_TOKEN": "x" * 32}),
+        ((), {"PRODUCER_TOKEN": ADMIN_TOKEN}),
+        ((), {"PRODUCER_TOKEN_FILE": str(file)}),
+        ((), {"PRODUCER_TOKEN": ADMIN_TOKEN, "PRODUCER_TOKEN_FILE": "/missing"}),
+    ):
+        assert call("list", *arguments, variables=variables).exit_code == 0
+    missing = call("list", variables={"PRODUCER_TOKEN_FILE": "/missing"})
+    assert (missing.exit_code, "PRODUCER_TOKEN_FILE" in missing.stderr) == (BAD_INPUT, True)
+    nobody = call("list", variables={})
+    assert nobody.exit_code == BAD_INPUT
+    assert "--token" in nobody.stderr and "PRODUCER_TOKEN_FILE" in nobody.stderr
+
+
+@pytest.mark.parametrize("token", ["a secret", "secret\n", "secret\u00e9"])
+def test_token_that_cannot_be_one_is_told_and_not_shown(call: Call, token: str) -> None:
+    refused = call("list", "--token", token)
+    assert refused.exit_code == BAD_INPUT
+    assert "secret" not in refused.stderr + refused.stdout
+
+
+def test_every_command_takes_a_token() -> None:
+    def commands(group: Any) -> list[Any]:
+        found = []
+        for command in group.commands.values():
+            found += commands(command) if hasattr(command, "commands") else [command]
+        return found
+
+    every = commands(get_command(app))
+    assert len(every) >= 13
+    for command in every:
+        assert "--token" in [option for parameter in command.params for option in parameter.opts], command.name
+
+
+def test_every_command_sends_it(call: Call, make_sender: Any, tmp_path: Path) -> None:
+    messages = tmp_path / "m.jsonl"
+    messages.write_text('{"text": "a"}\n')
+    for arguments in (
+        ("send", "upper", '{"text": "a"}', "--id", "a"),
+        ("send-many", str(messages), "--algorithm", "upper"),
+        ("cancel", "a"),
+        ("list",),
+        ("algorithms",),
+        ("dead", "list"),
+        ("dead", "discard", "--all", "--yes"),
+    ):
+        assert call(*arguments, variables={}).exit_code == BAD_INPUT, arguments
+        done = call(*arguments)
+        assert done.exit_code == 0, done.stderr
+
+
+def test_nothing_else_is_left_of_typer_s_set_up() -> None:
+    """The option is added to each command once, however often the module's app is looked at."""
+    assert isinstance(app, typer.Typer)
+    [listed] = [command for command in get_command(app).commands.values() if command.name == "list"]  # type: ignore[attr-defined]
+    assert [parameter.name for parameter in listed.params].count("token") == 1

@@ -1,0 +1,87 @@
+"""To whom tasks belong, where they are published; and who sees what."""
+
+import pytest
+
+from runnerlib.contract import FailureCode, TaskState
+from taskqueue.tasks import CancelAnswer, DeadFilter, Failed, Published, TaskFilter
+from taskqueue.tokens import EVERYTHING, Reach
+
+ACCEPTED, DUPLICATE, CONFLICT = Published.ACCEPTED, Published.DUPLICATE, Published.CONFLICT
+OWN = Reach("a1", others=False)
+
+
+def test_the_same_id_by_another_is_a_conflict_whatever_the_content(run, open_replaying, make_task):
+    async def scenario():
+        async with open_replaying() as (queue, store):
+            mine = make_task("a", submitted_by="a1")
+            assert await queue.publish([mine]) == [ACCEPTED]
+            assert await queue.publish([mine]) == [DUPLICATE]
+            for other in ("b2", None):
+                assert await queue.publish([make_task("a", submitted_by=other)]) == [CONFLICT]
+                assert await queue.publish([make_task("a", payload={"text": "x"}, submitted_by=other)]) == [CONFLICT]
+            assert await queue.publish([make_task("b")]) == [ACCEPTED]
+            assert await queue.publish([make_task("b", submitted_by="a1")]) == [CONFLICT]
+            rows = await store.lookup(["a", "b"])
+            assert {name: row.submitted_by for name, row in rows.items()} == {"a": "a1", "b": None}
+            assert rows["a"].payload == mine.payload
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("owner", ["a1", None])
+def test_tombstone_belongs_to_who_made_it(run, open_replaying, make_task, owner):
+    async def scenario():
+        async with open_replaying() as (queue, store):
+            assert await store.cancel("a", reach=Reach(owner)) is CancelAnswer.CANCELLED
+            assert await queue.publish([make_task("a", submitted_by="b2")]) == [CONFLICT]
+            assert (await store.get("a")).digest == ""
+            await queue.publish([make_task("a", submitted_by=owner)])
+            row = await store.get("a")
+            assert (row.state, row.digest) == (TaskState.CANCELLED, make_task("a").digest)
+
+    run(scenario())
+
+
+def test_lists_and_counts_have_what_is_in_reach(run, open_replaying, make_task, take_all):
+    async def scenario():
+        async with open_replaying() as (queue, store):
+            await queue.publish([make_task("mine", submitted_by="a1"), make_task("other", submitted_by="b2")])
+            await queue.publish([make_task("nobody"), make_task("low", "lower", submitted_by="b2")])
+            reaches = {
+                "all": EVERYTHING,
+                "own": OWN,
+                "upper and own": Reach("b2", algorithms=("u?p*",)),
+                "upper": Reach("c3", algorithms=("u*",)),
+                "names": Reach("c3", algorithms=("l_wer", "nothing")),
+            }
+            seen = {
+                name: {task.id for task in await store.list_tasks(TaskFilter(reach=reach))}
+                for name, reach in reaches.items()
+            }
+            assert seen == {
+                "all": {"mine", "other", "nobody", "low"},
+                "own": {"mine"},
+                "upper and own": {"mine", "other", "nobody", "low"},
+                "upper": {"mine", "other", "nobody"},
+                "names": set(),
+            }
+            for name, reach in reaches.items():
+                rows = await store.lookup(["mine", "other", "nobody", "low"])
+                assert {row.id for row in rows.values() if reach.includes(row.submitted_by, row.algorithm)} == seen[
+                    name
+                ]
+            assert [(each.algorithm, sum(each.by_state.values())) for each in await store.counts(OWN)] == [("upper", 1)]
+            counted = {each.algorithm: each for each in await store.counts(reaches["upper"])}
+            assert set(counted) == {"upper"} and sum(counted["upper"].by_state.values()) == 3
+            feed = await queue.feed("upper")
+            await feed.set_prefetch(3)
+            for delivery in await take_all(feed, 3):
+                await store.record([Failed(delivery, FailureCode.HANDLER_ERROR, "broken")])
+            letters = await store.dead_letters(DeadFilter(reach=OWN))
+            assert [(each.task_id, each.submitted_by) for each in letters] == [("mine", "a1")]
+            (letter,) = letters
+            assert (await store.dead_letter(letter.dead_id)).submitted_by == "a1"
+            assert len(await store.dead_letters(DeadFilter(reach=Reach("c3", algorithms=("l*",))))) == 0
+            assert len(await store.dead_letters()) == 3
+
+    run(scenario())
