@@ -422,7 +422,7 @@ def test_consumer_that_looks_up_what_has_come_is_not_idle(go):
         assert not consumer.is_idle
         consumer._taking = None
         expired = Delivery("t1", "a", b"{}", "digest", 1, None, expires_at=-1.0)
-        receiving = asyncio.create_task(consumer._receive([expired]))
+        receiving = asyncio.create_task(consumer._sort_taken([expired]))
         await asyncio.sleep(0)
         assert not consumer.is_idle
         looked_up.set()

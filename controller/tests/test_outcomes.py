@@ -22,8 +22,8 @@ from controller.outcomes import (
     StartAgain,
     Unconfirmed,
     deadline,
-    overdue,
     pause_seconds,
+    reason_to_take_away,
     unreadable,
 )
 from controller.runner_answers import Entry
@@ -240,18 +240,18 @@ def test_refusal_of_a_single_task_counts_as_its_failure(policy, status, code, ex
 def test_run_is_overdue_when_it_is_called_running_for_longer_than_its_call_can_take():
     limits = Limits(timeout_seconds=10, batch=4)
     alone = deadline(limits, [limits], members=1, margin_seconds=5)
-    assert overdue(alone, limits, running_seconds=25, sent_seconds=25) is None
-    assert "time limit of 10 s" in overdue(alone, limits, running_seconds=26, sent_seconds=26)
+    assert reason_to_take_away(alone, limits, running_seconds=25, sent_seconds=25) is None
+    assert "time limit of 10 s" in reason_to_take_away(alone, limits, running_seconds=26, sent_seconds=26)
     batch = deadline(limits, [limits], members=4, margin_seconds=5)
-    assert overdue(batch, limits, running_seconds=55, sent_seconds=55) is None
+    assert reason_to_take_away(batch, limits, running_seconds=55, sent_seconds=55) is None
 
 
 def test_waiting_run_is_overdue_when_all_that_may_be_before_it_is_over():
     limits, slower = Limits(timeout_seconds=10, batch=1), Limits(timeout_seconds=100, batch=2)
     allowed = deadline(limits, [limits, slower], members=1, margin_seconds=5)
-    assert overdue(allowed, limits, running_seconds=None, sent_seconds=25 + 600) is None
-    assert "waiting for 626 s" in overdue(allowed, limits, running_seconds=None, sent_seconds=626)
-    assert overdue(allowed, limits, running_seconds=1, sent_seconds=inf) is not None
+    assert reason_to_take_away(allowed, limits, running_seconds=None, sent_seconds=25 + 600) is None
+    assert "waiting for 626 s" in reason_to_take_away(allowed, limits, running_seconds=None, sent_seconds=626)
+    assert reason_to_take_away(allowed, limits, running_seconds=1, sent_seconds=inf) is not None
 
 
 def test_lost_runners_and_handler_failures_have_separate_budgets(outcome):

@@ -288,10 +288,10 @@ class RunnerCall:
         return self._clock() - self._started_at
 
     async def _take_in(self, answer: Answer) -> None:
-        """Ends the runs whose entry is final, is missing, or is overdue."""
+        """Ends the runs whose entry is final, is missing, or has come too late."""
         measured: list[Entry] = []
         decided: list[tuple[Run, Decision | Unconfirmed]] = []
-        overdue: list[Run] = []
+        taken_away: list[Run] = []
         restarted = answer.boot is not None and answer.boot != self._boot
         for key, run in list(self._open.items()):
             entry = answer.entries.get(key)
@@ -305,7 +305,7 @@ class RunnerCall:
                 if why is None:
                     continue
                 log.warning("run is taken from its runner", runner=self._runner.id, task_id=run.id, why=why)
-                overdue.append(run)
+                taken_away.append(run)
                 entry = Entry(EntryState.CANCELLED) if run.cancel_requested else outcomes.timed_out(why)
             del self._open[key]
             if entry is None:
@@ -317,8 +317,8 @@ class RunnerCall:
                 decided.append((run, self._context.policy.decide(run, entry, self._limits)))
         self._boot = answer.boot or self._boot
         self._latency.observe(measured, self._elapsed(), batched=self._limits.batched)
-        if overdue:
-            await asyncio.gather(*(self._stop(run) for run in overdue))
+        if taken_away:
+            await asyncio.gather(*(self._stop(run) for run in taken_away))
         if not self._open and self._on_answered is not None:
             self._on_answered()
         await self._complete(decided)
@@ -334,7 +334,7 @@ class RunnerCall:
         # As of when the runner was asked: an answer that was read late says nothing of the time since.
         running = None if run.running_since is None else self._asked_at - run.running_since
         sent_at = self._started_at if run.sent_at is None else run.sent_at
-        return outcomes.overdue(
+        return outcomes.reason_to_take_away(
             self._deadline, self._limits, running_seconds=running, sent_seconds=self._asked_at - sent_at
         )
 

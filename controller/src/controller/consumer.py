@@ -71,7 +71,7 @@ class AlgorithmConsumer:
         self._calls: dict[asyncio.Task[None], tuple[list[Run], str | None]] = {}
         self._taking: asyncio.Task[list[Delivery]] | None = None
         self._wake = asyncio.Event()
-        self._is_receiving = False
+        self._is_sorting = False
         self._stopping = False
         self._prefetch = -1
         self._checked_at = self._context.clock()
@@ -116,7 +116,7 @@ class AlgorithmConsumer:
         # What came while it stops is given back with the rest: no call of a stopped consumer begins.
         if self._taking is not None and self._taking.done() and not self._stopping:
             taking, self._taking = self._taking, None
-            await self._receive(taking.result())
+            await self._sort_taken(taking.result())
 
     async def _set_prefetch(self, feed: Feed) -> None:
         runners, limits = self._directory.known(self.algorithm), self._directory.limits(self.algorithm)
@@ -213,10 +213,10 @@ class AlgorithmConsumer:
         is_quiet = not done and self.is_idle and self._gate.is_open
         self._look_around = min(LONGEST_LOOK_AROUND_SECONDS, self._look_around * 2) if is_quiet else LOOK_AROUND_SECONDS
 
-    async def _receive(self, deliveries: Sequence[Delivery]) -> None:
+    async def _sort_taken(self, deliveries: Sequence[Delivery]) -> None:
         """Looks up what is unusual, with one query; then each task becomes ready, is found again, or ends."""
         self._context.metrics.taken.labels(self.algorithm).inc(len(deliveries))
-        self._is_receiving = True
+        self._is_sorting = True
         try:
             await self._in_flight.wait_for_earlier_attempts(deliveries)
             triaged = self._triage(deliveries, await self._look_up(deliveries))
@@ -228,7 +228,7 @@ class AlgorithmConsumer:
             await self._completer.release(runs, "they could not be looked up")
             raise
         finally:
-            self._is_receiving = False
+            self._is_sorting = False
         self._ready.extend([run for run, step in triaged if isinstance(step, Start)])
         # What was handed out before takes no room: it runs already, or is looked for.
         handed_out = [(run, step) for run, step in triaged if isinstance(step, Attach | AskAll)]
@@ -395,7 +395,7 @@ class AlgorithmConsumer:
     @property
     def is_idle(self) -> bool:
         """Whether it has no task, neither here nor at a runner."""
-        has_taken = self._is_receiving or (self._taking is not None and self._taking.done())
+        has_taken = self._is_sorting or (self._taking is not None and self._taking.done())
         return not (self._ready or self._calls or has_taken)
 
     @property

@@ -67,17 +67,17 @@ class RunMonitor:
         self._in_flight = in_flight
         self._client = client
         self._completer = completer
-        self._cancel_seconds = RUNNER_GRACE_SECONDS + margin_seconds
+        self._runner_may_take_seconds = RUNNER_GRACE_SECONDS + margin_seconds
 
     def start(self, stack: AsyncExitStack) -> None:
         """Follows runs until the stack is left."""
         runs = every(FOLLOW_EVERY_SECONDS, "following runs", self.place, self.report_progress)
         marks = every(MARKS_EVERY_SECONDS, "following cancel marks", self.read_cancel_marks, self.send_cancels)
         # A loop of its own: committing may wait for a broker under alarm.
-        overdue = every(MARKS_EVERY_SECONDS, "ending cancelled tasks", self.end_cancelled)
+        unheeded = every(MARKS_EVERY_SECONDS, "ending cancelled tasks", self.end_cancelled)
         background(stack, runs, "placements and progress")
         background(stack, marks, "cancel marks")
-        background(stack, overdue, "overdue cancels")
+        background(stack, unheeded, "cancels that runners do not heed")
 
     async def place(self) -> None:
         """Writes which runner process has a run, once it has run for a second or reports progress."""
@@ -148,7 +148,7 @@ class RunMonitor:
             if not run.cancel_requested or run.is_committing:
                 continue
             run.cancel_seen_at = now if run.cancel_seen_at is None else run.cancel_seen_at
-            if now - run.cancel_seen_at >= self._cancel_seconds:
+            if now - run.cancel_seen_at >= self._runner_may_take_seconds:
                 over.append(run)
         for run in over:
             runner = None if run.runner is None else run.runner.id

@@ -301,7 +301,9 @@ def deadline(limits: Limits, neighbours: Sequence[Limits], *, members: int, marg
     return Deadline(running, running + 2 * longest)
 
 
-def overdue(allowed: Deadline, limits: Limits, *, running_seconds: float | None, sent_seconds: float) -> str | None:
+def reason_to_take_away(
+    allowed: Deadline, limits: Limits, *, running_seconds: float | None, sent_seconds: float
+) -> str | None:
     """Why a run that its runner calls waiting or running is taken from it; None while it may continue."""
     if running_seconds is not None and running_seconds > allowed.running:
         return (

@@ -75,7 +75,7 @@ class Slot:
         self.served = 0
         self._retiring: asyncio.Future[str] | None = None
         self._recycle_reason = ""
-        #: calls that the process is being killed for
+        #: calls that are being ended: asked to stop, or the process is killed for them
         self._ending: set[int] = set()
         self._killed = False
         #: the only call in the process is an isolated run

@@ -102,7 +102,7 @@ class RabbitQueue:
     async def retry(self, deliveries: Sequence[Delivery], delay_seconds: Sequence[float]) -> None:
         """Also for stale receipts: the store may know of the next attempt already, and would drop this one."""
         pairs = zip(deliveries, delay_seconds, strict=True)
-        await self._publisher.publish([retry_message(delivery, self._delay_queue(delay)) for delivery, delay in pairs])
+        await self._publisher.publish([retry_message(delivery, self._step_for(delay)) for delivery, delay in pairs])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         await self._requeuer.release(deliveries)
@@ -127,7 +127,7 @@ class RabbitQueue:
             self._consumes = True
             await self._consuming.__aenter__()
 
-    def _delay_queue(self, delay: float) -> float:
+    def _step_for(self, delay: float) -> float:
         """The shortest step that is long enough, else the longest."""
         return next((step for step in self._steps if step >= delay), self._steps[-1])
 
