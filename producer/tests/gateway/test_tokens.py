@@ -53,6 +53,7 @@ def test_token_is_made_shown_once_used_listed_and_revoked(guarded: Any, admin: S
     assert text not in admin.get("/tokens").text and text not in admin.get("/audit").text
     revoked = admin.call("DELETE", f"/tokens/{view['key_id']}").json()
     assert revoked["revoked_at"] is not None
+    assert sender.submit("upper", {"text": "a"}).status_code == 401
     assert admin.call("DELETE", f"/tokens/{view['key_id']}").json() == revoked
     assert [(each["action"], each["who"]) for each in audit_of(admin)] == [
         ("token.revoke", "admin"),

@@ -19,11 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from producer.gateway.callers import Caller, set_caller
 from producer.gateway.openapi import problems
 from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.settings import GatewaySettings
 from producer.gateway.verifier import TokenVerifier, hash_of, looks_like_token
 from runnerlib.service.web import problem_response
 from taskqueue.errors import TaskQueueError
-from taskqueue.protocols import TokenStore
 from taskqueue.tokens import Scope as TokenScope
 
 _SUBMIT, _READ, _OPERATE, _ADMIN = TokenScope.SUBMIT, TokenScope.READ, TokenScope.OPERATE, TokenScope.ADMIN
@@ -121,20 +119,20 @@ class AccessGuard:
     """ASGI middleware: lets a request in with its caller, or answers it.
 
     Parameters:
-        store: where the tokens are; None: it has not been opened yet.
-        settings: of the gateway; for the tokens that are not in the store.
+        verifier: tells whose token it is.
+        metrics_token: valid for ``/metrics`` alone, which needs no look into the store; empty: there is none.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        store: TokenStore | None,
-        settings: GatewaySettings,
+        verifier: TokenVerifier,
+        metrics_token: str,
         unavailable: Unavailable,
     ) -> None:
         self._app = app
-        self._verifier = TokenVerifier(store, settings.admin_secret)
-        self._metrics_hash = hash_of(settings.metrics_secret) if settings.metrics_secret else None
+        self._verifier = verifier
+        self._metrics_hash = hash_of(metrics_token) if metrics_token else None
         self._unavailable = unavailable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

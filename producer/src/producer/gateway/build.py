@@ -17,6 +17,7 @@ from producer.gateway.metrics import GatewayMetrics
 from producer.gateway.openapi import Document
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
+from producer.gateway.verifier import TokenVerifier
 from producer.gateway.views import TaskResponder
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from runnerlib.service.health import Health
@@ -94,7 +95,10 @@ def _ask_for_tokens(app: ServiceApp, settings: GatewaySettings, store: TokenStor
     if settings.needs_tokens:
         if not settings.admin_secret:
             log.info("tokens are in use, and there is no ADMIN_TOKEN: only those made before are valid")
-        app.add_middleware(AccessGuard, store=store, settings=settings, unavailable=unavailable)
+        verifier = app.state.verifier = TokenVerifier(store, settings.admin_secret)
+        app.add_middleware(
+            AccessGuard, verifier=verifier, metrics_token=settings.metrics_secret, unavailable=unavailable
+        )
 
 
 class BodyLimits:

@@ -11,6 +11,7 @@ from producer.gateway.access import AccessGuard
 from producer.gateway.build import RETRY_AFTER, TITLE, build
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
+from producer.gateway.verifier import TokenVerifier
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
@@ -54,7 +55,8 @@ class StartupGate:
         starting.add_api_route("/{path:path}", _starting, methods=_METHODS, include_in_schema=False)
         self._app: ASGIApp = starting
         if settings.needs_tokens:
-            self._app = AccessGuard(starting, None, settings, _away)
+            verifier = TokenVerifier(None, settings.admin_secret)
+            self._app = AccessGuard(starting, verifier, settings.metrics_secret, _away)
 
     def open(self, app: ASGIApp) -> None:
         self._app = app

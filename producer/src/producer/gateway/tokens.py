@@ -174,7 +174,7 @@ async def list_tokens(request: Request) -> Response:
     "/tokens/{key_id}",
     summary="Revoke a token",
     responses={
-        200: openapi.answer(TokenView, "It is refused everywhere within a second."),
+        200: openapi.answer(TokenView, "It is refused here at once, at other gateways within a second."),
         **openapi.problems(ProblemCode.UNKNOWN_TOKEN, ProblemCode.FORBIDDEN, ProblemCode.STORE_UNAVAILABLE),
     },
     openapi_extra={"parameters": [_KEY_ID_PARAMETER]},
@@ -186,6 +186,7 @@ async def revoke(request: Request) -> Response:
     token = None
     if re.fullmatch(_KEY_ID.strip("^$"), key_id):
         token = await _tokens(request).revoke(key_id, audit_note(request, "token.revoke"))
+        request.app.state.verifier.forget(key_id)
     if token is None:
         # whoever puts the token itself here must not find it in an answer
         raise problem(ProblemCode.UNKNOWN_TOKEN, "There is no token with this key id; GET /tokens lists them.")

@@ -67,6 +67,11 @@ class TokenVerifier:
             token = await self._look_up(text, text_hash)
         return caller_with(token) if token is not None and token.is_valid(self._wall()) else None
 
+    def forget(self, key_id: str) -> None:
+        """Looks the token up at its next request: it was revoked here."""
+        for text_hash in [text_hash for text_hash, (token, _) in self._verified.items() if token.key_id == key_id]:
+            del self._verified[text_hash]
+
     async def _look_up(self, text: str, text_hash: str) -> Token | None:
         """Requests with the same token that come at the same time share one look-up."""
         matched = _TOKEN.fullmatch(text)
