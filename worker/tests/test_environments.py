@@ -287,6 +287,30 @@ def test_real_environment_serves_runnerlib_from_the_checkout(
     assert sys.prefix not in str(python)
 
 
+@pytest.mark.parametrize("with_uv", [True, False])
+def test_runnerlib_that_came_from_no_checkout_is_packed_again_and_asked_of_no_index(
+    with_uv: bool,
+    tmp_path: Path,
+    make_runner: MakeRunner,
+    make_wheel: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(installed)]
+    subprocess.run([*pip, make_wheel("plugplay_runnerlib", "1.0")], check=True)
+    for name in ("PIP_INDEX_URL", "UV_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1/nothing-listens")
+    [distribution] = environments.metadata.distributions(name="plugplay-runnerlib", path=[str(installed)])
+    monkeypatch.setattr(environments.metadata, "distribution", lambda name: distribution)
+    if not with_uv:
+        monkeypatch.setattr(environments, "find_uv", lambda: None)
+    source = find_runnerlib()
+    assert source.arguments == ()
+    python = _ensure(EnvironmentBuilder(tmp_path / "venvs", source), make_runner("tiny"))
+    command = [python, "-c", "from importlib.metadata import version; print(version('plugplay-runnerlib'))"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.0\n"
+
+
 @pytest.mark.parametrize("uv", ["nothing", "/bin/false", "/dev/null"])
 def test_pip_makes_the_environment_when_uv_is_missing_or_fails(
     uv: str, tmp_path: Path, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ Runners without requirements share one: theirs would be equal, and a new runner 
 """
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check
 _PLAIN_OPTION = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)\b")
 _TAIL_LINES = 12
 _DISTRIBUTION = "plugplay-runnerlib"
+#: What an installer adds to the `.dist-info` of a wheel, or writes again.
+_OF_INSTALLER = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 #: How often the size of an environment that is being made is shown.
 SIZE_SECONDS = 2.0
 _MEGABYTE = 1_000_000
@@ -65,6 +69,7 @@ sys.exit(bool(wrong))
 class RunnerlibSource:
     """What pip installs runnerlib from. Another `fingerprint` means another virtual environment."""
 
+    #: empty: a wheel of the runnerlib that is installed here
     arguments: tuple[str, ...]
     fingerprint: str
     #: versions known to work; the author's own pins win over them
@@ -72,14 +77,13 @@ class RunnerlibSource:
 
 
 def find_runnerlib() -> RunnerlibSource:
-    """The checkout that this process has its runnerlib from, else the same version."""
+    """The checkout that this process has its runnerlib from, else its own files; never an index, by a bare name."""
     distribution = metadata.distribution(_DISTRIBUTION)
     direct = json.loads(distribution.read_text("direct_url.json") or "{}")
     url = urlparse(direct.get("url", ""))
     folder = Path(unquote(url.path))
     if url.scheme != "file" or not folder.is_dir():
-        requirement = f"{_DISTRIBUTION}=={distribution.version}"
-        return RunnerlibSource(arguments=(requirement,), fingerprint=requirement)
+        return RunnerlibSource(arguments=(), fingerprint=distribution.read_text("RECORD") or distribution.version)
     editable = direct.get("dir_info", {}).get("editable", False)
     lock = folder.parent / "requirements.lock"
     files = (file.read_bytes() if file.is_file() else b"-" for file in (folder / "pyproject.toml", lock))
@@ -88,6 +92,26 @@ def find_runnerlib() -> RunnerlibSource:
         fingerprint=hashlib.sha256(b"".join(files)).hexdigest() + str(folder),
         constraints=lock if lock.is_file() else None,
     )
+
+
+def pack_installed(folder: Path) -> Path:
+    """Makes a wheel of the runnerlib that is installed here, in `folder`, and returns its path."""
+    distribution = metadata.distribution(_DISTRIBUTION)
+    wheel = folder / f"{_DISTRIBUTION.replace('-', '_')}-{distribution.version}-py3-none-any.whl"
+    info, record = "", ""
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in distribution.files or ():
+            is_info = file.parts[0].endswith(".dist-info")
+            info = file.parts[0] if is_info else info
+            # Scripts lie outside, and are made anew from the entry points.
+            if file.parts[0] == ".." or file.suffix == ".pyc" or (is_info and file.name in _OF_INSTALLER):
+                continue
+            content = file.read_binary()
+            archive.writestr(file.as_posix(), content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            record += f"{file.as_posix()},sha256={digest},{len(content)}\n"
+        archive.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+    return wheel
 
 
 class EnvironmentBuilder:
@@ -177,7 +201,8 @@ class EnvironmentBuilder:
         without_uv = (self._python, "-I", "-m", "venv", str(folder))
         await run_either(venv, without_uv, "the virtual environment could not be made")
         versions = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
-        await install([*versions, *self._source.arguments, *self._extra], "runnerlib could not be installed")
+        source = self._source.arguments or (str(await asyncio.to_thread(pack_installed, folder / _TEMPORARY)),)
+        await install([*versions, *source, *self._extra], "runnerlib could not be installed")
         if _has_requirements(runner):
             # After runnerlib and without its constraints: an author's pins win.
             if uv is not None and not await asyncio.to_thread(_is_plain, runner):
