@@ -192,6 +192,9 @@ def test_token_in_a_url_is_refused_and_logged_nowhere(
         answer = sender.get(f"{path}?{query.format(sender.token, rest=sender.token[3:])}")
         assert (answer.status_code, answer.json()["code"]) == (400, "token_in_url")
         assert sender.token not in answer.text
+        answer = sender.call("DELETE", f"/tasks/{sender.token}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "token_in_url")
+        assert sender.token not in answer.text
     # the client logs its own URL; uvicorn's access log is off, but pytest puts a handler into it
     ours = [
         each.getMessage() for each in caplog.records if each.name not in ("urllib3.connectionpool", "uvicorn.access")

@@ -84,6 +84,30 @@ def test_verified_token_is_looked_up_once_by_all_who_send_it_at_the_same_time(go
     go(scenario)
 
 
+def test_token_that_is_revoked_while_it_is_looked_up_is_refused(go: Callable[[Scenario], None]) -> None:
+    async def scenario(store: Any, _: Counted) -> None:
+        has_read, may_answer = asyncio.Event(), asyncio.Event()
+
+        class Slow(Counted):
+            async def get(self, key_id: str) -> Any:
+                token = await super().get(key_id)
+                has_read.set()
+                await may_answer.wait()
+                return token
+
+        verifier = TokenVerifier(Slow(store))  # type: ignore[arg-type]
+        text = await make(store)
+        asked = asyncio.create_task(verifier.caller(text))
+        await asyncio.wait_for(has_read.wait(), 10)
+        await store.revoke(text.split("_")[1], AuditNote("token.revoke"))
+        verifier.forget(text.split("_")[1])
+        later = asyncio.create_task(verifier.caller(text))
+        may_answer.set()
+        assert await asyncio.gather(asked, later) == [None, None]
+
+    go(scenario)
+
+
 @pytest.mark.serial
 def test_revoked_token_is_refused_by_every_gateway_within_a_second(go: Callable[[Scenario], None]) -> None:
     async def scenario(store: Any, _: Counted) -> None:

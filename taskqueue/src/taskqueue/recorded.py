@@ -82,7 +82,7 @@ class RecordedQueue:
         revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids, reach=reach, note=note), strict=True))
         sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
         if sent:
-            await self._queue.publish(list(sent.values()))
+            await self._queue.publish([self._ledger.sealed(task) for task in sent.values()])
             await self._ledger.mark_replayed(list(sent))
         return {dead_id: each.answer for dead_id, each in revived.items()}
 

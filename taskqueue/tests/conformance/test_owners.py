@@ -3,6 +3,7 @@
 import pytest
 
 from runnerlib.contract import FailureCode, TaskState
+from taskqueue.sql import pages
 from taskqueue.tasks import CancelAnswer, DeadFilter, Failed, Published, TaskFilter
 from taskqueue.tokens import EVERYTHING, Reach
 
@@ -38,6 +39,28 @@ def test_tombstone_belongs_to_who_made_it(run, open_replaying, make_task, owner)
             await queue.publish([make_task("a", submitted_by=owner)])
             row = await store.get("a")
             assert (row.state, row.digest) == (TaskState.CANCELLED, make_task("a").digest)
+
+    run(scenario())
+
+
+def test_pages_of_one_token_do_not_tell_of_others(run, open_replaying, make_task, monkeypatch):
+    monkeypatch.setattr(pages, "PAGE_SECONDS", 0.0)
+    monkeypatch.setattr(pages, "FIRST_STEP", 1)
+
+    async def scenario():
+        async with open_replaying() as (queue, store):
+            others = [make_task(f"o{n}", submitted_by="b2") for n in range(5)]
+            await queue.publish([make_task("first", submitted_by="a1")])
+            await queue.publish(others)
+            await queue.publish([make_task("last", submitted_by="a1")])
+            nothing = await store.list_tasks(TaskFilter(reach=Reach("c3", others=False)))
+            assert (list(nothing), nothing.next) == ([], None)
+            seen, before = [], None
+            for _ in range(2):
+                page = await store.list_tasks(TaskFilter(reach=OWN), limit=1, before=before)
+                seen += [task.id for task in page]
+                before = page.next
+            assert (seen, before) == (["last", "first"], None)
 
     run(scenario())
 

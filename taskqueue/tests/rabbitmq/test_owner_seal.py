@@ -83,6 +83,21 @@ def test_owner_is_known_in_the_retry_and_in_the_dead_letter(
     run(scenario())
 
 
+def test_replayed_task_has_its_owner(run, broker, database_url, open_rabbit, make_task, take_all):
+    async def scenario():
+        async with open_rabbit(broker.url) as rabbit, open_postgres(database_url) as store:
+            await rabbit.publish([store.sealed(make_task("a", submitted_by="a1"))])
+            feed, delivery = await first_of(rabbit, take_all)
+            await store.record([Failed(delivery, FailureCode.HANDLER_ERROR, "broken")])
+            await rabbit.ack([delivery])
+            (letter,) = await store.dead_letters()
+            await RecordedQueue(rabbit, store).replay([letter.dead_id])
+            (again,) = await take_all(feed, 1)
+            assert again.seal == delivery.seal is not None
+
+    run(scenario())
+
+
 def test_owner_is_carried_through_the_ingress_queue(run, broker, database_url, open_rabbit, make_task, take_all):
     async def scenario():
         async with open_rabbit(broker.url) as rabbit, open_postgres(database_url) as store:

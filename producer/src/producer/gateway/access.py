@@ -141,7 +141,7 @@ class AccessGuard:
 
     async def _answer(self, scope: Scope) -> Response | None:
         """None: the request is let in."""
-        if _has_token_in_query(scope["query_string"]):
+        if looks_like_token(scope["path"]) or _has_token_in_query(scope["query_string"]):
             return _problem(ProblemCode.TOKEN_IN_URL, _IN_URL)
         rule = rule_for(scope["method"], scope["path"])
         if rule is None:

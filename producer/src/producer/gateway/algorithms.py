@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter, Request
 
@@ -33,27 +34,33 @@ router = APIRouter(tags=["environment"], route_class=KnownQueryRoute)
 _MOST_REACHES = 100
 
 
+@dataclass(slots=True)
+class _Counted:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    counts: list[Counts] = field(default_factory=list)
+    #: monotonic
+    at: float | None = None
+
+
 class CountsCache:
     """Tasks by algorithm and state. Requests that arrive while it counts share the same answer."""
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
-        self._lock = asyncio.Lock()
-        #: by what was counted, and when (monotonic); the latest last
-        self._counted: OrderedDict[Reach, tuple[list[Counts], float]] = OrderedDict()
+        #: by what was counted; the latest last
+        self._counted: OrderedDict[Reach, _Counted] = OrderedDict()
 
     async def counts(self, reach: Reach) -> list[Counts]:
         """Of what is in reach, not older than a second. Raises StoreUnavailable."""
-        async with self._lock:
-            found = self._counted.get(reach)
-            if found is not None and time.monotonic() - found[1] <= FRESH_SECONDS:
-                return found[0]
-            counts = await self._store.counts(reach)
-            self._counted[reach] = counts, time.monotonic()
-            self._counted.move_to_end(reach)
-            if len(self._counted) > _MOST_REACHES:
-                self._counted.popitem(last=False)
-            return counts
+        counted = self._counted.setdefault(reach, _Counted())
+        self._counted.move_to_end(reach)
+        if len(self._counted) > _MOST_REACHES:
+            self._counted.popitem(last=False)
+        async with counted.lock:
+            if counted.at is None or time.monotonic() - counted.at > FRESH_SECONDS:
+                counted.counts = await self._store.counts(reach)
+                counted.at = time.monotonic()
+            return counted.counts
 
 
 @router.get("/algorithms", summary="Every algorithm", responses=openapi.problems(ProblemCode.STORE_UNAVAILABLE))

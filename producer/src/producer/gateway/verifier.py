@@ -53,6 +53,8 @@ class TokenVerifier:
         self._wall = wall
         #: by the SHA-256 of its text, with the time (monotonic) of its look-up; the latest last
         self._verified: OrderedDict[str, tuple[Token, float]] = OrderedDict()
+        #: how often a token was forgotten
+        self._forgotten = 0
         self._checking: dict[str, asyncio.Task[Token | None]] = {}
 
     async def caller(self, text: str) -> Caller | None:
@@ -68,7 +70,8 @@ class TokenVerifier:
         return caller_with(token) if token is not None and token.is_valid(self._wall()) else None
 
     def forget(self, key_id: str) -> None:
-        """Looks the token up at its next request: it was revoked here."""
+        """Looks the token up at its next request: it was revoked here. What is being looked up is looked up again."""
+        self._forgotten += 1
         for text_hash in [text_hash for text_hash, (token, _) in self._verified.items() if token.key_id == key_id]:
             del self._verified[text_hash]
 
@@ -94,18 +97,26 @@ class TokenVerifier:
     async def _check(self, key_id: str, text_hash: str) -> Token | None:
         if self._store is None:
             raise StoreUnavailable("the store has not been opened yet, and tokens are in it")
-        token = await self._store.get(key_id)
+        token, began_at = await self._read(self._store, key_id)
         is_right = hmac.compare_digest(text_hash, _NO_HASH if token is None else token.secret_hash)
         if token is None or not is_right or not token.is_valid(self._wall()):
             self._verified.pop(text_hash, None)
             return None
-        self._verified[text_hash] = token, time.monotonic()
+        self._verified[text_hash] = token, began_at
         self._verified.move_to_end(text_hash)
         if len(self._verified) > MOST_REMEMBERED:
             self._verified.popitem(last=False)
         if token.last_used_at is None or self._wall() - token.last_used_at >= _USED_AGAIN_SECONDS:
             await self._note_use(self._store, key_id)
         return token
+
+    async def _read(self, store: TokenStore, key_id: str) -> tuple[Token | None, float]:
+        """The token as it is now, and when (monotonic) it was asked for."""
+        while True:
+            began_at, forgotten = time.monotonic(), self._forgotten
+            token = await store.get(key_id)
+            if forgotten == self._forgotten:
+                return token, began_at
 
     async def _note_use(self, store: TokenStore, key_id: str) -> None:
         try:

@@ -50,6 +50,7 @@ class Read(Protocol):
 class KeysetQuery(Generic[Item]):
     """Which rows of `table` to list, newest first. Its primary key is the first of `columns`.
 
+    `within`: conditions for which there is an index with the primary key, so that other rows are not passed over.
     `is_indexed`: an index finds the rows that meet the conditions, so that one step is enough.
     """
 
@@ -60,6 +61,7 @@ class KeysetQuery(Generic[Item]):
     created_from: float | None = None
     created_before: float | None = None
     is_indexed: bool = False
+    within: Sequence[ColumnElement[bool]] = ()
 
     def items(self, rows: Sequence[AnyRow]) -> tuple[Item, ...]:
         return tuple(self.item(row) for row in rows)
@@ -99,16 +101,17 @@ def _step(
         conditions.append(query.table.c.created_at >= query.created_from)
     if query.created_before is not None:
         conditions.append(query.table.c.created_at < query.created_before)
-    rows = select(*query.columns).where(key <= top, key > floor, *conditions).order_by(key.desc()).limit(most)
-    following = select(func.max(key)).where(key <= floor, key >= lowest)
-    return lambda connection: (connection.execute(rows).all(), connection.scalar(following))
+    rows = select(*query.columns).where(*query.within, key <= top, key > floor, *conditions)
+    newest = rows.order_by(key.desc()).limit(most)
+    following = select(func.max(key)).where(*query.within, key <= floor, key >= lowest)
+    return lambda connection: (connection.execute(newest).all(), connection.scalar(following))
 
 
 def _key_range(connection: Connection, query: KeysetQuery[Any], before: int | None) -> tuple[int, int | None]:
     """The lowest and the highest key to look at; the highest is None if there are no rows."""
     key = query.columns[0]
     # two statements: SQLite takes either from the end of the table, but reads all of it for both
-    least, most = connection.scalar(select(func.min(key))), connection.scalar(select(func.max(key)))
+    least, most = (connection.scalar(select(end).where(*query.within)) for end in (func.min(key), func.max(key)))
     if least is None or most is None:
         return 0, None
     top = most if before is None else min(most, before - 1)
@@ -145,6 +148,11 @@ def _reachable(table: Table, reach: Reach) -> list[ColumnElement[bool]]:
             like = pattern.replace("_", "\\_").replace("*", "%").replace("?", "_")
             fitting.append(table.c.algorithm.like(like, escape="\\"))
     return [or_(false(), *fitting)]
+
+
+def _within(table: Table, reach: Reach) -> list[ColumnElement[bool]]:
+    """The rows of a token that sees no others': it must not learn from an empty page that there are some."""
+    return [] if reach.others or reach.owner is None else [table.c.submitted_by == reach.owner]
 
 
 def _shortened(column: Column[str]) -> ColumnElement[str]:
@@ -203,7 +211,9 @@ def tasks_query(wanted: TaskFilter) -> KeysetQuery[TaskSummary]:
         conditions.append(tasks.c.algorithm == wanted.algorithm)
     if wanted.states:
         conditions.append(tasks.c.state.in_(sorted(state.value for state in wanted.states)))
-    return KeysetQuery(tasks, _TASK_SUMMARY, _task_summary, conditions, wanted.created_from, wanted.created_before)
+    created = (wanted.created_from, wanted.created_before)
+    within = _within(tasks, wanted.reach)
+    return KeysetQuery(tasks, _TASK_SUMMARY, _task_summary, conditions, *created, within=within)
 
 
 def dead_letters_query(wanted: DeadFilter) -> KeysetQuery[DeadSummary]:
@@ -218,7 +228,15 @@ def dead_letters_query(wanted: DeadFilter) -> KeysetQuery[DeadSummary]:
         conditions.append(and_(dead_letters.c.replayed_at.is_(None), dead_letters.c.discarded_at.is_(None)))
     created = (wanted.created_from, wanted.created_before)
     by_task = wanted.task_id is not None
-    return KeysetQuery(dead_letters, _DEAD_SUMMARY, _dead_summary, conditions, *created, is_indexed=by_task)
+    return KeysetQuery(
+        dead_letters,
+        _DEAD_SUMMARY,
+        _dead_summary,
+        conditions,
+        *created,
+        is_indexed=by_task,
+        within=_within(dead_letters, wanted.reach),
+    )
 
 
 def audit_query(wanted: AuditFilter) -> KeysetQuery[AuditEntry]:

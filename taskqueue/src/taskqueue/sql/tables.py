@@ -77,6 +77,11 @@ Index("tasks_expiring", tasks.c.expires_at, sqlite_where=_expiring, postgresql_w
 # The tasks of one token. Tasks without one cost it nothing.
 _owned = tasks.c.submitted_by.is_not(None)
 Index("tasks_submitted_by", tasks.c.submitted_by, tasks.c.seq, sqlite_where=_owned, postgresql_where=_owned)
+# Their counts, and the oldest that waits, without those of others.
+_owned_by = (tasks.c.submitted_by, tasks.c.algorithm)
+Index("tasks_owned_states", *_owned_by, tasks.c.state, sqlite_where=_owned, postgresql_where=_owned)
+_owned_waiting = _owned & _waiting
+Index("tasks_owned_waiting", *_owned_by, tasks.c.seq, sqlite_where=_owned_waiting, postgresql_where=_owned_waiting)
 
 dead_letters = Table(
     "dead_letters",
@@ -115,6 +120,14 @@ _replayed = dead_letters.c.replayed_at.is_not(None)
 Index("dead_letters_replayed", dead_letters.c.replayed_at, sqlite_where=_replayed, postgresql_where=_replayed)
 _discarded = dead_letters.c.discarded_at.is_not(None)
 Index("dead_letters_discarded", dead_letters.c.discarded_at, sqlite_where=_discarded, postgresql_where=_discarded)
+_letter_owned = dead_letters.c.submitted_by.is_not(None)
+Index(
+    "dead_letters_submitted_by",
+    dead_letters.c.submitted_by,
+    dead_letters.c.dead_id,
+    sqlite_where=_letter_owned,
+    postgresql_where=_letter_owned,
+)
 
 tokens = Table(
     "tokens",

@@ -13,7 +13,11 @@ def upgrade() -> None:
     for table in ("tasks", "dead_letters"):
         op.add_column(table, sa.Column("submitted_by", sa.String(32)))
     owned = sa.text("submitted_by IS NOT NULL")
-    op.create_index("tasks_submitted_by", "tasks", ["submitted_by", "seq"], sqlite_where=owned, postgresql_where=owned)
+    waiting = sa.text("submitted_by IS NOT NULL AND available_at IS NOT NULL")
+    _create_index("tasks_submitted_by", "tasks", ["submitted_by", "seq"], owned)
+    _create_index("tasks_owned_states", "tasks", ["submitted_by", "algorithm", "state"], owned)
+    _create_index("tasks_owned_waiting", "tasks", ["submitted_by", "algorithm", "seq"], waiting)
+    _create_index("dead_letters_submitted_by", "dead_letters", ["submitted_by", "dead_id"], owned)
     _create_tokens()
     _create_audit()
     op.create_table(
@@ -21,6 +25,10 @@ def upgrade() -> None:
         sa.Column("name", sa.String(32), primary_key=True),
         sa.Column("value", sa.String(64), nullable=False),
     )
+
+
+def _create_index(name: str, table: str, columns: list[str], where: sa.TextClause) -> None:
+    op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
 
 
 def _create_tokens() -> None:
@@ -58,6 +66,8 @@ def _create_audit() -> None:
 def downgrade() -> None:
     for table in ("environment_keys", "audit", "tokens"):
         op.drop_table(table)
-    op.drop_index("tasks_submitted_by", "tasks")
+    for name in ("tasks_submitted_by", "tasks_owned_states", "tasks_owned_waiting"):
+        op.drop_index(name, "tasks")
+    op.drop_index("dead_letters_submitted_by", "dead_letters")
     for table in ("dead_letters", "tasks"):
         op.drop_column(table, "submitted_by")
