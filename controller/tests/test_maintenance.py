@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -62,6 +63,30 @@ def test_known_algorithm_without_a_runner_waits(worlds, go):
             await world.send(("t2", {}), algorithm="nobody")
             await world.ended("t2")
             assert (await world.row("t1")).state is TaskState.QUEUED
+
+    go(scenario())
+
+
+def test_task_that_expires_between_two_readings_of_the_clock_is_no_unknown_algorithm(go, tmp_path):
+    """The store's clock, which is read later, finds it expired."""
+
+    async def scenario():
+        async with open_embedded(tmp_path / "tasks.db") as (queue, store):
+            await queue.publish(
+                [NewTask("t1", "echo", b"1", task_digest("echo", 1), expires_at=time.time() - 0.5)],
+            )
+            ended = []
+
+            async def complete(decided):
+                ended.extend(decided)
+
+            directory = SimpleNamespace(algorithms=lambda: {"echo": None}, is_sure=True)
+            completer = SimpleNamespace(complete=complete)
+            wall = GuardedWall(wall=lambda: time.time() - 1, steady=time.monotonic)
+            settings = ControllerSettings()
+            maintenance = Maintenance(queue, store, CommitGate(Health()), directory, completer, settings, dict, wall)
+            assert await maintenance.sweep_some() == 1
+            assert [decision.code for _, decision in ended] == [FailureCode.EXPIRED]
 
     go(scenario())
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 
 from controller.admission import unknown_algorithm
@@ -257,7 +257,8 @@ async def every(seconds: float, what: str, *steps: Callable[[], Awaitable[None]]
         await asyncio.sleep(seconds)
 
 
-def _failure(delivery: Delivery, known: Iterable[str], now: float) -> Fail:
-    if delivery.expires_at is not None and delivery.expires_at <= now:
+def _failure(delivery: Delivery, known: Collection[str], now: float) -> Fail:
+    """Why a sweep found it. The store's clock was read a moment later than `now`."""
+    if delivery.algorithm in known or (delivery.expires_at is not None and delivery.expires_at <= now):
         return EXPIRED
     return unknown_algorithm(delivery.algorithm, known)
