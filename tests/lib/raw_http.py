@@ -13,12 +13,14 @@ from runnerlib.service.http_server import HttpServer
 
 #: Far more than the buffers of the two sockets hold, and far less than "endless".
 ENOUGH_BYTES = 64 * 1024 * 1024
+#: An answer that the buffers of the two sockets do not hold.
+LARGE_BYTES = 32 * 1024 * 1024
 
 
 class Echo:
     """ASGI application: tells the path, the length of the body and the number of header fields.
 
-    Requests of ``/early`` are answered before their body is read.
+    Requests of ``/early`` are answered before their body is read. ``/large`` is answered with LARGE_BYTES.
 
     A request whose path ends in ``held`` sets `holding` and is answered once `release` is set. One of ``/unread`` does
     so before its body is read.
@@ -42,6 +44,8 @@ class Echo:
         if scope["path"].endswith("held"):
             await self._hold()
         body = json.dumps([scope["path"], size, len(scope["headers"])]).encode()
+        if scope["path"] == "/large":
+            body = b"x" * LARGE_BYTES
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

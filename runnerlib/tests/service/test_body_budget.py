@@ -9,11 +9,12 @@ from raw_http import Connection
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from runnerlib.service import body_budget
 from runnerlib.service.body_budget import HUGE_BYTES, SMALL_BYTES, BodyBudget, parsed
 from runnerlib.service.health import Health
 from runnerlib.service.http_guard import Guard
 from runnerlib.service.http_server import HttpServer
-from runnerlib.service.problems import BodyLimit
+from runnerlib.service.problems import BodyLimit, ProblemError, announced_bytes
 from runnerlib.service.web import create_app
 
 MAX_BYTES = 4 * HUGE_BYTES
@@ -121,6 +122,63 @@ def test_a_body_that_waits_too_long_is_refused_and_may_be_sent_again(
         service.release.set()
         assert (await first).json() == MAX_BYTES
         assert (await send(client, 2 * HUGE_BYTES)).json() == 2 * HUGE_BYTES
+
+    run(monkeypatch, scenario, wait_seconds=0.1)
+
+
+@pytest.mark.parametrize("length", ["%d ", "\t%d", "0" * 30 + "%d", "0" * 5000 + "%d"])
+def test_a_length_counts_however_it_is_written(monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        first = send(client, MAX_BYTES)
+        await until(lambda: service.begun)
+        other = Connection(*await asyncio.open_connection("127.0.0.1", client.base_url.port))
+        other.send(b"POST /parse HTTP/1.1\r\nContent-Length: %s\r\n\r\n" % (length % MAX_BYTES).encode())
+        assert (await other.answer())[:1] == (503,)
+        service.release.set()
+        assert (await first).json() == MAX_BYTES
+        assert announced_bytes({"headers": [(b"content-length", (length % 17_900_000).encode())]}) == 17_900_000
+
+    run(monkeypatch, scenario, wait_seconds=0.1)
+
+
+def test_several_who_wait_cut_a_slow_body_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def never() -> Any:
+            await asyncio.Event().wait()
+
+        budget = BodyBudget(never, MAX_BYTES)
+        monkeypatch.setattr(budget, "hurry_seconds", -1.0)
+        share = body_budget._Share(budget, MAX_BYTES, never)
+        slow = asyncio.create_task(share.receive())
+        await until(lambda: budget.receiving)
+        share.hurry()
+        await asyncio.sleep(0)
+        for waiting in list(budget.receiving):
+            waiting.hurry()
+        with pytest.raises(ProblemError, match="comes slowly"):
+            await slow
+
+    asyncio.run(main())
+
+
+def test_what_is_read_on_after_a_refusal_takes_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parts() -> Any:
+        for _ in range(8):
+            yield b"x" * HUGE_BYTES
+
+    taken, take_now = [], BodyBudget.take_now
+
+    def note(budget: BodyBudget, size: int) -> None:
+        taken.append(size)
+        take_now(budget, size)
+
+    monkeypatch.setattr(BodyBudget, "take_now", note)
+
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        service.app.add_middleware(BodyLimit, max_bytes=HUGE_BYTES)
+        refused = await client.post("/parse", content=parts())
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+        assert HUGE_BYTES <= sum(taken) <= 2 * HUGE_BYTES
 
     run(monkeypatch, scenario, wait_seconds=0.1)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from raw_http import Connection, Served, get, run
+from raw_http import LARGE_BYTES, Connection, Served, get, run
 
 from runnerlib.service import connection_limit, http_server
 from runnerlib.service.connection_limit import ConnectionLimit
@@ -75,6 +75,67 @@ def test_a_connection_without_a_request_is_closed(before: bytes) -> None:
         if before:
             connection.send(before)
             assert (await connection.answer())[0] == 200
+        assert await connection.reader.read() == b""
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("short_times")
+def test_a_connection_whose_body_ends_after_its_answer_is_closed() -> None:
+    async def scenario(served: Served) -> None:
+        connection = await served.connect()
+        connection.send(POST % (b"/early", 5))
+        assert (await connection.answer())[0] == 200
+        connection.send(b"12345")
+        assert await connection.reader.read() == b""
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("short_times")
+def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
+    async def scenario(served: Served) -> None:
+        connection = await served.connect()
+        connection.send(get("/large"))
+        await connection.reader.readuntil(b"\r\n\r\n")
+        for _ in range(32):  # a second in all, five times as long as an idle connection has
+            await connection.reader.readexactly(LARGE_BYTES // 32)
+            await asyncio.sleep(0.03)
+        assert await connection.reader.read() == b""
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("short_times")
+@pytest.mark.parametrize("head", [get("/large"), get("/large").replace(b"Fill", b"Connection: close\r\nFill")])
+def test_an_answer_that_nobody_reads_is_dropped(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, connection_lost = [], BoundedHttpProtocol.connection_lost
+
+    def note(protocol: BoundedHttpProtocol, error: Exception | None) -> None:
+        lost.append(protocol)
+        connection_lost(protocol, error)
+
+    monkeypatch.setattr(BoundedHttpProtocol, "connection_lost", note)
+
+    async def scenario(served: Served) -> None:
+        connection = await served.connect()
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection.send(head)
+        assert await until(lambda: lost)
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("short_times")
+def test_requests_before_a_body_that_stops_are_answered() -> None:
+    async def scenario(served: Served) -> None:
+        connection = await served.connect()
+        connection.send(get("/first"), get("/held"), POST % (b"/echo", 1000), b"x")
+        assert (await connection.answer())[2][0] == "/first"
+        await served.app.holding.wait()
+        await asyncio.sleep(0.5)  # the body is late by then
+        served.app.release.set()
+        assert (await connection.answer())[2][0] == "/held"
         assert await connection.reader.read() == b""
 
     run(scenario)

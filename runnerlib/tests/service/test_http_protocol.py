@@ -212,6 +212,9 @@ def test_a_broken_body_gets_no_answer_that_could_be_taken_for_another() -> None:
         early.send(broken[-4:])
         assert await early.reader.read() == b""
         pipelined.send(get("/held"), broken)
+        await served.app.holding.wait()
+        served.app.release.set()
+        assert (await pipelined.answer())[2][0] == "/held"
         assert await pipelined.reader.read() == b""
 
     run(scenario)

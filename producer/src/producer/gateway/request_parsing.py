@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from producer.gateway.error_messages import MAX_SHOWN, FieldError, field_path, in_one_line
 from producer.gateway.problem_codes import ProblemCode
 from runnerlib.contract import StrictJsonError, is_task_id, near_names, strict_json
+from runnerlib.service.body_budget import parsed
 from runnerlib.service.web import ProblemError
 
 JSON = "application/json"
@@ -108,7 +110,8 @@ async def body_of(request: Request, choices: dict[str, type[M]]) -> M:
     """A JSON object with exactly one of the `choices`' keys, as the model of that key."""
     require_type(request, JSON)
     try:
-        value = strict_json.loads(await request.body(), max_values=strict_json.MAX_VALUES)
+        parse = partial(strict_json.loads, max_values=strict_json.MAX_VALUES)
+        value = await parsed(await request.body(), parse)
     except StrictJsonError as error:
         raise problem(ProblemCode.MALFORMED, f"The body is {error}.") from None
     keys = [key for key in choices if isinstance(value, dict) and key in value]

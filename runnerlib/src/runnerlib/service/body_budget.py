@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runnerlib.service.problems import ProblemError
+from runnerlib.service.problems import ProblemError, announced_bytes
 
 T = TypeVar("T")
 
@@ -47,15 +47,20 @@ class BodyBudget:
         self.huge_parsing = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        announced = int(length) if length.isdigit() else 0
-        if length and not SMALL_BYTES < announced <= _LARGEST_BYTES:
+        announced, is_announced = announced_bytes(scope), b"content-length" in dict(scope["headers"])
+        if is_announced and not SMALL_BYTES < announced <= _LARGEST_BYTES:
             await self._app(scope, receive, send)
             return
         share = _Share(self, announced, receive)
         token = _share.set(share)
+
+        async def answering(message: Message) -> None:
+            # What is read after the answer has begun is dropped.
+            share.stop_counting()
+            await send(message)
+
         try:
-            await self._app(scope, share.receive, send)
+            await self._app(scope, share.receive, answering)
         finally:
             _share.reset(token)
             share.give_back()
@@ -75,7 +80,7 @@ class BodyBudget:
             if not is_mine:
                 self.give(0 if turn.cancel() else size)
         if not is_mine:
-            for share in self.receiving:
+            for share in list(self.receiving):
                 share.hurry()
             raise _overloaded()
 
@@ -123,8 +128,11 @@ class _Share:
         self._time_limit: asyncio.Timeout | None = None
         self._taken = 0
         self._seen = 0
+        self._counts = True
 
     async def receive(self) -> Message:
+        if not self._counts:
+            return await self._receive()
         if self._began_at is None:
             if self._announced:
                 await self.budget.take(self._announced)
@@ -155,7 +163,13 @@ class _Share:
         now = asyncio.get_running_loop().time()
         seconds = now - self._began_at
         if seconds > self.budget.hurry_seconds and self._seen < seconds * HURRY_BYTES_PER_SECOND:
+            # Once: a limit that has passed cannot be moved again.
+            self.budget.receiving.discard(self)
             self._time_limit.reschedule(now)
+
+    def stop_counting(self) -> None:
+        self._counts = False
+        self.give_back()
 
     def give_back(self) -> None:
         taken, self._taken = self._taken, 0

@@ -1,12 +1,13 @@
 """uvicorn's HTTP protocol with bounds: how large the head of a request may be, how long head and body may take."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
 from httptools import HttpParserError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runnerlib.service.connection_limit import Connection, ConnectionLimit, HealthOnly
 from runnerlib.service.problems import problem_response
@@ -35,7 +36,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     What follows a request in the same read is not counted: a pipelined head may have twice as much.
 
     A connection without a request in progress is closed after uvicorn's `timeout_keep_alive`, also before its first
-    request, and earlier when `limit` needs its place.
+    request, and earlier when `limit` needs its place. One whose client still reads its answer counts as in progress, if
+    it has read some of it in every such time.
     """
 
     head_seconds = HEAD_SECONDS
@@ -52,13 +54,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._bytes_in_time = 0
         self._was_paused = False
+        #: of the answer, when that was last looked at
+        self._unsent_bytes = sys.maxsize
+        #: the latest request that an application has
+        self._started: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if not self._limit.admit(self, transport, cast(set[Connection], self.connections)):
             self.app = HealthOnly(self.app)
             self.timeout_keep_alive = self._limit.crowded_seconds
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._watch_idle()
 
     def data_received(self, data: bytes) -> None:
         fed = 0
@@ -110,11 +116,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reading_body = False
         self._spare_bytes = HEAD_BYTES
         super().on_message_complete()
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self._watch_idle()  # it was answered before its body was here
+
+    def on_response_complete(self) -> None:
+        self._unsent_bytes = sys.maxsize
+        if self._started is not None:
+            self._started.body = bytearray()  # what nobody will read
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_idle()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _is_in_progress(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def idle_since(self) -> float | None:
         """For comparing; None while a request is in progress."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_in_progress or self.transport.get_write_buffer_size():
             return None
         timer = self.timeout_keep_alive_task
         return 0.0 if timer is None else timer.when() - self.timeout_keep_alive
@@ -128,7 +152,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.close_idle()
+        is_closing, unsent = self.transport.is_closing(), self.transport.get_write_buffer_size()
+        if self._is_in_progress and not is_closing:
+            return
+        if 0 < unsent < self._unsent_bytes:
+            self._unsent_bytes = unsent
+            self._watch_idle()
+        else:
+            self.close_idle()
+
+    def _watch_idle(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_request", "This is not HTTP/1.1; the connection is closed.")
@@ -176,7 +211,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._reading_body:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            if self.pipeline or self.cycle.response_started:
+            if self.pipeline:
+                self.pipeline.popleft()
+                last = self.pipeline[0][0] if self.pipeline else self._started
+                assert last is not None, "what waits, waits for another"
+                last.keep_alive = False
+                return
+            if self.cycle.response_started:
                 self.transport.close()
                 return
         elif self.cycle is not None and not self.cycle.response_complete:

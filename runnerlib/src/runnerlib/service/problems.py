@@ -243,7 +243,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _announced_bytes(scope) > self._max_bytes:
+        if announced_bytes(scope) > self._max_bytes:
             # The connection cannot be used again: the body is not read to its end.
             refusal = problem_response(413, "too_large", self._detail, {"Connection": "close"})
             await refusal(scope, receive, _reading_on(receive, send))
@@ -289,8 +289,7 @@ async def _read_on(receive: Receive) -> None:
         has_more = message.get("more_body", False)
 
 
-def _announced_bytes(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+def announced_bytes(scope: Scope) -> int:
+    """What Content-Length says, which may have spaces around it and any number of zeros; 0 without it."""
+    digits = dict(scope["headers"]).get(b"content-length", b"").strip(b" \t").lstrip(b"0")
+    return int(digits[:20]) if digits.isdigit() else 0

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runnerlib.contract import StrictJsonError, strict_json
+from runnerlib.service.body_budget import parsed
 from runnerlib.service.problems import ProblemError
 
 
@@ -16,7 +17,7 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         try:
-            return strict_json.loads(await self.body())
+            return await parsed(await self.body(), strict_json.loads)
         except StrictJsonError as error:
             raise ProblemError(400, "malformed", f"The body cannot be read: {error}.") from None
 
