@@ -7,11 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from runnerlib.execution import worker_process
 from runnerlib.execution.outcomes import Death
@@ -22,15 +23,27 @@ PATIENCE_SECONDS = 60.0
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
+async def _connection() -> "tuple[asyncio.Transport, worker_process._Frames, Callable[[], None]]":
+    """What a process is connected with, and what closes its ends."""
+    ours, theirs = worker_process.socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    reading, writing = os.pipe()
+
+    def close() -> None:
+        theirs.close()
+        os.close(writing)
+
+    return transport, worker_process._Frames(reading), close
+
+
 async def _watched(process: "subprocess.Popen[bytes]", then: Callable[[], None], folder: Path | None = None) -> Death:
     """How the end of `process` is told, once `then` has ended it."""
-    ours, theirs = worker_process.socket.socketpair()
-    with theirs:
-        transport, frames = await asyncio.get_running_loop().create_connection(worker_process._Frames, sock=ours)
-        worker = WorkerProcess(process, folder, transport, frames)
-        then()
-        death = await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
-        await asyncio.wait_for(worker._cleared, PATIENCE_SECONDS)
+    transport, frames, close = await _connection()
+    worker = WorkerProcess(process, folder, transport, frames)
+    then()
+    death = await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
+    await asyncio.wait_for(worker._cleared, PATIENCE_SECONDS)
+    close()
     return death
 
 
@@ -66,9 +79,8 @@ def test_one_that_dies_slowly_of_its_own_is_not_said_to_have_lost_its_connection
     process = _started()
 
     async def cut_off() -> Death:
-        ours, theirs = worker_process.socket.socketpair()
-        transport, frames = await asyncio.get_running_loop().create_connection(worker_process._Frames, sock=ours)
-        theirs.close()
+        transport, frames, close = await _connection()
+        close()
         return await asyncio.wait_for(WorkerProcess(process, None, transport, frames).exited, PATIENCE_SECONDS)
 
     death = asyncio.run(cut_off())
@@ -135,12 +147,42 @@ def test_kills_from_before_a_call_are_not_held_against_it(monkeypatch: pytest.Mo
     process = _started()
 
     async def watched() -> Death:
-        ours, theirs = worker_process.socket.socketpair()
-        with theirs:
-            transport, frames = await asyncio.get_running_loop().create_connection(worker_process._Frames, sock=ours)
-            worker = WorkerProcess(process, None, transport, frames)
-            worker.recount_memory_kills()
-            worker.kill()
-            return await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
+        transport, frames, close = await _connection()
+        worker = WorkerProcess(process, None, transport, frames)
+        worker.recount_memory_kills()
+        worker.kill()
+        death = await asyncio.wait_for(worker.exited, PATIENCE_SECONDS)
+        close()
+        return death
 
     assert asyncio.run(watched()).memory_ran_out is False
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_what_has_the_number_of_a_closed_pipe_stays_open(
+    run: Callable[[Coroutine[Any, Any, None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    close_it = os.close
+
+    def close_and_note(descriptor: int) -> None:
+        closed.append(descriptor)
+        close_it(descriptor)
+
+    async def scenario() -> None:
+        reading, writing = os.pipe()
+        frames = worker_process._Frames(reading)
+        monkeypatch.setattr(worker_process.os, "close", close_and_note)
+        close_it(writing)
+        await asyncio.wait_for(frames.closed, PATIENCE_SECONDS)
+        # Nothing but `os.close` closes it, so no loop does so behind its back.
+        assert closed == [reading]
+        other = os.open(os.devnull, os.O_RDONLY)
+        assert other == reading
+        frames.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        os.fstat(other)
+        close_it(other)
+
+    run(scenario())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
@@ -27,6 +27,8 @@ log = get_logger(__name__)
 COALESCE_SECONDS = 0.001
 #: Not after a read of so many bytes: a pipe holds little more, and the process must not wait for room.
 _LARGE_READ_BYTES = 16 * 1024
+#: As much as a pipe usually holds.
+_READ_BYTES = 64 * 1024
 #: How long the last frames of a dead process are waited for, when something else holds its socket open.
 _LAST_FRAMES_SECONDS = 0.5
 #: The kernel's count of kills is read at most this often.
@@ -192,15 +194,15 @@ async def start_process(setup: Mapping[str, Any], on_frames: OnFrames, folders: 
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    # Its answers are many and short: to write one into a pipe takes a third of the time that a socket takes.
-    reading, writing = (os.fdopen(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
     # When our end is closed, the process sees the end of the socket and exits.
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    _, frames = await loop.connect_read_pipe(_Frames, reading)
+    # Its answers are many and short: to write one into a pipe takes a third of the time that a socket takes.
+    reading, writing = os.pipe()
+    frames = _Frames(reading)
     folder = folders.new()
     try:
-        with theirs, writing:
-            process = _popen(theirs.fileno(), writing.fileno(), folder)
+        with theirs, os.fdopen(writing, "wb", buffering=0):
+            process = _popen(theirs.fileno(), writing, folder)
         worker = WorkerProcess(process, folder, transport, frames)
     except (OSError, StartFailed) as error:
         transport.abort()
@@ -249,46 +251,55 @@ async def _ready(worker: WorkerProcess, frames: "_Frames") -> None:
         raise StartFailed(reason.decode())
 
 
-class _Frames(asyncio.Protocol):
-    """Reads frames; anything else in the stream ends the connection."""
+class _Frames:
+    """Reads frames from a pipe, which it closes at their end; anything else in the stream is such an end.
 
-    def __init__(self) -> None:
+    Not a transport of the loop: uvloop closes the descriptor of a pipe twice, the second time when its number may
+    already be that of a file which another thread has just opened.
+    """
+
+    def __init__(self, pipe: int) -> None:
         self.on_frames: OnFrames | None = None
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.coalesce = False
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._pipe = pipe
         self._reader = FrameReader()
-        self._transport: asyncio.ReadTransport | None = None
         self._paused: asyncio.TimerHandle | None = None
+        os.set_blocking(pipe, False)
+        self._loop.add_reader(pipe, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of a class of their own.
-        self._transport = cast(asyncio.ReadTransport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
+    def _read(self) -> None:
         try:
+            data = os.read(self._pipe, _READ_BYTES)
             frames = self._reader.feed(data)
-        except FrameError:
-            self._transport.close()
+        except BlockingIOError:
+            return
+        except (OSError, FrameError):
+            data = b""
+        if not data:
+            self.close()
             return
         if frames and self.on_frames is not None:
             self.on_frames(frames)
-        if self.coalesce and self._paused is None and len(data) < _LARGE_READ_BYTES:
-            self._transport.pause_reading()
-            self._paused = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self.resume)
+        if self.coalesce and self._paused is None and len(data) < _LARGE_READ_BYTES and not self.closed.done():
+            self._loop.remove_reader(self._pipe)
+            self._paused = self._loop.call_later(COALESCE_SECONDS, self.resume)
 
     def resume(self) -> None:
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._loop.add_reader(self._pipe, self._read)
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
+        if self.closed.done():
+            return
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        self._loop.remove_reader(self._pipe)
+        os.close(self._pipe)
         self.closed.set_result(None)
 
 
