@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import io
 import os
-import socket
 import sys
 import textwrap
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from servers import processes
 
 from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import EnvironmentBroken
@@ -125,12 +125,8 @@ def output(terminal: io.StringIO) -> Output:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    """Not one of those for outgoing connections: the ports after it are taken, too."""
+    return processes.free_port
 
 
 @pytest.fixture
