@@ -17,6 +17,7 @@ import uvloop
 from runnerlib.execution import worker_process
 from runnerlib.execution.outcomes import Death
 from runnerlib.execution.worker_process import StartFailed, WorkerProcess, memory_kills, start_process
+from runnerlib.frames import READY, encode
 from runnerlib.leftovers import TemporaryFolders
 
 PATIENCE_SECONDS = 60.0
@@ -186,3 +187,22 @@ def test_what_has_the_number_of_a_closed_pipe_stays_open(
         close_it(other)
 
     run(scenario())
+
+
+def test_frames_that_cannot_be_understood_end_the_connection() -> None:
+    errors: list[dict[str, Any]] = []
+
+    def refuse(_: object) -> None:
+        raise ValueError("no outcome")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        reading, writing = os.pipe()
+        frames = worker_process._Frames(reading)
+        frames.on_frames = refuse
+        os.write(writing, encode(READY))
+        await asyncio.wait_for(frames.closed, PATIENCE_SECONDS)
+        os.close(writing)
+
+    asyncio.run(scenario())
+    assert [str(context["exception"]) for context in errors] == ["no outcome"]

@@ -281,7 +281,12 @@ class _Frames:
             self.close()
             return
         if frames and self.on_frames is not None:
-            self.on_frames(frames)
+            try:
+                self.on_frames(frames)
+            except Exception:
+                # They are frames, but not ours: whatever wrote them, the process is of no use any more.
+                self.close()
+                raise
         if self.coalesce and self._paused is None and len(data) < _LARGE_READ_BYTES and not self.closed.done():
             self._loop.remove_reader(self._pipe)
             self._paused = self._loop.call_later(COALESCE_SECONDS, self.resume)
