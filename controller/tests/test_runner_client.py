@@ -8,6 +8,8 @@ from aiohttp import web
 from controller.errors import BadAnswer, NoRoomForAnswer, NotSent
 from controller.runner_answers import MAX_ANSWER_BYTES
 from controller.runner_client import Item, RunnerClient, _Bodies
+from runnerlib.contract import RunnerView
+from runnerlib.contract.identity import RunnerKeys, run_token_of
 
 MIB = 1024 * 1024
 
@@ -41,7 +43,7 @@ def ask(make_runner):
 
                 async def one(n):
                     items = [Item(str(n), 1, payload=b"{}")]
-                    return await client.batch(runner.view.host, "echo", items, wait_seconds=1, result_bytes=16 * MIB)
+                    return await client.batch(runner.view, "echo", items, wait_seconds=1, result_bytes=16 * MIB)
 
                 slow = [asyncio.create_task(one(n)) for n in slowly]
                 if slow:
@@ -101,13 +103,96 @@ def test_answer_that_cannot_be_asked_for_again_is_dropped_last(monkeypatch):
 
 @pytest.mark.parametrize("host", ["http://a..b:80", "http://.a", f"http://{'a' * 64}:80", "http://x:99999", "ftp://x"])
 def test_host_that_is_no_address_was_sent_nothing(go, host):
+    runner = RunnerView(id="r", name="r", host=host, boot="b", level="full", algorithms=["echo"])
+
     async def scenario():
         async with RunnerClient() as client:
             with pytest.raises(NotSent):
-                await client.batch(host, "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+                await client.batch(runner, "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
             with pytest.raises(NotSent):
-                await client.run(host, "echo", Item("t1", 1), timeout_seconds=1, result_bytes=MIB)
+                await client.run(runner, "echo", Item("t1", 1), timeout_seconds=1, result_bytes=MIB)
             with pytest.raises(NotSent):
-                await client.cancel(host, "t1")
+                await client.cancel(runner, "t1")
 
     go(scenario())
+
+
+OLD, NEW = "o" * 40, "n" * 40
+
+
+@pytest.fixture
+def asking_runner(make_runner):
+    """A runner that answers 401 to all but its own environment; what it was asked with, and by which name."""
+    token = run_token_of(RunnerKeys([OLD]).runner_token("text"))
+    runner, seen = make_runner(), []
+    plain = runner._batch
+
+    async def answer(request):
+        seen.append((request.headers.get("Host"), request.headers.get("Authorization")))
+        if request.headers.get("Authorization") != f"Bearer {token}":
+            return web.json_response({"code": "unauthorized", "detail": "no"}, status=401)
+        return await plain(request)
+
+    runner._batch = answer
+    return runner, seen, token
+
+
+def view_of(runner, **more):
+    return runner.view.model_copy(
+        update={
+            "name": "text",
+            "key_id": RunnerKeys([OLD]).runner_of(RunnerKeys([OLD]).runner_token("text")).key_id,
+            **more,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "key_id", "told"),
+    [
+        ([NEW], None, "RUNNER_KEYS_FILE"),
+        (None, None, "RUNNER_KEYS_FILE"),
+        ([NEW], RunnerKeys([NEW]).runner_of(RunnerKeys([NEW]).runner_token("text")).key_id, "RUNNER_TOKEN"),
+    ],
+)
+def test_runner_that_asks_for_another_token_was_sent_nothing(go, asking_runner, keys, key_id, told):
+    runner, _, _ = asking_runner
+    more = {} if key_id is None else {"key_id": key_id}
+
+    async def scenario():
+        await runner.start()
+        async with RunnerClient(keys=keys and RunnerKeys(keys)) as client:
+            with pytest.raises(NotSent, match=told):
+                await client.batch(view_of(runner, **more), "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+        await runner.kill()
+
+    go(scenario())
+
+
+def test_run_token_is_made_from_the_key_that_the_runner_has(go, asking_runner):
+    runner, seen, token = asking_runner
+
+    async def scenario():
+        await runner.start()
+        async with RunnerClient(keys=RunnerKeys([NEW, OLD])) as client:
+            await client.batch(view_of(runner), "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+        await runner.kill()
+
+    go(scenario())
+    assert [said for _, said in seen] == [f"Bearer {token}"]
+
+
+def test_runner_is_called_at_the_address_that_discovery_checked_and_by_its_name(go, asking_runner):
+    runner, seen, _ = asking_runner
+
+    async def scenario():
+        await runner.start()
+        port = runner.view.host.rpartition(":")[2]
+        view = view_of(runner, host=f"http://elsewhere.invalid:{port}", address="127.0.0.1")
+        async with RunnerClient(keys=RunnerKeys([OLD])) as client:
+            await client.batch(view, "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+        await runner.kill()
+        return port
+
+    port = go(scenario())
+    assert [host for host, _ in seen] == [f"elsewhere.invalid:{port}"]

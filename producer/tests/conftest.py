@@ -15,7 +15,7 @@ from token_senders import ADMIN_TOKEN, METRICS_TOKEN, Sender
 
 from producer.gateway.build import build
 from producer.gateway.settings import GatewaySettings
-from producer.gateway.verifier import hash_of, new_token
+from producer.gateway.verifier import new_token
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -25,6 +25,7 @@ from runnerlib.contract import (
     RunnerView,
     schema_digest,
 )
+from runnerlib.service.access import hash_of
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from taskqueue.connect import open_embedded

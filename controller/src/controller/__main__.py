@@ -6,10 +6,12 @@ Any number of them work side by side.
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 from controller.build import build
 from controller.commit_gate import STORE
 from controller.settings import ControllerSettings
+from runnerlib.service.access import COMMON_RULES, METRICS_PATH, Role, RouteTable, guard_peers, identify
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
@@ -20,6 +22,9 @@ from taskqueue.opening import opened, opened_when_there
 from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import INGRESS_PART, open_rabbitmq
 from taskqueue.settings import load_for_servers
+
+#: Who may call what where this environment has keys.
+ROUTES = RouteTable({**COMMON_RULES, ("GET", METRICS_PATH): frozenset({Role.SERVICE, Role.METRICS})})
 
 
 def main() -> int:
@@ -37,11 +42,13 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
     async def enter(stack: AsyncExitStack) -> None:
         health, registry = Health(STORE, INGRESS_PART), new_registry()
         app = create_app("Controller", health=health, registry=registry, description="Health and metrics.")
+        if settings.keys is not None:
+            guard_peers(app, ROUTES, partial(identify, settings.keys), settings.metrics_token.get_secret_value())
         await stack.enter_async_context(HttpServer.of(app, settings))
         broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)
         queue = await opened(stack, broker)
         store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)
-        watch = await stack.enter_async_context(CatalogueWatch(settings.discovery))
+        watch = await stack.enter_async_context(CatalogueWatch(settings.discovery, settings.service_token))
         door = await queue.ingress_feed()
         await build(stack, settings, queue, store, watch, health, registry, sweeper=store, door=door)
 

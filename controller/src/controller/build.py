@@ -48,7 +48,7 @@ async def build(
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    client = await stack.enter_async_context(RunnerClient(margin))
+    client = await stack.enter_async_context(RunnerClient(margin, settings.keys))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
     unknown_fields = UnknownFieldWarnings()

@@ -194,7 +194,7 @@ class RunnerCall:
         (run,) = self._open.values()
         try:
             answer = await self._context.client.run(
-                self._runner.host,
+                self._runner,
                 self._algorithm,
                 self._context.items([run], with_payload=True)[0],
                 timeout_seconds=self._limits.timeout_seconds + PLAIN_MARGIN_SECONDS,
@@ -259,7 +259,7 @@ class RunnerCall:
     async def _batch(self, wait_seconds: float, *, with_payload: bool) -> Answer:
         self._asked_at, self._asked_wait = self._clock(), wait_seconds
         answer = await self._context.client.batch(
-            self._runner.host,
+            self._runner,
             self._algorithm,
             self._context.items(list(self._open.values()), with_payload=with_payload),
             wait_seconds=wait_seconds,
@@ -341,7 +341,7 @@ class RunnerCall:
     async def _stop(self, run: Run) -> None:
         """Asks the runner to end a run that is not waited for any more; whether it obeys changes nothing."""
         with suppress(RunnerError):
-            await self._context.client.cancel(self._runner.host, run.id)
+            await self._context.client.cancel(self._runner, run.id)
 
     def _not_there(self, run: Run, *, restarted: bool) -> Decision:
         """The runner does not have it: it never arrived, was given back, or went with an earlier process."""

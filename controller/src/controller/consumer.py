@@ -306,7 +306,7 @@ class AlgorithmConsumer:
         items, limits = self._context.items(runs, with_payload=False), self._directory.limits(self.algorithm)
         try:
             return await self._context.client.batch(
-                runner.host, self.algorithm, items, wait_seconds=0, result_bytes=limits.result_bytes
+                runner, self.algorithm, items, wait_seconds=0, result_bytes=limits.result_bytes
             )
         except RunnerError as error:
             log.warning("runner cannot be asked for runs that it may have", runner=runner.id, reason=str(error))

@@ -136,7 +136,7 @@ class RunMonitor:
         assert run.runner is not None
         run.cancel_sent_at = now
         try:
-            await self._client.cancel(run.runner.host, run.id)
+            await self._client.cancel(run.runner, run.id)
         except RunnerError as error:
             log.warning("runner cannot be asked to cancel", task_id=run.id, runner=run.runner.id, reason=str(error))
 

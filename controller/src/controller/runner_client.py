@@ -1,14 +1,16 @@
 """Calls to runners. The only module that knows the HTTP library; its errors are translated here, once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from controller.errors import (
     BadAnswer,
@@ -31,7 +33,14 @@ from controller.runner_answers import (
     read_result,
     read_retry_after,
 )
-from runnerlib.contract import HEADER_BOOT, HEADER_TASK_ATTEMPT, HEADER_TASK_DEADLINE, HEADER_TASK_ID
+from runnerlib.contract import (
+    HEADER_BOOT,
+    HEADER_TASK_ATTEMPT,
+    HEADER_TASK_DEADLINE,
+    HEADER_TASK_ID,
+    RunnerView,
+)
+from runnerlib.contract.identity import RunnerIdentity, RunnerKeys
 
 CONNECT_SECONDS = 3.0
 #: An answer may take this much longer than the wait that was asked for.
@@ -46,6 +55,9 @@ MAX_BODIES_BYTES = 256 * 1024 * 1024
 #: Statuses by which ``POST /batch`` refuses the tasks of a call; any other refusal says nothing about them.
 _BATCH_VERDICTS = frozenset({400, 404, 409, 413, 422})
 _DROPPED = "its answer was dropped: too many large ones came at once"
+#: Runners that are called without a look at who they are.
+MAX_TARGETS = 2048
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 #: Nothing was sent. A host that is not a DNS name fails in the resolver as text that cannot be encoded.
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -64,6 +76,17 @@ class Item:
     attempt: int
     deadline_seconds: float | None = None
     payload: bytes | None = None
+
+
+class _Target(NamedTuple):
+    """Where a runner is, and what it asks of its callers."""
+
+    url: str
+    headers: Mapping[str, str]
+
+    @property
+    def has_token(self) -> bool:
+        return "Authorization" in self.headers
 
 
 class _Body:
@@ -118,8 +141,10 @@ class _Bodies:
 class RunnerClient:
     """A context. Every method raises the errors of `controller.errors` and no others."""
 
-    def __init__(self, answer_margin_seconds: float = ANSWER_MARGIN_SECONDS) -> None:
+    def __init__(self, answer_margin_seconds: float = ANSWER_MARGIN_SECONDS, keys: RunnerKeys | None = None) -> None:
         self._answer_margin_seconds = answer_margin_seconds
+        self._keys = keys
+        self._target_at = lru_cache(maxsize=MAX_TARGETS)(self._make_target)
         self._stack = AsyncExitStack()
         #: one large answer is parsed at a time: as objects it may need twenty times its size
         self._large = asyncio.Semaphore(1)
@@ -142,7 +167,7 @@ class RunnerClient:
 
     async def batch(
         self,
-        host: str,
+        runner: RunnerView,
         algorithm: str,
         items: Sequence[Item],
         *,
@@ -157,7 +182,8 @@ class RunnerClient:
         asked = {(item.id, item.attempt) for item in items}
         return await self._post(
             self._kept,
-            f"{host}/batch/{algorithm}",
+            self._target(runner),
+            f"/batch/{algorithm}",
             orjson.dumps([_batch_item(item) for item in items]),
             headers={"Prefer": f"wait={wait_seconds:g}"},
             timeout_seconds=wait_seconds + self._answer_margin_seconds,
@@ -169,7 +195,7 @@ class RunnerClient:
 
     async def run(
         self,
-        host: str,
+        runner: RunnerView,
         algorithm: str,
         item: Item,
         *,
@@ -183,7 +209,8 @@ class RunnerClient:
             headers[HEADER_TASK_DEADLINE] = f"{item.deadline_seconds:.3f}"
         return await self._post(
             self._single,
-            f"{host}/run/{algorithm}",
+            self._target(runner),
+            f"/run/{algorithm}",
             item.payload or b"null",
             headers=headers,
             timeout_seconds=timeout_seconds,
@@ -194,17 +221,37 @@ class RunnerClient:
             is_kept=True,
         )
 
-    async def cancel(self, host: str, task_id: str) -> None:
+    async def cancel(self, runner: RunnerView, task_id: str) -> None:
         """``DELETE /tasks/{id}``. A runner that does not know the task, or has ended it, is no error."""
         timeout = aiohttp.ClientTimeout(total=CANCEL_SECONDS, sock_connect=CONNECT_SECONDS)
-        url = f"{host}/tasks/{task_id}"
-        async with _translated(), self._kept.delete(url, timeout=timeout, allow_redirects=False) as answer:
+        target = self._target(runner)
+        url, headers = f"{target.url}/tasks/{task_id}", target.headers
+        async with (
+            _translated(),
+            self._kept.delete(url, headers=headers, timeout=timeout, allow_redirects=False) as answer,
+        ):
             await answer.content.read(MAX_PROBLEM_BYTES)
+
+    def _target(self, runner: RunnerView) -> "_Target":
+        return self._target_at(runner.host, runner.address, RunnerIdentity(runner.name, runner.key_id))
+
+    def _make_target(self, host: str, address: str, identity: RunnerIdentity) -> "_Target":
+        """Under the address that discovery checked; a name could stand for another by now."""
+        headers = {}
+        if address:
+            named = URL(host)
+            headers["Host"] = named.authority
+            host = str(named.with_host(address)).rstrip("/")
+        token = self._keys.run_token(identity) if self._keys is not None and identity.key_id else None
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return _Target(host, headers)
 
     async def _post(
         self,
         session: aiohttp.ClientSession,
-        url: str,
+        target: "_Target",
+        path: str,
         data: bytes,
         *,
         headers: dict[str, str],
@@ -220,9 +267,9 @@ class RunnerClient:
             async with (
                 _translated(),
                 session.post(
-                    url,
+                    target.url + path,
                     data=data,
-                    headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+                    headers={**_HEADERS, **target.headers, **headers},
                     timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS),
                     allow_redirects=False,
                     trace_request_ctx=on_connected,
@@ -230,6 +277,8 @@ class RunnerClient:
             ):
                 boot = read_boot(answer.headers.get(HEADER_BOOT))
                 await self._receive(answer, body, limit if answer.status == 200 else MAX_PROBLEM_BYTES, boot)
+            if answer.status == 401 and (401 not in verdicts or target.has_token):
+                raise NotSent(_not_let_in(target), boot=boot)
             if answer.status != 200:
                 raise _error(answer.status, boot, answer.headers.get("Retry-After"), body.whole(), verdicts)
             if body.size <= LARGE_ANSWER_BYTES:
@@ -278,6 +327,12 @@ async def _translated() -> AsyncIterator[None]:
         raise BadAnswer(f"the runner's answer is not HTTP: {_short(error)}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise LostAfterSending(f"the connection to the runner was lost: {_short(error)}") from None
+
+
+def _not_let_in(target: _Target) -> str:
+    if target.has_token:
+        return "the runner does not accept the token of this environment; its RUNNER_TOKEN is not made from RUNNER_KEYS"
+    return "the runner asks for a token, and this controller has none for it; RUNNER_KEYS_FILE names its keys"
 
 
 def _batch_item(item: Item) -> dict[str, Any]:

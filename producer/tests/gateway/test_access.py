@@ -7,7 +7,7 @@ import pytest
 import requests
 from token_senders import METRICS_TOKEN, Sender
 
-from producer.gateway.access import RULES, rule_for
+from producer.gateway.access import ROUTES
 from producer.gateway.verifier import new_token
 from taskqueue.tokens import Scope
 
@@ -57,7 +57,7 @@ def documented(guarded: Any) -> set[tuple[str, str]]:
 
 def test_every_documented_call_has_a_rule_and_is_tried_here(guarded: Any) -> None:
     calls = documented(guarded)
-    assert {(method, path) for method, path in calls if rule_for(method, path) is None} == set()
+    assert {(method, path) for method, path in calls if ROUTES.find(method, path) is None} == set()
     assert calls == CALLS.keys()
 
 
@@ -218,7 +218,7 @@ def test_document_says_what_each_call_needs(guarded: Any) -> None:
         assert operation.get("security", document["security"]) == ([] if allowed == ANYBODY else [{"token": []}])
         if allowed != ANYBODY:
             assert {"401", "403"} <= operation["responses"].keys()
-            assert f"Needs {rule_for(method, path).words}" in operation["description"]  # type: ignore[union-attr]
+            assert f"Needs {ROUTES.find(method, path).words}" in operation["description"]  # type: ignore[union-attr]
 
 
 def test_document_says_nothing_of_tokens_where_none_are_in_use(gateway: Any) -> None:
@@ -227,7 +227,7 @@ def test_document_says_nothing_of_tokens_where_none_are_in_use(gateway: Any) -> 
 
 
 def test_table_has_no_rule_for_what_is_not_there(guarded: Any) -> None:
-    unseen = {path for _, path in RULES} - {path for _, path in documented(guarded)}
+    unseen = {path for _, path in ROUTES.rules} - {path for _, path in documented(guarded)}
     assert unseen == {
         "/",
         "/docs",

@@ -202,13 +202,14 @@ def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> GatewaySettin
 def test_tokens_are_in_use_when_the_operator_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(ADMIN_TOKEN + "\n")
-    assert not settings(monkeypatch).needs_tokens
-    assert not settings(monkeypatch, AUTH="none").needs_tokens
-    assert settings(monkeypatch, AUTH="Tokens").needs_tokens
-    assert settings(monkeypatch, ADMIN_TOKEN=ADMIN_TOKEN).admin_secret == ADMIN_TOKEN
+    assert not settings(monkeypatch).has_tokens
+    assert not settings(monkeypatch, AUTH="none").has_tokens
+    assert settings(monkeypatch, AUTH="Tokens").has_tokens
+    assert settings(monkeypatch, ADMIN_TOKEN=ADMIN_TOKEN).admin_token.get_secret_value() == ADMIN_TOKEN
     read = settings(monkeypatch, ADMIN_TOKEN_FILE=str(file), METRICS_TOKEN_FILE=str(file))
-    assert (read.needs_tokens, read.admin_secret, read.metrics_secret) == (True, ADMIN_TOKEN, ADMIN_TOKEN)
-    assert not settings(monkeypatch, METRICS_TOKEN=ADMIN_TOKEN).needs_tokens
+    tokens = {read.admin_token.get_secret_value(), read.metrics_token.get_secret_value()}
+    assert (read.has_tokens, tokens) == (True, {ADMIN_TOKEN})
+    assert not settings(monkeypatch, METRICS_TOKEN=ADMIN_TOKEN).has_tokens
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from producer.gateway import verifier as verifying
 from producer.gateway.callers import ADMIN
-from producer.gateway.verifier import TokenVerifier, hash_of, looks_like_token, new_token
+from producer.gateway.verifier import TokenVerifier, looks_like_token, new_token
+from runnerlib.service.access import hash_of
 from taskqueue.connect import open_embedded
 from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TokenStore

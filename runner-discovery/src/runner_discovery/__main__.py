@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from runner_discovery.app import create_discovery_app
+from runner_discovery.host_rule import HostRule
 from runner_discovery.live_registry import LiveRegistry
 from runner_discovery.settings import Settings
 from runner_discovery.snapshot_file import SnapshotFile
+from runnerlib.contract.identity import run_token_of
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import run_service
@@ -25,10 +27,12 @@ def build(settings: Settings) -> Callable[[AsyncExitStack], Awaitable[None]]:
     async def enter(stack: AsyncExitStack) -> None:
         file = SnapshotFile(settings.snapshot_path)
         keep_seconds = settings.retention_days * _SECONDS_A_DAY
+        lease_seconds, keys = settings.lease_seconds, settings.keys
         live = await stack.enter_async_context(
-            LiveRegistry(file, lease_seconds=settings.lease_seconds, keep_seconds=keep_seconds)
+            LiveRegistry(file, lease_seconds=lease_seconds, keep_seconds=keep_seconds, with_tokens=keys is not None)
         )
-        app = create_discovery_app(live, Health())
+        hosts = HostRule(settings.host, settings.runner_hosts)
+        app = create_discovery_app(live, Health(), hosts, keys, settings.metrics_token.get_secret_value())
         server = await stack.enter_async_context(HttpServer.of(app, settings, setting="RUNNER_DISCOVERY_PORT"))
         # Runs before the server stops: pending blocking queries are answered, so that they do not delay it.
         stack.callback(live.release)
@@ -37,8 +41,28 @@ def build(settings: Settings) -> Callable[[AsyncExitStack], Awaitable[None]]:
     return enter
 
 
+_USAGE = """\
+usage: python -m runner_discovery                     the registry
+       python -m runner_discovery token NAME          the token of runner NAME, for its RUNNER_TOKEN_FILE
+       python -m runner_discovery token NAME --runs   the token that allows to send it runs, to try it out
+RUNNER_KEYS_FILE names the file with the environment's keys."""
+
+
+def print_token(settings: Settings, words: list[str]) -> int:
+    """Prints a token that is made from the keys; returns the exit code."""
+    names = [word for word in words if word != "--runs"]
+    if len(names) != 1 or not names[0] or settings.keys is None:
+        print(_USAGE, file=sys.stderr)
+        return 2
+    token = settings.keys.runner_token(names[0])
+    print(run_token_of(token) if "--runs" in words else token)
+    return 0
+
+
 def main() -> int:
     settings = load_settings(Settings)
+    if sys.argv[1:2] == ["token"]:
+        return print_token(settings, sys.argv[2:])
     configure_logging("runner-discovery", settings)
     return run_service(build(settings), settings)
 

@@ -42,6 +42,7 @@ def _refusal(refused: dict[str, str]) -> RegistryError:
     return kind(f"{name!r} cannot be registered: {reason}{more}")
 
 
-def plain_runner_id(host: str) -> str:
-    """Returns the runner id that stands for all plain registrations of a host."""
-    return PLAIN_PREFIX + re.sub(r"[^A-Za-z0-9._:-]", "-", host.removeprefix("http://"))
+def plain_runner_id(host: str, name: str = "") -> str:
+    """Returns the runner id that stands for all plain registrations of a host, by the name in their token."""
+    text = host.removeprefix("http://")
+    return PLAIN_PREFIX + re.sub(r"[^A-Za-z0-9._:-]", "-", f"{name}-{text}" if name else text)[:240]

@@ -49,6 +49,18 @@ class OtherOwner(RegistryError):
     code = "other_owner"
 
 
+class OtherName(RegistryError):
+    """The token is that of another runner name."""
+
+    code = "other_runner"
+
+
+class HostNotAllowed(RegistryError):
+    """A runner registers a host that is not its own."""
+
+    code = "host_not_allowed"
+
+
 class BootMissing(RegistryError):
     """A removal must name the process by its boot id."""
 

@@ -49,12 +49,14 @@ class LiveRegistry(Component):
         *,
         lease_seconds: float,
         keep_seconds: float = KEEP_SECONDS,
+        with_tokens: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = Registry(
             epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds, keep_seconds=keep_seconds
         )
         self.turns = Turns(clock)
+        self._with_tokens = with_tokens
         self._file = file
         self._clock = clock
         self._changed = asyncio.Event()
@@ -76,7 +78,7 @@ class LiveRegistry(Component):
                 "set SNAPSHOT_PATH to a file that this user may read and write"
             ) from None
         if snapshot.runners or snapshot.algorithms:
-            left_out = self.registry.restore(snapshot)
+            left_out = self.registry.restore(snapshot, with_tokens=self._with_tokens)
             if left_out:
                 what = [each[:300] for each in left_out[:_MOST_TOLD]]
                 log.warning("left out of what was remembered", count=len(left_out), what=what)

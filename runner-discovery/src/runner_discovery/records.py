@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from runnerlib.contract import AlgorithmDescription, RunnerRegistration, RunnerView, schema_digest
 
@@ -28,6 +28,21 @@ def offers(descriptions: Iterable[AlgorithmDescription]) -> dict[str, Offer]:
     return {each.name: Offer(each, schema_digest(each), each.model_dump_json().encode()) for each in descriptions}
 
 
+class Origin(BaseModel):
+    """Where a registration came from, as discovery checked it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: of the key that its token was made with; empty: it came without one
+    key_id: str = ""
+    peer: str = ""
+    #: the only address that its host may stand for; empty: any
+    address: str = ""
+
+
+NO_ORIGIN = Origin()
+
+
 @dataclass(slots=True)
 class RunnerRecord:
     """A live runner. `expires_at` is None for a plain registration, which has no lease."""
@@ -41,11 +56,12 @@ class RunnerRecord:
     offers: dict[str, Offer]
     #: algorithm → number of the registration that introduced this (boot, schema); the highest is current
     orders: dict[str, int] = field(default_factory=dict)
+    origin: Origin = NO_ORIGIN
 
     @property
     def owner_name(self) -> str:
-        """The name that owns its algorithms. A plain registration has no name of its own."""
-        return self.id if self.expires_at is None else self.head.name
+        """The name that owns its algorithms. A plain registration without a token has no name of its own."""
+        return self.id if self.expires_at is None and not self.origin.key_id else self.head.name
 
     @property
     def bytes(self) -> int:
@@ -71,7 +87,14 @@ class RunnerRecord:
     def view(self) -> RunnerView:
         head = self.head
         return RunnerView(
-            id=self.id, name=head.name, host=head.host, boot=head.boot, level=head.level, algorithms=list(self.offers)
+            id=self.id,
+            name=head.name,
+            host=head.host,
+            boot=head.boot,
+            level=head.level,
+            algorithms=list(self.offers),
+            address=self.origin.address,
+            key_id=self.origin.key_id,
         )
 
     def saved(self) -> "SavedRunner":
@@ -82,6 +105,7 @@ class RunnerRecord:
             has_lease=self.expires_at is not None,
             registration=self.head.model_copy(update={"algorithms": offered}),
             orders=self.orders,
+            origin=self.origin,
         )
 
 
@@ -110,6 +134,7 @@ class SavedRunner(BaseModel):
     has_lease: bool
     registration: RunnerRegistration
     orders: dict[str, int]
+    origin: Origin = NO_ORIGIN
 
 
 class Snapshot(BaseModel):

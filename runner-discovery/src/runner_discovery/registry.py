@@ -7,6 +7,7 @@ from runner_discovery.catalogue import Changes, catalogue_json
 from runner_discovery.errors import (
     BootMissing,
     OtherBoot,
+    OtherName,
     OtherOwner,
     RegistryError,
     UnknownAlgorithm,
@@ -14,7 +15,7 @@ from runner_discovery.errors import (
 )
 from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Holdings
 from runner_discovery.ownership import Owners
-from runner_discovery.records import Conflict, Offer, RunnerRecord, RunnerStatus, Snapshot, offers
+from runner_discovery.records import NO_ORIGIN, Conflict, Offer, Origin, RunnerRecord, RunnerStatus, Snapshot, offers
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -74,7 +75,11 @@ class Registry:
     # -- what runners do
 
     def register(
-        self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer] | None = None
+        self,
+        runner_id: str,
+        registration: RunnerRegistration,
+        offered: Mapping[str, Offer] | None = None,
+        origin: Origin = NO_ORIGIN,
     ) -> bool:
         """Registers a runner or renews its lease. Returns whether the catalogue changed. Raises RegistryError.
 
@@ -83,14 +88,15 @@ class Registry:
         check_runner_id(runner_id)
         offered = admitted(registration) if offered is None else dict(offered)
         expires_at = self._clock() + self.lease_seconds
-        if self.would_renew(runner_id, registration, offered):
+        self._check_name(runner_id, registration.name, origin)
+        if self.would_renew(runner_id, registration, offered) and self.origin_of(runner_id) == origin:
             self._holdings.runners[runner_id].expires_at = expires_at
             return self._settle(self.clashes(runner_id))
         head = registration.model_copy(update={"algorithms": []})
-        record = RunnerRecord(runner_id, head, registration.host, expires_at, offered)
+        record = RunnerRecord(runner_id, head, registration.host, expires_at, offered, origin=origin)
         self._make_room_for(record)
         affected = self._put(record)
-        affected |= self._drop_plain(head.host, offered.keys(), record.owner_name)
+        affected |= self._drop_plain(head.host, offered.keys(), record)
         self._settle(affected, changed=[runner_id])
         return True
 
@@ -100,46 +106,63 @@ class Registry:
         head = registration.model_copy(update={"algorithms": []})
         return known is not None and known.says_the_same(head, offered)
 
-    def register_plain(self, registration: PlainRegistration, shown_host: str | None = None) -> bool:
+    def origin_of(self, runner_id: str) -> Origin | None:
+        known = self._holdings.runners.get(runner_id)
+        return None if known is None else known.origin
+
+    def register_plain(
+        self,
+        registration: PlainRegistration,
+        shown_host: str | None = None,
+        runner_name: str = "",
+        origin: Origin = NO_ORIGIN,
+    ) -> bool:
         """Registers an algorithm at a host: no lease, the last host wins. Raises RegistryError.
 
-        It replaces plain registrations only: OtherOwner if the algorithm belongs to a runner that registers itself.
+        Without a `runner_name`, which a token gives it, it replaces only others without: OtherOwner if the algorithm
+        belongs to a name. With one it is as good as a runner of that name.
         """
         name, host = registration.algorithm, registration.host
         if any(r.expires_at is not None and r.head.host == host for r in self._holdings.offering(name)):
             return False
         self._settle([name])
         owner = self._owners.get(name)
-        if owner is not None and not owner.startswith(PLAIN_PREFIX):
+        if owner not in (None, runner_name) and not owner.startswith(PLAIN_PREFIX):
             raise OtherOwner(
-                f"{name!r} belongs to runner {owner!r}, and a registration without a name takes it from none; "
+                f"{name!r} belongs to runner {owner!r}, and a registration "
+                + (f"of {runner_name!r} " if runner_name else "without a name ")
+                + "does not take it from that; "
                 "register under another algorithm, or with PUT /runners/{id} under that name"
             )
-        runner_id = plain_runner_id(host)
+        runner_id = plain_runner_id(host, runner_name)
+        self._check_name(runner_id, runner_name, origin)
         shown = shown_host or host
         known = self._holdings.runners.get(runner_id)
-        if known is not None and name in known.offers and known.shown_host == shown:
+        if known is not None and name in known.offers and known.shown_host == shown and known.origin == origin:
             return False
         names = sorted({name, *(known.offers if known else ())})
-        head = RunnerRegistration(
-            name=host.partition("://")[2][:100], host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[]
-        )
+        called = runner_name or host.partition("://")[2][:100]
+        head = RunnerRegistration(name=called, host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[])
         described = head.model_copy(update={"algorithms": [AlgorithmDescription(name=each) for each in names]})
-        record = RunnerRecord(runner_id, head, shown, None, admitted(described))
+        record = RunnerRecord(runner_id, head, shown, None, admitted(described), origin=origin)
         self._make_room_for(record)
-        affected = self._put(record) | self._drop_plain(None, {name}, runner_id, keep=runner_id)
-        self._owners.give(name, runner_id)
+        affected = self._put(record) | self._drop_plain(None, {name}, record)
+        self._owners.give(name, record.owner_name)
         self._settle(affected, changed=[runner_id])
         return True
 
-    def remove(self, runner_id: str, boot: str | None = None) -> None:
+    def remove(self, runner_id: str, boot: str | None = None, *, by: str | None = None) -> None:
         """Removes a live runner if its boot id is `boot`; plain registrations need none. Raises RegistryError.
+
+        `by`: the name of the runner that asks for it, which must be its own; None: somebody who may remove any.
 
         Its algorithms stay known and keep their owner, except those of plain registrations.
         """
         record = self._holdings.runners.get(runner_id)
         if record is None:
             raise UnknownRunner(f"no runner {runner_id[:250]!r} is registered; GET /runners lists those that are")
+        if by is not None and by != record.head.name:
+            raise OtherName(f"runner {runner_id!r} is {record.head.name!r}, and this is the token of {by!r}")
         if boot is None and record.expires_at is not None:
             raise BootMissing(
                 "say which process leaves: DELETE /runners/{id}?boot=… with the boot id of its registration; "
@@ -149,8 +172,10 @@ class Registry:
             raise OtherBoot(f"runner {runner_id!r} has been started anew since; its newer registration stays")
         affected = self._take(record)
         if record.expires_at is None:
-            for name in self._owners.owned(record.id):
-                self._owners.give(name, None)
+            owner = record.owner_name
+            for name in record.offers:
+                if self._owners.get(name) == owner and not self._owners.has_live(owner, name):
+                    self._owners.give(name, None)
         else:
             self._has_left(runner_id, record.head.boot)
         self._settle(affected, changed=[runner_id])
@@ -304,9 +329,10 @@ class Registry:
             offered_seconds={name: self._holdings.offered_seconds(name) for name in self._holdings.known},
         )
 
-    def restore(self, snapshot: Snapshot) -> list[str]:
+    def restore(self, snapshot: Snapshot, *, with_tokens: bool = False) -> list[str]:
         """Restores the state of an earlier process. Its runners get one fresh lease in which to renew.
 
+        `with_tokens`: those that registered without one must do it again.
         Returns messages about what was left out because it exceeds the present limits.
         """
         expires_at = self._clock() + self.lease_seconds
@@ -316,12 +342,14 @@ class Registry:
         self._owners.restore(snapshot.owners, snapshot.away_seconds)
         names: set[str] = set()
         for saved in snapshot.runners:
+            if with_tokens and not saved.origin.key_id:
+                left_out.append(f"runner {saved.id}: it registered without a token")
+                continue
             try:
                 offered = admitted(saved.registration)
                 head = saved.registration.model_copy(update={"algorithms": []})
-                record = RunnerRecord(
-                    saved.id, head, saved.shown_host, expires_at if saved.has_lease else None, offered
-                )
+                lease_ends_at = expires_at if saved.has_lease else None
+                record = RunnerRecord(saved.id, head, saved.shown_host, lease_ends_at, offered, origin=saved.origin)
                 self._make_room_for(record)
             except RegistryError as error:
                 left_out.append(f"runner {saved.id}: {error}")
@@ -338,6 +366,12 @@ class Registry:
         return left_out
 
     # -- inside
+
+    def _check_name(self, runner_id: str, name: str, origin: Origin) -> None:
+        """With tokens an id belongs to the name that registered it. Raises OtherName."""
+        known = self._holdings.runners.get(runner_id)
+        if origin.key_id and known is not None and known.origin.key_id and known.head.name != name:
+            raise OtherName(f"runner {runner_id!r} is {known.head.name!r}, and this is the token of {name!r}")
 
     def _has_left(self, runner_id: str, boot: str) -> None:
         self._left.pop(runner_id, None)
@@ -381,21 +415,24 @@ class Registry:
             self._views.pop(name, None)
             self._forgotten.append(name)
 
-    def _drop_plain(self, host: str | None, names: Collection[str], taker: str, keep: str = "") -> set[str]:
-        """Removes `names` from plain registrations (of `host`, or all) and gives them to `taker`."""
+    def _drop_plain(self, host: str | None, names: Collection[str], taker: RunnerRecord) -> set[str]:
+        """Removes `names` from plain registrations (of `host`, or all) but those of other names; `taker` owns them."""
         plain = {
             record.id: record
             for name in names
             for record in self._holdings.offering(name)
-            if record.expires_at is None and record.id != keep and host in (None, record.head.host)
+            if record.expires_at is None
+            and record.id != taker.id
+            and host in (None, record.head.host)
+            and (not record.origin.key_id or record.owner_name == taker.owner_name)
         }
         affected: set[str] = set()
         for record in plain.values():
             affected |= self._take(record)
             for name in names & record.offers.keys():
                 del record.offers[name], record.orders[name]
-                if self._owners.get(name) == record.id:
-                    self._owners.give(name, taker)
+                if self._owners.get(name) == record.owner_name:
+                    self._owners.give(name, taker.owner_name)
             if record.offers:
                 affected |= self._put(record, record.orders)
             self._dropped.append(record.id)

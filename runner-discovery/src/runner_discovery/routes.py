@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runner_discovery.admission import admitted
+from runner_discovery.errors import OtherName
+from runner_discovery.host_rule import HostRule
 from runner_discovery.live_registry import LiveRegistry
-from runner_discovery.records import RunnerStatus
+from runner_discovery.records import Origin, RunnerStatus
 from runner_discovery.turns import SMALL_BYTES
 from runnerlib.contract import (
     AlgorithmName,
@@ -19,6 +21,7 @@ from runnerlib.contract import (
     Registered,
     RunnerRegistration,
 )
+from runnerlib.service.access import Role, peer_of
 from runnerlib.service.strict_route import StrictRoute
 
 #: A blocking query never waits longer.
@@ -46,6 +49,20 @@ def _live(request: Request) -> LiveRegistry:
     return live
 
 
+async def _origin(request: Request, host: str, known: Origin | None = None) -> Origin:
+    """Where this registration comes from. Raises HostNotAllowed.
+
+    `known`: that of an equal one; where nothing has changed since, its host was checked then.
+    """
+    peer, address = peer_of(request), "" if request.client is None else request.client.host
+    key_id = "" if peer is None else peer.key_id
+    if known is not None and (known.key_id, known.peer) == (key_id, address):
+        return known
+    rule = request.app.state.hosts
+    assert isinstance(rule, HostRule)
+    return Origin(key_id=key_id, peer=address, address=await rule.checked_address(host, address))
+
+
 Live = Annotated[LiveRegistry, Depends(_live)]
 RunnerId = Annotated[str, Path(max_length=250, description="name-host-port")]
 
@@ -59,8 +76,9 @@ async def register_algorithm(registration: PlainRegistration, request: Request, 
     """
     # Clients of this call expect to find the host exactly as they wrote it.
     shown = str((await request.json())["host"])
+    peer, origin = peer_of(request), await _origin(request, registration.host)
     async with live.turns.turn(len(await request.body())):
-        live.registry.register_plain(registration, shown)
+        live.registry.register_plain(registration, shown, "" if peer is None else peer.name, origin)
         live.announce()
     return {"algorithm": registration.algorithm, "host": shown}
 
@@ -80,13 +98,17 @@ async def register_runner(
     An algorithm belongs to the first runner name that registers it. The answer's `clashes` are those that belong to
     another name: this runner gets no tasks of them, and its author should be told.
     """
+    peer = peer_of(request)
+    if peer is not None and peer.name != registration.name:
+        raise OtherName(f"this is the token of runner {peer.name!r}, and not of {registration.name!r}; set RUNNER_NAME")
     registry, size = live.registry, len(await request.body())
     is_large = size > SMALL_BYTES
     offered = await asyncio.to_thread(admitted, registration) if is_large else admitted(registration)
     # A large one has its turn already; what only renews a lease costs nobody else anything.
-    needs_turn = not is_large and not registry.would_renew(runner_id, registration, offered)
-    async with live.turns.turn(size) if needs_turn else nullcontext():
-        registry.register(runner_id, registration, offered)
+    renews = registry.would_renew(runner_id, registration, offered)
+    origin = await _origin(request, registration.host, registry.origin_of(runner_id) if renews else None)
+    async with live.turns.turn(size) if not is_large and not renews else nullcontext():
+        registry.register(runner_id, registration, offered, origin)
         live.announce()
     return Registered(
         epoch=registry.epoch,
@@ -100,12 +122,15 @@ async def register_runner(
 async def remove_runner(
     runner_id: RunnerId,
     live: Live,
+    request: Request,
     boot: Annotated[
         str | None, Query(max_length=64, description="Boot id of the process that leaves; a plain runner has none.")
     ] = None,
 ) -> None:
     """Its algorithms stay known and its own: tasks for them wait. A newer process of the runner stays registered."""
-    live.registry.remove(runner_id, boot)
+    peer = peer_of(request)
+    by = peer.name if peer is not None and peer.role is Role.RUNNER else None
+    live.registry.remove(runner_id, boot, by=by)
     live.announce()
 
 

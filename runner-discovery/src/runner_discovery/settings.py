@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from runnerlib.service.settings import ServiceSettings
+from runnerlib.service.settings import KeySettings
 
 
-class Settings(ServiceSettings):
+class Settings(KeySettings):
     """Where the registry listens, how long a lease lasts, and where it remembers."""
 
     port: int = Field(
@@ -22,6 +22,11 @@ class Settings(ServiceSettings):
     )
     retention_days: float = Field(
         default=7, gt=0, description="How long a runner that is away goes on owning its algorithms."
+    )
+    runner_hosts: str = Field(
+        default="",
+        description="Hosts that runners may register although they are not their own, names with wildcards or "
+        "networks: `*.workers.example,10.1.0.0/16`. A discovery that listens on 127.0.0.1 takes every host.",
     )
     snapshot_path: Path = Field(
         default=Path(".plugplay/discovery.json"), description="File that keeps what is registered over a restart."

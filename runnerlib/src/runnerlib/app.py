@@ -25,9 +25,20 @@ from runnerlib.contract import (
     new_task_id,
     strict_json,
 )
+from runnerlib.contract.identity import run_token_of
 from runnerlib.errors import Refusal, RefusalCode
 from runnerlib.run_manager import RunManager, wait_until_ended
 from runnerlib.run_registry import MAX_ATTEMPT, Run
+from runnerlib.service.access import (
+    COMMON_RULES,
+    METRICS_PATH,
+    OPEN,
+    Peer,
+    Role,
+    RouteTable,
+    SecretHash,
+    guard_peers,
+)
 from runnerlib.service.body_budget import parsed
 from runnerlib.service.health import Health
 from runnerlib.service.web import BodyLimit, create_app, problem_response
@@ -66,16 +77,43 @@ _STATUS_OF_FAILURE = {FailureCode.INVALID_PAYLOAD.value: 422, FailureCode.EXPIRE
 _TITLES = {422: "Unprocessable Content", 500: "Failed"}
 
 
+_CALLER: frozenset[Role] = frozenset({Role.CALLER})
+#: Who may call what where this runner has a token.
+ROUTES = RouteTable(
+    {
+        **COMMON_RULES,
+        ("GET", "/schemas"): OPEN,
+        ("POST", "/run/{algorithm}"): _CALLER,
+        ("POST", "/batch/{algorithm}"): _CALLER,
+        ("GET", "/tasks/{id}"): _CALLER,
+        ("DELETE", "/tasks/{id}"): _CALLER,
+        ("GET", METRICS_PATH): frozenset({Role.CALLER, Role.METRICS}),
+    }
+)
+
+
 def create_runner_app(
-    name: str, boot: str, adapter: Adapter, manager: RunManager, health: Health, registry: CollectorRegistry
+    name: str,
+    boot: str,
+    adapter: Adapter,
+    manager: RunManager,
+    health: Health,
+    registry: CollectorRegistry,
+    *,
+    token: str = "",
+    metrics_token: str = "",
 ) -> FastAPI:
-    """Routes, docs, health, metrics, and the boot id on every answer."""
+    """Routes, docs, health, metrics, and the boot id on every answer. With the runner's `token`, it asks for others."""
     components = openapi.SchemaComponents()
     description = (adapter.module.__doc__ or "").strip().split("\n\n")[0]
     app = create_app(name, health=health, registry=registry, description=description)
     app.include_router(runner_routes(manager, adapter, components))
     app.add_exception_handler(Refusal, refusal_response)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    if token:
+        expected = SecretHash(run_token_of(token))
+        caller = Peer(Role.CALLER)
+        guard_peers(app, ROUTES, lambda text: caller if expected.equals(text) else None, metrics_token)
     app.add_middleware(BootHeader, boot=boot)
     _add_schemas(app, components)
     return app

@@ -35,7 +35,7 @@ _PART_OF = "registration of "
 #: Until the first answer; worker processes use the same word, which the container's probe knows.
 _LOADING = "loading"
 #: Statuses that say that this registration will never be accepted. Others are temporary.
-_REFUSALS = (400, 403, 404, 405, 409, 411, 413, 415, 422, 507)
+_REFUSALS = (400, 401, 403, 404, 405, 409, 411, 413, 415, 422, 507)
 
 
 def runner_id(name: str, address: str) -> str:
@@ -74,14 +74,15 @@ class Registration:
     """Registers the algorithms that work, renews, and deregisters the runner when none does, or when stopped.
 
     `health` says why discovery refuses the runner, and for each algorithm why it gets no tasks. A discovery that
-    does not answer makes no runner unready.
+    does not answer makes no runner unready. `token`: the runner's own, with its name; empty: it has none.
     """
 
-    def __init__(self, discovery: str, registration: RunnerRegistration, health: Health) -> None:
+    def __init__(self, discovery: str, registration: RunnerRegistration, health: Health, token: str = "") -> None:
         address = registration.host.partition("://")[2]
         self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
         self._registration = registration
         self._health = health
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._advertised = AdvertisedAlgorithms()
         self._backoff = Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, least=0.5)
         self._working: Collection[str] = ()
@@ -116,7 +117,7 @@ class Registration:
         with requests.Session() as session:
             # Discovery is in the same network: a proxy for the outside would not find it.
             session.trust_env = False
-            session.headers["Content-Type"] = "application/json"
+            session.headers.update(self._headers)
             while not self._leaving:
                 self._changed.clear()
                 try:

@@ -14,6 +14,7 @@ from runnerlib.adapter.loading import load_adapter
 from runnerlib.adapter.model import Adapter
 from runnerlib.app import create_runner_app
 from runnerlib.contract import RunnerRegistration
+from runnerlib.contract.identity import name_in
 from runnerlib.execution.metrics import RunMetrics
 from runnerlib.execution.pool import Pool, PoolContext, ProcessSetup
 from runnerlib.registration import Registration
@@ -24,7 +25,7 @@ from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import StartupError, background, run_service
 from runnerlib.service.logs import configure_logging, get_logger
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.settings import load_settings
+from runnerlib.service.settings import forget_secrets, load_settings
 from runnerlib.settings import RunnerSettings, option_overrides
 
 #: The exit code for an adapter that cannot be served: starting it again will not help, only its author can.
@@ -44,6 +45,7 @@ log = get_logger(__name__)
 def serve() -> int:
     """Serves the adapter of the current folder, or of RUNNER_ADAPTER, until a signal; returns the exit code."""
     settings = load_settings(RunnerSettings)
+    forget_secrets(RunnerSettings)
     overrides = option_overrides()
     try:
         adapter = load_adapter(settings.runner_adapter, overrides)
@@ -85,17 +87,29 @@ class Runner:
     async def build(self, stack: AsyncExitStack) -> None:
         """Left in reverse order: drained, then no more answers, then no more processes."""
         settings = self._settings
+        if settings.token and name_in(settings.token) != self.name:
+            named = name_in(settings.token)
+            raise StartupError(f"the token is that of runner {named!r}, and this one is {self.name!r}; set RUNNER_NAME")
         await stack.enter_async_context(self._pool)
         background(stack, self._manager.sweep(), "sweep of kept outcomes")
         registry = new_registry()
         registry.register(self._metrics)
-        app = create_runner_app(self.name, self.boot, self._adapter, self._manager, self._health, registry)
+        app = create_runner_app(
+            self.name,
+            self.boot,
+            self._adapter,
+            self._manager,
+            self._health,
+            registry,
+            token=settings.token,
+            metrics_token=settings.metrics_token.get_secret_value(),
+        )
         server = await stack.enter_async_context(HttpServer.of(app, settings))
         self.port = server.port
         stack.push_async_callback(self._drain)
         log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
-            self._registration = Registration(settings.discovery, self._described(), self._health)
+            self._registration = Registration(settings.discovery, self._described(), self._health, settings.token)
             self._ready_changed()
             self._registration.start()
 

@@ -3,14 +3,15 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
+from runnerlib.contract.identity import name_in
 from runnerlib.fetching.addresses import MEBIBYTE, FetchRules, read_networks, read_ports
-from runnerlib.service.settings import ServiceSettings, is_loopback
+from runnerlib.service.settings import FromFile, ServiceSettings, is_loopback
 
 
 def _checked_networks(text: str) -> str:
@@ -21,6 +22,12 @@ def _checked_networks(text: str) -> str:
 def _checked_ports(text: str) -> str:
     read_ports(text)
     return text
+
+
+def _checked_token(value: SecretStr) -> SecretStr:
+    if value and name_in(value.get_secret_value()) is None:
+        raise ValueError("it is no runner's token, which looks like ppr_NAME.…")
+    return value
 
 
 class RunnerSettings(ServiceSettings):
@@ -34,6 +41,11 @@ class RunnerSettings(ServiceSettings):
     )
     port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     runner_adapter: Path = Field(default=Path("runner_adapter.py"), description="The adapter's file, or its folder.")
+    runner_token: Annotated[SecretStr, AfterValidator(_checked_token), FromFile()] = Field(
+        default=SecretStr(""),
+        description="The token with this runner's name: `python -m runner_discovery token NAME` prints it. With one, "
+        "the runner takes runs from the controllers of its environment alone.",
+    )
     discovery_url: str = Field(default="", description="Where to register; empty: nowhere.")
     runner_discovery_container_name: str = Field(default="", description="Host of discovery, without DISCOVERY_URL.")
     runner_discovery_port: int = Field(
@@ -64,6 +76,17 @@ class RunnerSettings(ServiceSettings):
     fetch_timeout_seconds: float = Field(
         default=15, gt=0, le=3600, description="Time for all of one `fetch`, where the handler does not say."
     )
+
+    @property
+    def token(self) -> str:
+        """Empty: there is none."""
+        return self.runner_token.get_secret_value()
+
+    @property
+    def has_tokens(self) -> bool:
+        return bool(self.runner_token)
+
+    protected_by: ClassVar[str] = "RUNNER_TOKEN_FILE"
 
     @property
     def fetch_rules(self) -> FetchRules:

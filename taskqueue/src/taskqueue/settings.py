@@ -1,19 +1,19 @@
 """Settings of the services that use the queue, the store and the runner discovery."""
 
 import sys
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
 from runnerlib.service.logs import configure_logging
-from runnerlib.service.settings import ServiceSettings, load_settings
+from runnerlib.service.settings import FromFile, KeySettings, load_settings
 from taskqueue.addresses import check_addresses, discovery_url_from, queue_url_from
 from taskqueue.errors import TaskQueueError
 
 S = TypeVar("S", bound="QueueServiceSettings")
 
 
-class QueueServiceSettings(ServiceSettings):
+class QueueServiceSettings(KeySettings):
     """Where the discovery, the queue and the store are."""
 
     discovery_url: str = Field(
@@ -23,12 +23,12 @@ class QueueServiceSettings(ServiceSettings):
     runner_discovery_port: int = Field(
         default=8010, ge=1, le=65535, description="Port of discovery, without DISCOVERY_URL."
     )
-    queue_url: str = Field(
+    queue_url: Annotated[str, FromFile()] = Field(
         default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."
     )
     rabbitmq_host: str = Field(default="", description="Host of the broker, without QUEUE_URL; the user is guest.")
     queue_name: str = Field(default="", description="Nothing but `tasks`, should it be set at all.")
-    database_url: str = Field(
+    database_url: Annotated[str, FromFile()] = Field(
         default="", description="The store, `postgresql://…`; empty or `sqlite:` is the embedded one."
     )
 

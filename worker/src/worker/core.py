@@ -35,7 +35,7 @@ def build(
             queue, store = await stack.enter_async_context(open_embedded(file))
         except TaskQueueError as error:
             raise StartupError(str(error)) from None
-        watch = await stack.enter_async_context(CatalogueWatch(gateway.discovery))
+        watch = await stack.enter_async_context(CatalogueWatch(gateway.discovery, gateway.service_token))
         await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)
         await stack.enter_async_context(HttpServer.of(app, gateway, setting="GATEWAY_PORT"))

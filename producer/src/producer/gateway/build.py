@@ -79,7 +79,7 @@ def build(
     app.state.responder = TaskResponder(watch, settings.unknown_algorithm_grace_seconds)
     for router in _ROUTERS:
         app.include_router(router)
-    app.document = Document(app.openapi, watch, with_security if settings.needs_tokens else dict).current
+    app.document = Document(app.openapi, watch, with_security if settings.has_tokens else dict).current
     app.add_exception_handler(TaskQueueError, unavailable)
     app.add_middleware(BodyLimits, message_bytes=settings.max_message_bytes)
     _ask_for_tokens(app, settings, store.tokens, unavailable)
@@ -91,13 +91,16 @@ def build(
 def _ask_for_tokens(app: ServiceApp, settings: GatewaySettings, store: TokenStore, unavailable: Unavailable) -> None:
     """Puts the guard around all that was added before: who has no token learns nothing."""
     app.state.token_store = store
-    app.state.without_token = None if settings.needs_tokens else ANYBODY
-    if settings.needs_tokens:
-        if not settings.admin_secret:
+    app.state.without_token = None if settings.has_tokens else ANYBODY
+    if settings.has_tokens:
+        if not settings.admin_token:
             log.info("tokens are in use, and there is no ADMIN_TOKEN: only those made before are valid")
-        verifier = app.state.verifier = TokenVerifier(store, settings.admin_secret)
+        verifier = app.state.verifier = TokenVerifier(store, settings.admin_token.get_secret_value())
         app.add_middleware(
-            AccessGuard, verifier=verifier, metrics_token=settings.metrics_secret, unavailable=unavailable
+            AccessGuard,
+            verifier=verifier,
+            metrics_token=settings.metrics_token.get_secret_value(),
+            unavailable=unavailable,
         )
 
 

@@ -43,7 +43,7 @@ class GatewayService:
         gate = StartupGate(health, registry, settings)
         self.server = await stack.enter_async_context(HttpServer.of(gate, settings))
         store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
-        watch = await used.enter_async_context(CatalogueWatch(settings.discovery))
+        watch = await used.enter_async_context(CatalogueWatch(settings.discovery, settings.service_token))
         gate.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
 
 
@@ -54,9 +54,9 @@ class StartupGate:
         starting = create_app(TITLE, health=health, registry=registry)
         starting.add_api_route("/{path:path}", _starting, methods=_METHODS, include_in_schema=False)
         self._app: ASGIApp = starting
-        if settings.needs_tokens:
-            verifier = TokenVerifier(None, settings.admin_secret)
-            self._app = AccessGuard(starting, verifier, settings.metrics_secret, _away)
+        if settings.has_tokens:
+            verifier = TokenVerifier(None, settings.admin_token.get_secret_value())
+            self._app = AccessGuard(starting, verifier, settings.metrics_token.get_secret_value(), _away)
 
     def open(self, app: ASGIApp) -> None:
         self._app = app

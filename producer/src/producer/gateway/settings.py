@@ -1,36 +1,12 @@
 """What an operator of the gateway can choose."""
 
-import re
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
+from runnerlib.service.settings import SecretToken
 from taskqueue.settings import QueueServiceSettings
-
-_TOKEN = re.compile(r"[\x21-\x7e]{32,256}")
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _content(value: object) -> object:
-    """Of the file that a variable names."""
-    if not isinstance(value, str | Path):
-        return value
-    try:
-        content = Path(value).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ValueError("the file cannot be read; check its name, its owner and its mode") from None
-    if not content:
-        raise ValueError("the file is empty; write a token into it")
-    return content
-
-
-#: A setting whose variable names a file; its value is what the file contains.
-SecretFile = Annotated[SecretStr, BeforeValidator(_content)]
 
 
 class GatewaySettings(QueueServiceSettings):
@@ -48,49 +24,21 @@ class GatewaySettings(QueueServiceSettings):
         ge=0,
         description="How long a task waits for an algorithm that nobody has registered, as controllers have it.",
     )
-    admin_token: SecretStr = Field(
+    admin_token: SecretToken = Field(
         default=SecretStr(""),
         description="A token with the scope `admin`, to make others with: 32 to 256 printable ASCII characters.",
     )
-    admin_token_file: SecretFile = Field(default=SecretStr(""), description="A file with it.")
-    metrics_token: SecretStr = Field(
-        default=SecretStr(""), description="A token for `/metrics` alone, where tokens are in use; characters as above."
-    )
-    metrics_token_file: SecretFile = Field(default=SecretStr(""), description="A file with it.")
-    auth: Annotated[Literal["", "none", "tokens"], BeforeValidator(_lower)] = Field(
-        default="",
-        description="`tokens`: calls need one; `none`: they don't. Without it they do if there is an `ADMIN_TOKEN`.",
-    )
 
-    @field_validator("admin_token", "admin_token_file", "metrics_token", "metrics_token_file")
+    @field_validator("admin_token")
     @classmethod
-    def _usable(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        if value:
-            if _TOKEN.fullmatch(value.get_secret_value()) is None:
-                raise ValueError("it must be 32 to 256 printable ASCII characters without spaces")
-            other = str(info.field_name).removesuffix("_file")
-            if other != info.field_name and info.data.get(other):
-                raise ValueError(f"{other.upper()} is set, too; unset one of them")
-        return value
-
-    @field_validator("auth")
-    @classmethod
-    def _consistent(cls, value: str, info: ValidationInfo) -> str:
-        if value == "none" and (info.data.get("admin_token") or info.data.get("admin_token_file")):
-            raise ValueError("there is an ADMIN_TOKEN, too; unset one of them")
+    def _consistent(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if value and info.data.get("auth") == "none":
+            raise ValueError("AUTH=none says that calls need no token; unset one of them")
         return value
 
     @property
-    def needs_tokens(self) -> bool:
-        """Whether calls need a token."""
-        return self.auth == "tokens" or (self.auth == "" and bool(self.admin_secret))
+    def has_tokens(self) -> bool:
+        """Whether calls need a token. With AUTH=tokens alone, those that were made before are valid."""
+        return self.auth == "tokens" or bool(self.admin_token)
 
-    @property
-    def admin_secret(self) -> str:
-        """Empty: there is none."""
-        return (self.admin_token_file or self.admin_token).get_secret_value()
-
-    @property
-    def metrics_secret(self) -> str:
-        """Empty: there is none."""
-        return (self.metrics_token_file or self.metrics_token).get_secret_value()
+    protected_by: ClassVar[str] = "ADMIN_TOKEN_FILE"

@@ -15,8 +15,9 @@ from producer.gateway.callers import audit_note, caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import CursorKind, Instant, Limit, Params, cursor_schema, seconds_of
 from producer.gateway.request_parsing import JSON, KnownQueryRoute, body_of, problem, query_of
-from producer.gateway.verifier import hash_of, new_token
+from producer.gateway.verifier import new_token
 from producer.gateway.views import iso_time
+from runnerlib.service.access import hash_of
 from taskqueue.clock import Clock
 from taskqueue.protocols import TokenStore
 from taskqueue.tokens import AuditEntry, AuditFilter, Scope, Token

@@ -1,7 +1,6 @@
 """Finds out whose token a request carries. Nothing of it is logged or kept but its SHA-256."""
 
 import asyncio
-import hashlib
 import hmac
 import re
 import secrets
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from producer.gateway.callers import ADMIN, Caller, caller_with
+from runnerlib.service.access import SecretHash, hash_of
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import StoreUnavailable
 from taskqueue.protocols import TokenStore
@@ -36,10 +36,6 @@ def new_token() -> tuple[str, str]:
     return key_id, f"ppw_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 
-def hash_of(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def looks_like_token(text: str) -> bool:
     return _TOKEN.search(text) is not None
 
@@ -49,7 +45,7 @@ class TokenVerifier:
 
     def __init__(self, store: TokenStore | None, admin_token: str = "", wall: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._admin_hash = hash_of(admin_token) if admin_token else None
+        self._admin = SecretHash(admin_token)
         self._wall = wall
         #: by the SHA-256 of its text, with the time (monotonic) of its look-up; the latest last
         self._verified: OrderedDict[str, tuple[Token, float]] = OrderedDict()
@@ -59,9 +55,9 @@ class TokenVerifier:
 
     async def caller(self, text: str) -> Caller | None:
         """Whose token this is; None if it is unknown, has expired or was revoked. Raises StoreUnavailable."""
-        text_hash = hash_of(text)
-        if self._admin_hash is not None and hmac.compare_digest(text_hash, self._admin_hash):
+        if self._admin.equals(text):
             return ADMIN
+        text_hash = hash_of(text)
         found = self._verified.get(text_hash)
         if found is not None and time.monotonic() - found[1] < FRESH_SECONDS:
             token: Token | None = found[0]

@@ -158,6 +158,8 @@ class RunnerView(BaseModel):
     boot: str
     level: RunnerLevel
     algorithms: list[str]
+    address: str = Field(default="", description="The only address that `host` may stand for; empty: any.")
+    key_id: str = Field(default="", description="Which of the environment's keys its token was made with.")
 
 
 class AlgorithmView(BaseModel):

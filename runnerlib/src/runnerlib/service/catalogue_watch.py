@@ -34,10 +34,14 @@ class BadAnswer(Exception):
 
 
 class CatalogueWatch(Component):
-    """The catalogue as last known: ``async with CatalogueWatch(url) as watch: watch.catalogue``."""
+    """The catalogue as last known: ``async with CatalogueWatch(url) as watch: watch.catalogue``.
 
-    def __init__(self, discovery_url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
+    `token`: of a service, where discovery asks for one.
+    """
+
+    def __init__(self, discovery_url: str, token: str = "", *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._url = f"{discovery_url.rstrip('/')}/catalogue"
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._wait_seconds = wait_seconds
         self._catalogue: Catalogue | None = None
         self._answered_at: float | None = None
@@ -48,7 +52,7 @@ class CatalogueWatch(Component):
 
     async def _start(self, stack: AsyncExitStack) -> None:
         timeout = aiohttp.ClientTimeout(total=self._wait_seconds + 10, sock_connect=2)
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, headers=self._headers))
         background(stack, self._follow(session), "catalogue watch")
 
     @property
@@ -95,6 +99,8 @@ class CatalogueWatch(Component):
             wait = self._seconds_to_wait(self._catalogue)
             query = {"index": self._catalogue.index, "epoch": self._catalogue.epoch, "wait": wait, "changes": "true"}
         async with session.get(self._url, params=query) as answer:
+            if answer.status == 401:
+                raise BadAnswer("it does not accept this service's token: RUNNER_KEYS must be the same for both")
             if answer.status != 200:
                 raise BadAnswer(f"status {answer.status}")
             body = bytearray()

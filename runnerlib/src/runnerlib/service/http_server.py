@@ -57,7 +57,9 @@ class HttpServer(Component):
 
     @classmethod
     def of(cls, app: ASGIApp, settings: ServiceSettings, *, setting: str = "PORT") -> "HttpServer":
-        """As the operator of a service wants it."""
+        """As the operator of a service wants it. Raises StartupError where it would be open to everybody."""
+        if settings.unprotected is not None:
+            raise StartupError(settings.unprotected)
         return cls(
             app,
             settings.host,

@@ -24,11 +24,10 @@ __all__ = ["BodyLimit", "ProblemError", "ServiceApp", "create_app", "new_registr
 _DOCUMENT_PATH = "/openapi.json"
 _HEALTH = "health"
 _PROBLEM_REFERENCE = "#/components/schemas/Problem"
+#: Of an answer in the OpenAPI document.
+PROBLEM_CONTENT = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _PROBLEM_REFERENCE}}}
 _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "A problem: what is wrong, and what to do.",
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _PROBLEM_REFERENCE}}},
-    }
+    "default": {"description": "A problem: what is wrong, and what to do.", "content": PROBLEM_CONTENT}
 }
 
 
