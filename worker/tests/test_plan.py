@@ -4,9 +4,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from worker.plan import MARK, Layout
+from runnerlib.contract.identity import RunnerKeys
+from worker.plan import MARK, EnvironmentSecrets, Layout
 from worker.runners import RunnerFolder
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, without_servers
 
 TEXT = RunnerFolder("text", Path("/somewhere/text"), 1)
 
@@ -87,17 +88,59 @@ def test_passwords_are_told_to_those_alone_who_need_them_and_on_no_command_line(
 
 
 def test_tokens_reach_the_gateway_alone() -> None:
-    tokens = {"ADMIN_TOKEN": "hush", "METRICS_TOKEN_FILE": "/hush"}
+    tokens = {"ADMIN_TOKEN": "hush"}
     for layout in (_layout(), _with_broker()):
-        told = replace(layout, gateway_tokens=tokens)
+        told = replace(layout, secrets=EnvironmentSecrets(of_gateway=tokens))
         assert tokens.items() <= told.services()[-1].environment.items()
         for plan in (told.discovery(), told.runner(TEXT, Path(sys.executable)), *told.services()[:-1]):
             assert plan.environment.keys().isdisjoint(tokens)
 
 
-def test_without_a_broker_a_runner_s_own_database_stays_its_own() -> None:
-    layout = Layout(WorkerSettings(), Path("/data"), "json", {"DATABASE_URL": "postgresql://theirs"})
-    assert layout.runner(TEXT, Path(sys.executable)).environment["DATABASE_URL"] == "postgresql://theirs"
+def test_keys_reach_services_and_each_runner_gets_a_token_with_its_own_name() -> None:
+    keys = RunnerKeys(["k" * 40])
+    for layout in (_layout(), _with_broker()):
+        told = replace(layout, secrets=EnvironmentSecrets(keys, {"RUNNER_KEYS_FILE": "/keys"}, {}))
+        for plan in (told.discovery(), *told.services()):
+            assert plan.environment["RUNNER_KEYS_FILE"] == "/keys"
+            assert "RUNNER_TOKEN" not in plan.environment
+        runner = told.runner(TEXT, Path(sys.executable)).environment
+        assert runner["RUNNER_TOKEN"] == keys.runner_token("text")
+        assert "RUNNER_KEYS_FILE" not in runner
+
+
+SECRETS_OF_OTHERS = [
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "RABBITMQ_DEFAULT_PASS",
+    "RABBITMQ_PASSWORD",
+    "POSTGRES_PASSWORD",
+    "QUEUE_URL",
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "GITHUB_TOKEN",
+    "HF_TOKEN",
+    "CI_JOB_TOKEN_FILE",
+    "AWS_SECRET_ACCESS_KEY",
+    "UV_INDEX_OURS_PASSWORD",
+    "my_secret",
+]
+NO_SECRETS = ["HOME", "PATH", "TOKENIZERS_PARALLELISM", "OPTION_TOKEN_COUNT_SLOTS", "CUDA_VISIBLE_DEVICES", "PAGER"]
+
+
+def test_runners_inherit_no_secrets_of_others() -> None:
+    inherited = dict.fromkeys(SECRETS_OF_OTHERS + NO_SECRETS, "hush")
+    for layout in (_layout(), _with_broker()):
+        runner = replace(layout, inherited=inherited).runner(TEXT, Path(sys.executable))
+        assert set(SECRETS_OF_OTHERS) & runner.environment.keys() == set()
+        assert set(NO_SECRETS) <= runner.environment.keys()
+    own = replace(_layout(), inherited=inherited).runner(TEXT, Path(sys.executable), variables={"HF_TOKEN": "own"})
+    assert own.environment["HF_TOKEN"] == "own"
+
+
+def test_installing_a_runner_s_packages_inherits_the_passwords_of_indexes_and_not_those_of_our_servers() -> None:
+    found = without_servers(dict.fromkeys(SECRETS_OF_OTHERS, "hush"))
+    assert {"UV_INDEX_OURS_PASSWORD", "GITHUB_TOKEN"} <= found.keys()
+    assert not {"PGPASSWORD", "RABBITMQ_DEFAULT_PASS", "QUEUE_URL", "DATABASE_URL_FILE"} & found.keys()
 
 
 def _with_broker(**inherited: str) -> Layout:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from importlib import metadata
@@ -16,7 +17,8 @@ from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
 from worker.demo import Demo, Sample, allowing_loopback, has_pictures, pictures_served
-from worker.environment_client import EnvironmentClient, take_over
+from worker.environment_client import Discovery, EnvironmentClient, take_over
+from worker.environment_secrets import open_secrets, service_token
 from worker.environments import EnvironmentBuilder, find_runnerlib
 from worker.errors import BadName, NotRunning, UnsuitableServers, WorkerError
 from worker.new_runner import make_runner, next_steps
@@ -24,7 +26,7 @@ from worker.output import Output, standard_output
 from worker.plan import Layout
 from worker.runner_commands import own_python, replace_process, test_runners
 from worker.runners import RunnerFolder, list_runners, scale_without, select, variables_of
-from worker.settings import WorkerSettings, gateway_tokens, inherited_environment, read_settings
+from worker.settings import WorkerSettings, inherited_environment, read_settings
 from worker.state_file import read_state
 from worker.status import schemas_of, show_status, watch_status
 from worker.up import Environment, Interrupted, run_environment
@@ -180,7 +182,7 @@ def schemas(data: DataOption = None) -> None:
 
     async def look() -> None:
         state = read_state(settings.data_folder)
-        async with EnvironmentClient(state.gateway, state.discovery) as client:
+        async with EnvironmentClient(state.gateway, state.discovery, settings.data_folder) as client:
             typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
 
     _run(look())
@@ -196,7 +198,8 @@ def take_over_algorithm(
     settings = read_settings(data_folder=data)
 
     async def give() -> None:
-        await take_over(read_state(settings.data_folder).discovery, algorithm, runner)
+        url = read_state(settings.data_folder).discovery
+        await take_over(Discovery(url, service_token(settings.data_folder)), algorithm, runner)
 
     _run(give())
     typer.echo(f"{algorithm} belongs to {runner}")
@@ -295,8 +298,8 @@ def _run_environment(
         data = settings.data_folder.resolve()
         selection = select(settings.runners_folder, settings.scale, only)
         log_format = "json" if output.as_json else "pretty"
-        inherited, tokens = inherited_environment(), gateway_tokens()
-        layout = Layout(settings, data, log_format, inherited, queue_url, runner_variables or {}, tokens)
+        secrets = open_secrets(settings, data, os.environ, output.say)
+        layout = Layout(settings, data, log_format, inherited_environment(), queue_url, runner_variables or {}, secrets)
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, selection, builder, output), body, output)
 

@@ -220,7 +220,7 @@ class Demo:
         """
         outcomes: list[Outcome] = []
         shown: set[str] = set()
-        async with EnvironmentClient(self._layout.gateway_url, self._layout.discovery_url) as client:
+        async with EnvironmentClient(self._layout.gateway_url, self._layout.discovery_url, self._layout.data) as client:
             while True:
                 missing, late = await self._wait_for_runners(client, shown)
                 catalogue = await client.catalogue()

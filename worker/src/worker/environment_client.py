@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -10,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from producer.gateway.algorithm_views import Status
 from runnerlib.contract import Catalogue, TaskView
+from worker.environment_secrets import gateway_token, service_token
 from worker.errors import NotRunning, TakeOverRefused, WorkerError
 from worker.processes import parse_reasons
-from worker.settings import gateway_token
 
 #: How often progress is shown.
 _WAIT_SECONDS = 0.5
@@ -31,13 +33,16 @@ class RequestFailed(WorkerError):
 
 
 class EnvironmentClient:
-    """``async with EnvironmentClient(gateway_url, discovery_url) as client``. Raises NotRunning if nothing answers."""
+    """``async with EnvironmentClient(gateway, discovery, data) as client``. Raises NotRunning if nothing answers.
 
-    def __init__(self, gateway: str, discovery: str) -> None:
+    `data`: the environment's data folder, for its tokens.
+    """
+
+    def __init__(self, gateway: str, discovery: str, data: Path) -> None:
         self._gateway = gateway
         self._discovery = discovery
-        #: for the gateway alone: runners and discovery must not get it
-        self._token = gateway_token()
+        #: each for the one that it belongs to: runners must not get either
+        self._tokens = {f"{gateway}/": gateway_token(data), f"{discovery}/": service_token(data)}
 
     async def __aenter__(self) -> "EnvironmentClient":
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30, sock_connect=5))
@@ -83,8 +88,8 @@ class EnvironmentClient:
         return _read(TaskView, await self._request("GET", f"{self._gateway}/tasks/{id}", headers=headers))
 
     async def _request(self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        if self._token and url.startswith(f"{self._gateway}/"):
-            headers = {**(headers or {}), "Authorization": f"Bearer {self._token}"}
+        token = next((token for start, token in self._tokens.items() if url.startswith(start)), "")
+        headers = {**(headers or {}), **_bearer(token)}
         try:
             async with self._session.request(method, url, json=body, headers=headers) as answer:
                 content = await answer.json(content_type=None)
@@ -109,40 +114,51 @@ def _not_running(url: str, error: Exception) -> NotRunning:
     return NotRunning(f"{url} does not answer ({reason}); start the environment with: worker up")
 
 
-async def is_registered(discovery_url: str, host: str, boot: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Where an environment's discovery is, and what it lets us in with."""
+
+    url: str
+    token: str = ""
+
+
+async def is_registered(discovery: Discovery, host: str, boot: str) -> bool:
     """Also False if discovery does not answer. `boot`: which process; an older one may have had this address."""
     with contextlib.suppress(*_NO_ANSWER):
-        _, runners = await _ask_discovery("GET", f"{discovery_url}/runners")
+        _, runners = await _ask(discovery, "GET", "/runners")
         return any(runner["host"] == host and boot in ("", runner["boot"]) for runner in runners)
     return False
 
 
-async def release_algorithms(discovery_url: str, name: str) -> None:
+async def release_algorithms(discovery: Discovery, name: str) -> None:
     """Runner `name` is gone: others may have its algorithms, unless one of that name lives elsewhere."""
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + _GIVE_UP_SECONDS
     while loop.time() < ends_at:
         with contextlib.suppress(*_NO_ANSWER):
-            status, answer = await _ask_discovery("DELETE", f"{discovery_url}/owners?runner={quote(name, safe='')}")
+            status, answer = await _ask(discovery, "DELETE", f"/owners?runner={quote(name, safe='')}")
             if status >= 400 or not answer.get("live"):
                 return
         await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
 
-async def take_over(discovery_url: str, algorithm: str, name: str) -> None:
+async def take_over(discovery: Discovery, algorithm: str, name: str) -> None:
     """Gives an algorithm to runner `name`. Raises NotRunning; TakeOverRefused with discovery's sentence."""
-    url = f"{discovery_url}/owners/{quote(algorithm, safe='')}"
     try:
-        status, answer = await _ask_discovery("PUT", url, {"runner": name})
+        status, answer = await _ask(discovery, "PUT", f"/owners/{quote(algorithm, safe='')}", {"runner": name})
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise _not_running(discovery_url, error) from None
+        raise _not_running(discovery.url, error) from None
     if status >= 400:
         raise TakeOverRefused(str(answer.get("detail", status)) if isinstance(answer, dict) else str(status))
 
 
-async def _ask_discovery(method: str, url: str, body: Any = None) -> tuple[int, Any]:
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def _ask(discovery: Discovery, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     async with (
-        aiohttp.ClientSession(timeout=_DISCOVERY_TIMEOUT) as session,
-        session.request(method, url, json=body) as answer,
+        aiohttp.ClientSession(timeout=_DISCOVERY_TIMEOUT, headers=_bearer(discovery.token)) as session,
+        session.request(method, discovery.url + path, json=body) as answer,
     ):
         return answer.status, None if answer.status == 204 else await answer.json(content_type=None)

@@ -26,7 +26,7 @@ from worker.output import Report
 from worker.processes import run_to_end
 from worker.runner_code import read_requirements
 from worker.runners import RunnerFolder
-from worker.settings import inherited_environment
+from worker.settings import inherited_environment, without_servers
 from worker.uv import constraints, find_uv, read_uv_variables
 
 #: Written last. A folder without it was never finished, and is made again.
@@ -178,7 +178,7 @@ class EnvironmentBuilder:
 
     async def _make(self, folder: Path, python: Path, runner: RunnerFolder, report: Report) -> None:
         report("making a virtual environment")
-        variables = inherited_environment() | {"TMPDIR": str(folder / _TEMPORARY)}
+        variables = without_servers(inherited_environment()) | {"TMPDIR": str(folder / _TEMPORARY)}
         run = partial(_run, folder=runner.path, report=report)
         uv = await asyncio.to_thread(_uv, variables)
 

@@ -51,3 +51,7 @@ class TakeOverRefused(WorkerError):
 
 class BadVariables(WorkerError):
     """A runner's file of variables cannot be used."""
+
+
+class BadSecrets(WorkerError):
+    """The keys or tokens of the environment cannot be read or made."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from runnerlib.contract.identity import RunnerKeys
 from worker.runners import ADAPTER_FILE, RunnerFolder
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, without_secrets, without_servers
 
 DISCOVERY = "discovery"
 CORE = "core"
 CONTROLLER = "controller"
 GATEWAY = "gateway"
-#: Where the broker and the database are, passwords included; only controller and gateway get them.
-_SECRETS = ("QUEUE_URL", "DATABASE_URL", "RABBITMQ_HOST")
+_TOLD = ("QUEUE_URL", "QUEUE_URL_FILE", "DATABASE_URL", "DATABASE_URL_FILE", "RABBITMQ_HOST")
 #: The variable in which every process carries the data folder of its environment, to be recognised by.
 MARK = "PLUGPLAY_ENVIRONMENT"
 #: Exit code of `python -m runnerlib` if the adapter has a mistake; only its author can change that.
@@ -55,6 +55,25 @@ class PortUse:
     setting: str
 
 
+@dataclass(frozen=True, slots=True)
+class EnvironmentSecrets:
+    """The keys of an environment, and what its processes are told; of one that asks for no tokens, all are empty."""
+
+    keys: RunnerKeys | None = None
+    #: variables for discovery, controller and gateway
+    of_services: Mapping[str, str] = field(default_factory=dict)
+    #: variables for the gateway alone
+    of_gateway: Mapping[str, str] = field(default_factory=dict)
+
+    def of_runner(self, name: str) -> dict[str, str]:
+        """Variables for the runner of that name alone."""
+        return {} if self.keys is None else {"RUNNER_TOKEN": self.keys.runner_token(name)}
+
+    @property
+    def service_token(self) -> str:
+        return "" if self.keys is None else self.keys.service_token()
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the parts of an environment are, and how to start each."""
@@ -68,8 +87,7 @@ class Layout:
     queue_url: str = ""
     #: runner → variables for its processes alone
     runner_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    #: variables with tokens, for the gateway alone
-    gateway_tokens: Mapping[str, str] = field(default_factory=dict)
+    secrets: EnvironmentSecrets = EnvironmentSecrets()
 
     def url(self, port: int) -> str:
         host = self.settings.host
@@ -113,8 +131,9 @@ class Layout:
         return own
 
     def discovery(self) -> ProcessPlan:
-        variables = {"SNAPSHOT_PATH": str(self.data / "discovery.json")}
-        return self._service(DISCOVERY, "runner_discovery", self.settings.discovery_port, variables)
+        variables = {"SNAPSHOT_PATH": str(self.data / "discovery.json"), **self.secrets.of_services}
+        inherited = without_servers(self.inherited)
+        return self._service(DISCOVERY, "runner_discovery", self.settings.discovery_port, variables, inherited)
 
     def services(self) -> list[ProcessPlan]:
         """The services in the order in which they start, and stop.
@@ -124,13 +143,13 @@ class Layout:
         """
         settings = self.settings
         if not self.has_broker:
-            core = {"DATA_FOLDER": str(self.data), **self.gateway_tokens}
+            core = {"DATA_FOLDER": str(self.data), **self.secrets.of_services, **self.secrets.of_gateway}
             return [self._service(CORE, "worker.core", settings.gateway_port, core)]
         # As variables, never on a command line: every user of the machine can read that.
-        servers = {"QUEUE_URL": self.queue_url, "DATABASE_URL": settings.database_url}
+        servers = {"QUEUE_URL": self.queue_url, "DATABASE_URL": settings.database_url, **self.secrets.of_services}
         return [
             self._service(CONTROLLER, "controller", settings.controller_port, servers),
-            self._service(GATEWAY, "producer.gateway", settings.gateway_port, {**servers, **self.gateway_tokens}),
+            self._service(GATEWAY, "producer.gateway", settings.gateway_port, {**servers, **self.secrets.of_gateway}),
         ]
 
     def runner(
@@ -152,7 +171,8 @@ class Layout:
             # -P: an author's module must not shadow one of the standard library with the same name
             command=(str(python), "-P", "-m", "runnerlib"),
             url=self.url(port),
-            environment=self._environment(port, variables)
+            environment=self._environment(port, without_secrets(self.inherited), variables)
+            | self.secrets.of_runner(runner.name)
             | {
                 # All variables for the name: an inherited one must not win.
                 **dict.fromkeys(("NAME", "RUNNER_NAME", "CONTAINER_NAME"), runner.name),
@@ -167,13 +187,18 @@ class Layout:
             + (", and it starts" if code else " and start the environment again"),
         )
 
-    def _service(self, name: str, module: str, port: int, variables: dict[str, str]) -> ProcessPlan:
+    def _service(
+        self, name: str, module: str, port: int, variables: dict[str, str], inherited: Mapping[str, str] | None = None
+    ) -> ProcessPlan:
+        inherited = self.inherited if inherited is None else inherited
+        # They are told where the servers are by what `worker` was told.
+        inherited = {name: value for name, value in inherited.items() if name not in _TOLD}
         return ProcessPlan(
             name=name,
             # -P: the current folder must not shadow our packages
             command=(sys.executable, "-P", "-m", module),
             url=self.url(port),
-            environment=self._environment(port) | variables,
+            environment=self._environment(port, inherited) | variables,
             stop_seconds=self._stop_seconds,
             most_delay_seconds=_SERVICE_DELAY_SECONDS,
         )
@@ -182,9 +207,9 @@ class Layout:
     def _stop_seconds(self) -> float:
         return self.settings.grace_seconds + _BEYOND_GRACE_SECONDS
 
-    def _environment(self, port: int, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-        secrets = _SECRETS if self.has_broker else ()
-        inherited = {name: value for name, value in self.inherited.items() if name not in secrets}
+    def _environment(
+        self, port: int, inherited: Mapping[str, str], variables: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, str]:
         logs = {"LOG_LEVEL": self.settings.log_level, "LOG_FORMAT": self.log_format}
         return {**inherited, **logs, **variables} | {
             MARK: str(self.data),

@@ -12,7 +12,7 @@ from worker.errors import EnvironmentBroken, NotRunning
 from worker.output import InstallProgress, Output
 from worker.processes import run_to_end
 from worker.runners import ADAPTER_FILE, RunnerFolder, find_runners, select
-from worker.settings import WorkerSettings, inherited_environment
+from worker.settings import WorkerSettings, inherited_environment, without_secrets
 from worker.state_file import RunnerState, data_folder_owned, read_state
 
 _POLL_SECONDS = 0.5
@@ -57,7 +57,7 @@ def replace_process(
     """Becomes that Python, in the runner's folder and with its variables."""
     own = {"RUNNER_NAME": runner.name, "RUNNER_ADAPTER": str(runner.path / ADAPTER_FILE)}
     os.chdir(runner.path)
-    os.execve(python, [str(python), *arguments], {**inherited_environment(), **variables, **own})  # noqa: S606
+    os.execve(python, [str(python), *arguments], {**without_secrets(inherited_environment()), **variables, **own})  # noqa: S606
 
 
 async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Output) -> bool:
@@ -85,4 +85,6 @@ async def test_runners(settings: WorkerSettings, only: Sequence[str], output: Ou
 
 async def _test(runner: RunnerFolder, python: Path, output: Output) -> bool:
     command, on_line = [str(python), *PYTEST], partial(output.line, runner.name)
-    return not await run_to_end(command, on_line, folder=runner.path, environment=inherited_environment())
+    return not await run_to_end(
+        command, on_line, folder=runner.path, environment=without_secrets(inherited_environment())
+    )

@@ -1,24 +1,29 @@
 """Settings of ``worker``, from environment variables; the command line's options win over them."""
 
-import contextlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from runnerlib.service.settings import LogFormat, LogLevel, load_settings
+from runnerlib.service.settings import FromFile, LogFormat, LogLevel, SecretSettings, load_settings
 
 #: Variables that would make a child use the worker's own Python set-up instead of its own.
 _PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-#: Tokens of the gateway, and of its callers.
-_GATEWAY_TOKENS = ("ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "METRICS_TOKEN", "METRICS_TOKEN_FILE")
-_CALLERS_TOKENS = ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE")
+GATEWAY_SECRETS = ("ADMIN_TOKEN", "ADMIN_TOKEN_FILE")
+KEY_SECRETS = ("RUNNER_KEYS", "RUNNER_KEYS_FILE")
+METRICS_SECRETS = ("METRICS_TOKEN", "METRICS_TOKEN_FILE")
+_OTHER_TOKENS = ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE", "RUNNER_TOKEN", "RUNNER_TOKEN_FILE")
+#: Where the broker and the database are, passwords included; only controller and gateway get them.
+_SERVERS = re.compile(r"QUEUE_URL(_FILE)?|DATABASE_URL(_FILE)?|RABBITMQ_.*|PG[A-Z]+")
+#: Of names that hold secrets of whoever started us. `TOKENIZERS_PARALLELISM` is none.
+_SECRET = re.compile(r"(?!OPTION_).*(PASSWORD|SECRET|(^|_)TOKENS?(_|$)).*")
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(SecretSettings):
     """Where things are and on which ports they listen."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
@@ -28,6 +33,11 @@ class WorkerSettings(BaseSettings):
         default=Path(".plugplay"), description="Where the environment keeps its database and its virtual environments."
     )
     host: str = Field(default="127.0.0.1", description="Address that every process of the environment binds to.")
+    auth: Annotated[Literal["", "none", "tokens"], BeforeValidator(str.lower)] = Field(
+        default="",
+        description="`tokens`: keys and an admin token are made in the data folder, and everything asks for tokens; so "
+        "it is, too, where HOST is an address that others reach, unless this is `none`.",
+    )
     gateway_port: int = Field(default=8000, ge=1, le=65535, description="Port of the gateway.")
     discovery_port: int = Field(default=8010, ge=1, le=65535, description="Port of discovery.")
     controller_port: int = Field(
@@ -45,12 +55,12 @@ class WorkerSettings(BaseSettings):
     reload: bool = Field(
         default=True, description="Whether runners are started anew when their files change, and new ones join."
     )
-    queue_url: str = Field(
+    queue_url: Annotated[str, FromFile()] = Field(
         default="", description="The broker, `amqp://USER:PASSWORD@HOST/VHOST`; empty: the queue is in the SQLite file."
     )
     rabbitmq_host: str = Field(default="", description="Host of the broker, without QUEUE_URL; the user is guest.")
     queue_name: str = Field(default="", description="Nothing but `tasks`, should it be set at all.")
-    database_url: str = Field(
+    database_url: Annotated[str, FromFile()] = Field(
         default="", description="The store, `postgresql://USER:PASSWORD@HOST/DATABASE`; empty: a SQLite file."
     )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
@@ -84,25 +94,17 @@ def read_settings(
 
 
 def inherited_environment() -> dict[str, str]:
-    """What children inherit from us: everything but the worker's own Python set-up, and tokens."""
-    kept_back = {*_PYTHON_VARIABLES, *_GATEWAY_TOKENS, *_CALLERS_TOKENS}
+    """What our services inherit: everything but the worker's own Python set-up, tokens and keys."""
+    kept_back = {*_PYTHON_VARIABLES, *GATEWAY_SECRETS, *KEY_SECRETS, *METRICS_SECRETS, *_OTHER_TOKENS}
     return {name: value for name, value in os.environ.items() if name.upper() not in kept_back}
 
 
-def gateway_tokens() -> dict[str, str]:
-    """The variables with tokens that only the gateway gets: it runs no code of authors, nor any package's."""
-    return {name: value for name, value in os.environ.items() if name.upper() in _GATEWAY_TOKENS}
+def without_servers(environment: Mapping[str, str]) -> dict[str, str]:
+    """What installing a runner's packages inherits of that, an index's password included."""
+    return {name: value for name, value in environment.items() if not _SERVERS.fullmatch(name.upper())}
 
 
-def gateway_token() -> str:
-    """The caller's token for the gateway, else the one with which the gateway was started here; empty: there is none.
-
-    A file that cannot be read counts as no token: the gateway says what is missing.
-    """
-    for name in ("PRODUCER_TOKEN", "ADMIN_TOKEN"):
-        if token := os.environ.get(name):
-            return token.strip()
-        if file := os.environ.get(f"{name}_FILE"):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                return Path(file).read_text(encoding="utf-8").strip()
-    return ""
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What runners inherit of that: a secret that one needs stands in its own `.env`."""
+    found = without_servers(environment)
+    return {name: value for name, value in found.items() if not _SECRET.fullmatch(name.upper())}

@@ -61,7 +61,7 @@ class StatusReport(BaseModel):
 async def fetch_report(data: Path) -> StatusReport:
     """Raises NotRunning."""
     state = read_state(data)
-    async with EnvironmentClient(state.gateway, state.discovery) as client:
+    async with EnvironmentClient(state.gateway, state.discovery, data) as client:
         status, (dead_letters, more) = await asyncio.gather(client.status(), client.open_dead_letters())
         found = build_report(state, status, dead_letters, more)
         for line in found.runners:

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-from worker.environment_client import is_registered, release_algorithms
+from worker.environment_client import Discovery, is_registered, release_algorithms
 from worker.errors import PortTaken
 from worker.folder_watcher import watch_folder
 from worker.output import InstallProgress, Output
@@ -45,7 +45,7 @@ class Environment:
         selection: Selection,
         interpreters: Interpreters,
         output: Output,
-        registered: Callable[[str, str, str], Awaitable[bool]] = is_registered,
+        registered: Callable[[Discovery, str, str], Awaitable[bool]] = is_registered,
     ) -> None:
         self.layout = layout
         self.is_stopping = False
@@ -54,15 +54,16 @@ class Environment:
         self._discovery = ManagedProcess(layout.discovery(), output)
         self._services = [ManagedProcess(plan, output) for plan in layout.services()]
         not_for_runners = [use.port for use in layout.service_ports()]
+        discovery = Discovery(layout.discovery_url, layout.secrets.service_token)
         context = RunnerContext(
             layout,
             interpreters,
             PortPool(layout.settings.runner_ports_start, partial(is_free, layout.settings.host), not_for_runners),
             output,
             InstallProgress(output),
-            partial(registered, layout.discovery_url),
+            partial(registered, discovery),
             self._write_state,
-            partial(release_algorithms, layout.discovery_url),
+            partial(release_algorithms, discovery),
         )
         self.runners = RunnerSet(selection, context)
         self._tasks: list[asyncio.Task[None]] = []
