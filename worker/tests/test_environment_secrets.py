@@ -14,9 +14,12 @@ from worker.settings import WorkerSettings
 KEY = "k" * 40
 
 
-def opened(data: Path, environment: dict[str, str] | None = None, **settings: str) -> tuple[EnvironmentSecrets, str]:
+def opened(
+    data: Path, environment: dict[str, str] | None = None, show: bool = True, **settings: str
+) -> tuple[EnvironmentSecrets, str]:
     said: list[str] = []
-    found = open_secrets(WorkerSettings(**settings), data, environment or {}, said.append)  # type: ignore[arg-type]
+    settled = WorkerSettings(**settings)  # type: ignore[arg-type]
+    found = open_secrets(settled, data, environment or {}, said.append, show=show)
     return found, " ".join(said)
 
 
@@ -44,6 +47,12 @@ def test_secrets_are_made_once_and_nobody_else_can_read_them(tmp_path: Path, set
     again, said = opened(tmp_path, **settings)
     assert (again.of_services, again.service_token, said) == (made.of_services, made.service_token, "")
     assert service_token(tmp_path) == made.service_token != ""
+
+
+def test_token_does_not_get_into_a_log(tmp_path: Path) -> None:
+    _, said = opened(tmp_path, auth="tokens", show=False)
+    assert "secrets/admin-token" in said
+    assert (tmp_path / "secrets" / "admin-token").read_text().strip() not in said
 
 
 def test_each_runner_gets_a_token_with_its_name(tmp_path: Path) -> None:

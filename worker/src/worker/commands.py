@@ -298,7 +298,7 @@ def _run_environment(
         data = settings.data_folder.resolve()
         selection = select(settings.runners_folder, settings.scale, only)
         log_format = "json" if output.as_json else "pretty"
-        secrets = open_secrets(settings, data, os.environ, output.say)
+        secrets = open_secrets(settings, data, os.environ, output.say, show=not output.as_json)
         layout = Layout(settings, data, log_format, inherited_environment(), queue_url, runner_variables or {}, secrets)
         builder = EnvironmentBuilder(data / "venvs", find_runnerlib())
         return await run_environment(Environment(layout, selection, builder, output), body, output)

@@ -16,7 +16,8 @@ FOLDER = "secrets"
 ADMIN_FILE = "admin-token"
 KEYS_FILE = "runner-keys"
 _SECRET_BYTES = 32
-_PRINTED_ONCE = "the admin token, which is shown this once: {token} (it is in {file}; docs/security.md says what for)"
+_MADE = "calls need tokens: the one that allows everything is in {file} (docs/security.md)"
+_SHOWN = "; it is shown this once: {token}"
 
 
 def needs_tokens(settings: WorkerSettings) -> bool:
@@ -25,9 +26,12 @@ def needs_tokens(settings: WorkerSettings) -> bool:
 
 
 def open_secrets(
-    settings: WorkerSettings, data: Path, environment: Mapping[str, str], say: Callable[[str], None]
+    settings: WorkerSettings, data: Path, environment: Mapping[str, str], say: Callable[[str], None], *, show: bool
 ) -> EnvironmentSecrets:
-    """What the operator has given; what is missing, and needed, is made in the data folder. Raises BadSecrets."""
+    """What the operator has given; what is missing, and needed, is made in the data folder. Raises BadSecrets.
+
+    `show`: whether a new admin token is said to a person, and not to a log.
+    """
     of_gateway = _given(environment, GATEWAY_SECRETS)
     keys = _given(environment, KEY_SECRETS)
     if needs_tokens(settings):
@@ -35,7 +39,7 @@ def open_secrets(
         if not any(name.startswith("ADMIN_TOKEN") for name in of_gateway):
             of_gateway["ADMIN_TOKEN_FILE"] = str(folder / ADMIN_FILE)
             if (token := _make(folder / ADMIN_FILE)) is not None:
-                say(_PRINTED_ONCE.format(token=token, file=folder / ADMIN_FILE))
+                say(_MADE.format(file=folder / ADMIN_FILE) + (_SHOWN.format(token=token) if show else ""))
         if not keys:
             keys["RUNNER_KEYS_FILE"] = str(folder / KEYS_FILE)
             _make(folder / KEYS_FILE)
