@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import socket
 import sys
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from servers import processes
 
 from runnerlib.contract import (
     HEADER_BOOT,
@@ -63,7 +63,7 @@ class RealRunner:
 
     async def start(self, session):
         (self.folder / "runner_adapter.py").write_text(ADAPTER)
-        self.port = self.port or free_port()
+        self.port = self.port or processes.free_port()
         environment = {**os.environ, "PORT": str(self.port), "LOG_LEVEL": "WARNING", "GRACE_SECONDS": "1"}
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "runnerlib", cwd=self.folder, env=environment
@@ -91,12 +91,6 @@ class RealRunner:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 async def is_ready(session, url):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from servers import processes
 
 #: Every wait of these tests ends by then.
 PATIENCE_SECONDS = 60.0
@@ -158,9 +158,7 @@ def serve_adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     def serve(source: str, *, ready: bool = True, **settings: str) -> Served:
         folder = tmp_path_factory.mktemp("runner")
         (folder / "runner_adapter.py").write_text(textwrap.dedent(source))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = processes.free_port()
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         environment |= {
             "RUNNER_NAME": "test",

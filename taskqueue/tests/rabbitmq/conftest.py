@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from servers import processes
 
 from taskqueue.rabbitmq.address import parse_queue_url
 from taskqueue.rabbitmq.channel import Channel, IncomingMessage
@@ -141,10 +142,7 @@ def open_proxy() -> Callable[..., AbstractAsyncContextManager[tuple[Proxy, str]]
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        proxy = Proxy((parts.hostname, parts.port), port)
+        proxy = Proxy((parts.hostname, parts.port), processes.free_port())
         if start:
             await proxy.start()
         credentials = parts.netloc.rpartition("@")[0]

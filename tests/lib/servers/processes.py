@@ -1,22 +1,38 @@
 """What servers of any kind need: free ports, and signals to a whole family of processes."""
 
 import contextlib
+import itertools
+import os
 import random
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 
-#: Below the range from which the kernel takes ports for outgoing connections: a killed server gets its port back.
-_PORTS = range(20_000, 32_000)
+_SLICES, _SLICE_PORTS = 8, 1_500
+
+
+def _ports() -> Iterator[int]:
+    """Below the range from which the kernel takes ports for outgoing connections: a killed server gets its port back.
+
+    Each of the processes that run tests beside each other has ports of its own, since a port that nobody listens on
+    may be that of another's server which is about to start; and none comes again before all others have.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + number % _SLICES * _SLICE_PORTS
+    while True:
+        yield from random.sample(range(first, first + _SLICE_PORTS), _SLICE_PORTS)
+
+
+_NEXT_PORTS = _ports()
 
 
 def free_port() -> int:
     """A port that nobody listens on, good for a server that is killed and started again."""
-    for port in random.sample(_PORTS, 200):
+    for port in itertools.islice(_NEXT_PORTS, _SLICE_PORTS):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
