@@ -147,7 +147,7 @@ def open_proxy() -> Callable[..., AbstractAsyncContextManager[tuple[Proxy, str]]
             await proxy.start()
         credentials = parts.netloc.rpartition("@")[0]
         try:
-            yield proxy, urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))
+            yield proxy, urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}"))
         finally:
             await proxy.close()
 
