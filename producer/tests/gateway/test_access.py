@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import requests
-from token_senders import METRICS_TOKEN, Sender
+from token_senders import ADMIN_TOKEN, METRICS_TOKEN, Sender
 
 from producer.gateway.access import ROUTES
 from producer.gateway.verifier import new_token
@@ -43,6 +43,9 @@ CALLS: dict[tuple[str, str], tuple[set[Any], str, Any, int]] = {
     ("GET", "/algorithms"): ({SUBMIT, *READING}, "/algorithms", None, 200),
     ("GET", "/algorithms/{name}"): ({SUBMIT, *READING}, "/algorithms/upper", None, 200),
     ("GET", "/status"): ({SUBMIT, *READING}, "/status", None, 200),
+    ("POST", "/session"): (ANYBODY, "/session", {"token": ADMIN_TOKEN}, 201),
+    ("DELETE", "/session"): (ANYBODY, "/session", None, 204),
+    ("GET", "/session"): (set(Scope), "/session", None, 200),
     ("POST", "/tokens"): ({ADMIN}, "/tokens", TOKEN, 201),
     ("GET", "/tokens"): ({ADMIN}, "/tokens", None, 200),
     ("DELETE", "/tokens/{key_id}"): ({ADMIN}, "/tokens/unknown", None, 404),

@@ -27,7 +27,7 @@ from taskqueue.tasks import (
     TaskRow,
     TaskSummary,
 )
-from taskqueue.tokens import EVERYTHING, AuditEntry, AuditFilter, AuditNote, Reach, Token
+from taskqueue.tokens import EVERYTHING, AuditEntry, AuditFilter, AuditNote, Reach, Session, Token
 
 
 class Feed(Protocol):
@@ -240,6 +240,15 @@ class TokenStore(Protocol):
 
     async def used(self, key_id: str) -> None:
         """Notes that it is used; written at most once a minute."""
+
+    async def open_session(self, session: Session, note: AuditNote) -> None:
+        """Stores a session, and drops those that are over."""
+
+    async def session(self, session_hash: str) -> Session | None:
+        """Also one that is over, or whose token is."""
+
+    async def end_session(self, session_hash: str) -> None:
+        """From now on it is not there."""
 
     async def audit(
         self, wanted: AuditFilter | None = None, *, limit: int = 100, before: int | None = None

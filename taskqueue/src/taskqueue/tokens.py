@@ -69,6 +69,16 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """What a browser has instead of the token that it was opened with. The store holds SHA-256 sums alone."""
+
+    session_hash: str
+    key_id: str
+    token_hash: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reach:
     """The tasks that a caller may see, or change: its own, and with `others` all whose algorithm fits `algorithms`.
 

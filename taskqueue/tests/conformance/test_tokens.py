@@ -8,7 +8,7 @@ import pytest
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.sql import tokens as sql_tokens
 from taskqueue.tasks import CancelAnswer, DeadAnswer, Failed, Placement
-from taskqueue.tokens import AuditFilter, AuditNote, Reach, Scope, Token
+from taskqueue.tokens import AuditFilter, AuditNote, Reach, Scope, Session, Token
 
 TOKEN = Token("a1", "0" * 64, "billing", frozenset({Scope.SUBMIT, Scope.READ_ALL}), ("text_*", "ocr"), expires_at=9e9)
 MAKE = AuditNote("token.create", "admin", {"name": "billing"}, "127.0.0.1")
@@ -68,6 +68,26 @@ def test_use_of_a_token_is_written_once_a_minute(run, open_store, monkeypatch):
             await store.tokens.used("a1")
             assert (await store.tokens.get("a1")).last_used_at >= first
             await store.tokens.used("unknown")
+
+    run(scenario())
+
+
+def test_sessions_are_kept_until_they_are_ended_or_over(run, open_store):
+    async def scenario():
+        async with open_store() as store:
+            now, note = time.time(), AuditNote("session.open", "a1")
+            sessions = {name: Session(name * 64, "a1", "0" * 64, now + 60) for name in "abc"}
+            sessions["b"] = replace(sessions["b"], expires_at=now - 1)
+            for session in sessions.values():
+                await store.tokens.open_session(session, note)
+            assert await store.tokens.session("a" * 64) == sessions["a"]
+            assert await store.tokens.session("b" * 64) is None, "dropped when another was opened"
+            await store.tokens.end_session("a" * 64)
+            await store.tokens.end_session("a" * 64)
+            assert await store.tokens.session("a" * 64) is None
+            assert await store.tokens.session("c" * 64) == sessions["c"]
+            (entry,) = await store.tokens.audit()
+            assert (entry.who, entry.action, entry.count) == ("a1", "session.open", 3)
 
     run(scenario())
 

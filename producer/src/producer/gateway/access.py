@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from producer.gateway.callers import Caller, set_caller
 from producer.gateway.openapi import problems
 from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.sessions import COOKIE
 from producer.gateway.verifier import TokenVerifier, looks_like_token
 from runnerlib.service.access import (
     AUTHENTICATE,
@@ -76,6 +77,10 @@ ROUTES = RouteTable(
         ("GET", "/algorithms"): Rule((_SUBMIT, _READ)),
         ("GET", "/algorithms/{name}"): Rule((_SUBMIT, _READ)),
         ("GET", "/status"): Rule((_SUBMIT, _READ)),
+        # It looks at the token in its body itself, and ends whatever session there is.
+        ("POST", "/session"): OPEN,
+        ("DELETE", "/session"): OPEN,
+        ("GET", "/session"): Rule(tuple(TokenScope)),
         ("POST", "/tokens"): Rule((_ADMIN,)),
         ("GET", "/tokens"): Rule((_ADMIN,)),
         ("DELETE", "/tokens/{key_id}"): Rule((_ADMIN,)),
@@ -134,7 +139,7 @@ class AccessGuard:
         if scope["path"] == METRICS_PATH and self._metrics.equals(text):
             return None
         try:
-            caller = None if text is None else await self._verifier.caller(text)
+            caller = await (self._verifier.caller(text) if is_given else self._verifier.session_caller(_cookie(scope)))
         except TaskQueueError as error:
             return await self._unavailable(Request(scope), error)
         refusal = _refusal(rule, caller, is_given=is_given)
@@ -151,6 +156,10 @@ def _refusal(rule: Rule, caller: Caller | None, *, is_given: bool) -> Response |
     if caller.scopes.isdisjoint(rule.scopes):
         return _problem(ProblemCode.FORBIDDEN, f"This call needs {rule.words}, which this token does not have.")
     return None
+
+
+def _cookie(scope: Scope) -> str | None:
+    return HTTPConnection(scope).cookies.get(COOKIE)
 
 
 def _has_token_in_query(query: bytes) -> bool:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from producer.gateway import algorithms, dead_letters, tasks, tokens
+from producer.gateway import algorithms, dead_letters, sessions, tasks, tokens
 from producer.gateway.access import AccessGuard, Unavailable, with_security
 from producer.gateway.admission import Admission, CatalogueView
 from producer.gateway.callers import ANYBODY
@@ -35,7 +35,7 @@ PART = "gateway"
 TITLE = "Plug & Play Workers: gateway"
 _ABOUT = "Send tasks, ask for their results, cancel them, and see what algorithms this environment has."
 #: In the order of the sections of ``/docs``.
-_ROUTERS = (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router, tokens.router)
+_ROUTERS = (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router, tokens.router, sessions.router)
 #: When a sender should ask again after a 503.
 RETRY_AFTER = {"Retry-After": "1"}
 CHECK_STORE_SECONDS = 2.0
@@ -91,6 +91,7 @@ def build(
 def _ask_for_tokens(app: ServiceApp, settings: GatewaySettings, store: TokenStore, unavailable: Unavailable) -> None:
     """Puts the guard around all that was added before: who has no token learns nothing."""
     app.state.token_store = store
+    app.state.attempts = sessions.Attempts()
     app.state.without_token = None if settings.has_tokens else ANYBODY
     if settings.has_tokens:
         if not settings.admin_token:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar, get_origin
@@ -50,9 +50,14 @@ class KnownQueryRoute(APIRoute):
         return checked
 
 
-def problem(code: ProblemCode, detail: str, errors: list[dict[str, Any]] | None = None) -> ProblemError:
+def problem(
+    code: ProblemCode,
+    detail: str,
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProblemError:
     """To be raised in a route; `detail` is a sentence that says what to do."""
-    return ProblemError(code.status, code.value, detail, errors=errors)
+    return ProblemError(code.status, code.value, detail, headers, errors)
 
 
 def wait_seconds(request: Request) -> float | None:

@@ -33,7 +33,7 @@ class GatewaySettings(QueueServiceSettings):
     @classmethod
     def _consistent(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         if value and info.data.get("auth") == "none":
-            raise ValueError("AUTH=none says that calls need no token; unset one of them")
+            raise ValueError("by AUTH=none calls need no token; unset one of the two")
         return value
 
     @property

@@ -90,7 +90,7 @@ class AuditEntryView(BaseModel):
     audit_id: int
     created_at: datetime
     who: str = Field(description="Key id of a token, `admin` for ADMIN_TOKEN, or `none`.")
-    action: str = Field(description="`cancel`, `replay`, `discard`, `token.create` or `token.revoke`.")
+    action: str = Field(description="`cancel`, `replay`, `discard`, `token.create`, `token.revoke` or `session.open`.")
     params: dict[str, Any]
     count: int
     ids: list[str] = Field(description="Of tasks, dead letters or tokens; at most 1,000.")
@@ -137,7 +137,7 @@ _KEY_ID_PARAMETER = {"name": "key_id", "in": "path", "required": True, "schema":
 )
 async def create(request: Request) -> Response:
     """Only where tokens are in use: where everybody may do everything, a token for later must not be had."""
-    _require_tokens(request)
+    require_tokens(request)
     wanted = await body_of(request, {"name": TokenRequest})
     key_id, text = new_token()
     now = Clock().wall()
@@ -182,7 +182,7 @@ async def list_tokens(request: Request) -> Response:
 )
 async def revoke(request: Request) -> Response:
     """Its tasks stay; they go on and can be seen by `read:all`. Revoking it again changes nothing."""
-    _require_tokens(request)
+    require_tokens(request)
     key_id = str(request.path_params["key_id"])
     token = None
     if re.fullmatch(_KEY_ID.strip("^$"), key_id):
@@ -221,7 +221,8 @@ def _tokens(request: Request) -> TokenStore:
     return tokens
 
 
-def _require_tokens(request: Request) -> None:
+def require_tokens(request: Request) -> None:
+    """Raises a problem where none are in use."""
     if caller_of(request).key_id is None:
         detail = "Tokens are not in use here: start the gateway with AUTH=tokens and ADMIN_TOKEN_FILE first."
         raise problem(ProblemCode.FORBIDDEN, detail)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-from producer.gateway.callers import ADMIN, Caller, caller_with
+from producer.gateway.callers import ADMIN, ADMIN_KEY_ID, Caller, caller_with
 from runnerlib.service.access import SecretHash, hash_of
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import StoreUnavailable
@@ -53,8 +53,10 @@ class TokenVerifier:
         self._forgotten = 0
         self._checking: dict[str, asyncio.Task[Token | None]] = {}
 
-    async def caller(self, text: str) -> Caller | None:
+    async def caller(self, text: str | None) -> Caller | None:
         """Whose token this is; None if it is unknown, has expired or was revoked. Raises StoreUnavailable."""
+        if text is None:
+            return None
         if self._admin.equals(text):
             return ADMIN
         text_hash = hash_of(text)
@@ -64,6 +66,20 @@ class TokenVerifier:
         else:
             token = await self._look_up(text, text_hash)
         return caller_with(token) if token is not None and token.is_valid(self._wall()) else None
+
+    async def session_caller(self, cookie: str | None) -> Caller | None:
+        """Whose session this is; None if it is over, or the token that opened it is. Raises StoreUnavailable."""
+        if cookie is None:
+            return None
+        store, now = self._opened(), self._wall()
+        session = await store.session(hash_of(cookie))
+        if session is None or session.expires_at <= now:
+            return None
+        if session.key_id == ADMIN_KEY_ID:
+            return ADMIN if self._admin.has_hash(session.token_hash) else None
+        token = await store.get(session.key_id)
+        is_right = token is not None and token.is_valid(now) and token.secret_hash == session.token_hash
+        return caller_with(token) if token is not None and is_right else None
 
     def forget(self, key_id: str) -> None:
         """Looks the token up at its next request: it was revoked here. What is being looked up is looked up again."""
@@ -91,9 +107,8 @@ class TokenVerifier:
             checking.exception()
 
     async def _check(self, key_id: str, text_hash: str) -> Token | None:
-        if self._store is None:
-            raise StoreUnavailable("the store has not been opened yet, and tokens are in it")
-        token, began_at = await self._read(self._store, key_id)
+        store = self._opened()
+        token, began_at = await self._read(store, key_id)
         is_right = hmac.compare_digest(text_hash, _NO_HASH if token is None else token.secret_hash)
         if token is None or not is_right or not token.is_valid(self._wall()):
             self._verified.pop(text_hash, None)
@@ -103,8 +118,13 @@ class TokenVerifier:
         if len(self._verified) > MOST_REMEMBERED:
             self._verified.popitem(last=False)
         if token.last_used_at is None or self._wall() - token.last_used_at >= _USED_AGAIN_SECONDS:
-            await self._note_use(self._store, key_id)
+            await self._note_use(store, key_id)
         return token
+
+    def _opened(self) -> TokenStore:
+        if self._store is None:
+            raise StoreUnavailable("the store has not been opened yet, and tokens are in it")
+        return self._store
 
     async def _read(self, store: TokenStore, key_id: str) -> tuple[Token | None, float]:
         """The token as it is now, and when (monotonic) it was asked for."""

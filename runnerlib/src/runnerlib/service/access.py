@@ -84,7 +84,10 @@ class SecretHash:
         return self._hash is not None
 
     def equals(self, text: str | None) -> bool:
-        return text is not None and self._hash is not None and hmac.compare_digest(hash_of(text), self._hash)
+        return text is not None and self.has_hash(hash_of(text))
+
+    def has_hash(self, text_hash: str) -> bool:
+        return self._hash is not None and hmac.compare_digest(text_hash, self._hash)
 
 
 def hash_of(token: str) -> str:

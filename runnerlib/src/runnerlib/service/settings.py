@@ -234,7 +234,8 @@ def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
     for field, info in cls.model_fields.items():
         names = variables_of(field, info)
         if place == field or place.upper() in {name.upper() for name in names}:
-            variable = next((name for name in names if name in os.environ), names[0])
+            files = [name + FILE_SUFFIX for name in names] if has_file(info) else []
+            variable = next((name for name in (*names, *files) if name in os.environ), names[0])
     message = str(entry["msg"]).removeprefix("Value error, ")
     if entry["type"] == "missing":
         return f"{variable} is not set; set this environment variable."

@@ -163,6 +163,16 @@ audit = Table(
     sqlite_autoincrement=True,
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    #: SHA-256 of the cookie, in hexadecimal; of the token that was shown for it
+    Column("session_hash", String(64), primary_key=True),
+    Column("key_id", String(32), nullable=False),
+    Column("token_hash", String(64), nullable=False),
+    Column("expires_at", sa.Double, nullable=False, index=True),
+)
+
 #: Random keys that the processes with this database share.
 environment_keys = Table(
     "environment_keys",

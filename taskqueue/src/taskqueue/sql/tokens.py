@@ -1,10 +1,10 @@
 """Tokens and the audit, on either database."""
 
 import secrets
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, text, update
 
 from taskqueue.clock import Clock
 from taskqueue.messages import clean
@@ -12,9 +12,9 @@ from taskqueue.sql import audit
 from taskqueue.sql.database import Database
 from taskqueue.sql.pages import KeysetQuery, audit_query, read_page
 from taskqueue.sql.rows import AnyRow
-from taskqueue.sql.tables import environment_keys, tokens
+from taskqueue.sql.tables import environment_keys, sessions, tokens
 from taskqueue.tasks import Page
-from taskqueue.tokens import AuditEntry, AuditFilter, AuditNote, Scope, Token
+from taskqueue.tokens import AuditEntry, AuditFilter, AuditNote, Scope, Session, Token
 
 #: The use of a token is written again after this long, so that it costs next to nothing.
 USED_AGAIN_SECONDS = 60.0
@@ -30,6 +30,9 @@ _USED = (
     .where(_this & (tokens.c.last_used_at.is_(None) | (tokens.c.last_used_at < bindparam("the_used_before"))))
     .values(last_used_at=bindparam("new_now"))
 )
+_SESSION = select(sessions).where(sessions.c.session_hash == bindparam("the_hash"))
+_END_SESSION = delete(sessions).where(sessions.c.session_hash == bindparam("the_hash"))
+_DROP_SESSIONS = delete(sessions).where(sessions.c.expires_at < bindparam("the_now"))
 _KEY = select(environment_keys.c.value).where(environment_keys.c.name == _SEAL_KEY)
 _MAKE_KEY = text("INSERT INTO environment_keys (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING")
 
@@ -76,6 +79,27 @@ class SqlTokenStore:
         now = self._clock.wall()
         values = {"the_key_id": key_id, "new_now": now, "the_used_before": now - USED_AGAIN_SECONDS}
         await self._database.write(lambda connection: connection.execute(_USED, values), durable=False)
+
+    async def open_session(self, session: Session, note: AuditNote) -> None:
+        def write(connection: Connection) -> None:
+            now = self._clock.wall()
+            connection.execute(_DROP_SESSIONS, {"the_now": now})
+            connection.execute(insert(sessions), asdict(session))
+            audit.write(connection, note, [session.key_id], now)
+
+        await self._database.write(write)
+
+    async def session(self, session_hash: str) -> Session | None:
+        def read(connection: Connection) -> Session | None:
+            row = connection.execute(_SESSION, {"the_hash": session_hash}).first()
+            return None if row is None else Session(**row._mapping)
+
+        return await self._database.read(read)
+
+    async def end_session(self, session_hash: str) -> None:
+        await self._database.write(
+            lambda connection: connection.execute(_END_SESSION, {"the_hash": session_hash}), durable=False
+        )
 
     async def audit(
         self, wanted: AuditFilter | None = None, *, limit: int = 100, before: int | None = None
