@@ -29,6 +29,8 @@ SIZES: dict[str, tuple[str, int | str, int | str]] = {
     "generated-runners": ("runners of 50 generated algorithms", 2, 40),
     "flood": ("short or full: how much is registered without end", "short", "full"),
     "adversary": ("short or full: full waits for what is only found out by waiting", "short", "full"),
+    "attack-seconds": ("how long each attack on the listening ports lasts", 3, 15),
+    "silent-connections": ("open connections of one of these attacks, to each port", 3_000, 9_000),
     "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 30, 300),
 }
 
