@@ -186,6 +186,20 @@ def test_silent_and_idle_connections_make_room_for_new_ones_the_oldest_first() -
     run(scenario, max_connections=3)
 
 
+def test_connection_that_had_a_request_stays_while_there_are_silent_ones() -> None:
+    async def scenario(served: Served) -> None:
+        used = await served.connect()
+        used.send(get("/echo"))
+        assert (await used.answer())[0] == 200
+        silent = [await served.connect() for _ in range(20)]
+        for connection in silent[:-2]:
+            assert await connection.reader.read() == b""
+        used.send(get("/echo"))
+        assert (await used.answer())[0] == 200
+
+    run(scenario, max_connections=3)
+
+
 def test_beyond_the_limit_only_health_checks_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
     async def scenario(served: Served) -> None:
         held = [await served.connect() for _ in range(2)]

@@ -26,6 +26,8 @@ MAX_PIPELINED = 64
 _FRAMING_RATIO = 8
 #: How long a refused connection stays open, unread, so that the client gets the answer before its sending fails.
 LINGER_SECONDS = 1.0
+#: More than any process runs.
+_SILENT_SECONDS = 1e9
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -137,11 +139,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def idle_since(self) -> float | None:
-        """For comparing; None while a request is in progress."""
+        """For comparing; None while a request is in progress. One that never had a request comes before all others."""
         if self._is_in_progress or self.transport.get_write_buffer_size():
             return None
         timer = self.timeout_keep_alive_task
-        return 0.0 if timer is None else timer.when() - self.timeout_keep_alive
+        since = 0.0 if timer is None else timer.when() - self.timeout_keep_alive
+        return since if self.cycle is not None else since - _SILENT_SECONDS
 
     def close_idle(self) -> None:
         """Closes a connection without a request in progress; what its client did not read is dropped."""
