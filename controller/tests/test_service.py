@@ -11,6 +11,8 @@ import httpx
 import psutil
 import pytest
 
+from runnerlib.contract.identity import RunnerKeys
+
 #: What an idle controller may take.
 MOST_IDLE_MB = 110
 
@@ -45,7 +47,7 @@ def controller_process(tmp_path):
     """``with controller_process(queue_url, database_url) as process``"""
 
     @contextmanager
-    def started(queue_url, database_url, port):
+    def started(queue_url, database_url, port, **settings):
         log = tmp_path / "controller.log"
         environment = {
             **os.environ,
@@ -53,6 +55,7 @@ def controller_process(tmp_path):
             "DATABASE_URL": database_url,
             "PORT": str(port),
             "GRACE_SECONDS": "2",
+            **settings,
         }
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -123,3 +126,30 @@ def test_database_that_does_not_exist_ends_the_start_with_a_sentence(controller_
         log = controller.log.read_text()
         assert "nothing_here" in log
         assert "Traceback" not in log
+
+
+def test_controller_with_keys_shows_its_metrics_to_services_and_monitors_alone(controller_process, free_port):
+    keys, metrics = RunnerKeys(["k" * 40]), "m" * 40
+    # Neither server is there: it answers all the same.
+    nowhere = ("amqp://guest:guest@127.0.0.1:1/", "postgresql://x:x@127.0.0.1:1/x")
+    settings = {"RUNNER_KEYS": "k" * 40, "METRICS_TOKEN": metrics, "HOST": "0.0.0.0"}
+    with controller_process(*nowhere, free_port, **settings) as controller:
+        controller.until(lambda reasons: reasons)
+
+        def status(path, token=None):
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            return httpx.get(controller.url + path, headers=headers, timeout=10).status_code
+
+        document = httpx.get(f"{controller.url}/openapi.json", timeout=10).json()
+        assert {path for path in document["paths"] if status(path) == 401} == {"/metrics"}
+        assert [status("/metrics", token) for token in (keys.service_token(), metrics)] == [200, 200]
+        assert [status("/metrics", token) for token in ("x", "k" * 40)] == [401, 401]
+        assert status("/metrics", keys.runner_token("text")) == 403
+        assert status("/docs") == 200
+
+
+def test_controller_does_not_listen_beyond_this_machine_without_keys(controller_process, free_port):
+    nowhere = ("amqp://guest:guest@127.0.0.1:1/", "postgresql://x:x@127.0.0.1:1/x")
+    with controller_process(*nowhere, free_port, HOST="0.0.0.0") as controller:
+        assert controller.process.wait(40) == 1
+        assert "set RUNNER_KEYS_FILE, or AUTH=none" in controller.log.read_text()
