@@ -32,7 +32,8 @@ def plug_in(project: Project, runner: str, service: str) -> Container:
     files = (COMPOSE_FILE, f"runners/{runner}/compose.yml")
     before = others(project, service)
     assert len(before) >= 8
-    project.compose("up", "--detach", "--build", service, files=files, within_seconds=300)
+    called(["./build.sh", runner], folder=project.folder, settings=project.variables, within_seconds=300)
+    project.compose("up", "--detach", service, files=files, within_seconds=300)
     project.wait_healthy(service)
     assert others(project, service) == before
     return project.container(service)
