@@ -12,6 +12,7 @@ import pytest
 from containers.checkout import SECRETS
 from containers.docker_cli import CommandFailed, docker, inspected_image
 from containers.project import Container, Project
+from environments import until
 
 OURS = ("runner-discovery", "controller", "gateway", "text-runner", "nlp-runner", "meme-classifier-runner")
 SERVERS = ("rabbitmq", "postgres")
@@ -25,6 +26,7 @@ SECRETS_OF = {
 LIGHT = tuple(name for name in OURS if name != "meme-classifier-runner")
 #: What a light image may have on top of the one it is made from.
 LIGHT_BYTES = 120_000_000
+PORT_OF = {"gateway": 8000, "runner-discovery": 8010, "controller": 8020}
 #: Prints the status and the body of a GET.
 ASK = """
 import sys, urllib.error, urllib.request
@@ -35,6 +37,10 @@ try:
 except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read().decode())
+"""
+LIVE = """
+import sys, urllib.request
+print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/healthz/live", timeout=5).status)
 """
 READ_ONLY = (
     "import errno, sys\n"
@@ -161,7 +167,7 @@ def test_container_shows_no_secret_to_those_who_look_at_it(
     up: Project, secret_values: dict[str, str], service: str
 ) -> None:
     container = up.container(service)
-    told = json.dumps(container.details) + docker("top", container.id, "-eo", "args")
+    told = json.dumps(container.details) + docker("top", container.id, "-eo", "pid,args")
     assert f'"com.docker.compose.service": "{service}"' in told
     assert shown_in(told, secret_values) == []
     logs = up.compose("logs", "--no-color", service)
@@ -186,11 +192,9 @@ def test_each_container_has_the_secrets_that_it_needs_as_files_and_no_other(
     }
 
 
-@pytest.mark.parametrize(("service", "port"), [("gateway", 8000), ("runner-discovery", 8010), ("controller", 8020)])
-def test_metrics_need_a_token_and_show_none(
-    up: Project, secret_values: dict[str, str], service: str, port: int
-) -> None:
-    url = f"http://127.0.0.1:{port}/metrics"
+@pytest.mark.parametrize("service", ["gateway", "runner-discovery", "controller"])
+def test_metrics_need_a_token_and_show_none(up: Project, secret_values: dict[str, str], service: str) -> None:
+    url = f"http://127.0.0.1:{PORT_OF[service]}/metrics"
     assert "401" in up.run_in(service, "python", "-c", ASK, url, "").split()
     told = up.run_in(service, "python", "-c", ASK, url, secret_values["metrics-token"])
     assert told.startswith("200")
@@ -219,6 +223,27 @@ def shown_in(text: str, secret_values: dict[str, str]) -> list[str]:
 
 def variable_of(secret: str) -> str:
     return secret.upper().replace("-", "_")
+
+
+@pytest.mark.parametrize("service", [name for name in OURS if name != "meme-classifier-runner"])
+def test_image_by_itself_listens_without_tokens_only_if_that_is_said(up: Project, service: str) -> None:
+    image = up.container(service).details["Image"]
+    servers = ("--env", "QUEUE_URL=amqp://none.invalid/", "--env", "DATABASE_URL=postgresql://none.invalid/none")
+    with pytest.raises(CommandFailed, match=r"must not listen on 0\.0\.0\.0, where others reach it: set .*AUTH=none"):
+        docker("run", "--rm", "--network", "none", *servers, image)
+    started = docker("run", "--detach", "--network", "none", "--env", "AUTH=none", *servers, image).strip()
+    try:
+        look = ("exec", started, "python", "-c", LIVE, str(PORT_OF.get(service, 8000)))
+        until(lambda: answers(look), "it listens", 60)
+    finally:
+        docker("rm", "--force", started)
+
+
+def answers(look: tuple[str, ...]) -> bool:
+    try:
+        return docker(*look).strip() == "200"
+    except CommandFailed:
+        return False
 
 
 def status_of_first(container: Container) -> dict[str, list[str]]:

@@ -117,8 +117,7 @@ def calls(project: Project, service: str, *asked: Call) -> list[tuple[int, str |
 
 
 def registration(name: str, host: str, token: str, algorithm: str = "stolen") -> Call:
-    offered = {"name": algorithm, "input_schema": True, "output_schema": True}
-    body = {"name": name, "host": host, "boot": "b", "level": "plain", "algorithms": [offered]}
+    body = {"name": name, "host": host, "boot": "b", "level": "plain", "algorithms": [{"name": algorithm}]}
     return "PUT", f"{DISCOVERY}/runners/{name}-forged", token, body
 
 
