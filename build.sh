@@ -223,6 +223,8 @@ failed=0
 for build in "${builds[@]}"; do wait "$build" || failed=1; done
 [ "$failed" = 0 ] || fail "Not everything was built; what was, is kept, so the next ./build.sh goes on from there."
 derive_secrets
+# Also those that were written by hand, for their owner alone.
+chmod a+r "$secrets"/*
 if [ "${#written[@]}" -gt 0 ]; then echo "wrote into $secrets: ${written[*]}"; fi
 show_sizes
 echo

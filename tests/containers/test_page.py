@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
-from containers.checkout import secret
+from containers.checkout import SECRETS, secret
 from containers.docker_cli import called
+from containers.messages import Gateway
 from containers.project import Project
 
 Run = Callable[[str], str]
@@ -27,7 +29,9 @@ def run(up: Project) -> Run:
         for port, variable in (("8000", "GATEWAY_PORT"), ("5672", "RABBITMQ_PORT")):
             found = found.replace(f"127.0.0.1:{port}", f"127.0.0.1:{up.settings[variable]}")
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return called(["bash", "-euc", found], folder=up.folder, settings={**up.variables, "PATH": path})
+        return called(
+            ["bash", "-euc", found], folder=up.folder, settings={**up.variables, "PATH": path}, within_seconds=600
+        )
 
     return commands
 
@@ -56,6 +60,16 @@ def test_token_for_a_program_allows_what_it_was_made_for(up: Project, run: Run) 
 def test_sender_gets_an_answer_from_the_broker(run: Run) -> None:
     answer = json.loads(run("docs/examples/send_with_pika.py"))
     assert (answer["state"], answer["result"]["language"]) == ("succeeded", "fr")
+
+
+def test_changed_secrets_are_taken_at_the_next_start(up: Project, run: Run, gateway: Gateway) -> None:
+    keys, password = (up.folder / SECRETS / name for name in ("runner-keys", "rabbitmq-gateway-password"))
+    token = secret(up.folder, "text-runner-token")
+    keys.write_text(f"{secrets.token_hex(20)},{keys.read_text()}")
+    password.write_text(f"{secrets.token_hex(20)}\n")
+    run("docker compose restart ")
+    assert secret(up.folder, "text-runner-token") != token
+    assert gateway.run("upper", {"text": "new"})["result"] == "NEW"
 
 
 def test_password_of_the_database_is_set_to_that_of_its_file(up: Project, run: Run) -> None:

@@ -53,6 +53,19 @@ def test_nothing_that_is_there_is_made_anew(project: Project, older: Path) -> No
     assert "took the password" not in told
 
 
+def test_token_that_its_administrator_wrote_is_kept_and_can_be_read_by_the_containers(
+    project: Project, older: Path
+) -> None:
+    (older / SECRETS).mkdir()
+    token = older / SECRETS / "admin-token"
+    token.write_text("a" * 43)
+    token.chmod(0o600)
+    built(project, older)
+    assert token.read_text() == "a" * 43
+    assert token.stat().st_mode & 0o777 == 0o644
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_what_is_made_from_a_secret_follows_it(project: Project, older: Path) -> None:
     built(project, older)
     before = contents(older)
