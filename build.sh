@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the images of the environment, all or the named ones, side by side, and shows how large they are and how long
-# each took. First makes .env with random passwords where there is none. Afterwards: docker compose up -d --wait
+# each took. Writes what is missing of the environment's secrets into secrets/. Afterwards: docker compose up -d --wait
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 cd "$here"
@@ -30,24 +30,105 @@ check_docker() {
         || fail "Docker Engine $said is too old: 25 or newer is needed, for health checks that look often while a container starts."
 }
 
-# What is there is never changed: the broker and the database keep the passwords that they were made with.
-add_secret() {
-    # However Compose reads it: with white space around it, with export, in quotes.
-    local line="^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*="
-    if grep -Eq "$line[[:space:]]*(\"\"|'')?[[:space:]]*$" .env; then
-        fail "$1 is empty in .env; write a password there, or remove the line."
-    fi
-    if grep -Eq "$line" .env; then return; fi
-    # A last line without an end would swallow this one.
-    if [ -n "$(tail -c 1 .env)" ]; then echo >> .env; fi
-    echo "$1=$(od -An -v -N24 -tx1 /dev/urandom | tr -d ' \n')" >> .env
-    echo "wrote a random $1 into .env"
+# A variable as Compose finds it: in the environment, else in .env, however it is written there.
+from_env() {
+    local value
+    value=$(docker compose -f - config <<< "{name: asked, services: {asked: {image: asked, environment: {ASKED: \"\${$1:-}\"}}}}" \
+        | sed -n 's/^ *ASKED: //p')
+    value=${value#[\"\']} value=${value%[\"\']}
+    case $value in *[!A-Za-z0-9._~/:-]*) fail "$1 has characters that cannot be used here; take letters and digits." ;; esac
+    printf '%s' "$value"
 }
 
-make_env() {
-    [ -e .env ] || (umask 077 && : > .env)
-    add_secret RABBITMQ_PASSWORD
-    add_secret POSTGRES_PASSWORD
+# The folder that Compose mounts secrets from. Nobody but its owner can look into it; the files themselves can be read by
+# every user, because those of the containers have other numbers than the owner.
+make_secrets_folder() {
+    secrets=$(from_env SECRETS_FOLDER)
+    if [ -z "$secrets" ]; then
+        secrets=./secrets
+        [ -e .env ] || (umask 077 && : > .env)
+        # A last line without an end would swallow this one.
+        if [ -n "$(tail -c 1 .env)" ]; then echo >> .env; fi
+        echo "SECRETS_FOLDER=$secrets" >> .env
+    fi
+    mkdir -p "$secrets"
+    chmod 700 "$secrets"
+}
+
+write_secret() {
+    (umask 022 && printf '%s\n' "$2" > "$secrets/$1")
+    written+=("$1")
+}
+
+# Whether a secret is missing, or older than what it is made from.
+is_due() {
+    local file=$secrets/$1 source
+    shift
+    [ -s "$file" ] || return 0
+    for source in "$@"; do
+        if [ "$secrets/$source" -nt "$file" ]; then return 0; fi
+    done
+    return 1
+}
+
+add_random_secret() {
+    if is_due "$1"; then write_secret "$1" "$(od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n')"; fi
+}
+
+# Older versions had these passwords in .env; the volumes of the database and the broker have kept them.
+add_password() {
+    local former
+    if ! is_due "$1"; then return; fi
+    former=$(from_env "$2")
+    if [ -n "$former" ]; then
+        write_secret "$1" "$former"
+        echo "took the password $2 over into $secrets/$1; nothing reads the variable any more, so remove it from .env"
+    fi
+    add_random_secret "$1"
+}
+
+# FILE SCHEME://USER PASSWORD_FILE WHERE
+add_url() {
+    if is_due "$1" "$3"; then write_secret "$1" "${2}:$(cat "$secrets/$3")@$4"; fi
+}
+
+make_secrets() {
+    local name
+    make_secrets_folder
+    for name in admin-token runner-keys metrics-token; do add_random_secret "$name"; done
+    add_password postgres-password POSTGRES_PASSWORD
+    add_password rabbitmq-plugplay-password RABBITMQ_PASSWORD
+    for name in controller gateway sender; do add_random_secret "rabbitmq-$name-password"; done
+    add_url database-url postgresql://plugplay postgres-password postgres:5432/plugplay
+    for name in controller gateway; do
+        add_url "$name-queue-url" "amqp://$name" "rabbitmq-$name-password" rabbitmq:5672/
+    done
+}
+
+# Secrets go in and out by pipes: command lines, variables and logs of a container are seen by others.
+derive() {
+    docker run --rm --interactive --pull never --network none --log-driver none "$project-runner-discovery" \
+        python -I -c "$(cat deploy/derive_secrets.py)" "$@"
+}
+
+# The users of the broker, and a token for each runner.
+derive_secrets() {
+    local users="plugplay controller gateway sender" name file token names=() sources=() made
+    for name in $users; do sources+=("rabbitmq-$name-password"); done
+    for file in runners/*/Dockerfile; do
+        name=$(basename "$(dirname "$file")")
+        if [ -e "$file" ] && is_due "$name-runner-token" runner-keys; then names+=("$name"); fi
+    done
+    if [ "${#names[@]}" = 0 ] && ! is_due rabbitmq-definitions.json "${sources[@]}"; then return; fi
+    # The image may be missing, or be of an older version.
+    derive runner < "$secrets/runner-keys" >/dev/null 2>&1 || build_one runner-discovery
+    if is_due rabbitmq-definitions.json "${sources[@]}"; then
+        made=$(for name in $users; do echo "$name $(cat "$secrets/rabbitmq-$name-password")"; done | derive definitions)
+        write_secret rabbitmq-definitions.json "$made"
+    fi
+    if [ "${#names[@]}" = 0 ]; then return; fi
+    made=$(derive runner "${names[@]}" < "$secrets/runner-keys")
+    while read -r name token; do write_secret "$name-runner-token" "$token"; done <<< "$made"
 }
 
 # The project's name, then each service that has an image of its own.
@@ -118,8 +199,9 @@ for word in "$@"; do
         *) names+=("$word") ;;
     esac
 done
+written=()
 check_docker
-make_env
+make_secrets
 find_services ${names[@]+"${names[@]}"}
 # A name for the file that others stand beside.
 [ "${#files[@]}" = 0 ] || files=(-f docker-compose.yml "${files[@]}")
@@ -140,6 +222,10 @@ done
 failed=0
 for build in "${builds[@]}"; do wait "$build" || failed=1; done
 [ "$failed" = 0 ] || fail "Not everything was built; what was, is kept, so the next ./build.sh goes on from there."
+derive_secrets
+# Also those that were written by hand, for their owner alone.
+chmod a+r "$secrets"/*
+if [ "${#written[@]}" -gt 0 ]; then echo "wrote into $secrets: ${written[*]}"; fi
 show_sizes
 echo
 echo "Next: docker compose ${files[*]+${files[*]} }up -d --wait"

@@ -1,5 +1,6 @@
 """A runner in another language, with nothing of ours, beside the others; and what conformance says of runners."""
 
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from environments import Environment, Service, until
 from servers.fixtures import missing
 from servers.processes import free_port
 
+from runnerlib.contract.identity import RunnerKeys
 from worker.errors import NoRunners
 from worker.runners import find_runners, list_runners
 
@@ -79,6 +81,29 @@ def test_a_node_runner_joins_answers_and_leaves(environment: Environment, word_c
     environment.wait_offered(runner)
     assert runner.stop() == 0
     assert not _registered(environment), "it left without taking itself off the list"
+
+
+def test_a_node_runner_with_a_token_takes_runs_from_its_environment_alone(
+    environment: Environment, word_count: Callable[..., Service], tmp_path: Path
+) -> None:
+    key = secrets.token_hex(20)
+    for service in (environment.discovery, environment.core):
+        service.settings["RUNNER_KEYS"] = key
+    environment.start()
+    token = tmp_path / "token"
+    token.write_text(RunnerKeys([key]).runner_token("word-count-node") + "\n")
+    runner = word_count(DISCOVERY_URL=environment.discovery.url, RUNNER_TOKEN_FILE=str(token)).start()
+
+    def is_offered() -> bool:
+        return runner.url in requests.get(f"{environment.core.url}/algorithms/word_count", timeout=5).text
+
+    until(is_offered, f"it has registered; see {runner.log}")
+    view = environment.finished(environment.submit("word_count", {"text": "plug and play"}))
+    assert (view["state"], view["result"]["words"], view["attempt"]) == ("succeeded", 3, 1)
+    answer = requests.post(f"{runner.url}/run/word_count", json={"text": "a"}, timeout=5)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert runner.stop() == 0
+    until(lambda: not is_offered(), "it has taken itself off the list")
 
 
 def _is_typed(environment: Environment) -> None:

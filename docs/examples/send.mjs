@@ -14,12 +14,15 @@ const taskId = randomUUID();
 
 const connection = await amqp.connect(process.env.QUEUE_URL);
 const channel = await connection.createConfirmChannel();
-channel.on("return", () => fail("nobody has declared the queue `tasks`; start a controller"));
+channel.on("error", (error) => fail(`${error.message}; is there a controller, which declares the exchange?`));
 
-const { queue } = await channel.assertQueue("", { exclusive: true });
-const answer = new Promise((resolve) => channel.consume(queue, resolve, { noAck: true }));
-const properties = { messageId: taskId, replyTo: queue, correlationId: "mine", persistent: true, mandatory: true };
-channel.sendToQueue("tasks", Buffer.from(JSON.stringify(message)), properties);
+// The broker passes answers on to whoever consumes from here on the same channel; no queue is made.
+const replyTo = "amq.rabbitmq.reply-to";
+let answered;
+const answer = new Promise((resolve) => (answered = resolve));
+await channel.consume(replyTo, answered, { noAck: true });
+const properties = { messageId: taskId, replyTo, persistent: true, mandatory: true };
+channel.publish("tasks", message.algorithm, Buffer.from(JSON.stringify(message)), properties);
 await channel.waitForConfirms(); // it is durable now
 
 const late = setTimeout(() => fail(`no answer within 60 s; the task waits, ask the gateway for ${taskId}`), 60_000);

@@ -14,10 +14,11 @@ const CALL_SECONDS = 5;
 /** A stop is held up no longer than this; then the end of the lease takes the runner off the list. */
 const LEAVE_SECONDS = 3;
 
-/** `body` is what `PUT /runners/{id}` takes: name, host, boot, level, algorithms. */
+/** `body` is what `PUT /runners/{id}` takes: name, host, boot, level, algorithms; `token` is this runner's, or "". */
 export class Registration {
   #url;
   #body;
+  #token;
   #log;
   #unready;
   #stop = new AbortController();
@@ -27,10 +28,11 @@ export class Registration {
   #clashes = {};
 
   /** `unready` is called with why this runner gets no tasks of what it offers, or with "". */
-  constructor({ discovery, body, log, unready = () => {} }) {
+  constructor({ discovery, body, token = "", log, unready = () => {} }) {
     const id = `${body.name}-${new URL(body.host).host}`.replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 200);
     this.#url = `${discovery}/runners/${id}`;
     this.#body = body;
+    this.#token = token;
     this.#log = log;
     this.#unready = unready;
   }
@@ -93,7 +95,10 @@ export class Registration {
   /** The answer when it was accepted, else why not, as a string. */
   async #call(method, url, body, seconds) {
     try {
-      const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+      const headers = {
+        ...(body !== undefined && { "Content-Type": "application/json" }),
+        ...(this.#token && { Authorization: `Bearer ${this.#token}` }),
+      };
       const signal = AbortSignal.timeout(seconds * 1000);
       const answer = await fetch(url, { method, headers, body, signal, redirect: "error" });
       const text = await answer.text();

@@ -3,27 +3,33 @@
 import { createServer } from "node:http";
 
 import { Problem } from "./problem.js";
+import { allows, runTokenOf } from "./tokens.js";
 
 /** A controller sends at most `slots` calls at once, and as many again while calls are short. */
 const CALLS_PER_SLOT = 2;
 /** Whoever needs longer to send a request is cut off, and answered 408: it holds a slot meanwhile. */
 const REQUEST_SECONDS = 30;
 
-/** `algorithms` are those that this runner offers; `boot` names this process. Call `listen` of its `server`. */
+/**
+ * `algorithms` are those that this runner offers; `boot` names this process. With its `token` it takes runs from its
+ * environment alone. Call `listen` of its `server`.
+ */
 export class Runner {
   #algorithms;
   #boot;
   #maxBodyBytes;
   #log;
+  #runToken;
   #inFlight = new Map();
   #draining = false;
   #unready = "";
 
-  constructor({ algorithms, boot, maxBodyBytes, log, requestSeconds = REQUEST_SECONDS }) {
+  constructor({ algorithms, boot, maxBodyBytes, log, token = "", requestSeconds = REQUEST_SECONDS }) {
     this.#algorithms = new Map(algorithms.map((each) => [each.description.name, each]));
     this.#boot = boot;
     this.#maxBodyBytes = maxBodyBytes;
     this.#log = log;
+    this.#runToken = token && runTokenOf(token);
     const milliseconds = requestSeconds * 1000;
     const timeouts = {
       requestTimeout: milliseconds,
@@ -66,6 +72,7 @@ export class Runner {
     const run = /^\/run\/([^/]+)$/.exec(path);
     if (run) {
       expectMethod(request, "POST");
+      this.#expectToken(request);
       return this.#run(decoded(run[1]), request);
     }
     switch (path) {
@@ -83,6 +90,12 @@ export class Runner {
       default:
         throw new Problem(404, "not_found", `there is nothing at ${path.slice(0, 80)}; see GET /schemas`);
     }
+  }
+
+  #expectToken(request) {
+    if (!this.#runToken || allows(this.#runToken, request.headers.authorization)) return;
+    const headers = { "WWW-Authenticate": 'Bearer realm="plugplay"' };
+    throw new Problem(401, "unauthorized", "this call needs the token for runs of this runner", { headers });
   }
 
   async #run(name, request) {

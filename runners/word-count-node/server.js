@@ -41,7 +41,8 @@ const settings = settingsOrExit();
 await Promise.all(algorithms.map(selfTest));
 
 const boot = randomUUID();
-const runner = new Runner({ algorithms, boot, maxBodyBytes: settings.maxBodyBytes, log });
+const { token, maxBodyBytes } = settings;
+const runner = new Runner({ algorithms, boot, maxBodyBytes, token, log });
 runner.server.listen(settings.port, settings.host);
 await once(runner.server, "listening").catch((error) => fail(`cannot listen: ${error.message}; choose another PORT.`));
 const host = advertisedUrl(settings.advertiseHost, runner.server.address().port);
@@ -50,7 +51,7 @@ log("serving", { host, algorithms: algorithms.map((each) => each.description.nam
 // "plain": controllers send one task a call, to POST /run/{algorithm}.
 const body = { name: settings.name, host, boot, level: "plain", algorithms: algorithms.map((each) => each.description) };
 const unready = (reason) => runner.unready(reason);
-const registration = settings.discovery ? new Registration({ discovery: settings.discovery, body, log, unready }) : null;
+const registration = settings.discovery ? new Registration({ discovery: settings.discovery, body, token, log, unready }) : null;
 registration?.start();
 
 let stopping = false;

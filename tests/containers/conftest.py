@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from containers.browser import Browser
-from containers.checkout import copied_to, env_file
+from containers.checkout import SECRETS, copied_to, secret
 from containers.docker_cli import called
 from containers.load import Load
 from containers.messages import Gateway
@@ -40,7 +40,7 @@ def wanted() -> None:
 
 @pytest.fixture(scope="session")
 def checkout(wanted: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, with images built from it and a `.env` of its own; its services stop sooner."""
+    """A copy of the repository, with images built from it and secrets of its own; its services stop sooner."""
     folder = copied_to(tmp_path_factory.mktemp("clone") / "plugplay")
     file = folder / COMPOSE_FILE
     shipped = file.read_text()
@@ -84,24 +84,36 @@ def up(project: Project, request: pytest.FixtureRequest) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="session")
-def secret_values(project: Project) -> list[str]:
-    """What `build.sh` wrote into `.env` for nobody else to know."""
-    found = [value for name, value in env_file(project.folder).items() if "PASSWORD" in name or "SECRET" in name]
-    assert len(found) >= 2
-    assert all(len(value) >= 16 for value in found)
+def secret_values(project: Project) -> dict[str, str]:
+    """What `build.sh` wrote for nobody else to know, by the names of the files; URLs are there with their passwords."""
+    names = [path.name for path in (project.folder / SECRETS).iterdir() if not path.name.endswith((".json", "-url"))]
+    found = {name: secret(project.folder, name) for name in names}
+    assert len(found) == 12
+    assert all(len(value) >= 40 for value in found.values())
     return found
 
 
 @pytest.fixture
 def gateway(up: Project) -> Gateway:
-    return Gateway(up.url("gateway", 8000))
+    return Gateway(up.url("gateway", 8000), secret(up.folder, "admin-token"))
+
+
+def url_of_broker(project: Project, user: str) -> str:
+    """From here."""
+    password = secret(project.folder, f"rabbitmq-{user}-password")
+    return f"amqp://{user}:{password}@127.0.0.1:{project.settings['RABBITMQ_PORT']}/"
 
 
 @pytest.fixture
 def queue_url(up: Project) -> str:
-    """Of the broker, from here."""
-    password = env_file(up.folder)["RABBITMQ_PASSWORD"]
-    return f"amqp://plugplay:{password}@127.0.0.1:{up.settings['RABBITMQ_PORT']}/"
+    """Of the broker, for who may make queues of their own."""
+    return url_of_broker(up, "plugplay")
+
+
+@pytest.fixture
+def sender_url(up: Project) -> str:
+    """Of the broker, for who may only send."""
+    return url_of_broker(up, "sender")
 
 
 @pytest.fixture

@@ -9,16 +9,39 @@ import tarfile
 from typing import IO, Any
 
 import pytest
+from containers.checkout import SECRETS
 from containers.docker_cli import CommandFailed, docker, inspected_image
 from containers.project import Container, Project
+from environments import until
 
 OURS = ("runner-discovery", "controller", "gateway", "text-runner", "nlp-runner", "meme-classifier-runner")
 SERVERS = ("rabbitmq", "postgres")
-#: These have nothing to do with broker and database.
-WITHOUT_SECRETS = tuple(name for name in OURS if name not in ("controller", "gateway"))
+RUNNERS = tuple(name for name in OURS if name.endswith("-runner"))
+#: What each service gets; a runner gets its own token.
+SECRETS_OF = {
+    "runner-discovery": ["runner-keys", "metrics-token"],
+    "controller": ["runner-keys", "metrics-token", "postgres-password", "rabbitmq-controller-password"],
+    "gateway": ["runner-keys", "metrics-token", "postgres-password", "rabbitmq-gateway-password", "admin-token"],
+}
 LIGHT = tuple(name for name in OURS if name != "meme-classifier-runner")
 #: What a light image may have on top of the one it is made from.
 LIGHT_BYTES = 120_000_000
+PORT_OF = {"gateway": 8000, "runner-discovery": 8010, "controller": 8020}
+#: Prints the status and the body of a GET.
+ASK = """
+import sys, urllib.error, urllib.request
+url, token = sys.argv[1:]
+try:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    answer = urllib.request.urlopen(request, timeout=20)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+"""
+LIVE = """
+import sys, urllib.request
+print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/healthz/live", timeout=5).status)
+"""
 READ_ONLY = (
     "import errno, sys\n"
     "for folder in ('/', '/app', '/opt/venv', '/usr/local/bin', '/etc', '/var/tmp', '/home', '/root'):\n"
@@ -129,35 +152,98 @@ def test_profile_for_gpus_asks_for_one(up: Project) -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_no_secret_is_in_an_image(up: Project, secret_values: list[str], service: str) -> None:
+def test_no_secret_is_in_an_image(up: Project, secret_values: dict[str, str], service: str) -> None:
     image = up.container(service).details["Image"]
     told = docker("image", "history", "--no-trunc", "--format", "json", image) + json.dumps(inspected_image(image))
-    assert [value for value in secret_values if value in told] == []
+    assert shown_in(told, secret_values) == []
     # From a file that is made while the image is built; its description does not hold it.
     must_be_there = b"app:x:10001:"
-    needles = [value.encode() for value in secret_values] + [must_be_there]
+    needles = [value.encode() for value in secret_values.values()] + [must_be_there]
     assert found_in_layers(image, needles) == {must_be_there}
 
 
-@pytest.mark.parametrize("service", WITHOUT_SECRETS)
-def test_no_secret_is_in_a_container_that_needs_none(up: Project, secret_values: list[str], service: str) -> None:
+@pytest.mark.parametrize("service", [*OURS, *SERVERS])
+def test_container_shows_no_secret_to_those_who_look_at_it(
+    up: Project, secret_values: dict[str, str], service: str
+) -> None:
     container = up.container(service)
-    told = json.dumps(container.details) + docker("exec", container.id, "cat", "/proc/1/environ")
-    assert "RUNNER_NAME=" in told or service == "runner-discovery"
-    assert [value for value in secret_values if value in told] == []
-    knows = json.dumps(up.container("controller").details)
-    assert [value for value in secret_values if value not in knows] == [], "or this test looks for the wrong values"
+    told = json.dumps(container.details) + docker("top", container.id, "-eo", "pid,args")
+    assert f'"com.docker.compose.service": "{service}"' in told
+    assert shown_in(told, secret_values) == []
+    logs = up.compose("logs", "--no-color", service)
+    assert len(logs) > 100
+    assert shown_in(logs, secret_values) == []
 
 
-def test_env_file_is_read_by_its_owner_alone_and_not_in_git(up: Project) -> None:
+@pytest.mark.parametrize("service", OURS)
+def test_each_container_has_the_secrets_that_it_needs_as_files_and_no_other(
+    up: Project, secret_values: dict[str, str], service: str
+) -> None:
+    container = up.container(service)
+    environ = docker("exec", container.id, "cat", "/proc/1/environ")
+    assert "_FILE=/run/secrets/" in environ
+    assert shown_in(environ, secret_values) == []
+    listed = docker("exec", container.id, "ls", "/run/secrets").split()
+    content = docker("exec", container.id, "cat", *(f"/run/secrets/{name}" for name in listed))
+    of_runner = [f"{service}-token"] if service in RUNNERS else []
+    assert sorted(shown_in(content, secret_values)) == sorted(of_runner or SECRETS_OF[service])
+    assert {f"{name}_FILE" for name in map(variable_of, listed)} <= {
+        word.partition("=")[0] for word in environ.split("\0")
+    }
+
+
+@pytest.mark.parametrize("service", ["gateway", "runner-discovery", "controller"])
+def test_metrics_need_a_token_and_show_none(up: Project, secret_values: dict[str, str], service: str) -> None:
+    url = f"http://127.0.0.1:{PORT_OF[service]}/metrics"
+    assert "401" in up.run_in(service, "python", "-c", ASK, url, "").split()
+    told = up.run_in(service, "python", "-c", ASK, url, secret_values["metrics-token"])
+    assert told.startswith("200")
+    assert "process_cpu_seconds_total" in told
+    assert shown_in(told, secret_values) == []
+
+
+def test_secrets_are_read_by_their_owner_and_containers_alone(up: Project) -> None:
     assert os.stat(up.folder / ".env").st_mode & 0o777 == 0o600
-    ignored = (up.folder / ".gitignore").read_text().split()
-    assert ".env" in ignored or "/.env" in ignored
+    folder = up.folder / SECRETS
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    assert {f"{SECRETS}/", ".env"} <= set((up.folder / ".gitignore").read_text().split())
+    assert (up.folder / ".dockerignore").read_text().splitlines()[1] == "*"
 
 
-def test_without_env_file_compose_says_what_to_do(up: Project) -> None:
+def test_without_secrets_compose_says_what_to_do(up: Project) -> None:
     with pytest.raises(CommandFailed, match=r"run \./build\.sh first"):
         up.compose("--env-file", os.devnull, "config", "--quiet")
+
+
+def shown_in(text: str, secret_values: dict[str, str]) -> list[str]:
+    """The names of the secrets that a text has."""
+    return [name for name, value in secret_values.items() if value in text]
+
+
+def variable_of(secret: str) -> str:
+    return secret.upper().replace("-", "_")
+
+
+@pytest.mark.parametrize("service", [name for name in OURS if name != "meme-classifier-runner"])
+def test_image_by_itself_listens_without_tokens_only_if_that_is_said(up: Project, service: str) -> None:
+    image = up.container(service).details["Image"]
+    servers = ("--env", "QUEUE_URL=amqp://none.invalid/", "--env", "DATABASE_URL=postgresql://none.invalid/none")
+    with pytest.raises(CommandFailed, match=r"must not listen on 0\.0\.0\.0, where others reach it: set .*AUTH=none"):
+        docker("run", "--rm", "--network", "none", *servers, image)
+    started = docker("run", "--detach", "--network", "none", "--env", "AUTH=none", *servers, image).strip()
+    try:
+        look = ("exec", started, "python", "-c", LIVE, str(PORT_OF.get(service, 8000)))
+        until(lambda: answers(look), "it listens", 60)
+    finally:
+        docker("rm", "--force", started)
+
+
+def answers(look: tuple[str, ...]) -> bool:
+    try:
+        return docker(*look).strip() == "200"
+    except CommandFailed:
+        return False
 
 
 def status_of_first(container: Container) -> dict[str, list[str]]:

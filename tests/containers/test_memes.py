@@ -36,21 +36,24 @@ def ask(queue_url: str, task_id: str, algorithm: str, picture: Path | bytes) -> 
     image_url = "data:application/octet-stream;base64," + base64.b64encode(content).decode()
     body = json.dumps({"algorithm": algorithm, "payload": {"image_url": image_url}})
 
+    answers: list[bytes] = []
+    properties = pika.BasicProperties(message_id=task_id, reply_to="amq.rabbitmq.reply-to")
+
     connection = pika.BlockingConnection(pika.URLParameters(queue_url))
     channel = connection.channel()
-    answers = channel.queue_declare("", exclusive=True).method.queue
-    channel.basic_publish("", "tasks", body, pika.BasicProperties(message_id=task_id, reply_to=answers))
-    method, _, answer = next(channel.consume(answers, auto_ack=True, inactivity_timeout=90))
+    channel.basic_consume("amq.rabbitmq.reply-to", lambda *of_answer: answers.append(of_answer[3]), auto_ack=True)
+    channel.basic_publish("tasks", algorithm, body, properties)
+    connection.process_data_events(time_limit=90)
 
     connection.close()
-    assert method is not None, "no answer within 90 s"
-    return dict(json.loads(answer))
+    assert answers, "no answer within 90 s"
+    return dict(json.loads(answers[0]))
 
 
 def test_five_lines_of_pika_get_a_meme_recognised_in_its_container(
-    queue_url: str, gateway: Gateway, meme: bytes
+    sender_url: str, gateway: Gateway, meme: bytes
 ) -> None:
-    answer = ask(queue_url, "meme-1", "meme_classifier", meme)
+    answer = ask(sender_url, "meme-1", "meme_classifier", meme)
     assert (answer["id"], answer["state"]) == ("meme-1", "succeeded"), answer
     result = answer["result"]
     assert isinstance(result, dict)
@@ -60,9 +63,9 @@ def test_five_lines_of_pika_get_a_meme_recognised_in_its_container(
 
 
 def test_what_is_written_on_a_picture_is_read_and_an_unknown_one_is_said_to_be_unknown(
-    queue_url: str, gateway: Gateway
+    sender_url: str, gateway: Gateway
 ) -> None:
-    answer = ask(queue_url, "snail-1", "meme_describe", MEMES / "demo.png")
+    answer = ask(sender_url, "snail-1", "meme_describe", MEMES / "demo.png")
     assert answer["state"] == "succeeded", answer
     result = answer["result"]
     assert isinstance(result, dict)

@@ -2,10 +2,15 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from containers.docker_cli import called
+import requests
+from containers.checkout import secret
+from containers.docker_cli import called, docker
 from containers.messages import Gateway
 from containers.project import COMPOSE_FILE, Container, Project
+from environments import until
 
 #: From being healthy to the first answer from the queue.
 FIRST_ANSWER_SECONDS = 5.0
@@ -32,7 +37,8 @@ def plug_in(project: Project, runner: str, service: str) -> Container:
     files = (COMPOSE_FILE, f"runners/{runner}/compose.yml")
     before = others(project, service)
     assert len(before) >= 8
-    project.compose("up", "--detach", "--build", service, files=files, within_seconds=300)
+    called(["./build.sh", runner], folder=project.folder, settings=project.variables, within_seconds=300)
+    project.compose("up", "--detach", service, files=files, within_seconds=300)
     project.wait_healthy(service)
     assert others(project, service) == before
     return project.container(service)
@@ -57,9 +63,21 @@ def answered(gateway: Gateway, algorithm: str, payload: dict[str, object]) -> ob
     return view["result"]
 
 
-def conformance(project: Project, worker_command: list[str], service: str, *words: str) -> tuple[str, list[str]]:
+@contextmanager
+def by_itself(container: Container) -> Iterator[str]:
+    """The address of one more container of the same image, which asks for no token and registers nowhere."""
+    made = docker("run", "--detach", "--env", "AUTH=none", "--publish", "127.0.0.1::8000", container.details["Image"])
+    try:
+        url = f"http://{docker('port', made.strip(), '8000').split()[0]}"
+        until(lambda: requests.get(f"{url}/healthz/ready", timeout=5).ok, "it is ready", 60)
+        yield url
+    finally:
+        docker("rm", "--force", made.strip())
+
+
+def conformance(project: Project, worker_command: list[str], url: str, *words: str) -> tuple[str, list[str]]:
     """The level that `worker conformance` finds, and the checks of it and those below that did not pass."""
-    command = [*worker_command, "conformance", project.url(service, 8000), *words, "--json"]
+    command = [*worker_command, "conformance", url, *words, "--json"]
     told = json.loads(called(command, folder=project.folder, within_seconds=180))
     return told["level"], [check["name"] for check in told["checks"] if check["verdict"] == "failed"]
 
@@ -73,6 +91,7 @@ def test_new_python_runner_joins_and_answers(up: Project, gateway: Gateway, work
     called([*worker_command, "new", "runner", "shouting"], folder=up.folder, settings=up.variables)
     (up.folder / "runners" / "shouting" / "runner_adapter.py").write_text(ADAPTER.lstrip())
     container = plug_in(up, "shouting", "shouting-runner")
+    assert secret(up.folder, "shouting-runner-token").startswith("ppr_shouting.")
     assert answered(gateway, "shouting", {"text": "plug and play", "marks": 2}) == "PLUG AND PLAY!!"
     assert hardening(container) == hardening(up.container("text-runner"))
     plug_out(up, "shouting", "shouting-runner")
@@ -88,7 +107,8 @@ def test_runner_in_another_language_joins_answers_and_is_what_it_claims_to_be(
     read_only, dropped, _, user = hardening(container)
     assert (read_only, dropped) == (True, ["ALL"])
     assert user not in ("", "0", "root")
-    assert conformance(up, worker_command, "word-count-node-runner", "--level", "observed")[0] == "observed"
+    with by_itself(container) as url:
+        assert conformance(up, worker_command, url, "--level", "observed")[0] == "observed"
     plug_out(up, "word-count-node", "word-count-node-runner")
 
 
@@ -103,4 +123,5 @@ def test_runner_of_ours_reaches_the_top_level_in_its_container(up: Project, work
         "--level",
         "batched",
     )
-    assert conformance(up, worker_command, "text-runner", *words) == ("batched", [])
+    with by_itself(up.container("text-runner")) as url:
+        assert conformance(up, worker_command, url, *words) == ("batched", [])

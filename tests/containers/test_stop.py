@@ -58,7 +58,7 @@ def test_stop_while_tasks_run_loses_nothing(
 
 def test_nothing_is_killed_before_its_grace_is_over() -> None:
     services = yaml.safe_load((REPOSITORY / COMPOSE_FILE).read_text())["services"]
-    graces = {name: service["environment"].get("GRACE_SECONDS") for name, service in services.items()}
+    graces = {name: service.get("environment", {}).get("GRACE_SECONDS") for name, service in services.items()}
     killed_after = {name: service["stop_grace_period"] for name, service in services.items()}
     ours = {name for name, grace in graces.items() if grace is not None}
     assert ours == services.keys() - {"rabbitmq", "postgres"}

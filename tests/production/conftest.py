@@ -1,15 +1,20 @@
 """The whole environment on RabbitMQ and PostgreSQL."""
 
 import secrets
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from environments import Production
-from servers.fixtures import BROKER_VERSIONS
+from servers.fixtures import BROKER_VERSIONS, missing
 from servers.postgresql import PostgreSQL
 from servers.rabbitmq import RabbitMQ
+
+#: Its published versions, newest last, are on the package's page; this one is what the example was written for.
+AMQPLIB = "amqplib@0.10.9"
 
 
 @pytest.fixture(scope="module", params=BROKER_VERSIONS, ids=[f"rabbitmq{major}" for major in BROKER_VERSIONS])
@@ -47,3 +52,16 @@ def production_on(tmp_path: Path) -> Iterator[Callable[..., Production]]:
     finally:
         for environment in made:
             environment.stop()
+
+
+@pytest.fixture(scope="session")
+def amqplib(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Node's AMQP client, installed once."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        missing("Node and npm are not installed (apt-get install nodejs npm)")
+    assert npm is not None
+    folder = tmp_path_factory.mktemp("node")
+    options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent", "--prefix", str(folder)]
+    subprocess.run([npm, "install", *options, AMQPLIB], check=True, timeout=110, capture_output=True)
+    yield folder

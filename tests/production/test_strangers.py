@@ -5,19 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
 from environments import until
-from servers.fixtures import missing
 
 pytestmark = pytest.mark.timeout(240)
 
-#: Its published versions, newest last, are on the package's page; this one is what the example was written for.
-AMQPLIB = "amqplib@0.10.9"
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 
 
@@ -94,19 +90,6 @@ def test_tasks_of_an_algorithm_that_comes_later_wait_for_it(production_on: Any, 
 
 def test_python_example_runs_as_it_stands(production: Any) -> None:
     _run_example([sys.executable, str(EXAMPLES / "send_with_pika.py")], production.queue_url, {})
-
-
-@pytest.fixture(scope="session")
-def amqplib(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Node's AMQP client, installed once."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        missing("Node and npm are not installed (apt-get install nodejs npm)")
-    assert npm is not None
-    folder = tmp_path_factory.mktemp("node")
-    options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent", "--prefix", str(folder)]
-    subprocess.run([npm, "install", *options, AMQPLIB], check=True, timeout=110, capture_output=True)
-    yield folder
 
 
 def test_node_gets_an_answer(production: Any, amqplib: Path) -> None:

@@ -97,14 +97,23 @@ def test_new_runner_joins_the_containers_as_a_service_of_its_own(tmp_path: Path)
     for key in ("depends_on", "container_name"):
         assert key not in service
     assert service["env_file"] == [{"path": "runners/to-upper2/.env", "required": False}]
-    for key in like.keys() - {"build", "depends_on", "environment", "env_file"}:
+    for key in like.keys() - {"build", "depends_on", "environment", "env_file", "secrets"}:
         assert service[key] == like[key], key
-    assert service["environment"] == {name: like["environment"][name] for name in ("DISCOVERY_URL", "GRACE_SECONDS")}
+    names = ("DISCOVERY_URL", "GRACE_SECONDS", "RUNNER_TOKEN_FILE")
+    assert service["environment"] == {name: like["environment"][name] for name in names}
+
+
+def test_new_runner_has_a_token_of_its_own(tmp_path: Path) -> None:
+    fragment = yaml.safe_load((new_folder(tmp_path, "to-upper2") / "compose.yml").read_text())
+    source = "to-upper2-runner-token"
+    assert fragment["services"]["to-upper2-runner"]["secrets"] == [{"source": source, "target": "runner-token"}]
+    assert fragment["secrets"] == {source: {"file": f"$SECRETS_FOLDER/{source}"}}
 
 
 def test_next_steps_tell_how_it_gets_a_container(tmp_path: Path) -> None:
     told = next_steps(new_folder(tmp_path, "shout"), "shout", is_followed=True)
-    assert "docker compose -f docker-compose.yml -f runners/shout/compose.yml up -d --build --wait shout-runner" in told
+    files = "-f docker-compose.yml -f runners/shout/compose.yml"
+    assert f"./build.sh shout, then\n  docker compose {files} up -d --wait shout-runner\n" in told
 
 
 def test_templates_are_in_the_wheel(tmp_path: Path) -> None:

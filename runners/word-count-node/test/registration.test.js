@@ -11,10 +11,12 @@ const quiet = () => {};
 /** Answers like discovery; `refusals` registrations are refused first. */
 async function discovery(lease, refusals = 0, clashes = () => undefined) {
   const calls = [];
+  const shown = [];
   const server = createServer(async (request, response) => {
     let text = "";
     for await (const part of request) text += part;
     calls.push({ method: request.method, path: request.url, body: text && JSON.parse(text) });
+    shown.push(request.headers.authorization);
     server.emit("call");
     if (request.method === "DELETE") return response.writeHead(204).end();
     response.writeHead(calls.length <= refusals ? 503 : 200);
@@ -25,7 +27,7 @@ async function discovery(lease, refusals = 0, clashes = () => undefined) {
   const called = async (times) => {
     while (calls.length < times) await once(server, "call");
   };
-  return { server, calls, called, url: `http://127.0.0.1:${server.address().port}` };
+  return { server, calls, shown, called, url: `http://127.0.0.1:${server.address().port}` };
 }
 
 test("it registers, renews each third of the lease, and leaves", { timeout: 20000 }, async () => {
@@ -37,6 +39,17 @@ test("it registers, renews each third of the lease, and leaves", { timeout: 2000
   assert.deepEqual(calls[0], { method: "PUT", path: "/runners/words-here-8100", body });
   assert.deepEqual(calls[2], calls[0]);
   assert.deepEqual(calls.at(-1), { method: "DELETE", path: "/runners/words-here-8100?boot=b%201", body: "" });
+  server.close();
+});
+
+test("with a token it shows it, also when it leaves", { timeout: 20000 }, async () => {
+  const { server, calls, shown, called, url } = await discovery(30);
+  const registration = new Registration({ discovery: url, body, token: "ppr_words.c0de", log: quiet });
+  registration.start();
+  await called(1);
+  await registration.stop();
+  assert.deepEqual(calls.map(({ method }) => method), ["PUT", "DELETE"]);
+  assert.deepEqual(shown, ["Bearer ppr_words.c0de", "Bearer ppr_words.c0de"]);
   server.close();
 });
 

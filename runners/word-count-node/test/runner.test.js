@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import { after, before, test } from "node:test";
 
 import { Runner } from "../runner.js";
+import { runTokenOf } from "../tokens.js";
 import { algorithm } from "../word_count.js";
 
 const MAX_BODY_BYTES = 1000;
@@ -81,6 +82,26 @@ test("schemas and health are shown", async () => {
   const [described] = await (await fetch(`${url}/schemas`)).json();
   assert.deepEqual(described, algorithm.description);
   for (const path of ["/healthz/live", "/healthz/ready"]) assert.equal((await fetch(url + path)).status, 200);
+});
+
+test("with a token it takes runs from its environment alone", async (context) => {
+  const token = "ppr_word-count-node.c0de";
+  const log = (_, fields) => assert.fail(JSON.stringify(fields));
+  const guarded = new Runner({ algorithms: [algorithm], boot: "boot-1", maxBodyBytes: MAX_BODY_BYTES, token, log });
+  guarded.server.listen(0, "127.0.0.1");
+  await once(guarded.server, "listening");
+  context.after(() => guarded.close());
+  const at = `http://127.0.0.1:${guarded.server.address().port}`;
+  const send = (headers) => fetch(`${at}/run/word_count`, { method: "POST", body: '{"text": "a b"}', headers });
+  for (const headers of [{}, { Authorization: `Bearer ${token}` }, { Authorization: "Bearer ppx_guessed" }]) {
+    const answer = await send(headers);
+    assert.match(answer.headers.get("www-authenticate"), /^Bearer/);
+    await isProblem(answer, 401, "unauthorized");
+  }
+  await isProblem(await run("guessed", "{}", at), 401, "unauthorized");
+  const answer = await send({ Authorization: `Bearer ${runTokenOf(token)}` });
+  assert.equal((await answer.json()).result.words, 2);
+  for (const path of ["/schemas", "/healthz/live", "/healthz/ready"]) assert.equal((await fetch(at + path)).status, 200);
 });
 
 test("a request that is cut off is no error", async () => {

@@ -65,6 +65,26 @@ def test_a_retry_takes_the_shortest_step_that_is_long_enough(run, broker, open_r
     run(scenario())
 
 
+def test_a_user_who_may_only_send_uses_what_others_have_declared(run, broker, make_task, count, refused):
+    def allow(configure: str, write: str, read: str) -> None:
+        rights = {"configure": configure, "write": write, "read": read}
+        broker.management("PUT", f"permissions/{broker.vhost}/{broker.server.user}", rights)
+
+    async def scenario():
+        allow("^$", "^tasks$", "^$")
+        async with open_rabbitmq(broker.url, retry_steps_seconds=()) as sender:
+            error = await refused(sender.publish([make_task("early")]), QueueUnavailable)
+            assert "no exchange 'tasks'" in str(error)
+            allow(".*", ".*", ".*")
+            async with open_rabbitmq(broker.url, retry_steps_seconds=()) as other:
+                await other.publish([make_task("t1")])
+            allow("^$", "^tasks$", "^$")
+            await sender.publish([make_task("t2")])
+        assert await count("tasks") == 2
+
+    run(scenario())
+
+
 @pytest.fixture
 def count(broker):
     async def messages(queue: str) -> int:

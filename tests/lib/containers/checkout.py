@@ -5,6 +5,7 @@ from pathlib import Path
 
 from containers.docker_cli import called
 
+SECRETS = "secrets"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -21,8 +22,6 @@ def copied_to(folder: Path) -> Path:
     return folder
 
 
-def env_file(folder: Path) -> dict[str, str]:
-    """The variables in the folder's `.env`."""
-    lines = (line.strip() for line in (folder / ".env").read_text().splitlines())
-    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
+def secret(folder: Path, name: str) -> str:
+    """One of those that `build.sh` has written."""
+    return (folder / SECRETS / name).read_text().strip()

@@ -164,7 +164,7 @@ class Load:
                 answer = requests.post(
                     f"{self.gateway.url}/algorithms/{task.algorithm}/tasks",
                     json=task.payload,
-                    headers={"Idempotency-Key": task_id},
+                    headers={**self.gateway.headers, "Idempotency-Key": task_id},
                     timeout=15,
                 )
                 if answer.ok:

@@ -35,32 +35,38 @@ def publish(channel: BlockingChannel, task_id: str, message: dict[str, Any], rep
 
 
 class Gateway:
-    def __init__(self, url: str) -> None:
+    """`token`: of the administrator."""
+
+    def __init__(self, url: str, token: str) -> None:
         self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"}
 
     def run(self, algorithm: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Sends a task and waits for its end."""
         answer = requests.post(
-            f"{self.url}/algorithms/{algorithm}/run", json=payload, headers={"Prefer": "wait=60"}, timeout=80
+            f"{self.url}/algorithms/{algorithm}/run",
+            json=payload,
+            headers={**self.headers, "Prefer": "wait=60"},
+            timeout=80,
         )
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def task(self, task_id: str, wait_seconds: int = 0) -> dict[str, Any]:
-        headers = {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
+        headers = {**self.headers, "Prefer": f"wait={wait_seconds}"} if wait_seconds else self.headers
         answer = requests.get(f"{self.url}/tasks/{task_id}", headers=headers, timeout=wait_seconds + 20)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def algorithms(self) -> set[str]:
         """The names of those that can be asked for."""
-        answer = requests.get(f"{self.url}/algorithms", timeout=10)
+        answer = requests.get(f"{self.url}/algorithms", headers=self.headers, timeout=10)
         answer.raise_for_status()
         return {each["name"] for each in answer.json()["algorithms"]}
 
     def runners_of(self, algorithm: str) -> list[str]:
         """The names of those that offer it now."""
-        answer = requests.get(f"{self.url}/algorithms/{algorithm}", timeout=10)
+        answer = requests.get(f"{self.url}/algorithms/{algorithm}", headers=self.headers, timeout=10)
         return [each["id"] for each in answer.json()["runners"]] if answer.status_code == 200 else []
 
     def found(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -69,7 +75,9 @@ class Gateway:
         for start in range(0, len(ids), _AT_ONCE):
             asked = list(ids[start : start + _AT_ONCE])
             while asked:
-                answer = requests.post(f"{self.url}/tasks/lookup", json={"ids": asked}, timeout=30)
+                answer = requests.post(
+                    f"{self.url}/tasks/lookup", json={"ids": asked}, headers=self.headers, timeout=30
+                )
                 answer.raise_for_status()
                 page = answer.json()
                 views |= {view["id"]: view for view in page["tasks"]}
@@ -94,6 +102,6 @@ class Gateway:
         return ended
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        answer = requests.get(f"{self.url}/dead", timeout=20)
+        answer = requests.get(f"{self.url}/dead", headers=self.headers, timeout=20)
         answer.raise_for_status()
         return list(answer.json()["dead_letters"])

@@ -102,5 +102,6 @@ Next:
 
 Its mistakes: worker check {name}      One call: worker run {name} {algorithm} '{{"text": "hi"}}'
 Its tests: worker test-runners --only {name}
-In a container: docker compose -f docker-compose.yml -f runners/{name}/compose.yml up -d --build --wait {name}-runner
+In a container: ./build.sh {name}, then
+  docker compose -f docker-compose.yml -f runners/{name}/compose.yml up -d --wait {name}-runner
 What else an adapter can do: docs/writing-a-runner.md"""

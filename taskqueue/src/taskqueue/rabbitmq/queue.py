@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Self
 
 from taskqueue.errors import QueueClosed
@@ -15,7 +14,7 @@ from taskqueue.rabbitmq.consumer import part_of
 from taskqueue.rabbitmq.feed import BrokerFeed, Requeuer
 from taskqueue.rabbitmq.ingress import IngressConsumer
 from taskqueue.rabbitmq.publisher import Publisher
-from taskqueue.rabbitmq.topology import INGRESS_QUEUE, TopologyCache, declare_topology
+from taskqueue.rabbitmq.topology import INGRESS_QUEUE, PublisherTopology, TopologyCache
 from taskqueue.rabbitmq.unacked import ack
 from taskqueue.tasks import Arrival, Delivery, NewTask, Published, Reply
 
@@ -42,7 +41,7 @@ class RabbitQueue:
             return RobustConnection(address, f"consumer {number}", report=report, part=f"queue consumer {number}")
 
         self._pool = ConnectionPool(self._consuming, make_another)
-        self._publisher = Publisher(self._publishing, partial(declare_topology, steps_seconds=self._steps))
+        self._publisher = Publisher(self._publishing, PublisherTopology(self._publishing, self._steps).declare)
         self._topology = TopologyCache(self._consuming, steps_seconds)
         self._requeuer = Requeuer(self._publisher)
         self._feeds: list[BrokerFeed] = []

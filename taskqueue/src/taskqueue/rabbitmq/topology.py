@@ -4,12 +4,15 @@ No algorithm's name can contain a hyphen, so none can take one of these names.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskqueue.errors import QueueUnavailable
 from taskqueue.rabbitmq.channel import Channel
 from taskqueue.rabbitmq.connection import RobustConnection
+
+_log = logging.getLogger(__name__)
 
 #: The queue that senders outside this system use, and the exchange that our own publishers use.
 INGRESS_QUEUE = "tasks"
@@ -127,6 +130,34 @@ class TopologyCache:
     def forget(self) -> None:
         """Something was deleted: declare everything again."""
         self._epoch = 0
+
+
+class PublisherTopology:
+    """Declares what messages need before they are sent, if the broker's user may; if not, controllers do it.
+
+    A user that only sends needs no right but to write to the exchange `tasks`.
+    """
+
+    def __init__(self, connection: RobustConnection, steps_seconds: Sequence[float]) -> None:
+        self._connection = connection
+        self._steps_seconds = steps_seconds
+        self._may_declare = True
+
+    async def declare(self, _: Channel) -> None:
+        """Raises QueueUnavailable, but not for a user that may not declare."""
+        if not self._may_declare:
+            return
+        # On a channel of its own: a refusal closes it.
+        channel = await self._connection.channel()
+        try:
+            await declare_topology(channel, steps_seconds=self._steps_seconds)
+        except QueueUnavailable:
+            if channel.close_code != _ACCESS_REFUSED:
+                raise
+            self._may_declare = False
+            _log.info("the broker's user may not declare what tasks need; controllers do: %s", channel.close_reason)
+        finally:
+            await channel.close()
 
 
 async def _queue(channel: Channel, name: str, arguments: dict[str, Any]) -> None:
