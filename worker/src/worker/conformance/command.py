@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.printable import printable_json
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
 from worker.conformance.client import NOT_GIVEN, CheckFailed, Client, Target, Timing
 from worker.conformance.target import BadRequest, find_target
@@ -136,7 +137,7 @@ def conformance(
         raise typer.Exit(_USAGE if isinstance(error, BadRequest) else _NOT_REACHED) from None
     is_reached = report.level >= asked
     if as_json:
-        typer.echo(json.dumps({**report.as_json(), "asked": asked.word}, indent=2, ensure_ascii=False))
+        typer.echo(printable_json({**report.as_json(), "asked": asked.word}, indent=2))
     else:
         missed = "" if is_reached else f"\nlevel {asked.value}, {asked.word}, was asked for and is not reached"
         typer.echo(report.text() + missed)
