@@ -20,7 +20,7 @@ from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.settings import GatewaySettings
 from runner_discovery.settings import Settings as DiscoverySettings
 from runnerlib.adapter.model import Options
-from runnerlib.service.settings import ServiceSettings, variables_of
+from runnerlib.service.settings import ServiceSettings, has_file, variables_of
 from runnerlib.settings import RunnerSettings
 from worker.conformance.command import CHECKS
 from worker.settings import WorkerSettings
@@ -40,10 +40,13 @@ _INTRODUCTION = """\
 Every setting is an environment variable; without any of them everything works on one machine. A value that cannot be
 used ends the process at its start with a sentence that names the variable. An empty variable counts as unset.
 
+What is secret can also be in a file: `RUNNER_KEYS_FILE` names the one that holds the value of `RUNNER_KEYS`, and so on
+for each of {secrets}. Only one of the two may be set.
+
 `worker up` passes its own environment on to the services and runners that it starts, but for `HOST`, `PORT`, addresses
 and names, which it sets itself. So `RETENTION_DAYS=30 worker up` reaches the controller, and
 `OPTION_UPPER_TIMEOUT_SECONDS=5 ./run.sh` the runner of `upper`. `QUEUE_URL` and `DATABASE_URL` reach controller and
-gateway alone.
+gateway alone, and runners [no secrets of others](security.md#secrets-that-runners-do-not-get).
 """
 
 #: Everybody knows what ports there are.
@@ -103,7 +106,7 @@ def _rows(settings: type[BaseSettings]) -> Iterator[_Row]:
 
 
 def _lines() -> Iterator[str]:
-    yield _INTRODUCTION
+    yield _INTRODUCTION.format(secrets=", ".join(_secrets()))
     shared = list(_rows(ServiceSettings))
     yield "## Every service\n"
     yield "Gateway, controller, discovery and runners.\n"
@@ -116,6 +119,17 @@ def _lines() -> Iterator[str]:
     yield "\n## Options of an adapter\n"
     yield "`OPTIONS` and `OPTION_<ALGORITHM>_<KEY>`: [writing-a-runner.md](writing-a-runner.md#options)."
     yield ""
+
+
+def _secrets() -> list[str]:
+    """The variables that can also be in files."""
+    marked = (
+        variables_of(field, info)[0]
+        for _, _, settings in _SERVICES
+        for field, info in settings.model_fields.items()
+        if has_file(info)
+    )
+    return [f"`{name}`" for name in sorted(set(marked))]
 
 
 def _table(settings: type[BaseSettings], rows: Iterable[_Row]) -> Iterator[str]:
@@ -165,8 +179,8 @@ def _check_table() -> Iterator[str]:
     yield "| level | check | what the contract wants | |"
     yield "|---|---|---|---|"
     for check in CHECKS:
-        slow = "needs `--slow`" if check.needs_slow else ""
-        yield f"| {check.level.word} | `{check.name}` | {check.wants} | {slow} |"
+        needs = "needs `--slow`" if check.needs_slow else "of a runner with a token" if check.needs_token else ""
+        yield f"| {check.level.word} | `{check.name}` | {check.wants} | {needs} |"
 
 
 def _value(default: object) -> str:

@@ -1,5 +1,6 @@
 """A runner in another language, with nothing of ours, beside the others; and what conformance says of runners."""
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -50,9 +51,9 @@ def word_count(node: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
         service.kill()
 
 
-def conformance(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+def conformance(service: Service, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "worker", "conformance", service.url, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=200)
 
 
 def test_a_node_runner_joins_answers_and_leaves(environment: Environment, word_count: Callable[..., Service]) -> None:
@@ -127,11 +128,14 @@ def test_conformance_tells_the_level_of_the_node_runner(word_count: Callable[...
     assert "level 2 of 4, observed" in done.stdout
 
 
-def test_conformance_finds_nothing_wrong_with_a_runner_of_ours(environment: Environment) -> None:
-    runner = environment.runner(str(ROOT / "runners" / "text"), "text", DISCOVERY_URL="").start()
-    done = conformance(runner, "--algorithm", "countdown", "--slow", '{"seconds": 3}', "--level", "batched")
+@pytest.mark.parametrize("token", ["", RunnerKeys(["k" * 40]).runner_token("text")], ids=["plain", "token"])
+def test_conformance_finds_nothing_wrong_with_a_runner_of_ours(environment: Environment, token: str) -> None:
+    runner = environment.runner(str(ROOT / "runners" / "text"), "text", DISCOVERY_URL="", RUNNER_TOKEN=token).start()
+    words = ("--algorithm", "countdown", "--slow", '{"seconds": 3}', "--level", "batched")
+    done = conformance(runner, *words, RUNNER_TOKEN=token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
+    assert ("token_batch" in done.stdout) == bool(token)
 
 
 def test_the_node_runners_own_tests_pass(node: str) -> None:

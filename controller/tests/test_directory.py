@@ -43,11 +43,12 @@ def runner(name, boot="b1"):
     return RunnerView(id=name, name=name, host="http://h:1", boot=boot, level=RunnerLevel.FULL, algorithms=["a"])
 
 
-def catalogue(*runners, current=None):
+def catalogue(*runners, current=None, **more):
     view = AlgorithmView(
         description=AlgorithmDescription(name="a"),
         schema_digest="d",
         runners=[each.id for each in runners] if current is None else current,
+        **more,
     )
     return Catalogue(
         epoch="e",
@@ -67,9 +68,14 @@ def test_nothing_is_known_before_discovery_answered(directory):
 
 
 def test_runner_with_an_outdated_schema_gets_no_new_work_but_is_asked_for_its_runs(directory, source):
-    source.catalogue = catalogue(runner("new"), runner("old"), current=["new"])
+    source.catalogue = catalogue(runner("new"), runner("old"), current=["new"], outdated=["old"])
     assert [each.id for each in directory.known("a")] == ["new"]
-    assert {each.id for each in directory.offering("a")} == {"new", "old"}
+    assert {each.id for each in directory.may_have_runs("a")} == {"new", "old"}
+
+
+def test_runner_of_another_name_is_not_asked_for_runs_of_what_does_not_belong_to_it(directory, source):
+    source.catalogue = catalogue(runner("owner"), runner("other"), current=["owner"], clashing=["other"])
+    assert [each.id for each in directory.may_have_runs("a")] == ["owner"]
 
 
 def test_limits_beyond_the_contract_are_not_believed(directory, source):

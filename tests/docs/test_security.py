@@ -1,17 +1,22 @@
 """The commands and programs of docs/security.md, in an environment with tokens."""
 
+import base64
+import hmac
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
 from documents import ROOT, Block, blocks, commands, keeps_promise
 from environments import Environment, until
 from servers.fixtures import missing
+
+from runnerlib.contract.identity import RunnerKeys, run_token_of
 
 PAGE = ROOT / "docs" / "security.md"
 
@@ -82,6 +87,21 @@ def test_page_does_what_it_says(followed: Reader) -> None:
         missing("Node is not installed (apt-get install nodejs)")
     assert _program(followed, BLOCKS[4], "node") == "NODE\n"
     _keeps(followed, BLOCKS[5], admin)
+
+
+def test_protocol_tells_enough_to_make_tokens_in_another_language() -> None:
+    key, name = "k" * 40, "my runner"
+
+    def mac(secret: str, text: str) -> str:
+        digest = hmac.new(secret.encode(), text.encode(), "sha256").digest()
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    runner = f"ppr_{quote(name, safe='')}.{mac(key, f'register:{name}')}"
+    made = [runner, f"ppx_{mac(runner, 'run')}", f"pps_{mac(key, 'service')}"]
+    assert "\n".join(made) in (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    keys = RunnerKeys([key])
+    assert [keys.runner_token(name), run_token_of(runner), keys.service_token()] == made
+    assert keys.runner_of(runner) == (name, mac(key, "id")[:12])
 
 
 def _keeps(followed: Reader, block: Block, variables: dict[str, str]) -> None:

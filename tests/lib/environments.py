@@ -16,6 +16,9 @@ import pika
 import psycopg
 import requests
 from servers.processes import free_port
+from token_senders import ADMIN_TOKEN
+
+from runnerlib.contract.identity import RunnerKeys
 
 RUNNERS = Path(__file__).parent.parent / "runners"
 #: Every wait of these tests ends by then, whatever happens. Half a dozen processes start at once on a busy machine.
@@ -33,6 +36,10 @@ def until(condition: Callable[[], Any], what: str, within_seconds: float = PATIE
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_seconds:.0f} s: {what}")
         pause.wait(0.05)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass
@@ -91,14 +98,15 @@ class Service:
 
 @dataclass
 class Environment:
+    """With `keys` (as RUNNER_KEYS has them) everything asks for tokens, and what a sender does is done as admin."""
+
     folder: Path
     services: list[Service] = field(default_factory=list)
     core_settings: dict[str, str] = field(default_factory=dict)
+    keys: str = ""
 
     def __post_init__(self) -> None:
-        self.discovery = self._service(
-            "discovery", ["runner_discovery"], {"SNAPSHOT_PATH": str(self.folder / "discovery.json")}
-        )
+        self.discovery = self._discovery()
         self.core = self._service(
             "core",
             ["worker.core"],
@@ -106,9 +114,33 @@ class Environment:
                 "DISCOVERY_URL": self.discovery.url,
                 "DATA_FOLDER": str(self.folder),
                 "RETRY_STEPS_SECONDS": "[0.2, 0.4]",
+                **self._of_services,
+                **self._of_gateway,
                 **self.core_settings,
             },
         )
+
+    def _discovery(self) -> Service:
+        snapshot = {"SNAPSHOT_PATH": str(self.folder / "discovery.json")}
+        return self._service("discovery", ["runner_discovery"], {**snapshot, **self._of_services})
+
+    @property
+    def _of_services(self) -> dict[str, str]:
+        return {"RUNNER_KEYS": self.keys} if self.keys else {}
+
+    @property
+    def _of_gateway(self) -> dict[str, str]:
+        return {"ADMIN_TOKEN": ADMIN_TOKEN} if self.keys else {}
+
+    @property
+    def as_admin(self) -> dict[str, str]:
+        """Headers for the gateway."""
+        return bearer(ADMIN_TOKEN) if self.keys else {}
+
+    @property
+    def as_service(self) -> dict[str, str]:
+        """Headers for discovery."""
+        return bearer(RunnerKeys.read(self.keys).service_token()) if self.keys else {}
 
     def _service(self, name: str, module: list[str], settings: dict[str, str]) -> Service:
         port = free_port()
@@ -124,14 +156,17 @@ class Environment:
 
     def runner(self, folder: str, name: str | None = None, **settings: str) -> Service:
         """A runner of tests/runners, or of an absolute folder; not started yet."""
+        name = name or folder
+        token = {"RUNNER_TOKEN": RunnerKeys.read(self.keys).runner_token(name)} if self.keys else {}
         return self._service(
-            name or folder,
+            name,
             ["runnerlib"],
             {
-                "NAME": name or folder,
+                "NAME": name,
                 "RUNNER_ADAPTER": str(RUNNERS / folder / "runner_adapter.py"),
                 "DISCOVERY_URL": self.discovery.url,
                 "GRACE_SECONDS": "3",
+                **token,
                 **settings,
             },
         )
@@ -149,9 +184,9 @@ class Environment:
 
     def wait_offered(self, runner: Service) -> None:
         def offered() -> bool:
-            catalogue = requests.get(f"{self.discovery.url}/catalogue", timeout=2).json()
+            catalogue = requests.get(f"{self.discovery.url}/catalogue", headers=self.as_service, timeout=2).json()
             hosts = {view["host"] for view in catalogue["runners"].values()}
-            known = requests.get(f"{self.core.url}/algorithms", timeout=2).json()
+            known = requests.get(f"{self.core.url}/algorithms", headers=self.as_admin, timeout=2).json()
             return runner.url in hosts and str(known).count(runner.url) > 0
 
         until(offered, f"{runner.name} in the catalogue of discovery and gateway")
@@ -159,9 +194,8 @@ class Environment:
     # what a sender does
 
     def submit(self, algorithm: str, payload: dict[str, Any], **envelope: Any) -> str:
-        answer = requests.post(
-            f"{self.core.url}/tasks", json={"algorithm": algorithm, "payload": payload, **envelope}, timeout=10
-        )
+        message = {"algorithm": algorithm, "payload": payload, **envelope}
+        answer = requests.post(f"{self.core.url}/tasks", json=message, headers=self.as_admin, timeout=10)
         assert answer.status_code in (200, 202), answer.text
         return str(answer.json()["id"])
 
@@ -169,13 +203,13 @@ class Environment:
         ids: list[str] = []
         for start in range(0, len(payloads), 1000):
             part = [{"algorithm": algorithm, "payload": payload} for payload in payloads[start : start + 1000]]
-            answer = requests.post(f"{self.core.url}/tasks/batch", json=part, timeout=30)
+            answer = requests.post(f"{self.core.url}/tasks/batch", json=part, headers=self.as_admin, timeout=30)
             assert answer.status_code == 202, answer.text
             ids += [entry["id"] for entry in answer.json()]
         return ids
 
     def task(self, task_id: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.core.url}/tasks/{task_id}", timeout=10)
+        answer = requests.get(f"{self.core.url}/tasks/{task_id}", headers=self.as_admin, timeout=10)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -214,9 +248,7 @@ class Production(Environment):
     database_url: str = ""
 
     def __post_init__(self) -> None:
-        self.discovery = self._service(
-            "discovery", ["runner_discovery"], {"SNAPSHOT_PATH": str(self.folder / "discovery.json")}
-        )
+        self.discovery = self._discovery()
         self.core = self.gateway("gateway")
         self.controllers: list[Service] = []
 
@@ -226,11 +258,12 @@ class Production(Environment):
             "QUEUE_URL": self.queue_url,
             "DATABASE_URL": self.database_url,
             "DISCOVERY_URL": self.discovery.url,
+            **self._of_services,
         }
 
     def gateway(self, name: str) -> Service:
         """One more; not started yet."""
-        return self._service(name, ["producer.gateway"], self._addresses)
+        return self._service(name, ["producer.gateway"], {**self._addresses, **self._of_gateway})
 
     def controller(self, **settings: str) -> Service:
         """One more; not started yet."""

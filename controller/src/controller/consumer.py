@@ -289,8 +289,8 @@ class AlgorithmConsumer:
             self._spawn(self._find(ask), ask, None, self._wake.set)
 
     async def _find(self, runs: Sequence[Run]) -> list[Run]:
-        """Asks every runner for runs that were handed out before, and follows them. Returns those that none has."""
-        runners = [each for each in self._directory.offering(self.algorithm) if each.level is RunnerLevel.FULL]
+        """Asks the runners for runs that were handed out before, and follows them. Returns those that none has."""
+        runners = [each for each in self._directory.may_have_runs(self.algorithm) if each.level is RunnerLevel.FULL]
         answers = await asyncio.gather(*(self._ask(runner, runs) for runner in runners))
         missing = list(runs)
         for runner, answer in zip(runners, answers, strict=True):

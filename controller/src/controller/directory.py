@@ -5,7 +5,7 @@ A runner that cannot be reached is in quarantine, with all its algorithms; one t
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,14 +82,18 @@ class RunnerDirectory:
         return self._catalogue.runners.get(runner_id)
 
     def known(self, algorithm: str) -> list[RunnerView]:
-        """Live runners that offer the algorithm with its current schema."""
-        catalogue = self._catalogue
-        view = catalogue.algorithms.get(algorithm)
-        return [] if view is None else [catalogue.runners[each] for each in view.runners if each in catalogue.runners]
+        """Live runners of its owner that offer the algorithm with its current schema."""
+        view = self._catalogue.algorithms.get(algorithm)
+        return [] if view is None else self._live(view.runners)
 
-    def offering(self, algorithm: str) -> list[RunnerView]:
-        """All live runners that may have runs of the algorithm, those with an outdated schema included."""
-        return [runner for runner in self._catalogue.runners.values() if algorithm in runner.algorithms]
+    def may_have_runs(self, algorithm: str) -> list[RunnerView]:
+        """The same, and those with an outdated schema. Of another name's runner nothing is asked: it could lie."""
+        view = self._catalogue.algorithms.get(algorithm)
+        return [] if view is None else self._live([*view.runners, *view.outdated])
+
+    def _live(self, runner_ids: Sequence[str]) -> list[RunnerView]:
+        runners = self._catalogue.runners
+        return [runners[each] for each in runner_ids if each in runners]
 
     def limits(self, algorithm: str) -> Limits:
         """Within the contract's bounds, whatever a registry says."""

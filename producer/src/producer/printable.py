@@ -24,10 +24,11 @@ def one_line(text: str, most: int = 80) -> str:
     return printable(text, most).replace("\n", " ").replace("\t", " ")
 
 
-def printable_json(value: Any, *, compact: bool = False) -> str:
-    """JSON on one line, for people and programs: what a terminal would obey becomes JSON escapes."""
+def printable_json(value: Any, *, compact: bool = False, indent: int | None = None) -> str:
+    """JSON for people and programs, on one line without `indent`: what a terminal would obey becomes JSON escapes."""
     separators = (",", ":") if compact else None
-    return _NOT_ASCII.sub(_json_escaped, json.dumps(value, ensure_ascii=False, separators=separators))
+    text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+    return _NOT_ASCII.sub(_json_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from producer.cli import app
 from producer.cli.exit_codes import BAD_INPUT
+from producer.cli.token_option import given_token
 
 Call = Callable[..., Result]
 
@@ -79,6 +80,47 @@ def test_token_comes_from_the_option_the_variable_or_the_file(call: Call, tmp_pa
     nobody = call("list", variables={})
     assert nobody.exit_code == BAD_INPUT
     assert "--token" in nobody.stderr and "PRODUCER_TOKEN_FILE" in nobody.stderr
+
+
+def test_admin_token_of_the_environment_here_is_found_in_its_data_folder(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "secrets" / "admin-token"
+    folder = {"DATA_FOLDER": str(tmp_path)}
+    assert call("list", variables=folder).exit_code != 0
+    file.parent.mkdir()
+    file.write_text(f"{ADMIN_TOKEN}\n")
+    assert call("list", variables=folder).exit_code == 0
+    # What is given wins, right or wrong.
+    assert call("list", variables={**folder, "PRODUCER_TOKEN": "x" * 32}).exit_code != 0
+    missing = call("list", variables={**folder, "PRODUCER_TOKEN_FILE": "/missing"})
+    assert (missing.exit_code, "PRODUCER_TOKEN_FILE" in missing.stderr) == (BAD_INPUT, True)
+    file.write_bytes(b"\xff")
+    assert call("list", variables=folder).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("gateway", "is_here"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("https://LOCALHOST/", True),
+        ("http://[::1]:8000", True),
+        ("http://127.0.0.2:8000", False),
+        ("http://10.0.0.1:8000", False),
+        ("http://localhost.evil.example:8000", False),
+        ("http://evil.example:8000", False),
+        ("http://127.0.0.1:8000@evil.example", False),
+        ("http://evil.example\\@127.0.0.1", False),
+        ("http://127.0.0.1\nevil.example", False),
+    ],
+)
+def test_admin_token_of_the_data_folder_is_sent_to_this_machine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gateway: str, is_here: bool
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "admin-token").write_text(ADMIN_TOKEN)
+    monkeypatch.setenv("DATA_FOLDER", str(tmp_path))
+    for name in ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert given_token(gateway) == (ADMIN_TOKEN if is_here else "")
 
 
 @pytest.mark.parametrize("token", ["a secret", "secret\n", "secret\u00e9"])

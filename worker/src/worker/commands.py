@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from producer.printable import printable_json
 from taskqueue.addresses import check_addresses, is_embedded, queue_url_from
 from taskqueue.errors import UnsuitableAddress
 from worker.conformance.command import conformance
@@ -183,7 +183,7 @@ def schemas(data: DataOption = None) -> None:
     async def look() -> None:
         state = read_state(settings.data_folder)
         async with EnvironmentClient(state.gateway, state.discovery, settings.data_folder) as client:
-            typer.echo(json.dumps(schemas_of(await client.catalogue()), indent=2, ensure_ascii=False))
+            typer.echo(printable_json(schemas_of(await client.catalogue()), indent=2))
 
     _run(look())
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
-from producer.printable import one_line, printable
+from producer.printable import one_line, printable, printable_json
 from runnerlib.contract import Catalogue, clash_sentence
 from worker.environment_client import EnvironmentClient
 from worker.output import Output
@@ -74,7 +74,7 @@ async def fetch_report(data: Path) -> StatusReport:
 async def show_status(data: Path, output: Output, *, as_json: bool) -> None:
     found = await fetch_report(data)
     if as_json:
-        output.console.file.write(found.model_dump_json(indent=2) + "\n")
+        output.console.file.write(printable_json(found.model_dump(mode="json"), indent=2) + "\n")
     else:
         output.show(render(found))
 
@@ -88,7 +88,7 @@ async def watch_status(data: Path, output: Output, *, as_json: bool) -> None:
                 await asyncio.sleep(_REFRESH_SECONDS)
     while True:
         if as_json:
-            output.console.file.write((await fetch_report(data)).model_dump_json() + "\n")
+            output.console.file.write(printable_json((await fetch_report(data)).model_dump(mode="json")) + "\n")
             output.console.file.flush()
         else:
             await show_status(data, output, as_json=False)

@@ -54,10 +54,14 @@ class Run:
 
 
 class Model:
-    """One algorithm, `nap`, and one slot. `fault` is the name of the check that it must not pass."""
+    """One algorithm, `nap`, and one slot. `fault` is the name of the check that it must not pass.
 
-    def __init__(self, fault: str = "") -> None:
+    `token`: for runs; empty: it asks for none.
+    """
+
+    def __init__(self, fault: str = "", token: str = "") -> None:
         self.fault = fault
+        self.token = token
         self.boot = uuid.uuid4().hex
         self.runs: dict[str, Run] = {}
         self.slot = asyncio.Semaphore(100 if fault in ("attach", "full") else 1)
@@ -81,12 +85,21 @@ class Model:
     @web.middleware
     async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         try:
+            self.let_in(request)
             answer = await handler(request)
         except Refused as refused:
             answer = self.problem(refused)
         if self.fault != "boot: none":
             answer.headers["Runner-Boot"] = uuid.uuid4().hex if self.fault == "boot" else self.boot
         return answer
+
+    def let_in(self, request: web.Request) -> None:
+        forgotten = {"token": "run", "token_tasks": "tasks", "token_batch": "batch"}.get(self.fault)
+        part = request.path.split("/")[1]
+        needs = {"run", "tasks", "batch"} - {forgotten} | ({"docs"} if self.fault == "open_to_all" else set())
+        is_right = request.headers.get("Authorization") == f"Bearer {self.token}"
+        if self.token and part in needs and not is_right:
+            raise Refused(401, "unauthorized")
 
     def problem(self, refused: Refused) -> web.Response:
         body = {"title": "no", "status": refused.status, "code": refused.code, "detail": "a sentence"}

@@ -4,15 +4,29 @@ import asyncio
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runnerlib.contract.identity import RunnerKeys, run_token_of
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
 from worker.conformance.client import NOT_GIVEN, Client, Target, Timing
-from worker.conformance.command import Finding, Report, Verdict, examine, read_json, read_level, read_url, try_check
+from worker.conformance.command import (
+    Finding,
+    Report,
+    Verdict,
+    examine,
+    read_json,
+    read_level,
+    read_token,
+    read_url,
+    try_check,
+)
 from worker.conformance.target import BadRequest
 
+RUNNER_TOKEN = RunnerKeys(["k" * 40]).runner_token("nap")
+RUN_TOKEN = run_token_of(RUNNER_TOKEN)
 TIMING = Timing(answer=5, slow=20, short_wait=0.1, second_caller=0.6)
 SLOW = {"seconds": 1.5}
 TARGET = Target("nap", {"seconds": 0.01}, {"second": 1}, SLOW)
@@ -92,8 +106,8 @@ def _tried(fault: str) -> list[Check]:
 
 def test_a_sound_runner_reaches_the_top(model: Any, serve: Any) -> None:
     async def scenario() -> None:
-        async with serve(model().app()) as url:
-            report = await examine(url, Target(slow=SLOW), TIMING)
+        async with serve(model(token=RUN_TOKEN).app()) as url:
+            report = await examine(url, Target(slow=SLOW), TIMING, RUNNER_TOKEN)
         assert [finding.line() for finding in report.findings if finding.verdict is not Verdict.PASSED] == []
         assert len(report.findings) == len(CHECKS)
         assert report.level is Level.BATCHED
@@ -101,11 +115,44 @@ def test_a_sound_runner_reaches_the_top(model: Any, serve: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_of_a_runner_without_a_token_none_is_asked_for(model: Any, serve: Any) -> None:
+    async def scenario() -> None:
+        async with serve(model().app()) as url:
+            report = await examine(url, Target(slow=SLOW), TIMING)
+        assert [finding.check.name for finding in report.findings if finding.check.needs_token] == []
+        assert report.level is Level.BATCHED
+
+    asyncio.run(scenario())
+
+
+def test_runner_that_asks_for_a_token_reaches_nothing_without_it(model: Any, serve: Any) -> None:
+    async def scenario() -> Report:
+        async with serve(model(token=RUN_TOKEN).app()) as url:
+            return await examine(url, Target(), TIMING)
+
+    report = asyncio.run(scenario())
+    assert report.level is Level.NONE
+    assert "it answered 401" in report.findings[0].line()
+
+
+def test_token_comes_from_the_option_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNNER_TOKEN_FILE", raising=False)
+    assert (read_token(RUNNER_TOKEN), read_token("")) == (RUNNER_TOKEN, "")
+    (tmp_path / "token").write_text(f"{RUNNER_TOKEN}\n")
+    monkeypatch.setenv("RUNNER_TOKEN_FILE", str(tmp_path / "token"))
+    assert read_token("") == RUNNER_TOKEN
+    with pytest.raises(BadRequest, match="no runner's token"):
+        read_token(RUN_TOKEN)
+    monkeypatch.setenv("RUNNER_TOKEN_FILE", str(tmp_path / "missing"))
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_token("")
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_fails_its_check_and_no_other(fault: str, model: Any, serve: Any) -> None:
     async def scenario() -> list[Finding]:
         timing = TIMING if fault != "too_large: silent" else Timing(answer=2)
-        async with serve(model(fault).app()) as url, Client(url, timing) as client:
+        async with serve(model(fault, RUN_TOKEN).app()) as url, Client(url, timing, RUN_TOKEN) as client:
             client.target = TARGET
             return [await try_check(check, client) for check in _tried(fault)]
 

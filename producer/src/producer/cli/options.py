@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from producer.cli.token_option import given_token
+from producer.cli.token_option import data_folder, given_token
 from producer.client.client import GatewayClient
 from producer.errors import BadInput
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8000"
-#: As `worker` has them: its data folder, and the file in it that describes the running environment.
-_DATA_FOLDER, _STATE_FILE = ".plugplay", "environment.json"
+#: As `worker` has it: the file in the data folder that describes the running environment.
+_STATE_FILE = "environment.json"
 
 GatewayOption = Annotated[
     str,
@@ -41,7 +41,8 @@ class GatewayAddress:
 def connect(gateway: str, patience_seconds: float = 10.0) -> GatewayClient:
     """A client of the gateway that `--gateway` names, or that is found without it. Raises BadInput."""
     address = find_gateway(gateway)
-    return GatewayClient(address.url, patience_seconds=patience_seconds, url_from=address.source, token=given_token())
+    token = given_token(address.url)
+    return GatewayClient(address.url, patience_seconds=patience_seconds, url_from=address.source, token=token)
 
 
 def find_gateway(given: str) -> GatewayAddress:
@@ -56,7 +57,7 @@ def find_gateway(given: str) -> GatewayAddress:
         if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
             raise BadInput(f"GATEWAY_PORT is {port!r}, which is not a port; set a number from 1 to 65535, or unset it")
         return GatewayAddress(f"http://127.0.0.1:{port}", "from GATEWAY_PORT")
-    folder = Path(os.environ.get("DATA_FOLDER") or _DATA_FOLDER)
+    folder = data_folder()
     if url := _gateway_running_in(folder):
         return GatewayAddress(url, f"of the environment that runs in {folder}")
     return GatewayAddress(DEFAULT_GATEWAY, f"the default; no environment runs in {folder}")

@@ -87,6 +87,11 @@ async def too_large(client: Client) -> None:
     (await client.post(client.target.run_path, body)).expect(413)
 
 
+async def token(client: Client) -> None:
+    """POST /run/{algorithm} without the token for runs, or with another, is answered 401"""
+    await client.refuse_strangers("POST", client.target.run_path, strict_json.dumps(client.target.payload))
+
+
 # Level observed: it says how it is.
 
 
@@ -144,6 +149,14 @@ async def busy(client: Client) -> str:
     return f"{callers} at once: {callers - len(turned_away)} were run, {len(turned_away)} turned away"
 
 
+async def open_to_all(client: Client) -> None:
+    """GET /healthz/live, /healthz/ready, /schemas and /docs need no token"""
+    for path in ("/healthz/live", "/healthz/ready", "/schemas", "/docs"):
+        answer = await client.without_token("GET", path)
+        # A runner may have no page for people.
+        require(answer.status not in (401, 403), f"GET {path} without a token was answered {answer}")
+
+
 # Level durable: a run belongs to one attempt at a task.
 
 
@@ -193,6 +206,13 @@ async def attempts(client: Client) -> None:
     entry = await client.task(id)
     require(entry.attempt == 2, f"after attempt 2 GET /tasks/{{id}} tells of attempt {entry.attempt}")
     (await client.run(client.target.payload, id, 1)).refusal(409, "stale_attempt")
+
+
+async def token_tasks(client: Client) -> None:
+    """GET and DELETE /tasks/{id} without the token for runs, or with another, are answered 401"""
+    id, _ = await client.finished_run()
+    for method in ("GET", "DELETE"):
+        await client.refuse_strangers(method, f"/tasks/{id}")
 
 
 # Level durable, with runs that take seconds.
@@ -351,6 +371,12 @@ async def wait(client: Client) -> None:
     expect_state(entry, EntryState.SUCCEEDED)
 
 
+async def token_batch(client: Client) -> None:
+    """POST /batch/{algorithm} without the token for runs, or with another, is answered 401"""
+    body = strict_json.dumps([item(client.target.payload)])
+    await client.refuse_strangers("POST", f"/batch/{client.target.algorithm}", body)
+
+
 class Level(IntEnum):
     """What a runner can be relied on for. Each level includes those below it."""
 
@@ -378,11 +404,12 @@ LEVELS = tuple(Level)[1:]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`needs_slow`: cannot be tried without a payload that takes seconds."""
+    """`needs_slow`: cannot be tried without a payload that takes seconds. `needs_token`: of a runner that has one."""
 
     level: Level
     function: Callable[[Client], Awaitable[str | None]]
     needs_slow: bool = False
+    needs_token: bool = False
 
     @property
     def name(self) -> str:
@@ -395,10 +422,18 @@ class Check:
 
 
 _BY_LEVEL = {
-    Level.PLAIN: (run, task_headers, unknown_algorithm, invalid_payload, malformed, problems, too_large),
-    Level.OBSERVED: (live, ready, schemas, boot, busy),
-    Level.DURABLE: (kept, conflict, task, unknown_task, attempts, later, attach, disconnect, supersede, cancel, full),
-    Level.BATCHED: (batch, neighbours, ask, unknown, again, stale, refused, wait),
+    Level.PLAIN: (run, task_headers, unknown_algorithm, invalid_payload, malformed, problems, too_large, token),
+    Level.OBSERVED: (live, ready, schemas, boot, busy, open_to_all),
+    Level.DURABLE: (
+        *(kept, conflict, task, unknown_task, attempts, token_tasks),
+        *(later, attach, disconnect, supersede, cancel, full),
+    ),
+    Level.BATCHED: (batch, neighbours, ask, unknown, again, stale, refused, token_batch, wait),
 }
 _SLOW = (later, attach, disconnect, supersede, cancel, full, wait)
-CHECKS = [Check(level, function, function in _SLOW) for level, each in _BY_LEVEL.items() for function in each]
+_WITH_TOKEN = (token, open_to_all, token_tasks, token_batch)
+CHECKS = [
+    Check(level, function, function in _SLOW, function in _WITH_TOKEN)
+    for level, each in _BY_LEVEL.items()
+    for function in each
+]

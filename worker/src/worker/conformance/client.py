@@ -155,14 +155,17 @@ def item(payload: Any, id: str | None = None, attempt: int = 1) -> dict[str, Any
 class Client:
     """``async with Client(url) as client``. Set `target` before the calls that run the algorithm.
 
+    `token`: the one with which the runner takes runs; empty: it asks for none.
+
     Raises Unreachable if nothing listens, and CheckFailed where the runner does not answer as the contract wants.
     """
 
     target: Target
 
-    def __init__(self, url: str, timing: Timing | None = None) -> None:
+    def __init__(self, url: str, timing: Timing | None = None, token: str = "") -> None:
         self.url = url.rstrip("/")
         self.timing = timing or Timing()
+        self.token = token
         self._slow_ids: list[str] = []
         self._slow_calls: list[asyncio.Task[Answer]] = []
 
@@ -271,12 +274,25 @@ class Client:
     async def delete(self, path: str) -> Answer:
         return await self._request("DELETE", path)
 
+    async def without_token(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        return await self._stranger(method, path, body, {})
+
+    async def refuse_strangers(self, method: str, path: str, body: bytes | None = None) -> None:
+        """Requires 401 without the token, and with another."""
+        for who, token in (("without the token", ""), ("with another token", f"{self.token[:-1]}-")):
+            answer = await self._stranger(method, path, body, _bearer(token))
+            require(answer.status == 401, f"{method} {path} {who} was answered {answer}")
+
+    async def _stranger(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        return await self._request(method, path, token="", data=body, headers={**kind, **headers})
+
     async def post(
         self, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({}), wait_seconds: float = 0
     ) -> Answer:
         """`wait_seconds`: how much longer than usual the answer may take."""
         # A stream: aiohttp warns of large bodies that are bytes.
-        options = {"data": io.BytesIO(body), "headers": {"Content-Type": "application/json", **headers}}
+        options: dict[str, Any] = {"data": io.BytesIO(body), "headers": {"Content-Type": "application/json", **headers}}
         return await self._request("POST", path, wait_seconds, **options)
 
     async def _post_until_room(self, path: str, body: bytes, headers: Mapping[str, str], wait_seconds: float) -> Answer:
@@ -287,10 +303,13 @@ class Client:
             await asyncio.sleep(_POLL_SECONDS)
         return answer
 
-    async def _request(self, method: str, path: str, wait_seconds: float = 0, **options: Any) -> Answer:
+    async def _request(
+        self, method: str, path: str, wait_seconds: float = 0, token: str | None = None, **options: Any
+    ) -> Answer:
         seconds = self.timing.answer + wait_seconds
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        options |= {"timeout": timeout, "allow_redirects": False}
+        headers = {**_bearer(self.token if token is None else token), **options.pop("headers", {})}
+        options |= {"timeout": timeout, "allow_redirects": False, "headers": headers}
         try:
             async with self._session.request(method, self.url + path, **options) as answer:
                 return Answer(answer.status, answer.headers, await _body(answer))
@@ -301,6 +320,10 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise CheckFailed(f"the connection ended without an answer to {method} {path}: {reason}") from None
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:

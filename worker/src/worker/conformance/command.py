@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+import os
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from producer.printable import printable_json
+from runnerlib.contract.identity import name_in, run_token_of
 from worker.conformance.checks import CHECKS, LEVELS, Check, Level
 from worker.conformance.client import NOT_GIVEN, CheckFailed, Client, Target, Timing
 from worker.conformance.target import BadRequest, find_target
 from worker.errors import WorkerError
 
 _NOT_REACHED, _USAGE = 1, 2
+_FILE_VARIABLE = "RUNNER_TOKEN_FILE"
 _NOT_TRIED = "not tried: give a payload that takes 3 to 20 seconds with --slow JSON"
 
 
@@ -80,13 +85,14 @@ class Report:
         }
 
 
-async def examine(url: str, asked: Target, timing: Timing | None = None) -> Report:
+async def examine(url: str, asked: Target, timing: Timing | None = None, runner_token: str = "") -> Report:
     """Tries all levels up to the first that is not reached. Raises BadRequest, Unreachable."""
-    async with Client(url, timing) as client:
+    async with Client(url, timing, run_token_of(runner_token) if runner_token else "") as client:
         client.target = await find_target(client, asked)
         report = Report(client.url, client.target.algorithm, [])
+        checks = [check for check in CHECKS if client.token or not check.needs_token]
         for level in LEVELS:
-            report.findings += [await try_check(check, client) for check in CHECKS if check.level is level]
+            report.findings += [await try_check(check, client) for check in checks if check.level is level]
             if report.level is not level:
                 break
         return report
@@ -105,6 +111,21 @@ async def try_check(check: Check, client: Client) -> Finding:
     return Finding(check, Verdict.PASSED, remark or "")
 
 
+SlowOption = Annotated[
+    str | None,
+    typer.Option("--slow", metavar="JSON", help="One that takes 3 to 20 seconds; durable and batched need it."),
+]
+TokenOption = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        envvar="RUNNER_TOKEN",
+        show_envvar=False,
+        help=f"The runner's own, if it has one. Better in the file that {_FILE_VARIABLE} names.",
+    ),
+]
+
+
 def conformance(
     url: Annotated[str, typer.Argument(help="Where the runner listens: http://127.0.0.1:8101", metavar="URL")],
     algorithm: Annotated[str | None, typer.Option("--algorithm", metavar="NAME", help="Which one to try.")] = None,
@@ -114,13 +135,11 @@ def conformance(
     unfit: Annotated[
         str | None, typer.Option("--unfit", metavar="JSON", help="One that does not fit; else made by the schema.")
     ] = None,
-    slow: Annotated[
-        str | None,
-        typer.Option("--slow", metavar="JSON", help="One that takes 3 to 20 seconds; durable and batched need it."),
-    ] = None,
+    slow: SlowOption = None,
     level: Annotated[
         str, typer.Option("--level", metavar="LEVEL", help="Exit with 1 below it: plain, observed, durable, batched.")
     ] = Level.PLAIN.word,
+    token: TokenOption = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Test a runner, in whatever language it is written, against the contract, and tell the level that it reaches.
@@ -130,13 +149,14 @@ def conformance(
     try:
         asked = read_level(level)
         payloads = [read_json("--payload", payload), read_json("--unfit", unfit), read_json("--slow", slow)]
-        report = asyncio.run(examine(read_url(url), Target(algorithm or "", *payloads)))
+        target = Target(algorithm or "", *payloads)
+        report = asyncio.run(examine(read_url(url), target, runner_token=read_token(token)))
     except WorkerError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_USAGE if isinstance(error, BadRequest) else _NOT_REACHED) from None
     is_reached = report.level >= asked
     if as_json:
-        typer.echo(json.dumps({**report.as_json(), "asked": asked.word}, indent=2, ensure_ascii=False))
+        typer.echo(printable_json({**report.as_json(), "asked": asked.word}, indent=2))
     else:
         missed = "" if is_reached else f"\nlevel {asked.value}, {asked.word}, was asked for and is not reached"
         typer.echo(report.text() + missed)
@@ -159,6 +179,18 @@ def read_level(text: str) -> Level:
             return level
     choices = ", ".join(f"{level.value} or {level.word}" for level in LEVELS)
     raise BadRequest(f"{text!r} is no level; there are {choices}")
+
+
+def read_token(given: str) -> str:
+    """The runner's token, or that in the file that RUNNER_TOKEN_FILE names; empty: there is none. Raises BadRequest."""
+    file = os.environ.get(_FILE_VARIABLE)
+    try:
+        token = given or (Path(file).read_text(encoding="utf-8").strip() if file else "")
+    except (OSError, UnicodeDecodeError):
+        raise BadRequest(f"{_FILE_VARIABLE} is {file!r}, which cannot be read; check its name and its mode") from None
+    if token and name_in(token) is None:
+        raise BadRequest("the token is no runner's token, which looks like ppr_NAME.…")
+    return token
 
 
 def read_json(option: str, text: str | None) -> Any:
