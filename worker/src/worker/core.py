@@ -8,6 +8,7 @@ from pathlib import Path
 from controller.build import build as build_controller
 from controller.settings import ControllerSettings
 from producer.gateway.build import build as build_gateway
+from producer.gateway.proxies import behind_proxies
 from producer.gateway.settings import GatewaySettings
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
@@ -41,7 +42,8 @@ def build(
         )
         await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)
-        await stack.enter_async_context(HttpServer.of(app, gateway, setting="GATEWAY_PORT"))
+        reached = behind_proxies(app, gateway.root_path, gateway.proxies)
+        await stack.enter_async_context(HttpServer.of(reached, gateway, setting="GATEWAY_PORT"))
 
     return enter
 
