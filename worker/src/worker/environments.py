@@ -200,13 +200,9 @@ class EnvironmentBuilder:
 
         async def install(words: Sequence[str], why: str, versions: Sequence[Path] = ()) -> None:
             uv_words = ("pip", "install", "--python", str(python), "--no-progress", "--color", "never", *words)
-            site = [] if uv is None else constraints(uv[1])
-            without_hashes = await asyncio.to_thread(_without_hashes, versions, folder / _TEMPORARY)
-            await run_either(
-                (*uv_words, *_constrained(versions), *site),
-                (str(python), *_PIP, *_constrained(without_hashes), *words),
-                why,
-            )
+            by_uv = [*_constrained(versions), *([] if uv is None else constraints(uv[1]))]
+            by_pip = _constrained(await asyncio.to_thread(_without_hashes, versions, folder / _TEMPORARY))
+            await run_either((*uv_words, *by_uv), (str(python), *_PIP, *by_pip, *words), why)
 
         venv = ("venv", "--seed", "--allow-existing", "--python", self._python, str(folder))
         without_uv = (self._python, "-I", "-m", "venv", str(folder))
