@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from certificates import Authority
 
 from controller.errors import BadAnswer, NoRoomForAnswer, NotSent
 from controller.runner_answers import MAX_ANSWER_BYTES
 from controller.runner_client import Item, RunnerClient, _Bodies
 from runnerlib.contract import RunnerView
 from runnerlib.contract.identity import RunnerKeys, run_token_of
+from runnerlib.service.http_server import HttpServer
+from runnerlib.service.tls import Certificate, trusted
 
 MIB = 1024 * 1024
 
@@ -196,3 +199,36 @@ def test_runner_is_called_at_the_address_that_discovery_checked_and_by_its_name(
 
     port = go(scenario())
     assert [host for host, _ in seen] == [f"elsewhere.invalid:{port}"]
+
+
+@pytest.mark.parametrize("name", ["runner.invalid", "elsewhere.invalid"])
+def test_certificate_is_checked_by_the_name_though_the_address_is_what_discovery_checked(name, go, tmp_path):
+    authority = Authority(tmp_path)
+    seen = []
+
+    async def runner(scope, receive, send):
+        seen.append(dict(scope["headers"])[b"host"].decode())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'[{"id":"t1","attempt":1,"state":"running"}]'})
+
+    async def scenario():
+        certificate = Certificate(*authority.sign("runner", "runner.invalid"))
+        async with (
+            HttpServer(runner, "127.0.0.1", 0, allowed_hosts=[name], certificate=certificate) as server,
+            RunnerClient(tls=trusted(authority.file)) as client,
+        ):
+            host = f"https://{name}:{server.port}"
+            view = RunnerView(
+                id="r", name="text", host=host, boot="b", level="full", algorithms=[], address="127.0.0.1"
+            )
+            call = client.batch(view, "echo", [Item("t1", 1)], wait_seconds=0, result_bytes=MIB)
+            if name == "runner.invalid":
+                assert len((await call).entries) == 1
+                await client.cancel(view, "t1")
+            else:
+                with pytest.raises(NotSent, match="elsewhere"):
+                    await call
+        return server.port
+
+    port = go(scenario())
+    assert seen == ([f"{name}:{port}"] * 2 if name == "runner.invalid" else [])

@@ -1,6 +1,7 @@
 """Virtual environments: made once, kept, made anew when something changes, never half-made; and how large they are."""
 
 import asyncio
+import hashlib
 import os
 import subprocess
 import sys
@@ -309,6 +310,35 @@ def test_runnerlib_that_came_from_no_checkout_is_packed_again_and_asked_of_no_in
     python = _ensure(EnvironmentBuilder(tmp_path / "venvs", source), make_runner("tiny"))
     command = [python, "-c", "from importlib.metadata import version; print(version('plugplay-runnerlib'))"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.0\n"
+
+
+@pytest.mark.parametrize("with_uv", [True, False])
+def test_locked_file_is_installed_and_another_in_its_place_is_refused_by_uv(
+    with_uv: bool,
+    tmp_path: Path,
+    make_runner: MakeRunner,
+    make_wheel: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wheel, lock = make_wheel("needle", "1.0"), tmp_path / "requirements.lock"
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    if not with_uv:
+        monkeypatch.setattr(environments, "find_uv", lambda: None)
+    right = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    for name, digest in (("right", right), ("wrong", "0" * 64)):
+        lock.write_text(f"# a lock\nneedle==1.0 ; sys_platform != 'nothing' \\\n    --hash=sha256:{digest}\n")
+        source = RunnerlibSource(arguments=("needle",), fingerprint=name, constraints=(lock,))
+        builder = EnvironmentBuilder(tmp_path / "venvs", source)
+        if name == "wrong" and with_uv:
+            with pytest.raises(EnvironmentBroken, match="Hash mismatch"):
+                _ensure(builder, make_runner("tiny"))
+        else:
+            found = [
+                _ensure(builder, make_runner("tiny")),
+                "-c",
+                "from importlib.metadata import version as v; v('needle')",
+            ]
+            subprocess.run(found, check=True)
 
 
 @pytest.mark.parametrize("uv", ["nothing", "/bin/false", "/dev/null"])

@@ -83,7 +83,7 @@ def test_new_runner_is_built_as_the_shipped_ones_are(tmp_path: Path) -> None:
     shipped = (WORKER.parent / "runners" / "text" / "Dockerfile").read_text()
     for_text = (folder / "Dockerfile").read_text().replace("to-upper2", "text")
     assert for_text == shipped
-    assert "uv==$UV_VERSION" in for_text
+    assert "FROM ${PYTHON_IMAGE}" in for_text
 
 
 def test_new_runner_joins_the_containers_as_a_service_of_its_own(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from controller.settings import ControllerSettings
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
+from runnerlib.service.tls import trusted
 from taskqueue.clock import GuardedWall
 from taskqueue.protocols import IngressFeed, Sweeper, TaskQueue, TaskStore
 
@@ -48,7 +49,9 @@ async def build(
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    client = await stack.enter_async_context(RunnerClient(margin, settings.keys))
+    client = await stack.enter_async_context(
+        RunnerClient(margin, settings.keys, trusted(settings.ca_certificates_file))
+    )
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
     unknown_fields = UnknownFieldWarnings()

@@ -1,6 +1,7 @@
 """Calls to runners. The only module that knows the HTTP library; its errors are translated here, once."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class _Target(NamedTuple):
 
     url: str
     headers: Mapping[str, str]
+    #: whose certificate it must have; None: that of the URL's host
+    tls_name: str | None = None
 
     @property
     def has_token(self) -> bool:
@@ -139,9 +142,18 @@ class _Bodies:
 
 
 class RunnerClient:
-    """A context. Every method raises the errors of `controller.errors` and no others."""
+    """A context. Every method raises the errors of `controller.errors` and no others.
 
-    def __init__(self, answer_margin_seconds: float = ANSWER_MARGIN_SECONDS, keys: RunnerKeys | None = None) -> None:
+    `tls`: whom to trust where a runner speaks HTTPS; True: the system's authorities.
+    """
+
+    def __init__(
+        self,
+        answer_margin_seconds: float = ANSWER_MARGIN_SECONDS,
+        keys: RunnerKeys | None = None,
+        tls: ssl.SSLContext | bool = True,
+    ) -> None:
+        self._tls = tls
         self._answer_margin_seconds = answer_margin_seconds
         self._keys = keys
         self._target_at = lru_cache(maxsize=MAX_TARGETS)(self._make_target)
@@ -153,10 +165,10 @@ class RunnerClient:
         self._single: aiohttp.ClientSession
 
     async def __aenter__(self) -> "RunnerClient":
-        kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
+        kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._tls)
         self._kept = await self._stack.enter_async_context(_session(kept))
         # Without attaching, a connection that was just being closed would cost an attempt.
-        single = aiohttp.TCPConnector(limit=0, force_close=True)
+        single = aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
         self._single = await self._stack.enter_async_context(_session(single))
         return self
 
@@ -225,10 +237,15 @@ class RunnerClient:
         """``DELETE /tasks/{id}``. A runner that does not know the task, or has ended it, is no error."""
         timeout = aiohttp.ClientTimeout(total=CANCEL_SECONDS, sock_connect=CONNECT_SECONDS)
         target = self._target(runner)
-        url, headers = f"{target.url}/tasks/{task_id}", target.headers
         async with (
             _translated(),
-            self._kept.delete(url, headers=headers, timeout=timeout, allow_redirects=False) as answer,
+            self._kept.delete(
+                f"{target.url}/tasks/{task_id}",
+                headers=target.headers,
+                timeout=timeout,
+                allow_redirects=False,
+                server_hostname=target.tls_name,
+            ) as answer,
         ):
             await answer.content.read(MAX_PROBLEM_BYTES)
 
@@ -237,15 +254,16 @@ class RunnerClient:
 
     def _make_target(self, host: str, address: str, identity: RunnerIdentity) -> "_Target":
         """Under the address that discovery checked; a name could stand for another by now."""
-        headers = {}
+        headers, tls_name = {}, None
         if address:
             named = URL(host)
             headers["Host"] = named.authority
+            tls_name = named.host if named.scheme == "https" else None
             host = str(named.with_host(address)).rstrip("/")
         token = self._keys.run_token(identity) if self._keys is not None and identity.key_id else None
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return _Target(host, headers)
+        return _Target(host, headers, tls_name)
 
     async def _post(
         self,
@@ -272,6 +290,7 @@ class RunnerClient:
                     headers={**_HEADERS, **target.headers, **headers},
                     timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS),
                     allow_redirects=False,
+                    server_hostname=target.tls_name,
                     trace_request_ctx=on_connected,
                 ) as answer,
             ):

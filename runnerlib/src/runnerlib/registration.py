@@ -1,12 +1,14 @@
 """Registers this runner at discovery and renews its lease, in a thread of its own: serving never waits for it."""
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Collection
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from runnerlib.contract import RunnerRegistration, clash_sentence, unregistrable
 from runnerlib.contract.registry import MAX_ALGORITHMS_OF_RUNNER
@@ -74,14 +76,23 @@ class Registration:
     """Registers the algorithms that work, renews, and deregisters the runner when none does, or when stopped.
 
     `health` says why discovery refuses the runner, and for each algorithm why it gets no tasks. A discovery that
-    does not answer makes no runner unready. `token`: the runner's own, with its name; empty: it has none.
+    does not answer makes no runner unready. `token`: the runner's own, with its name; empty: it has none. `tls`: whom
+    to trust where discovery speaks HTTPS.
     """
 
-    def __init__(self, discovery: str, registration: RunnerRegistration, health: Health, token: str = "") -> None:
+    def __init__(
+        self,
+        discovery: str,
+        registration: RunnerRegistration,
+        health: Health,
+        token: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         address = registration.host.partition("://")[2]
         self._url = f"{discovery}/runners/{runner_id(registration.name, address)}"
         self._registration = registration
         self._health = health
+        self._tls = tls
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._advertised = AdvertisedAlgorithms()
         self._backoff = Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, least=0.5)
@@ -118,6 +129,8 @@ class Registration:
             # Discovery is in the same network: a proxy for the outside would not find it.
             session.trust_env = False
             session.headers.update(self._headers)
+            if self._tls is not None:
+                session.mount("https://", _Trusting(self._tls))
             while not self._leaving:
                 self._changed.clear()
                 try:
@@ -208,6 +221,17 @@ class Registration:
             )
         except requests.RequestException as error:
             return f"{type(error).__name__}: {_short(error)}"
+
+
+class _Trusting(HTTPAdapter):
+    """Connections whose certificates are checked by a context: requests itself knows a single file of authorities."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=self._tls, **options)
 
 
 def _content(answer: requests.Response) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from runnerlib.service.lifecycle import StartupError, background, run_service
 from runnerlib.service.logs import configure_logging, get_logger
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import forget_secrets, load_settings
+from runnerlib.service.tls import trusted
 from runnerlib.settings import RunnerSettings, option_overrides
 
 #: The exit code for an adapter that cannot be served: starting it again will not help, only its author can.
@@ -107,9 +108,10 @@ class Runner:
         server = await stack.enter_async_context(HttpServer.of(app, settings))
         self.port = server.port
         stack.push_async_callback(self._drain)
-        log.info("serving", docs=f"http://{self._address()}/docs", algorithms=list(self._adapter.algorithms))
+        log.info("serving", docs=f"{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
-            self._registration = Registration(settings.discovery, self._described(), self._health, settings.token)
+            tls = trusted(settings.ca_certificates_file)
+            self._registration = Registration(settings.discovery, self._described(), self._health, settings.token, tls)
             self._ready_changed()
             self._registration.start()
 
@@ -145,7 +147,7 @@ class Runner:
         return head.model_copy(update={"algorithms": self._adapter.describe()})
 
     def _address(self) -> str:
-        """Where others reach this runner."""
+        """Base URL at which others reach this runner."""
         settings = self._settings
         host = settings.advertise_host
         if not host:
@@ -153,7 +155,9 @@ class Runner:
             host = (settings.container_name or socket.gethostname()) if everywhere else settings.host
             host = f"[{host}]" if ":" in host else host
         bare = host.rpartition("]")[2] if host.startswith("[") else host.partition("://")[2] or host
-        return host if ":" in bare else f"{host}:{self.port}"
+        address = host if ":" in bare else f"{host}:{self.port}"
+        scheme = "http" if settings.tls_certificate_file is None else "https"
+        return address if "://" in address else f"{scheme}://{address}"
 
     def _process_setup(self, overrides: dict[str, str]) -> ProcessSetup:
         settings = self._settings

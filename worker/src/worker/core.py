@@ -8,6 +8,7 @@ from pathlib import Path
 from controller.build import build as build_controller
 from controller.settings import ControllerSettings
 from producer.gateway.build import build as build_gateway
+from producer.gateway.proxies import behind_proxies
 from producer.gateway.settings import GatewaySettings
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
@@ -16,6 +17,7 @@ from runnerlib.service.lifecycle import StartupError, run_service
 from runnerlib.service.logs import configure_logging
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import load_settings
+from runnerlib.service.tls import trusted
 from taskqueue.connect import open_embedded
 from taskqueue.errors import TaskQueueError
 from worker.plan import CORE
@@ -35,10 +37,13 @@ def build(
             queue, store = await stack.enter_async_context(open_embedded(file))
         except TaskQueueError as error:
             raise StartupError(str(error)) from None
-        watch = await stack.enter_async_context(CatalogueWatch(gateway.discovery, gateway.service_token))
+        watch = await stack.enter_async_context(
+            CatalogueWatch(gateway.discovery, gateway.service_token, tls=trusted(gateway.ca_certificates_file))
+        )
         await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)
-        await stack.enter_async_context(HttpServer.of(app, gateway, setting="GATEWAY_PORT"))
+        reached = behind_proxies(app, gateway.root_path, gateway.proxies)
+        await stack.enter_async_context(HttpServer.of(reached, gateway, setting="GATEWAY_PORT"))
 
     return enter
 

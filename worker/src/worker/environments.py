@@ -38,6 +38,10 @@ _PIP = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check
 _PLAIN_OPTION = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)\b")
 _TAIL_LINES = 12
 _DISTRIBUTION = "plugplay-runnerlib"
+#: Beside runnerlib's folder: what it needs, and what tests need.
+_LOCKS = ("requirements.lock", "requirements-dev.lock")
+#: What uv says of a file that is not the one of a lock; pip, which would not look, is not asked then.
+_MISMATCH = "Hash mismatch"
 #: What an installer adds to the `.dist-info` of a wheel, or writes again.
 _OF_INSTALLER = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 #: How often the size of an environment that is being made is shown.
@@ -73,7 +77,7 @@ class RunnerlibSource:
     arguments: tuple[str, ...]
     fingerprint: str
     #: versions known to work; the author's own pins win over them
-    constraints: Path | None = None
+    constraints: tuple[Path, ...] = ()
 
 
 def find_runnerlib() -> RunnerlibSource:
@@ -85,12 +89,12 @@ def find_runnerlib() -> RunnerlibSource:
     if url.scheme != "file" or not folder.is_dir():
         return RunnerlibSource(arguments=(), fingerprint=distribution.read_text("RECORD") or distribution.version)
     editable = direct.get("dir_info", {}).get("editable", False)
-    lock = folder.parent / "requirements.lock"
-    files = (file.read_bytes() if file.is_file() else b"-" for file in (folder / "pyproject.toml", lock))
+    locks = tuple(folder.parent / name for name in _LOCKS)
+    files = (file.read_bytes() if file.is_file() else b"-" for file in (folder / "pyproject.toml", *locks))
     return RunnerlibSource(
         arguments=("--editable", str(folder)) if editable else (str(folder),),
         fingerprint=hashlib.sha256(b"".join(files)).hexdigest() + str(folder),
-        constraints=lock if lock.is_file() else None,
+        constraints=tuple(lock for lock in locks if lock.is_file()),
     )
 
 
@@ -188,21 +192,23 @@ class EnvironmentBuilder:
                 program, uv_environment = uv
                 try:
                     return await run([program, "--no-config", *uv_words], environment=uv_environment, why=why)
-                except (EnvironmentBroken, OSError):
+                except (EnvironmentBroken, OSError) as error:
+                    if _MISMATCH in str(error):
+                        raise
                     report("uv cannot do it; trying again with pip")
             return await run(otherwise, environment=variables, why=why)
 
-        async def install(words: Sequence[str], why: str) -> None:
+        async def install(words: Sequence[str], why: str, versions: Sequence[Path] = ()) -> None:
             uv_words = ("pip", "install", "--python", str(python), "--no-progress", "--color", "never", *words)
-            site = [] if uv is None else constraints(uv[1])
-            await run_either((*uv_words, *site), (str(python), *_PIP, *words), why)
+            by_uv = [*_constrained(versions), *([] if uv is None else constraints(uv[1]))]
+            by_pip = _constrained(await asyncio.to_thread(_without_hashes, versions, folder / _TEMPORARY))
+            await run_either((*uv_words, *by_uv), (str(python), *_PIP, *by_pip, *words), why)
 
         venv = ("venv", "--seed", "--allow-existing", "--python", self._python, str(folder))
         without_uv = (self._python, "-I", "-m", "venv", str(folder))
         await run_either(venv, without_uv, "the virtual environment could not be made")
-        versions = ["--constraint", str(self._source.constraints)] if self._source.constraints else []
         source = self._source.arguments or (str(await asyncio.to_thread(pack_installed, folder / _TEMPORARY)),)
-        await install([*versions, *source, *self._extra], "runnerlib could not be installed")
+        await install([*source, *self._extra], "runnerlib could not be installed", self._source.constraints)
         if _has_requirements(runner):
             # After runnerlib and without its constraints: an author's pins win.
             if uv is not None and not await asyncio.to_thread(_is_plain, runner):
@@ -226,6 +232,23 @@ class EnvironmentBuilder:
             for folder in others:
                 if folder != newest or kind == _SHARED or _made_at(folder) <= in_use:
                     _remove(folder)
+
+
+def _constrained(files: Sequence[Path]) -> list[str]:
+    return [word for file in files for word in ("--constraint", str(file))]
+
+
+def _without_hashes(locks: Sequence[Path], folder: Path) -> list[Path]:
+    """Copies in `folder` for pip, which asks for the hash of everything, ours too, as soon as a constraint has one.
+
+    uv checks those that are there; where there is only pip, nobody does.
+    """
+    copies = []
+    for lock in locks:
+        pins = (line.partition(" \\")[0] for line in lock.read_text().splitlines() if line[:1] not in (" ", "#", ""))
+        copies.append(folder / lock.name)
+        copies[-1].write_text("".join(f"{pin}\n" for pin in pins))
+    return copies
 
 
 def _is_plain(runner: RunnerFolder) -> bool:

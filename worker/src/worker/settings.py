@@ -16,6 +16,8 @@ _PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV"
 GATEWAY_SECRETS = ("ADMIN_TOKEN", "ADMIN_TOKEN_FILE")
 KEY_SECRETS = ("RUNNER_KEYS", "RUNNER_KEYS_FILE")
 METRICS_SECRETS = ("METRICS_TOKEN", "METRICS_TOKEN_FILE")
+#: What `worker` starts, it asks at 127.0.0.1, by HTTP.
+_TLS = ("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE")
 _OTHER_TOKENS = ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE", "RUNNER_TOKEN", "RUNNER_TOKEN_FILE")
 #: Where the broker and the database are, passwords included; only controller and gateway get them.
 _SERVERS = re.compile(r"QUEUE_URL(_FILE)?|DATABASE_URL(_FILE)?|RABBITMQ_.*|PG[A-Z]+")
@@ -94,8 +96,8 @@ def read_settings(
 
 
 def inherited_environment() -> dict[str, str]:
-    """What our services inherit: everything but the worker's own Python set-up, tokens and keys."""
-    kept_back = {*_PYTHON_VARIABLES, *GATEWAY_SECRETS, *KEY_SECRETS, *METRICS_SECRETS, *_OTHER_TOKENS}
+    """What our services inherit: everything but the worker's own Python set-up, tokens, keys and certificates."""
+    kept_back = {*_PYTHON_VARIABLES, *_TLS, *GATEWAY_SECRETS, *KEY_SECRETS, *METRICS_SECRETS, *_OTHER_TOKENS}
     return {name: value for name, value in os.environ.items() if name.upper() not in kept_back}
 
 

@@ -13,6 +13,8 @@ from producer.client.client import GatewayClient
 from producer.errors import BadInput
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8000"
+#: A PEM file with authorities that are trusted besides the system's.
+_CA_VARIABLE = "CA_CERTIFICATES_FILE"
 #: As `worker` has it: the file in the data folder that describes the running environment.
 _STATE_FILE = "environment.json"
 
@@ -41,8 +43,16 @@ class GatewayAddress:
 def connect(gateway: str, patience_seconds: float = 10.0) -> GatewayClient:
     """A client of the gateway that `--gateway` names, or that is found without it. Raises BadInput."""
     address = find_gateway(gateway)
-    token = given_token(address.url)
-    return GatewayClient(address.url, patience_seconds=patience_seconds, url_from=address.source, token=token)
+    try:
+        return GatewayClient(
+            address.url,
+            patience_seconds=patience_seconds,
+            url_from=address.source,
+            token=given_token(address.url),
+            ca_file=os.environ.get(_CA_VARIABLE, ""),
+        )
+    except ValueError as error:
+        raise BadInput(f"{_CA_VARIABLE}: {error}") from None
 
 
 def find_gateway(given: str) -> GatewayAddress:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -42,11 +43,17 @@ class AsyncTaskClient:
     """
 
     def __init__(
-        self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0, token: str = ""
+        self,
+        gateway_url: str = "",
+        *,
+        queue_url: str = "",
+        patience_seconds: float = 10.0,
+        token: str = "",
+        ca_file: str = "",
     ) -> None:
         self._broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
         self._calls = Calls(by_broker=self._broker is not None)
-        self._pool = _SessionPool(gateway_url, patience_seconds, token)
+        self._pool = _SessionPool(gateway_url, patience_seconds, token, ca_file)
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,8 +100,8 @@ class AsyncTaskClient:
 class _SessionPool(Endpoint):
     """A session for each event loop of each process: no other loop can use its connections."""
 
-    def __init__(self, url: str, patience_seconds: float, token: str) -> None:
-        super().__init__(url, patience_seconds=patience_seconds, token=token)
+    def __init__(self, url: str, patience_seconds: float, token: str, ca_file: str) -> None:
+        super().__init__(url, patience_seconds=patience_seconds, token=token, ca_file=ca_file)
         self._middlewares = (_with_token(token),) if token else ()
         self._sessions: dict[int, dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]] = {}
 
@@ -127,6 +134,8 @@ class _SessionPool(Endpoint):
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             # An InvalidURL itself only repeats the address.
             raise self.bad_address(error.__cause__ or "it does not begin with http:// and a host") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise self.not_trusted(getattr(error.certificate_error, "verify_message", error)) from None
         except ValueError as error:
             raise self.bad_address(error) from None
         except aiohttp.ClientError as error:
@@ -141,7 +150,7 @@ class _SessionPool(Endpoint):
         session = sessions.get(loop)
         if session is None or session.closed:
             session = sessions[loop] = aiohttp.ClientSession(
-                connector=_Connector(limit=_MAX_CONNECTIONS),
+                connector=_Connector(limit=_MAX_CONNECTIONS, tls=self.tls),
                 timeout=_TIMEOUT,
                 trust_env=self.uses_proxy,
                 middlewares=self._middlewares,
@@ -183,8 +192,8 @@ class _Connector(aiohttp.TCPConnector):
     Nor when its loop has ended: closing needs the loop.
     """
 
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(limit=limit)
+    def __init__(self, *, limit: int, tls: ssl.SSLContext | None) -> None:
+        super().__init__(limit=limit, ssl=tls if tls is not None else True)
         self._process = os.getpid()
 
     def __del__(self, *more: Any) -> None:

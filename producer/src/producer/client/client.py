@@ -92,16 +92,24 @@ class TaskClient(_BlockingClient):
     The broker does not look into tasks: what the gateway would refuse at once (an unknown algorithm, a payload that
     does not fit) then ends as `failed`. One client may be used by any number of threads, and after a fork by each of
     the processes. `patience_seconds` is how long a call is tried again while a gateway restarts or a broker is away.
-    `token` is sent to the gateway with each request.
+    `token` is sent to the gateway with each request. `ca_file`: a PEM file with authorities that are trusted besides
+    the system's, for a gateway that speaks HTTPS.
 
     Raises Refused, GatewayUnreachable and BrokerUnreachable, each with a sentence.
     """
 
     def __init__(
-        self, gateway_url: str = "", *, queue_url: str = "", patience_seconds: float = 10.0, token: str = ""
+        self,
+        gateway_url: str = "",
+        *,
+        queue_url: str = "",
+        patience_seconds: float = 10.0,
+        token: str = "",
+        ca_file: str = "",
     ) -> None:
         broker = broker_sender(self, gateway_url, queue_url, patience_seconds)
-        super().__init__(Transport(gateway_url, patience_seconds=patience_seconds, token=token), broker)
+        transport = Transport(gateway_url, patience_seconds=patience_seconds, token=token, ca_file=ca_file)
+        super().__init__(transport, broker)
 
     submit = blocking(Calls.submit)
     submit_many = blocking(Calls.submit_many)
@@ -122,8 +130,12 @@ class GatewayClient(_BlockingClient):
     answers there.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float = 10.0, url_from: str = "", token: str = "") -> None:
-        super().__init__(Transport(url, patience_seconds=patience_seconds, url_from=url_from, token=token))
+    def __init__(
+        self, url: str, *, patience_seconds: float = 10.0, url_from: str = "", token: str = "", ca_file: str = ""
+    ) -> None:
+        super().__init__(
+            Transport(url, patience_seconds=patience_seconds, url_from=url_from, token=token, ca_file=ca_file)
+        )
 
     @property
     def url(self) -> str:

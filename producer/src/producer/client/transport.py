@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from producer.client.steps import Request, retry_pauses
@@ -29,6 +32,18 @@ def checked_token(token: str) -> str:
     if _TOKEN.fullmatch(token) is None:
         raise ValueError("a token has printable ASCII characters only, and no spaces; check where it comes from")
     return token
+
+
+def trusted(ca_file: str) -> ssl.SSLContext | None:
+    """Trusts the system's authorities and those in the file. Raises ValueError for a file that has none."""
+    if not ca_file:
+        return None
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{ca_file!r} has no certificates ({error.strerror or error}); name a PEM file") from None
+    return context
 
 
 class TryAgain(Exception):
@@ -52,11 +67,15 @@ class Endpoint:
         patience_seconds: how long a request is repeated while the gateway restarts or is busy.
         url_from: where the address was found, for the error when nothing answers there.
         token: sent with each request; empty: none is. Raises ValueError for what cannot be one.
+        ca_file: PEM file with authorities that are trusted besides the system's; empty: none. Raises ValueError, too.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "") -> None:
+    def __init__(
+        self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "", ca_file: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
         self.token = checked_token(token)
+        self.tls = trusted(ca_file)
         self._patience_seconds = patience_seconds
         self._source = f" ({url_from})" if url_from else ""
         self._has_answered = False
@@ -104,6 +123,12 @@ class Endpoint:
         error = GatewayUnreachable(f"no gateway answers at {self.url}{self._source}; {advice}")
         return TryAgain(error) if has_connected or self._has_answered else error
 
+    def not_trusted(self, why: object) -> GatewayUnreachable:
+        return GatewayUnreachable(
+            f"{self.url}{self._source} cannot be trusted: {why}; if an authority of your own signs for it, name "
+            "its PEM file in CA_CERTIFICATES_FILE (in Python: ca_file)"
+        )
+
     def too_slow(self) -> GatewayUnreachable:
         return GatewayUnreachable(f"the gateway at {self.url} takes too long to answer; ask again")
 
@@ -125,8 +150,10 @@ class Transport(Endpoint):
     After a fork the child connects by itself: on a shared connection each process would read the other's answers.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "") -> None:
-        super().__init__(url, patience_seconds=patience_seconds, url_from=url_from, token=token)
+    def __init__(
+        self, url: str, *, patience_seconds: float, url_from: str = "", token: str = "", ca_file: str = ""
+    ) -> None:
+        super().__init__(url, patience_seconds=patience_seconds, url_from=url_from, token=token, ca_file=ca_file)
         self._auth = _Bearer(token) if token else None
         self._free: deque[requests.Session] = deque()
         self._process = os.getpid()
@@ -162,7 +189,10 @@ class Transport(Endpoint):
             )
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             # urllib3 gives a reason when it gave up connecting; a connection that broke later has none.
-            has_connected = getattr(error.args[0] if error.args else None, "reason", None) is None
+            reason = getattr(error.args[0] if error.args else None, "reason", None)
+            if isinstance(cause := _cause(reason), ssl.SSLCertVerificationError):
+                raise self.not_trusted(cause.verify_message) from None
+            has_connected = reason is None
             raise self.lost_connection(has_connected=has_connected) from None
         except requests.exceptions.Timeout:
             raise self.too_slow() from None
@@ -182,6 +212,8 @@ class Transport(Endpoint):
         except IndexError:
             session = requests.Session()
             session.trust_env = self.uses_proxy
+            if self.tls is not None:
+                session.mount("https://", _Trusting(self.tls))
             return session
 
     def _close_free(self) -> None:
@@ -190,6 +222,22 @@ class Transport(Endpoint):
                 self._free.pop().close()
             except IndexError:  # another thread closes them, too
                 return
+
+
+def _cause(error: Any) -> Any:
+    """What urllib3 has wrapped."""
+    return error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else error
+
+
+class _Trusting(HTTPAdapter):
+    """Connections whose certificates are checked by a context."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=self._tls, **options)
 
 
 class _Bearer(AuthBase):

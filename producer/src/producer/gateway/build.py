@@ -72,6 +72,7 @@ def build(
 
     app = create_app(TITLE, health=health, registry=registry, description=_ABOUT)
     admission = Admission(watch, settings.max_message_bytes)
+    app.prefix = settings.root_path
     app.state.tasks = tasks.TaskService(queue, store, watch, admission, GatewayMetrics(registry))
     app.state.dead_letters = dead_letters.DeadLetterService(store, queue)
     app.state.counts = algorithms.CountsCache(store)

@@ -10,12 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from producer.gateway.access import AccessGuard
 from producer.gateway.build import RETRY_AFTER, TITLE, build
 from producer.gateway.problem_codes import ProblemCode
+from producer.gateway.proxies import behind_proxies
 from producer.gateway.settings import GatewaySettings
 from producer.gateway.verifier import TokenVerifier
 from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
+from runnerlib.service.tls import trusted
 from runnerlib.service.web import create_app, problem_response
 from taskqueue.opening import STORE, opened, opened_when_there
 from taskqueue.postgres import open_postgres
@@ -41,9 +43,12 @@ class GatewayService:
         queue = open_rabbitmq(settings.queue, retry_steps_seconds=(), report=health.set)
         broker = await opened(used, queue)
         gate = StartupGate(health, registry, settings)
-        self.server = await stack.enter_async_context(HttpServer.of(gate, settings))
+        app = behind_proxies(gate, settings.root_path, settings.proxies)
+        self.server = await stack.enter_async_context(HttpServer.of(app, settings))
         store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
-        watch = await used.enter_async_context(CatalogueWatch(settings.discovery, settings.service_token))
+        watch = await used.enter_async_context(
+            CatalogueWatch(settings.discovery, settings.service_token, tls=trusted(settings.ca_certificates_file))
+        )
         gate.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
 
 

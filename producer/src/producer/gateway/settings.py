@@ -1,12 +1,18 @@
 """What an operator of the gateway can choose."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
+from producer.gateway.proxies import Network, checked_root_path, read_proxies
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from runnerlib.service.settings import SecretToken
 from taskqueue.settings import QueueServiceSettings
+
+
+def _checked_proxies(text: str) -> str:
+    read_proxies(text)
+    return text
 
 
 class GatewaySettings(QueueServiceSettings):
@@ -29,6 +35,15 @@ class GatewaySettings(QueueServiceSettings):
         description="A token with the scope `admin`, to make others with: 32 to 256 printable ASCII characters.",
     )
 
+    root_path: Annotated[str, AfterValidator(checked_root_path)] = Field(
+        default="", description="The path under which a reverse proxy has the gateway, such as /plugplay."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_checked_proxies)] = Field(
+        default="",
+        description="Addresses and networks of reverse proxies, with commas: what they say in `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` is believed.",
+    )
+
     @field_validator("admin_token")
     @classmethod
     def _consistent(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -42,3 +57,17 @@ class GatewaySettings(QueueServiceSettings):
         return self.auth == "tokens" or bool(self.admin_token)
 
     protected_by: ClassVar[str] = "ADMIN_TOKEN_FILE"
+
+    @property
+    def proxies(self) -> list[Network]:
+        return read_proxies(self.trusted_proxies)
+
+    @property
+    def unprotected(self) -> str | None:
+        """Others reach it through a proxy, too."""
+        if not self.has_tokens and self.auth != "none" and (self.root_path or self.trusted_proxies):
+            return (
+                "without tokens it must not be behind a proxy, through which others reach it: set "
+                f"{self.protected_by}, or AUTH=none if everybody who reaches it may do everything (docs/security.md)"
+            )
+        return super().unprotected

@@ -1,6 +1,7 @@
 """Follows discovery's catalogue by blocking queries, and keeps the last answer when discovery is away."""
 
 import asyncio
+import ssl
 import time
 from contextlib import AsyncExitStack
 
@@ -36,12 +37,20 @@ class BadAnswer(Exception):
 class CatalogueWatch(Component):
     """The catalogue as last known: ``async with CatalogueWatch(url) as watch: watch.catalogue``.
 
-    `token`: of a service, where discovery asks for one.
+    `token`: of a service, where discovery asks for one. `tls`: whom to trust where it speaks HTTPS; True: the system's.
     """
 
-    def __init__(self, discovery_url: str, token: str = "", *, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        discovery_url: str,
+        token: str = "",
+        *,
+        tls: ssl.SSLContext | bool = True,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
         self._url = f"{discovery_url.rstrip('/')}/catalogue"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = tls
         self._wait_seconds = wait_seconds
         self._catalogue: Catalogue | None = None
         self._answered_at: float | None = None
@@ -52,7 +61,9 @@ class CatalogueWatch(Component):
 
     async def _start(self, stack: AsyncExitStack) -> None:
         timeout = aiohttp.ClientTimeout(total=self._wait_seconds + 10, sock_connect=2)
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, headers=self._headers))
+        connector = aiohttp.TCPConnector(ssl=self._tls)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+        await stack.enter_async_context(session)
         background(stack, self._follow(session), "catalogue watch")
 
     @property

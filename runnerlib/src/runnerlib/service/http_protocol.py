@@ -227,7 +227,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         self.transport.write(self._answer(status, code, detail))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # TLS cannot
+            self.transport.write_eof()
         self.loop.call_later(self.linger_seconds, self.transport.close)
 
     def _answer(self, status: int, code: str, detail: str) -> bytes:

@@ -18,6 +18,7 @@ from runnerlib.service.http_protocol import BoundedHttpProtocol
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problems import problem_response
 from runnerlib.service.settings import ServiceSettings
+from runnerlib.service.tls import Certificate, accept
 
 #: How long requests in progress may take after the stop began; held long polls are then answered 503.
 DRAIN_SECONDS = 1.0
@@ -35,7 +36,7 @@ class HttpServer(Component):
     """Serves an ASGI application; ``async with HttpServer(app, host, port) as server: server.port``.
 
     `setting` is the variable that the operator would change when the port is taken. `allowed_hosts` are as for
-    :class:`Guard`, `max_connections` as for :class:`ConnectionLimit`.
+    :class:`Guard`, `max_connections` as for :class:`ConnectionLimit`. With a `certificate` it speaks HTTPS alone.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class HttpServer(Component):
         setting: str = "PORT",
         allowed_hosts: Iterable[str] = (),
         max_connections: int = 0,
+        certificate: Certificate | None = None,
     ) -> None:
         self._requests = _Requests(Guard(app, host, allowed_hosts))
         self._limit = ConnectionLimit(max_connections)
         self._host = host
         self._wanted_port = port
         self._setting = setting
+        self._certificate = certificate
         self.port = port
 
     @classmethod
@@ -67,6 +70,7 @@ class HttpServer(Component):
             setting=setting,
             allowed_hosts=settings.host_names,
             max_connections=settings.max_connections,
+            certificate=Certificate.of(settings.tls_certificate_file, settings.tls_key_file),
         )
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -90,9 +94,22 @@ class HttpServer(Component):
             )
         )
         stack.callback(listener.close)
-        task = background(stack, server.serve(sockets=[listener]), f"HTTP server on port {self.port}")
+        sockets = [listener] if self._certificate is None else []
+        task = background(stack, server.serve(sockets=sockets), f"HTTP server on port {self.port}")
         stack.push_async_callback(self._stop, server, task)
         await _listening(server, task)
+        if self._certificate is not None:
+            self._accept_tls(stack, listener, server, self._certificate)
+
+    def _accept_tls(
+        self, stack: AsyncExitStack, listener: socket.socket, server: "_Server", certificate: Certificate
+    ) -> None:
+        protocol: Any = server.config.http_protocol_class
+        make_protocol = partial(protocol, config=server.config, server_state=server.server_state, app_state={})
+        connections: Any = server.server_state.connections
+        accepting = accept(listener, certificate.context, make_protocol, self._limit, connections)
+        background(stack, accepting, f"HTTPS on port {self.port}")
+        background(stack, certificate.follow(), "certificate")
 
     async def _stop(self, server: "_Server", task: "asyncio.Task[None]") -> None:
         server.should_exit = True

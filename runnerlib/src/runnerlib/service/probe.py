@@ -1,14 +1,16 @@
-"""The health check of a container: ``python -IS probe.py [PORT]``. Only sockets are imported: it runs all the time.
+"""The health check of a container: ``python -IS probe.py [PORT]``. Little is imported: it runs all the time.
 
-It ends with 0 when the runner is ready, with 1 when something of it cannot work. While it loads it
-waits, through all looks for about 20 minutes: a large model is not unhealthy, and what cannot load is known at once.
+It ends with 0 when the process at PORT (without one, the variable's) is ready, with 1 when something of it cannot work.
+While a runner loads it waits, through all looks for about 20 minutes: a large model is not unhealthy, and what cannot
+load is known at once.
 """
 
+import os
 import socket
 import sys
 import time
 
-_PORT = 8000
+_PORT = "8000"
 #: A process that does not answer for this long hangs.
 _ANSWER_SECONDS = 8.0
 #: Docker ends it a little later; the next probe then continues to wait.
@@ -42,7 +44,7 @@ def main(port: int, *, most_seconds: float = _MOST_SECONDS, pause_seconds: float
 
 
 def _ask(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS) as connection:
+    with _connected(port) as connection:
         connection.sendall(b"GET /healthz/ready HTTP/1.0\r\n\r\n")
         answer = b""
         while len(answer) < _MOST_BYTES and (more := connection.recv(_MOST_BYTES)):
@@ -50,5 +52,17 @@ def _ask(port: int) -> bytes:
     return answer
 
 
+def _connected(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS)
+    if not os.environ.get("TLS_CERTIFICATE_FILE"):
+        return connection
+    import ssl  # takes longer than all else
+
+    # Its certificate is for the name that others know, and nobody else is at this machine's own address.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connection)
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else _PORT))
+    sys.exit(main(int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT") or _PORT)))

@@ -118,6 +118,19 @@ class ServiceSettings(SecretSettings):
         default=SecretStr(""),
         description="A token for `/metrics` alone, where tokens are in use: 32 to 256 printable ASCII characters.",
     )
+    tls_certificate_file: Path | None = Field(
+        default=None,
+        description="With it and TLS_KEY_FILE this service speaks HTTPS, and nothing else: a PEM file with its own "
+        "certificate, then those of the authorities between. A renewed file is taken within seconds.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="PEM file with the key of that certificate, without a passphrase."
+    )
+    ca_certificates_file: Path | None = Field(
+        default=None,
+        description="PEM file with authorities that are trusted besides the system's, where this service calls others "
+        "by HTTPS.",
+    )
     max_connections: int = Field(
         default=0,
         ge=0,

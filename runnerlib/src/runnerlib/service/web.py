@@ -34,8 +34,11 @@ _DEFAULT_RESPONSES: dict[int | str, dict[str, Any]] = {
 class ServiceApp(FastAPI):
     """FastAPI whose OpenAPI document has our errors instead of the framework's.
 
-    `document` gives it as JSON; a service whose document changes sets another one.
+    `document` gives it as JSON; a service whose document changes sets another one. `prefix` is the path under which a
+    proxy has the service.
     """
+
+    prefix = ""
 
     def setup(self) -> None:
         self.document: Callable[[], Awaitable[bytes]] = self._unchanging_document
@@ -53,6 +56,8 @@ class ServiceApp(FastAPI):
             document = super().openapi()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            if self.prefix:
+                document["servers"] = [{"url": self.prefix}]
             document["tags"] = [{"name": tag} for tag in _tags(document)]
         assert self.openapi_schema is not None
         return self.openapi_schema
