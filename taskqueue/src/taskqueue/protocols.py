@@ -194,6 +194,9 @@ class TaskStore(Protocol):
         """Tasks by algorithm and state. A `reach` that includes others may leave out the caller's own tasks of
         algorithms that do not fit. Cheap enough for a metrics scrape, not for every request."""
 
+    async def count_waiting(self, most: int, *, algorithm: str | None = None, submitted_by: str | None = None) -> int:
+        """How many tasks of this algorithm, or of this token, wait; those beyond `most` are not counted."""
+
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         """Newest first; `before` is the `next` of the previous page. Bounded work, however many rows there are."""
 

@@ -30,8 +30,8 @@ NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 def upgrade():
     op.add_column("tasks", sa.Column("colour", sa.Text))
@@ -48,9 +48,9 @@ def connection(tmp_path):
 
 
 #: What makes a newer database unusable for older code.
-SHUT_OUT = "op.execute(\"UPDATE alembic_version SET compatible_from = '0006'\")"
+SHUT_OUT = "op.execute(\"UPDATE alembic_version SET compatible_from = '0007'\")"
 REFUSED = (
-    "the database is at revision '0006', for versions from revision '0006' on; this version is at '0005': a newer "
+    "the database is at revision '0007', for versions from revision '0007' on; this version is at '0006': a newer "
     "version wrote it; start that version, or restore the copy that was made before the upgrade"
 )
 
@@ -98,7 +98,7 @@ def newer_code(code_with):
     """One more revision in the program."""
 
     def add(more: str = "pass"):
-        return code_with(lambda folder: (folder / "0006_colour.py").write_text(NEXT_REVISION.format(more=more)))
+        return code_with(lambda folder: (folder / "0007_colour.py").write_text(NEXT_REVISION.format(more=more)))
 
     return add
 
@@ -126,14 +126,14 @@ def test_migrated_database_is_what_the_tables_say(connection):
     migrations.migrate(connection)
     with connection.begin():
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    assert migrations.current_revision(connection) == "0005"
+    assert migrations.current_revision(connection) == "0006"
 
 
 def test_migrating_twice_changes_nothing(connection):
     migrations.migrate(connection)
     assert migrations.is_usable(connection)
     migrations.migrate(connection)
-    assert migrations.current_revision(connection) == "0005"
+    assert migrations.current_revision(connection) == "0006"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,8 @@ def test_migrating_twice_changes_nothing(connection):
         (statements.COUNT_WAITING, "COVERING INDEX tasks_claim"),
         (statements.COUNT_FINISHED, "COVERING INDEX tasks_finished"),
         (statements.OLDEST_WAITING, "INDEX tasks_claim (algorithm=? AND available_at=?)"),
+        (statements.WAITING_OF_ALGORITHM, "COVERING INDEX tasks_claim (algorithm=? AND available_at>?)"),
+        (statements.WAITING_OF_TOKEN, "INDEX tasks_owned_waiting (submitted_by=?)"),
     ],
 )
 def test_statement_is_served_by_its_index(connection, statement, index):
@@ -207,7 +209,7 @@ def test_database_of_a_newer_and_compatible_version_is_used_as_it_is(
                     *[TaskState.SUCCEEDED] * 3,
                     TaskState.QUEUED,
                 ]
-        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0006", "0004")]
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0007", "0004")]
 
     run(scenario())
 
@@ -237,7 +239,7 @@ def test_database_of_a_newer_and_incompatible_version_is_refused_and_left_alone(
         with pytest.raises(UnsuitableFile, match=re.escape(REFUSED)):
             async with open_postgres(database_url):
                 pass
-        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0006", "0006")]
+        assert ask("SELECT version_num, compatible_from FROM alembic_version") == [("0007", "0007")]
 
     run(scenario())
 
@@ -261,7 +263,7 @@ def test_older_file_is_copied_and_upgraded_with_its_tasks(run, tmp_path, make_ta
             async with open_embedded(path) as (_, store):
                 assert (await store.get("a")).payload == make_task("a").payload
         assert "colour" in columns(path)
-        copy = tmp_path / "tasks.db.before-0005"
+        copy = tmp_path / "tasks.db.before-0006"
         assert "colour" not in columns(copy)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         with sqlite3.connect(copy) as driver:
@@ -282,7 +284,7 @@ def test_migration_that_fails_half_way_leaves_the_file_as_it_was(run, tmp_path, 
                 pass
         assert "colour" not in columns(path)
         with sqlite3.connect(path) as driver:
-            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0005",)]
+            assert driver.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
         driver.close()
 
     run(scenario())
@@ -320,7 +322,7 @@ def test_database_of_an_older_revision_is_upgraded_with_its_tasks_and_dead_lette
             (line,) = await store.dead_letters()
             (revived,) = await store.revive([line.dead_id])
             assert (revived.answer, revived.task.attempt) == (DeadAnswer.REPLAYED, 3)
-        assert ask("SELECT * FROM alembic_version") == [("0005", "0004")]
+        assert ask("SELECT * FROM alembic_version") == [("0006", "0004")]
 
     run(scenario())
 
@@ -335,7 +337,7 @@ def test_processes_that_start_together_upgrade_a_file_once(tmp_path, older_code,
 def test_processes_that_start_together_upgrade_a_database_once(database_url, ask, older_code, make_task, together):
     make_older_database(database_url, ask, older_code("0003"), make_task("a"))
     assert together(UPGRADE, database_url, 4) == ["failed"] * 4
-    assert ask("SELECT * FROM alembic_version") == [("0005", "0004")]
+    assert ask("SELECT * FROM alembic_version") == [("0006", "0004")]
 
 
 def test_upgraded_database_is_what_a_new_one_is(run, database_url):

@@ -175,10 +175,19 @@ class GatewayClient(_BlockingClient):
         return steps.run(self._calls.discard_many(wanted), self._perform)
 
     def create_token(
-        self, name: str, scopes: Sequence[str], algorithms: Sequence[str] = (), *, expires_seconds: float | None = None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        algorithms: Sequence[str] = (),
+        *,
+        expires_seconds: float | None = None,
+        **limits: float | None,
     ) -> dict[str, Any]:
-        """Makes a token, as ``POST /tokens`` answers: its text is in `token`, this once."""
-        call = token_calls.create_token(name, scopes, algorithms, expires_seconds)
+        """Makes a token, as ``POST /tokens`` answers: its text is in `token`, this once.
+
+        `limits`: `rate_per_second`, `burst`, `bytes_per_second`, `most_waiting`; without them it may send any number.
+        """
+        call = token_calls.create_token(name, scopes, algorithms, expires_seconds, limits)
         return steps.outcome_of(call, self._perform)
 
     def tokens(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,17 @@ from typing import Any
 
 from fastapi import Request
 
-from taskqueue.tokens import EVERYTHING, NOBODY, AuditNote, Reach, Scope, Token, with_implied
+from taskqueue.tokens import (
+    EVERYTHING,
+    NOBODY,
+    UNLIMITED,
+    AuditNote,
+    Reach,
+    Scope,
+    SendLimits,
+    Token,
+    with_implied,
+)
 
 #: Key id of the token that ADMIN_TOKEN names. Those of other tokens are hexadecimal.
 ADMIN_KEY_ID = "admin"
@@ -19,6 +29,7 @@ class Caller:
     key_id: str | None
     scopes: frozenset[Scope]
     algorithms: tuple[str, ...] = ()
+    limits: SendLimits = UNLIMITED
 
     @property
     def reads(self) -> Reach:
@@ -47,7 +58,7 @@ ADMIN = Caller(ADMIN_KEY_ID, frozenset(Scope))
 
 def caller_with(token: Token) -> Caller:
     scopes = with_implied(token.scopes)
-    return Caller(token.key_id, scopes, () if Scope.ADMIN in scopes else token.algorithms)
+    return Caller(token.key_id, scopes, () if Scope.ADMIN in scopes else token.algorithms, token.limits)
 
 
 def set_caller(scope: Any, caller: Caller) -> None:

@@ -121,6 +121,11 @@ class SqlStore:
     async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
         return await self._database.read(lambda connection: _counts(connection, reach))
 
+    async def count_waiting(self, most: int, *, algorithm: str | None = None, submitted_by: str | None = None) -> int:
+        statement = statements.WAITING_OF_ALGORITHM if submitted_by is None else statements.WAITING_OF_TOKEN
+        values = {"the_one": algorithm if submitted_by is None else submitted_by, "the_most": most}
+        return await self._database.read(lambda connection: connection.scalar(statement, values) or 0)
+
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         return await read_page(self._database.read, tasks_query(wanted), limit, before)
 
