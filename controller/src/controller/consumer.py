@@ -21,6 +21,7 @@ from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueClosed
+from taskqueue.pauses import PauseWatch
 from taskqueue.protocols import Feed, TaskQueue
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -47,6 +48,7 @@ class ConsumerDependencies:
     in_flight: InFlight
     unknown_fields: UnknownFieldWarnings
     calls: CallContext
+    pauses: PauseWatch
 
 
 class AlgorithmConsumer:
@@ -61,6 +63,7 @@ class AlgorithmConsumer:
         self._gate = dependencies.gate
         self._in_flight = dependencies.in_flight
         self._unknown_fields = dependencies.unknown_fields
+        self._pauses = dependencies.pauses
         self._context = dependencies.calls
         self._directory = dependencies.calls.directory
         self._completer = dependencies.calls.completer
@@ -130,6 +133,8 @@ class AlgorithmConsumer:
         if self._directory.is_unreachable(self.algorithm):
             # One task at a time finds out whether a runner can be reached again; none during a quarantine.
             count = 1 if self._directory.loads(self.algorithm) else 0
+        if self._is_held:
+            count = 0
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
@@ -140,10 +145,17 @@ class AlgorithmConsumer:
             await self._release_ready("no runner offers the algorithm any more")
         elif self._directory.is_unreachable(self.algorithm) and not self._directory.loads(self.algorithm):
             await self._release_ready("no runner of the algorithm can be reached")
+        elif self._is_held:
+            await self._release_ready("the algorithm is paused")
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether nothing of it may start. Before the store has told what is paused, everything may be."""
+        return not self._pauses.is_known or self.algorithm in self._pauses.paused
 
     def _launch(self) -> None:
         """Sends what waits, as far as there is room, to the least loaded runners first."""
-        while self._ready and not self._stopping:
+        while self._ready and not self._stopping and not self._is_held:
             room = self._room()
             runner = self._directory.runner(room.next_runner) if room.next_runner is not None else None
             if runner is None:
@@ -179,7 +191,7 @@ class AlgorithmConsumer:
 
     def _take(self, feed: Feed) -> None:
         """Asks the queue for what there is room for now; waits in the background."""
-        if self._taking is not None or not self._gate.is_open or self._stopping:
+        if self._taking is not None or not self._gate.is_open or self._stopping or self._is_held:
             return
         calls = self._room().calls
         if self._latency.is_short:

@@ -18,6 +18,7 @@ from taskqueue.tasks import (
     Delivery,
     NewTask,
     Page,
+    Pause,
     Placement,
     Published,
     Record,
@@ -189,6 +190,15 @@ class TaskStore(Protocol):
         Drops the notes of the algorithms in `over`. A note that is not renewed for a minute is no longer shown, and is
         dropped with the next call.
         """
+
+    async def pause(self, algorithm: str, by: str, *, note: AuditNote | None = None) -> Pause:
+        """From now on controllers hand out no tasks of the algorithm; returns the pause, maybe an earlier one."""
+
+    async def resume(self, algorithm: str, *, note: AuditNote | None = None) -> None:
+        """Ends a pause, if there is one."""
+
+    async def paused(self) -> dict[str, Pause]:
+        """The paused algorithms."""
 
     async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
         """Tasks by algorithm and state. A `reach` that includes others may leave out the caller's own tasks of

@@ -84,7 +84,8 @@ def revoke(
 def audit(
     who: Annotated[str | None, typer.Option("--who", metavar="KEY_ID", help="Only by this token.")] = None,
     action: Annotated[
-        str | None, typer.Option("--action", help="Only cancel, replay, discard, token.create or token.revoke.")
+        str | None,
+        typer.Option("--action", help="Only this, such as cancel, replay, pause or token.create."),
     ] = None,
     limit: LimitOption = 20,
     as_json: JsonOption = False,

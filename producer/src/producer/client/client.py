@@ -166,6 +166,9 @@ class GatewayClient(_BlockingClient):
         found: list[dict[str, Any]] = self.algorithms_answer()["algorithms"]
         return found
 
+    pause = blocking(Calls.pause)
+    resume = blocking(Calls.resume)
+
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Replays these dead letters, or all open ones that match, request by request as the answers are taken."""
         return steps.run(self._calls.replay_many(wanted), self._perform)

@@ -75,6 +75,8 @@ ROUTES = RouteTable(
         ("POST", "/dead/discard"): Rule((_OPERATE,)),
         ("GET", "/algorithms"): Rule((_SUBMIT, _READ)),
         ("GET", "/algorithms/{name}"): Rule((_SUBMIT, _READ)),
+        ("POST", "/algorithms/{name}/pause"): Rule((_OPERATE,)),
+        ("POST", "/algorithms/{name}/resume"): Rule((_OPERATE,)),
         ("GET", "/status"): Rule((_SUBMIT, _READ)),
         ("POST", "/tokens"): Rule((_ADMIN,)),
         ("GET", "/tokens"): Rule((_ADMIN,)),

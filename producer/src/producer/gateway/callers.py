@@ -30,6 +30,8 @@ class Caller:
     scopes: frozenset[Scope]
     algorithms: tuple[str, ...] = ()
     limits: SendLimits = UNLIMITED
+    #: who it is, for people
+    name: str = ""
 
     @property
     def reads(self) -> Reach:
@@ -53,12 +55,13 @@ class Caller:
 
 #: Where no tokens are in use.
 ANYBODY = Caller(None, frozenset(Scope))
-ADMIN = Caller(ADMIN_KEY_ID, frozenset(Scope))
+ADMIN = Caller(ADMIN_KEY_ID, frozenset(Scope), name=ADMIN_KEY_ID)
 
 
 def caller_with(token: Token) -> Caller:
     scopes = with_implied(token.scopes)
-    return Caller(token.key_id, scopes, () if Scope.ADMIN in scopes else token.algorithms, token.limits)
+    algorithms = () if Scope.ADMIN in scopes else token.algorithms
+    return Caller(token.key_id, scopes, algorithms, token.limits, token.name)
 
 
 def set_caller(scope: Any, caller: Caller) -> None:

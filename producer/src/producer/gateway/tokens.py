@@ -119,10 +119,12 @@ class AuditEntryView(BaseModel):
     audit_id: int
     created_at: datetime
     who: str = Field(description="Key id of a token, `admin` for ADMIN_TOKEN, or `none`.")
-    action: str = Field(description="`cancel`, `replay`, `discard`, `token.create` or `token.revoke`.")
+    action: str = Field(
+        description="`cancel`, `replay`, `discard`, `pause`, `resume`, `token.create` or `token.revoke`."
+    )
     params: dict[str, Any]
     count: int
-    ids: list[str] = Field(description="Of tasks, dead letters or tokens; at most 1,000.")
+    ids: list[str] = Field(description="Of tasks, dead letters or tokens, or names of algorithms; at most 1,000.")
     client: str | None = Field(description="Address that the call came from.")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from runnerlib.contract import TaskState
 from taskqueue.sql.recording import KnownRow
 from taskqueue.sql.rows import TASK_COLUMNS, task_row
-from taskqueue.sql.tables import tasks
+from taskqueue.sql.tables import paused_algorithms, tasks
 from taskqueue.tasks import Identity, NewTask, TaskRow
 
 _this = tasks.c.id == bindparam("the_id")
@@ -179,6 +179,13 @@ NOTE = text(
     "INSERT INTO waiting_notes (algorithm, note, noted_at) VALUES (:algorithm, :note, :noted_at)"
     " ON CONFLICT (algorithm) DO UPDATE SET note = excluded.note, noted_at = excluded.noted_at"
 )
+
+#: A pause that is in force stays as it is.
+PAUSE = text(
+    "INSERT INTO paused_algorithms (algorithm, paused_by, paused_at) VALUES (:algorithm, :paused_by, :paused_at)"
+    " ON CONFLICT (algorithm) DO NOTHING"
+)
+PAUSED = select(paused_algorithms.c.algorithm, paused_algorithms.c.paused_by, paused_algorithms.c.paused_at)
 
 _FILL_TOMBSTONE = (
     update(tasks)
