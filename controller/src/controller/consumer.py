@@ -16,6 +16,7 @@ from controller.commit_gate import CommitGate
 from controller.errors import RunnerError
 from controller.runner_answers import Answer
 from controller.runs import InFlight, Run
+from controller.throttle import Throttle
 from controller.triage import ISOLATE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, Step, before_start, triage
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
@@ -68,6 +69,7 @@ class AlgorithmConsumer:
         self._directory = dependencies.calls.directory
         self._completer = dependencies.calls.completer
         self._latency = batching.LatencyEstimate()
+        self._throttle = Throttle(self._context.clock)
         #: runs that wait for a runner
         self._ready: deque[Run] = deque()
         #: call → its runs, and the runner when one is known
@@ -135,6 +137,9 @@ class AlgorithmConsumer:
             count = 1 if self._directory.loads(self.algorithm) else 0
         if self._is_held:
             count = 0
+        if limits.most_running is not None:
+            # of short ones as many again, as above
+            count = min(count, limits.most_running * (2 if self._latency.is_short else 1))
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
@@ -158,13 +163,22 @@ class AlgorithmConsumer:
         while self._ready and not self._stopping and not self._is_held:
             room = self._room()
             runner = self._directory.runner(room.next_runner) if room.next_runner is not None else None
-            if runner is None:
+            limits = self._directory.limits(self.algorithm)
+            free = self._throttle.free(limits, self._count_running)
+            if runner is None or free == 0:
                 return
-            self._call(runner, self._next_batch(runner, room.free_slots))
+            runs = self._next_batch(runner, room.free_slots, free)
+            self._throttle.sent(limits, len(runs))
+            self._call(runner, runs)
 
-    def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
+    def _count_running(self) -> int:
+        return len(self.runs)
+
+    def _next_batch(self, runner: RunnerView, free_slots: int, most: int | None) -> list[Run]:
+        """`most`: how many the author's limits let start now; None: any number."""
         cap = self._latency.batch_size(self._directory.limits(self.algorithm))
         size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
+        size = size if most is None else min(size, most)
         runs = [self._ready.popleft()]
         size_bytes = len(runs[0].delivery.payload) + batching.ITEM_BYTES
         while self._ready and len(runs) < size and not runs[0].isolated and not self._ready[0].isolated:
@@ -214,7 +228,9 @@ class AlgorithmConsumer:
         if not self._gate.is_open:
             events.append(asyncio.ensure_future(self._gate.wait_open()))
         waits = events if self._taking is None else [*events, self._taking]
-        seconds = self._directory.next_free_in_seconds(self.algorithm)
+        limits = self._directory.limits(self.algorithm)
+        times = [self._directory.next_free_in_seconds(self.algorithm), self._throttle.next_in_seconds(limits)]
+        seconds = min((each for each in times if each is not None), default=None)
         longest = LOOK_AT_READY_SECONDS if self._ready else self._look_around
         timeout = longest if seconds is None else min(seconds + 0.001, longest)
         try:
@@ -416,7 +432,10 @@ class AlgorithmConsumer:
         trouble = self.trouble or ("" if self._feed is None else self._feed.trouble)
         if trouble:
             return f"the controller cannot take tasks of {self.algorithm!r}: {trouble}"
-        return self._directory.pending_reason(self.algorithm)
+        limits = self._directory.limits(self.algorithm)
+        return self._directory.pending_reason(self.algorithm) or self._throttle.reason(
+            self.algorithm, limits, self._count_running, any_ready=bool(self._ready)
+        )
 
     @property
     def runs(self) -> list[Run]:

@@ -16,7 +16,7 @@ from producer.client.client import GatewayClient, TaskClient
 from producer.errors import Refused as RefusedBySender
 from producer.gateway.admission import Refused
 from producer.gateway.callers import Caller
-from producer.gateway.limits import RateLimits, TokenBucket, WaitingLimits
+from producer.gateway.limits import RateLimits, WaitingLimits
 from runnerlib.contract import Limits
 from taskqueue.tasks import NewTask
 from taskqueue.tokens import Scope, SendLimits
@@ -35,26 +35,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_bucket_lets_a_burst_in_and_then_its_rate() -> None:
-    bucket = TokenBucket(rate=2, burst=3, now=0)
-    for _ in range(3):
-        assert bucket.wait_seconds(1, 0) == 0
-        bucket.take(1)
-    assert bucket.wait_seconds(1, 0) == pytest.approx(0.5)
-    assert bucket.wait_seconds(3, 0) == pytest.approx(1.5)
-    assert bucket.wait_seconds(1, 0.5) == 0
-    assert bucket.wait_seconds(3, 1000) == 0 and bucket.wait_seconds(4, 1000) == 0
-
-
-def test_what_is_larger_than_a_burst_passes_after_a_rest_and_is_paid_off_afterwards() -> None:
-    bucket = TokenBucket(rate=10, burst=5, now=0)
-    bucket.take(1)
-    assert bucket.wait_seconds(1000, 0) == pytest.approx(0.1)
-    assert bucket.wait_seconds(1000, 0.1) == 0
-    bucket.take(1000)
-    assert bucket.wait_seconds(1, 0.1) == pytest.approx(99.6)
 
 
 def test_request_is_let_in_after_the_seconds_that_its_refusal_names_and_not_before() -> None:

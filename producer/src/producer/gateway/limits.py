@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from producer.gateway.admission import CatalogueView, Refused
 from producer.gateway.callers import Caller
 from producer.gateway.problem_codes import ProblemCode
+from runnerlib.service.token_bucket import TokenBucket
 from taskqueue.protocols import TaskStore
 from taskqueue.tasks import NewTask
 from taskqueue.tokens import SendLimits
@@ -22,32 +23,6 @@ from taskqueue.tokens import SendLimits
 COUNT_AGAIN_SECONDS = 1.0
 #: Tokens and algorithms that are remembered; those that were used last.
 MOST_REMEMBERED = 10_000
-#: Less than that is nothing but rounding.
-_ROUNDING_SECONDS = 1e-6
-
-
-class TokenBucket:
-    """Lets `rate` a second pass, and `burst` at once after a rest.
-
-    What costs more than `burst` passes when the bucket is full, and is paid off afterwards: nothing is too large to
-    ever pass, and the mean rate holds all the same. Times are monotonic seconds.
-    """
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._level = burst
-        self._at = now
-
-    def wait_seconds(self, cost: float, now: float) -> float:
-        """How long until it would pass; 0: it would now."""
-        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-        self._at = now
-        seconds = (min(cost, self._burst) - self._level) / self._rate
-        return seconds if seconds > _ROUNDING_SECONDS and cost > 0 else 0.0
-
-    def take(self, cost: float) -> None:
-        self._level -= cost
 
 
 @dataclass(frozen=True, slots=True)
