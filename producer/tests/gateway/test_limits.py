@@ -145,10 +145,13 @@ def test_waiting_tasks_are_counted_once_a_second_and_none_slips_in_meanwhile() -
     sender, task = caller(most_waiting=10), NewTask("a", "anything", b"1", "d")
 
     async def send(count: int) -> Refused | None:
-        async with limits.entering(sender, [task] * count) as refused:
+        entries = limits.entries(sender, [task] * count)
+        refused = await limits.enter(entries)
+        if refused is None:
             await asyncio.sleep(0)
-            store.waiting += 0 if refused else count
-            return refused
+            store.waiting += count
+            limits.leave(entries)
+        return refused
 
     async def scenario() -> None:
         answers = await asyncio.gather(*(send(1) for _ in range(100)))

@@ -6,9 +6,8 @@ Rates are kept in this process, so each of several gateways lets as much in. Wai
 import asyncio
 import math
 import time
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from producer.gateway.admission import CatalogueView, Refused
@@ -43,8 +42,10 @@ class RateLimits:
 
     def take(self, caller: Caller, tasks: int, size: int) -> Refused | None:
         """Counts a request with so many tasks and bytes; or why it is refused, and when it would not be."""
+        if not caller.limits.has_rates or caller.key_id is None:
+            return None
         refused = self.refusal(caller, tasks, size)
-        if refused is None and caller.limits.has_rates and caller.key_id is not None:
+        if refused is None:
             buckets = self._buckets[caller.key_id]
             if buckets.tasks is not None:
                 buckets.tasks.take(tasks)
@@ -114,7 +115,7 @@ class _Room:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """So many tasks that want in where at most so many may wait."""
 
     waiters: _Waiters
@@ -133,37 +134,34 @@ class WaitingLimits:
         #: what was used last is at the end
         self._rooms: OrderedDict[_Waiters, _Room] = OrderedDict()
 
-    @asynccontextmanager
-    async def entering(self, caller: Caller, tasks: Sequence[NewTask]) -> AsyncIterator[Refused | None]:
-        """Queue the tasks inside the block, unless it says why all of them are refused. Raises StoreUnavailable."""
-        entries = self._entries(caller, tasks)
-        refused = await self._refused(entries) if entries else None
-        if refused is not None:
-            yield refused
-            return
-        for entry in entries:
-            entry.room.added += entry.count
-            entry.room.on_their_way += entry.count
-        try:
-            yield None
-        finally:
-            for entry in entries:
-                entry.room.on_their_way -= entry.count
-
-    def _entries(self, caller: Caller, tasks: Sequence[NewTask]) -> list[_Entry]:
+    def entries(self, caller: Caller, tasks: Sequence[NewTask]) -> list[Entry]:
+        """The limits that these tasks meet; empty: none."""
         entries = []
         if caller.limits.most_waiting is not None and caller.key_id is not None:
-            waiters = _Waiters(key_id=caller.key_id)
-            entries.append(_Entry(waiters, self._room(waiters), len(tasks), caller.limits.most_waiting))
+            entries.append(self._entry(_Waiters(key_id=caller.key_id), len(tasks), caller.limits.most_waiting))
         known = {} if self._view.catalogue is None else self._view.catalogue.algorithms
-        for name, count in Counter(task.algorithm for task in tasks).items():
+        for name in {task.algorithm for task in tasks}:
             most = known[name].description.limits.most_waiting if name in known else None
             if most is not None:
-                waiters = _Waiters(algorithm=name)
-                entries.append(_Entry(waiters, self._room(waiters), count, most))
+                count = sum(task.algorithm == name for task in tasks)
+                entries.append(self._entry(_Waiters(algorithm=name), count, most))
         return entries
 
-    async def _refused(self, entries: Sequence[_Entry]) -> Refused | None:
+    async def enter(self, entries: Sequence[Entry]) -> Refused | None:
+        """None: queue the tasks, then `leave`. Or why all of them are refused. Raises StoreUnavailable."""
+        refused = await self._refused(entries)
+        if refused is None:
+            for entry in entries:
+                entry.room.added += entry.count
+                entry.room.on_their_way += entry.count
+        return refused
+
+    def leave(self, entries: Sequence[Entry]) -> None:
+        """The tasks that were let in are in the store, or will never be."""
+        for entry in entries:
+            entry.room.on_their_way -= entry.count
+
+    async def _refused(self, entries: Sequence[Entry]) -> Refused | None:
         for entry in entries:
             words, most = entry.waiters.words, entry.most
             if entry.count > most:
@@ -182,7 +180,7 @@ class WaitingLimits:
                 return Refused(code, message, algorithm, retry_after_seconds=seconds)
         return None
 
-    async def _count(self, entry: _Entry) -> None:
+    async def _count(self, entry: Entry) -> None:
         """Counts what waits, if it was not just counted. What is on its way may be counted twice, never left out."""
         room, waiters = entry.room, entry.waiters
         async with room.lock:
@@ -195,9 +193,9 @@ class WaitingLimits:
             )
             room.counted_at = now
 
-    def _room(self, waiters: _Waiters) -> _Room:
+    def _entry(self, waiters: _Waiters, count: int, most: int) -> Entry:
         room = self._rooms.setdefault(waiters, _Room())
         self._rooms.move_to_end(waiters)
         if len(self._rooms) > MOST_REMEMBERED:
             self._rooms.popitem(last=False)
-        return room
+        return Entry(waiters, room, count, most)

@@ -190,11 +190,15 @@ class TaskService:
         self, caller: Caller, tasks: Sequence[NewTask], *, durable: bool = True
     ) -> list[Published | Refused] | Refused:
         """Refuses those whose id belongs to another task; or all, where too many would wait."""
-        async with self._waiting.entering(caller, tasks) as too_many:
-            if too_many is not None:
-                self._count(too_many.algorithm, too_many.code.value)
-                return too_many
+        entries = self._waiting.entries(caller, tasks)
+        too_many = await self._waiting.enter(entries) if entries else None
+        if too_many is not None:
+            self._count(too_many.algorithm, too_many.code.value)
+            return too_many
+        try:
             outcomes = await self._queue.publish(tasks, durable=durable)
+        finally:
+            self._waiting.leave(entries)
         published = zip(tasks, outcomes, strict=True)
         for (algorithm, outcome), count in Counter((task.algorithm, outcome) for task, outcome in published).items():
             code = ProblemCode.ID_CONFLICT if outcome is Published.CONFLICT else outcome
