@@ -71,6 +71,7 @@ def test_pause_and_resume(gateway: Any, call: Any) -> None:
     assert (done.exit_code, done.stderr) == (0, "upper is paused: its tasks wait until: producer resume upper\n")
     waits = call("send", "upper", '{"text": "a"}', "--id", "mine")
     assert waits.exit_code == 0 and "paused since" in gateway.get("/tasks/mine").json()["waiting_for"]
+    assert "1 (paused)" in call("algorithms").stdout
     done = call("resume", "upper")
     assert (done.exit_code, done.stderr) == (0, "upper is not paused\n")
     for wrong in ("uper", "../tasks"):

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from token_senders import Sender
+from token_senders import ADMIN_TOKEN, Sender
 
 from producer.client.client import GatewayClient, TaskClient
 from producer.errors import Refused as RefusedBySender
@@ -18,6 +21,9 @@ from producer.gateway.admission import Refused
 from producer.gateway.callers import Caller
 from producer.gateway.limits import RateLimits, WaitingLimits
 from runnerlib.contract import Limits
+from taskqueue.postgres import open_postgres
+from taskqueue.rabbitmq.queue import open_rabbitmq
+from taskqueue.recorded import RecordedQueue
 from taskqueue.tasks import NewTask
 from taskqueue.tokens import Scope, SendLimits
 
@@ -178,8 +184,40 @@ def test_client_waits_as_long_as_the_gateway_says(guarded: Any, admin: Sender) -
     assert counted("gateway_submissions_total", labels) == 1
 
 
-def test_hog_at_a_hundred_times_its_rate_is_refused_and_others_are_served(guarded: Any, admin: Sender) -> None:
+@pytest.fixture(params=["embedded", "servers"])
+def any_guarded(request: pytest.FixtureRequest, tmp_path: Path, start_gateway: Callable[..., Any]) -> Any:
+    """A gateway where tokens are in use: on a file, and on RabbitMQ and PostgreSQL."""
+    if request.param == "embedded":
+        return start_gateway(tmp_path, admin_token=ADMIN_TOKEN)
+    server, database_url = request.getfixturevalue("broker_servers")("4"), request.getfixturevalue("database_url")
+    vhost = f"limits-{secrets.token_hex(4)}"
+    server.add_vhost(vhost)
+    request.addfinalizer(lambda: server.remove_vhost(vhost))
+
+    @asynccontextmanager
+    async def opened(_folder: Path) -> AsyncIterator[Any]:
+        rabbit = open_rabbitmq(server.url_of(vhost), retry_steps_seconds=())
+        async with rabbit as queue, open_postgres(database_url) as store:
+            yield RecordedQueue(queue, store), store
+
+    return start_gateway(tmp_path, admin_token=ADMIN_TOKEN, open_parts=opened)
+
+
+def test_token_may_have_so_many_waiting_whatever_the_queue(any_guarded: Any) -> None:
+    admin = Sender(any_guarded.url, ADMIN_TOKEN)
+    made = admin.post("/tokens", {"name": "x", "scopes": ["submit"], "most_waiting": 3}).json()
+    sender = Sender(any_guarded.url, made["token"])
+    assert sender.post("/tasks/batch", [MESSAGE] * 2).status_code == 202
+    assert sender.submit("anything", 1, id="last").status_code == 202
+    assert sender.submit("anything", 1).json()["code"] == "too_many_waiting"
+    assert sender.call("DELETE", "/tasks/last").status_code == 200
+    with GatewayClient(any_guarded.url, token=made["token"]) as client:
+        client.submit("anything", 1)
+
+
+def test_hog_at_a_hundred_times_its_rate_is_refused_and_others_are_served(any_guarded: Any) -> None:
     """Ten senders with one token send as fast as they can; beside them another sender's tasks all come in."""
+    guarded, admin = any_guarded, Sender(any_guarded.url, ADMIN_TOKEN)
     wanted = {"name": "hog", "scopes": ["submit"], "rate_per_second": 1, "burst": 2}
     hog, other = (
         admin.post("/tokens", {**wanted, "name": name, **more}).json()["token"]
