@@ -36,11 +36,16 @@ class PauseWatch:
 
     async def watch(self) -> None:
         """For ever."""
+        is_away = False
         while True:
             try:
                 await self.read()
             except StoreUnavailable as error:
-                _log.warning("which algorithms are paused cannot be read now: %s", error)
+                if not is_away:
+                    _log.warning("which algorithms are paused cannot be read now: %s", error)
+                is_away = True
+            else:
+                is_away = False
             await asyncio.sleep(READ_EVERY_SECONDS)
 
     async def read(self) -> None:
