@@ -74,6 +74,9 @@ _OPTIONS = {
     "max_tasks_per_process": "A fresh process after so many tasks; 1: for each task.",
     "max_rss_mb": "A fresh process once it has grown to so many MiB.",
     "result_bytes": "A larger result fails as `bad_result`. At most 16 MiB.",
+    "most_waiting": "Tasks that may [wait](limits.md#of-an-algorithm); the gateway refuses more.",
+    "most_running": "Tasks that may run at the same time, over [all its runners](limits.md#of-an-algorithm).",
+    "rate_per_second": "Tasks that may start in a second, over [all its runners](limits.md#of-an-algorithm).",
 }
 
 

@@ -72,7 +72,11 @@ class RunningGateway:
     """The gateway on a free port, with its loop in a thread. `run` runs a coroutine there."""
 
     def __init__(
-        self, folder: Path, queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q, **settings: Any
+        self,
+        folder: Path,
+        queue_wrapper: Callable[[TaskQueue], TaskQueue] = lambda q: q,
+        open_parts: Callable[[Path], Any] = lambda folder: open_embedded(folder / "tasks.db"),
+        **settings: Any,
     ) -> None:
         self.watch = FakeWatch(make_catalogue(upper=UPPER_SCHEMA, anything=None))
         self.health = Health("gateway")
@@ -82,6 +86,7 @@ class RunningGateway:
         self.store: TaskStore
         self._folder = folder
         self._wrap = queue_wrapper
+        self._open_parts = open_parts
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -96,7 +101,7 @@ class RunningGateway:
         return self
 
     async def _open(self) -> None:
-        queue, self.store = await self._stack.enter_async_context(open_embedded(self._folder / "tasks.db"))
+        queue, self.store = await self._stack.enter_async_context(self._open_parts(self._folder))
         self.queue = self._wrap(queue)
         app = build(self._stack, self.settings, self.queue, self.store, self.watch, self.health, self.registry)
         server = self.server = await self._stack.enter_async_context(HttpServer(app, "127.0.0.1", 0))

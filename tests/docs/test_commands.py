@@ -29,6 +29,7 @@ PAGES = [
             "conformance",
             "writing-a-runner",
             "rabbitmq-and-postgresql",
+            "limits",
             "operating",
         )
     ),

@@ -1,4 +1,4 @@
-"""The commands and programs of docs/security.md, in an environment with tokens."""
+"""The commands and programs of docs/security.md and docs/limits.md, in an environment with tokens."""
 
 import base64
 import hmac
@@ -19,6 +19,7 @@ from servers.fixtures import missing
 from runnerlib.contract.identity import RunnerKeys, run_token_of
 
 PAGE = ROOT / "docs" / "security.md"
+LIMITS_PAGE = ROOT / "docs" / "limits.md"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -71,6 +72,7 @@ class Reader:
 
 
 BLOCKS = [block for block in blocks(PAGE) if "tests/docs/test_security.py" in block.not_run]
+LIMITS = [block for block in blocks(LIMITS_PAGE) if "tests/docs/test_security.py" in block.not_run]
 
 
 def test_page_does_what_it_says(followed: Reader) -> None:
@@ -81,6 +83,8 @@ def test_page_does_what_it_says(followed: Reader) -> None:
     listed = followed.run("set -e\n" + BLOCKS[1].text)
     assert "billing" in listed and "on-call" in listed, listed
     assert (followed.folder / "secrets" / "billing-token").stat().st_mode & 0o077 == 0
+    limited = followed.run("set -e\n" + LIMITS[0].text, **admin)
+    assert "10/s 100 at once 1000000 B/s 5000 waiting" in limited, limited
     _keeps(followed, BLOCKS[2], admin)
     assert _program(followed, BLOCKS[3], sys.executable) == "PYTHON\n"
     if shutil.which("node") is None:

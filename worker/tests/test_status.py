@@ -1,10 +1,11 @@
 """What a person and a program see of a running environment."""
 
 import io
+from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 
-from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
+from producer.gateway.algorithm_views import AlgorithmStatus, PauseInfo, RunnerStatus, Status, TaskCounts
 from runnerlib.contract import RunnerLevel
 from worker.state_file import EnvironmentState, ProcessState, RunnerState
 from worker.status import StatusReport, build_report, duration, render, runner_lines
@@ -43,6 +44,15 @@ def _text(found: StatusReport) -> str:
     stream = io.StringIO()
     Console(file=stream, width=180).print(render(found))
     return stream.getvalue()
+
+
+def test_paused_algorithm_is_named_with_who_did_it_and_how_it_goes_on() -> None:
+    upper, nap = _algorithm("upper", 2, runners=1), _algorithm("nap", 0, runners=1)
+    since = datetime.now(UTC) - timedelta(minutes=5)
+    upper.paused, nap.paused = PauseInfo(by="on-call", since=since), PauseInfo(by="", since=since)
+    text = _text(build_report(STATE, _status(upper, nap), 0, False))
+    assert "upper: paused by on-call for 5 min; its tasks wait until: producer resume upper" in text
+    assert "nap: paused for 5 min; its tasks wait until: producer resume nap" in text
 
 
 def test_every_process_is_listed_with_its_state() -> None:

@@ -23,6 +23,7 @@ from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
 from runnerlib.service.tls import trusted
 from taskqueue.clock import GuardedWall
+from taskqueue.pauses import PauseWatch
 from taskqueue.protocols import IngressFeed, Sweeper, TaskQueue, TaskStore
 
 
@@ -55,12 +56,14 @@ async def build(
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
     unknown_fields = UnknownFieldWarnings()
-    dependencies = ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls)
+    pauses = PauseWatch(store, lambda: consumers.wake_all())
+    dependencies = ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls, pauses)
     consumers = ConsumerSet(directory, watch, dependencies, health)
     # Left in reverse order: nothing new is taken, and runs are followed until the last call has ended.
     RunMonitor(store, in_flight, client, completer, margin_seconds=margin).start(stack)
     stack.push_async_callback(consumers.stop, settings.grace_seconds)
     Maintenance(sweeper, store, gate, directory, completer, settings, consumers.pending_reasons, wall).start(stack)
+    background(stack, pauses.watch(), "pauses")
     background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None:
         ingress = IngressConsumer(door, completer, directory, health, metrics, settings, unknown_fields, wall)

@@ -16,11 +16,13 @@ from controller.commit_gate import CommitGate
 from controller.errors import RunnerError
 from controller.runner_answers import Answer
 from controller.runs import InFlight, Run
+from controller.throttle import Throttle
 from controller.triage import ISOLATE_AFTER_DELIVERIES, AskAll, Attach, Join, Start, Step, before_start, triage
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.contract import EntryState, RunnerLevel, RunnerView
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueClosed
+from taskqueue.pauses import PauseWatch
 from taskqueue.protocols import Feed, TaskQueue
 from taskqueue.tasks import Delivery, Placement, TaskRow
 
@@ -47,6 +49,7 @@ class ConsumerDependencies:
     in_flight: InFlight
     unknown_fields: UnknownFieldWarnings
     calls: CallContext
+    pauses: PauseWatch
 
 
 class AlgorithmConsumer:
@@ -61,10 +64,12 @@ class AlgorithmConsumer:
         self._gate = dependencies.gate
         self._in_flight = dependencies.in_flight
         self._unknown_fields = dependencies.unknown_fields
+        self._pauses = dependencies.pauses
         self._context = dependencies.calls
         self._directory = dependencies.calls.directory
         self._completer = dependencies.calls.completer
         self._latency = batching.LatencyEstimate()
+        self._throttle = Throttle(self._context.clock)
         #: runs that wait for a runner
         self._ready: deque[Run] = deque()
         #: call → its runs, and the runner when one is known
@@ -130,6 +135,11 @@ class AlgorithmConsumer:
         if self._directory.is_unreachable(self.algorithm):
             # One task at a time finds out whether a runner can be reached again; none during a quarantine.
             count = 1 if self._directory.loads(self.algorithm) else 0
+        if self._is_held:
+            count = 0
+        if limits.most_running is not None:
+            # of short ones as many again, as above
+            count = min(count, limits.most_running * (2 if self._latency.is_short else 1))
         if count != self._prefetch:
             self._prefetch = count
             await feed.set_prefetch(count)
@@ -140,19 +150,35 @@ class AlgorithmConsumer:
             await self._release_ready("no runner offers the algorithm any more")
         elif self._directory.is_unreachable(self.algorithm) and not self._directory.loads(self.algorithm):
             await self._release_ready("no runner of the algorithm can be reached")
+        elif self._is_held:
+            await self._release_ready("the algorithm is paused")
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether nothing of it may start. Before the store has told what is paused, everything may be."""
+        return not self._pauses.is_known or self.algorithm in self._pauses.paused
 
     def _launch(self) -> None:
         """Sends what waits, as far as there is room, to the least loaded runners first."""
-        while self._ready and not self._stopping:
+        while self._ready and not self._stopping and not self._is_held:
             room = self._room()
             runner = self._directory.runner(room.next_runner) if room.next_runner is not None else None
-            if runner is None:
+            limits = self._directory.limits(self.algorithm)
+            free = self._throttle.free(limits, self._count_running)
+            if runner is None or free == 0:
                 return
-            self._call(runner, self._next_batch(runner, room.free_slots))
+            runs = self._next_batch(runner, room.free_slots, free)
+            self._throttle.sent(limits, len(runs))
+            self._call(runner, runs)
 
-    def _next_batch(self, runner: RunnerView, free_slots: int) -> list[Run]:
+    def _count_running(self) -> int:
+        return len(self.runs)
+
+    def _next_batch(self, runner: RunnerView, free_slots: int, most: int | None) -> list[Run]:
+        """`most`: how many the author's limits let start now; None: any number."""
         cap = self._latency.batch_size(self._directory.limits(self.algorithm))
         size = 1 if runner.level is RunnerLevel.PLAIN else batching.share(len(self._ready), free_slots, cap)
+        size = size if most is None else min(size, most)
         runs = [self._ready.popleft()]
         size_bytes = len(runs[0].delivery.payload) + batching.ITEM_BYTES
         while self._ready and len(runs) < size and not runs[0].isolated and not self._ready[0].isolated:
@@ -179,7 +205,7 @@ class AlgorithmConsumer:
 
     def _take(self, feed: Feed) -> None:
         """Asks the queue for what there is room for now; waits in the background."""
-        if self._taking is not None or not self._gate.is_open or self._stopping:
+        if self._taking is not None or not self._gate.is_open or self._stopping or self._is_held:
             return
         calls = self._room().calls
         if self._latency.is_short:
@@ -202,7 +228,9 @@ class AlgorithmConsumer:
         if not self._gate.is_open:
             events.append(asyncio.ensure_future(self._gate.wait_open()))
         waits = events if self._taking is None else [*events, self._taking]
-        seconds = self._directory.next_free_in_seconds(self.algorithm)
+        limits = self._directory.limits(self.algorithm)
+        times = [self._directory.next_free_in_seconds(self.algorithm), self._throttle.next_in_seconds(limits)]
+        seconds = min((each for each in times if each is not None), default=None)
         longest = LOOK_AT_READY_SECONDS if self._ready else self._look_around
         timeout = longest if seconds is None else min(seconds + 0.001, longest)
         try:
@@ -404,7 +432,10 @@ class AlgorithmConsumer:
         trouble = self.trouble or ("" if self._feed is None else self._feed.trouble)
         if trouble:
             return f"the controller cannot take tasks of {self.algorithm!r}: {trouble}"
-        return self._directory.pending_reason(self.algorithm)
+        limits = self._directory.limits(self.algorithm)
+        return self._directory.pending_reason(self.algorithm) or self._throttle.reason(
+            self.algorithm, limits, self._count_running, any_ready=bool(self._ready)
+        )
 
     @property
     def runs(self) -> list[Run]:

@@ -112,6 +112,11 @@ class ConsumerSet:
         for algorithm in changed & self._consumers.keys():
             self._consumers[algorithm].wake()
 
+    def wake_all(self) -> None:
+        """Something was paused or resumed."""
+        for consumer in self._consumers.values():
+            consumer.wake()
+
     def pending_reasons(self) -> dict[str, str]:
         """Algorithms whose tasks wait although runners offer them, and why."""
         return {name: why for name, consumer in self._consumers.items() if (why := consumer.pending_reason) is not None}

@@ -66,6 +66,18 @@ def test_result_of_each_state(gateway: Any, call: Any) -> None:
     assert call("result", "../status").exit_code == BAD_INPUT
 
 
+def test_pause_and_resume(gateway: Any, call: Any) -> None:
+    done = call("pause", "upper")
+    assert (done.exit_code, done.stderr) == (0, "upper is paused: its tasks wait until: producer resume upper\n")
+    waits = call("send", "upper", '{"text": "a"}', "--id", "mine")
+    assert waits.exit_code == 0 and "paused since" in gateway.get("/tasks/mine").json()["waiting_for"]
+    assert "1 (paused)" in call("algorithms").stdout
+    done = call("resume", "upper")
+    assert (done.exit_code, done.stderr) == (0, "upper is not paused\n")
+    for wrong in ("uper", "../tasks"):
+        assert call("pause", wrong).exit_code == BAD_INPUT
+
+
 def test_cancel(gateway: Any, call: Any) -> None:
     call("send", "upper", '{"text": "a"}', "--id", "mine")
     done = call("cancel", "mine")

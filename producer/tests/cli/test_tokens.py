@@ -52,6 +52,17 @@ def test_token_is_printed_once_and_can_be_used_listed_and_revoked(guarded: Any, 
     assert len(call("audit", "--action", "token.create", "--json").stdout.splitlines()) == 1
 
 
+def test_limits_of_a_token_are_set_when_it_is_made_and_listed(call: Call) -> None:
+    limits = ("--rate", "10", "--burst", "100", "--bytes-per-second", "1000000", "--most-waiting", "500")
+    assert call("token", "create", "batch", "--scope", "submit", *limits).exit_code == 0
+    [listed] = [json.loads(line) for line in call("token", "list", "--json").stdout.splitlines()]
+    names = ("rate_per_second", "burst", "bytes_per_second", "most_waiting")
+    assert [listed[name] for name in names] == [10, 100, 1_000_000, 500]
+    assert "10/s 100 at once 1000000 B/s 500 waiting" in call("token", "list").stdout
+    refused = call("token", "create", "batch", "--scope", "submit", "--burst", "100")
+    assert refused.exit_code == BAD_INPUT and "rate_per_second" in refused.stderr
+
+
 def test_token_that_cannot_be_made_or_revoked_is_told(call: Call) -> None:
     for arguments in (
         ("create", "x", "--scope", "everything"),

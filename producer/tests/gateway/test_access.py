@@ -42,6 +42,8 @@ CALLS: dict[tuple[str, str], tuple[set[Any], str, Any, int]] = {
     ("POST", "/dead/discard"): ({OPERATE, ADMIN}, "/dead/discard", NONE_DEAD, 200),
     ("GET", "/algorithms"): ({SUBMIT, *READING}, "/algorithms", None, 200),
     ("GET", "/algorithms/{name}"): ({SUBMIT, *READING}, "/algorithms/upper", None, 200),
+    ("POST", "/algorithms/{name}/pause"): ({OPERATE, ADMIN}, "/algorithms/anything/pause", None, 200),
+    ("POST", "/algorithms/{name}/resume"): ({OPERATE, ADMIN}, "/algorithms/anything/resume", None, 200),
     ("GET", "/status"): ({SUBMIT, *READING}, "/status", None, 200),
     ("POST", "/session"): (ANYBODY, "/session", {"token": ADMIN_TOKEN}, 201),
     ("DELETE", "/session"): (ANYBODY, "/session", None, 204),

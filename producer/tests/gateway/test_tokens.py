@@ -75,6 +75,11 @@ def test_token_is_made_shown_once_used_listed_and_revoked(guarded: Any, admin: S
         ({"expires_seconds": 1e30}, "expires_seconds"),
         ({"scopes": ["admin"], "algorithms": ["a*"]}, "body"),
         ({"key_id": "admin"}, "key_id"),
+        ({"rate_per_second": 0}, "rate_per_second"),
+        ({"burst": 5}, "body"),
+        ({"rate_per_second": 1, "burst": 0}, "burst"),
+        ({"bytes_per_second": 1.5}, "bytes_per_second"),
+        ({"most_waiting": 0}, "most_waiting"),
     ],
 )
 def test_token_that_cannot_be_is_refused(admin: Sender, fault: dict[str, Any], field: str) -> None:

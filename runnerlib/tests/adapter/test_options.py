@@ -23,11 +23,16 @@ def test_every_key_is_taken(adapter_of):
         "max_tasks_per_process": 100,
         "max_rss_mb": 500,
         "result_bytes": 10,
+        "most_waiting": 11,
+        "most_running": 12,
+        "rate_per_second": 0.5,
     }
     adapter = adapter_of(f"OPTIONS = {{'upper': {written!r}}}" + RUN)
     assert options(adapter) == Options(
-        2.0, 0, ("builtins.KeyError",), ("builtins.ValueError",), 8, 2, "words", 100, 500, 10
+        2.0, 0, ("builtins.KeyError",), ("builtins.ValueError",), 8, 2, "words", 100, 500, 10, 11, 12, 0.5
     )
+    limits = adapter.algorithms["upper"].describe().limits
+    assert (limits.most_waiting, limits.most_running, limits.rate_per_second) == (11, 12, 0.5)
     assert adapter.algorithms["lower"].options == Options()
     assert adapter.algorithms["upper"].slots == 2
 
@@ -65,6 +70,18 @@ MISTAKES = {
     "a larger result than can be registered": (
         "OPTIONS = {'upper': {'result_bytes': 10**15}}",
         "OPTIONS['upper']['result_bytes'] must be a whole number, 16777216 at most, not 1000000000000000",
+    ),
+    "no rate": (
+        "OPTIONS = {'upper': {'rate_per_second': 0}}",
+        "OPTIONS['upper']['rate_per_second'] must be a positive number of tasks a second, at most 1000000, not 0",
+    ),
+    "a rate that is no number": (
+        "OPTIONS = {'upper': {'rate_per_second': float('nan')}}",
+        "OPTIONS['upper']['rate_per_second'] must be a positive number of tasks a second",
+    ),
+    "nobody may run": (
+        "OPTIONS = {'upper': {'most_running': 0}}",
+        "OPTIONS['upper']['most_running'] must be a whole number, 1 or more, not 0.",
     ),
     "no dict for an algorithm": ("OPTIONS = {'upper': 3}", "OPTIONS['upper'] is a int; write a dict"),
     "unknown key": (

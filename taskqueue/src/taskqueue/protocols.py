@@ -18,6 +18,7 @@ from taskqueue.tasks import (
     Delivery,
     NewTask,
     Page,
+    Pause,
     Placement,
     Published,
     Record,
@@ -190,9 +191,21 @@ class TaskStore(Protocol):
         dropped with the next call.
         """
 
+    async def pause(self, algorithm: str, by: str, *, note: AuditNote | None = None) -> Pause:
+        """From now on controllers hand out no tasks of the algorithm; returns the pause, maybe an earlier one."""
+
+    async def resume(self, algorithm: str, *, note: AuditNote | None = None) -> None:
+        """Ends a pause, if there is one."""
+
+    async def paused(self) -> dict[str, Pause]:
+        """The paused algorithms."""
+
     async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
         """Tasks by algorithm and state. A `reach` that includes others may leave out the caller's own tasks of
         algorithms that do not fit. Cheap enough for a metrics scrape, not for every request."""
+
+    async def count_waiting(self, most: int, *, algorithm: str | None = None, submitted_by: str | None = None) -> int:
+        """How many tasks of this algorithm, or of this token, wait; those beyond `most` are not counted."""
 
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         """Newest first; `before` is the `next` of the previous page. Bounded work, however many rows there are."""

@@ -385,6 +385,14 @@ class Counts:
     oldest_waiting_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when an algorithm is paused, and who did it: the name of a token, empty where there are none."""
+
+    by: str
+    at: float
+
+
 def shortened(message: str) -> str:
     """As much of a message as a line of a list shows."""
     return message if len(message) <= MAX_SUMMARY_CHARACTERS else message[: MAX_SUMMARY_CHARACTERS - 1] + "…"

@@ -50,6 +50,27 @@ def fits(algorithm: str, patterns: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class SendLimits:
+    """What may be sent with a token; None: as much as its owner likes.
+
+    Rates hold for each gateway. `burst` is how many tasks may come at once after a rest.
+    """
+
+    rate_per_second: float | None = None
+    burst: int | None = None
+    bytes_per_second: int | None = None
+    #: tasks that wait, in all
+    most_waiting: int | None = None
+
+    @property
+    def has_rates(self) -> bool:
+        return self.rate_per_second is not None or self.bytes_per_second is not None
+
+
+UNLIMITED = SendLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A token as the store holds it: never its text, only the SHA-256 of it, in hexadecimal."""
 
@@ -63,6 +84,7 @@ class Token:
     expires_at: float | None = None
     last_used_at: float | None = None
     revoked_at: float | None = None
+    limits: SendLimits = UNLIMITED
 
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

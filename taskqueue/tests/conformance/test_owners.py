@@ -4,7 +4,7 @@ import pytest
 
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.sql import pages
-from taskqueue.tasks import CancelAnswer, DeadFilter, Failed, Published, TaskFilter
+from taskqueue.tasks import CancelAnswer, DeadFilter, Delivery, Failed, Placement, Published, TaskFilter
 from taskqueue.tokens import EVERYTHING, Reach
 
 ACCEPTED, DUPLICATE, CONFLICT = Published.ACCEPTED, Published.DUPLICATE, Published.CONFLICT
@@ -108,3 +108,26 @@ def test_lists_and_counts_have_what_is_in_reach(run, open_replaying, make_task, 
             assert len(await store.dead_letters()) == 3
 
     run(scenario())
+
+
+def test_waiting_tasks_of_a_token_or_an_algorithm_are_counted_up_to_a_bound(run, open_replaying, make_task):
+    async def scenario():
+        async with open_replaying() as (queue, store):
+            mine = [make_task(f"m{number}", submitted_by="a1") for number in range(3)]
+            await queue.publish([*mine, make_task("other"), make_task("ocr", "ocr", submitted_by="a1")])
+            await store.cancel("m0")
+            assert await store.count_waiting(9, submitted_by="a1") == 3
+            assert await store.count_waiting(2, submitted_by="a1") == 2
+            assert await store.count_waiting(9, submitted_by="b2") == 0
+            assert await store.count_waiting(9, algorithm="upper") == 3
+            assert await store.count_waiting(1, algorithm="upper") == 1
+            delivery = make_delivery_of(mine[1])
+            await store.place([(delivery, Placement("m1", 1, "text-1", "boot"))])
+            assert await store.count_waiting(9, submitted_by="a1") == 2
+            assert await store.count_waiting(9, algorithm="upper") == 2
+
+    run(scenario())
+
+
+def make_delivery_of(task):
+    return Delivery(task.id, task.algorithm, task.payload, task.digest, 1, None)

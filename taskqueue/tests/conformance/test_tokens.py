@@ -8,9 +8,18 @@ import pytest
 from runnerlib.contract import FailureCode, TaskState
 from taskqueue.sql import tokens as sql_tokens
 from taskqueue.tasks import CancelAnswer, DeadAnswer, Failed, Placement
-from taskqueue.tokens import AuditFilter, AuditNote, Reach, Scope, Session, Token
+from taskqueue.tokens import UNLIMITED, AuditFilter, AuditNote, Reach, Scope, SendLimits, Session, Token
 
-TOKEN = Token("a1", "0" * 64, "billing", frozenset({Scope.SUBMIT, Scope.READ_ALL}), ("text_*", "ocr"), expires_at=9e9)
+LIMITS = SendLimits(rate_per_second=0.5, burst=7, bytes_per_second=5_000_000_000, most_waiting=9)
+TOKEN = Token(
+    "a1",
+    "0" * 64,
+    "billing",
+    frozenset({Scope.SUBMIT, Scope.READ_ALL}),
+    ("text_*", "ocr"),
+    expires_at=9e9,
+    limits=LIMITS,
+)
 MAKE = AuditNote("token.create", "admin", {"name": "billing"}, "127.0.0.1")
 
 
@@ -26,6 +35,15 @@ def test_token_is_kept_and_noted_in_the_audit(run, open_store):
             (entry,) = await store.tokens.audit()
             assert (entry.who, entry.action, entry.count, entry.ids) == ("admin", "token.create", 1, ("a1",))
             assert (entry.params, entry.client) == ({"name": "billing"}, "127.0.0.1")
+
+    run(scenario())
+
+
+def test_token_without_limits_has_none_when_it_is_read(run, open_store):
+    async def scenario():
+        async with open_store() as store:
+            await store.tokens.add(replace(TOKEN, limits=UNLIMITED), MAKE)
+            assert (await store.tokens.get("a1")).limits == UNLIMITED
 
     run(scenario())
 

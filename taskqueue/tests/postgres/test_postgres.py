@@ -129,6 +129,8 @@ def test_server_with_no_free_connection_is_told_so(run, database_url, ask):
         statements.COUNT_WAITING,
         statements.COUNT_FINISHED,
         statements.OLDEST_WAITING,
+        statements.WAITING_OF_ALGORITHM,
+        statements.WAITING_OF_TOKEN,
         statements.PROGRESS,
         statements.CANCEL_WAITING,
     ],
@@ -139,7 +141,7 @@ def test_statement_is_served_by_an_index(run, database_url, statement):
     engine = reading_engine(parameters_from(database_url), 1)
     with engine.connect() as connection:
         compiled = statement.compile(dialect=connection.dialect)
-        made_up = {"the_ids": "{a,b}", "the_id": "a", "the_algorithm": "upper", "new_message": ""}
+        made_up = {"the_ids": "{a,b}", "the_id": "a", "the_algorithm": "upper", "the_one": "a", "new_message": ""}
         values = {name: made_up.get(name, 1) if given is None else given for name, given in compiled.params.items()}
         explained = compiled.construct_expanded_state(values)
         rows = connection.exec_driver_sql(f"EXPLAIN {explained.statement}", explained.parameters)

@@ -159,6 +159,8 @@ def test_migrating_twice_changes_nothing(connection):
         (statements.COUNT_WAITING, "COVERING INDEX tasks_claim"),
         (statements.COUNT_FINISHED, "COVERING INDEX tasks_finished"),
         (statements.OLDEST_WAITING, "INDEX tasks_claim (algorithm=? AND available_at=?)"),
+        (statements.WAITING_OF_ALGORITHM, "COVERING INDEX tasks_claim (algorithm=? AND available_at>?)"),
+        (statements.WAITING_OF_TOKEN, "INDEX tasks_owned_waiting (submitted_by=?)"),
     ],
 )
 def test_statement_is_served_by_its_index(connection, statement, index):

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from producer.gateway.algorithm_views import AlgorithmStatus, RunnerStatus, Status, TaskCounts
+from producer.gateway.algorithm_views import AlgorithmStatus, PauseInfo, RunnerStatus, Status, TaskCounts
 from producer.printable import one_line, printable, printable_json
 from runnerlib.contract import Catalogue, clash_sentence
 from worker.environment_client import EnvironmentClient
@@ -214,6 +214,7 @@ def _sentences(report: StatusReport) -> list[str]:
         if line.coming in _DOING
     ]
     found += [_why_waiting(one) for one in report.status.algorithms if one.tasks.waiting and not one.runners]
+    found += [_paused(one.name, one.paused) for one in report.status.algorithms if one.paused is not None]
     if report.open_dead_letters:
         count = f"{report.open_dead_letters}{'+' if report.more_dead_letters else ''}"
         found.append(f"{count} open dead letters; look at them with: producer dead list")
@@ -228,6 +229,12 @@ def _why_waiting(algorithm: AlgorithmStatus) -> str:
     if algorithm.waiting_for_runner:
         return f"{waits}: no runner offers it now"
     return f"{waits}: no runner ever offered it; after a while they fail as unknown"
+
+
+def _paused(algorithm: str, pause: PauseInfo) -> str:
+    by = f" by {one_line(pause.by, _MOST_CHARACTERS)}" if pause.by else ""
+    since = duration(time.time() - pause.since.timestamp())
+    return f"{algorithm}: paused{by} for {since}; its tasks wait until: producer resume {algorithm}"
 
 
 def _counts(tasks: TaskCounts) -> list[str]:

@@ -20,7 +20,7 @@ import typer
 
 from producer.cli.dead import dead
 from producer.cli.many import send_many
-from producer.cli.tasks import algorithms, cancel, list_tasks, result, send
+from producer.cli.tasks import algorithms, cancel, list_tasks, pause, result, resume, send
 from producer.cli.token_option import take_tokens
 from producer.cli.tokens import audit, token
 
@@ -55,6 +55,8 @@ app.command()(cancel)
 app.command("list")(list_tasks)
 app.add_typer(dead, name="dead")
 app.command()(algorithms)
+app.command()(pause)
+app.command()(resume)
 app.add_typer(token, name="token")
 app.command()(audit)
 take_tokens(app)

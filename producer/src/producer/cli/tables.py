@@ -202,7 +202,8 @@ def _as(kind: type[T], value: Any) -> T:
 
 def _runners(algorithm: dict[str, Any]) -> str:
     text = str(len(algorithm["runners"])) if algorithm["runners"] else "none now"
-    also = [f"+{len(algorithm['conflicts'])} outdated"] if algorithm["conflicts"] else []
+    also = ["paused"] if algorithm.get("paused") else []
+    also += [f"+{len(algorithm['conflicts'])} outdated"] if algorithm["conflicts"] else []
     also += [f"+{len(algorithm['clashing'])} of another name"] if algorithm.get("clashing") else []
     return f"{text} ({', '.join(also)})" if also else text
 

@@ -32,6 +32,7 @@ TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of task
 ExpiresOption = Annotated[
     float | None, typer.Option("--expires", metavar="SECONDS", help="It fails unless it has started by then.")
 ]
+AlgorithmArgument = Annotated[str, typer.Argument(metavar="ALGORITHM", help="As `producer algorithms` lists it.")]
 StatesOption = Annotated[
     list[TaskState] | None, typer.Option("--state", help="Only in this state; may be given several times.")
 ]
@@ -125,6 +126,20 @@ def algorithms(as_json: JsonOption = False, gateway: GatewayOption = "") -> None
             display(algorithm_list(found))
         else:
             say("no runner has registered yet")
+
+
+def pause(algorithm: AlgorithmArgument, gateway: GatewayOption = "") -> None:
+    """Let no more tasks of an algorithm start; those that run end."""
+    with exit_on_errors(), connect(gateway) as client:
+        client.pause(algorithm)
+        say(f"{algorithm} is paused: its tasks wait until: producer resume {algorithm}")
+
+
+def resume(algorithm: AlgorithmArgument, gateway: GatewayOption = "") -> None:
+    """Let the tasks of a paused algorithm start again."""
+    with exit_on_errors(), connect(gateway) as client:
+        client.resume(algorithm)
+        say(f"{algorithm} is not paused")
 
 
 def _for_each(ids: list[str], gateway: str, act: Callable[[GatewayClient, str], int]) -> None:

@@ -26,6 +26,10 @@ PatternOption = Annotated[
         "--algorithm", metavar="PATTERN", help="Only algorithms that fit, such as 'text_*'; may be given several times."
     ),
 ]
+RateOption = Annotated[float | None, typer.Option("--rate", help="Tasks a second that it may send to a gateway.")]
+BurstOption = Annotated[int | None, typer.Option("--burst", help="Tasks at once after a rest; needs --rate.")]
+BytesOption = Annotated[int | None, typer.Option("--bytes-per-second", help="Bytes a second that it may send.")]
+WaitingOption = Annotated[int | None, typer.Option("--most-waiting", help="Its tasks that may wait.")]
 DaysOption = Annotated[float | None, typer.Option("--expires-days", min=0.0, help="Days until it expires.")]
 
 
@@ -35,12 +39,25 @@ def create(
     scope: ScopeOption,
     algorithm: PatternOption = None,
     expires_days: DaysOption = None,
+    rate: RateOption = None,
+    burst: BurstOption = None,
+    bytes_per_second: BytesOption = None,
+    most_waiting: WaitingOption = None,
     gateway: GatewayOption = "",
 ) -> None:
     """Make a token and print it: this once, and never again."""
     with exit_on_errors(), connect(gateway) as client:
         seconds = None if expires_days is None else expires_days * _DAY_SECONDS
-        made = client.create_token(name, scope, algorithm or (), expires_seconds=seconds)
+        made = client.create_token(
+            name,
+            scope,
+            algorithm or (),
+            expires_seconds=seconds,
+            rate_per_second=rate,
+            burst=burst,
+            bytes_per_second=bytes_per_second,
+            most_waiting=most_waiting,
+        )
         typer.echo(made["token"])
         say(f"key id {made['key_id']}; keep the token, it is not shown again")
 
@@ -67,7 +84,8 @@ def revoke(
 def audit(
     who: Annotated[str | None, typer.Option("--who", metavar="KEY_ID", help="Only by this token.")] = None,
     action: Annotated[
-        str | None, typer.Option("--action", help="Only cancel, replay, discard, token.create or token.revoke.")
+        str | None,
+        typer.Option("--action", help="Only this, such as cancel, replay, pause or token.create."),
     ] = None,
     limit: LimitOption = 20,
     as_json: JsonOption = False,
@@ -98,11 +116,20 @@ def _token_list(tokens: list[dict[str, Any]]) -> Listing:
             _time(token["revoked_at"]),
             " ".join(token["scopes"]),
             one_line(" ".join(token["algorithms"]), 200) or "all",
+            _limits(token) or "none",
             one_line(token["name"], 200),
         )
         for token in tokens
     ]
-    return Listing(("key id", "expires", "last used", "revoked", "scopes", "algorithms", "name"), rows, sentences=2)
+    return Listing(
+        ("key id", "expires", "last used", "revoked", "scopes", "algorithms", "limits", "name"), rows, sentences=3
+    )
+
+
+def _limits(token: dict[str, Any]) -> str:
+    """``10/s 100 at once 1000 B/s 500 waiting``."""
+    units = {"rate_per_second": "/s", "burst": " at once", "bytes_per_second": " B/s", "most_waiting": " waiting"}
+    return " ".join(f"{token[name]:.15g}{unit}" for name, unit in units.items() if token.get(name) is not None)
 
 
 def _audit_list(entries: list[dict[str, Any]]) -> Listing:

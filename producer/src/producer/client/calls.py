@@ -40,6 +40,7 @@ from producer.models import (
     TaskSummaryView,
     TaskView,
     from_json,
+    is_algorithm,
     is_task_id,
     time_text,
 )
@@ -271,6 +272,16 @@ class Calls:
         answer: dict[str, Any] = yield Request("GET", "/algorithms")
         return answer
 
+    def pause(self, algorithm: str) -> Call[dict[str, Any]]:
+        """Lets no more tasks of the algorithm start; those that run end."""
+        answer: dict[str, Any] = yield Request("POST", f"{_algorithm_path(algorithm)}/pause")
+        return answer
+
+    def resume(self, algorithm: str) -> Call[dict[str, Any]]:
+        """Lets the tasks of a paused algorithm start again."""
+        answer: dict[str, Any] = yield Request("POST", f"{_algorithm_path(algorithm)}/resume")
+        return answer
+
     # replaying and discarding dead letters
 
     def replay(self, dead_id: int) -> Call[TaskView]:
@@ -403,6 +414,12 @@ def _ended(task_id: str, view: TaskView | None, waited_seconds: float) -> TaskVi
     if not view.state.is_terminal:
         raise NotFinished(f"task {task_id} is {view.state.value} after {waited_seconds:g} s; wait for it again", view)
     return view
+
+
+def _algorithm_path(algorithm: str) -> str:
+    if not is_algorithm(algorithm):
+        raise Refused(404, "unknown_algorithm", "an algorithm's name has lower-case letters, digits and _ only")
+    return f"/algorithms/{algorithm}"
 
 
 def _path(task_id: str) -> str:

@@ -178,6 +178,9 @@ class GatewayClient(_BlockingClient):
         found: list[dict[str, Any]] = self.algorithms_answer()["algorithms"]
         return found
 
+    pause = blocking(Calls.pause)
+    resume = blocking(Calls.resume)
+
     def replay_many(self, wanted: Sequence[int] | DeadLetterFilter) -> Iterator[DeadLettersDone]:
         """Replays these dead letters, or all open ones that match, request by request as the answers are taken."""
         return steps.run(self._calls.replay_many(wanted), self._perform)
@@ -187,10 +190,19 @@ class GatewayClient(_BlockingClient):
         return steps.run(self._calls.discard_many(wanted), self._perform)
 
     def create_token(
-        self, name: str, scopes: Sequence[str], algorithms: Sequence[str] = (), *, expires_seconds: float | None = None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        algorithms: Sequence[str] = (),
+        *,
+        expires_seconds: float | None = None,
+        **limits: float | None,
     ) -> dict[str, Any]:
-        """Makes a token, as ``POST /tokens`` answers: its text is in `token`, this once."""
-        call = token_calls.create_token(name, scopes, algorithms, expires_seconds)
+        """Makes a token, as ``POST /tokens`` answers: its text is in `token`, this once.
+
+        `limits`: `rate_per_second`, `burst`, `bytes_per_second`, `most_waiting`; without them it may send any number.
+        """
+        call = token_calls.create_token(name, scopes, algorithms, expires_seconds, limits)
         return steps.outcome_of(call, self._perform)
 
     def tokens(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:

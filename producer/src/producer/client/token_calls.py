@@ -1,7 +1,7 @@
 """Tokens and the audit: what a client asks of a gateway, as `producer.client.calls` does."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from producer.client.steps import Call, Emit, Query, Request, as_body
@@ -9,13 +9,22 @@ from producer.errors import GatewayUnreachable, Refused
 
 #: Entries in one page; the gateway's own limit.
 _PAGE_SIZE = 1000
+#: What may be sent with a token; see `POST /tokens`.
+Limits = Mapping[str, float | None]
 _KEY_ID = re.compile(r"[0-9a-z]{1,32}")
 
 
 def create_token(
-    name: str, scopes: Sequence[str], algorithms: Sequence[str], expires_seconds: float | None
+    name: str, scopes: Sequence[str], algorithms: Sequence[str], expires_seconds: float | None, limits: Limits
 ) -> Call[dict[str, Any]]:
-    wanted = {"name": name, "scopes": list(scopes), "algorithms": list(algorithms), "expires_seconds": expires_seconds}
+    wanted = {
+        "name": name,
+        "scopes": list(scopes),
+        "algorithms": list(algorithms),
+        "expires_seconds": expires_seconds,
+        # a gateway of an older version knows no limits: it refuses to make a token with one
+        **{limit: most for limit, most in limits.items() if most is not None},
+    }
     answer: dict[str, Any] = yield Request("POST", "/tokens", as_body(wanted))
     return answer
 

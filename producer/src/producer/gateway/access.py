@@ -76,6 +76,8 @@ ROUTES = RouteTable(
         ("POST", "/dead/discard"): Rule((_OPERATE,)),
         ("GET", "/algorithms"): Rule((_SUBMIT, _READ)),
         ("GET", "/algorithms/{name}"): Rule((_SUBMIT, _READ)),
+        ("POST", "/algorithms/{name}/pause"): Rule((_OPERATE,)),
+        ("POST", "/algorithms/{name}/resume"): Rule((_OPERATE,)),
         ("GET", "/status"): Rule((_SUBMIT, _READ)),
         # It looks at the token in its body itself, and ends whatever session there is.
         ("POST", "/session"): OPEN,

@@ -51,6 +51,8 @@ class Refused:
     id: str | None = None
     errors: tuple[FieldError, ...] = ()
     near: tuple[str, ...] = ()
+    #: when the same request would be let in, for one that came too soon
+    retry_after_seconds: int | None = None
 
 
 def conflict(task: NewTask) -> Refused:

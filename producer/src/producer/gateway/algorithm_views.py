@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from runnerlib.contract import AlgorithmView, Catalogue, Example, Limits, RunnerLevel, RunnerView, TaskState
-from taskqueue.tasks import Counts
+from taskqueue.tasks import Counts, Pause
 
 
 class RunnerInfo(BaseModel):
@@ -30,6 +31,17 @@ class TaskCounts(BaseModel):
     oldest_waiting_seconds: float | None = None
 
 
+class PauseInfo(BaseModel):
+    """A pause of an algorithm."""
+
+    by: str = Field(description="Name of the token that paused it; empty where no tokens are in use.")
+    since: datetime
+
+    @classmethod
+    def of(cls, pause: Pause | None) -> "PauseInfo | None":
+        return None if pause is None else cls(by=pause.by, since=datetime.fromtimestamp(pause.at, tz=timezone.utc))
+
+
 class AlgorithmInfo(BaseModel):
     """One algorithm, with all that a sender needs."""
 
@@ -47,6 +59,7 @@ class AlgorithmInfo(BaseModel):
         default_factory=list, description="Runners of another name that offer it: they get no work of it."
     )
     tasks: TaskCounts
+    paused: PauseInfo | None = Field(default=None, description="Its tasks are not handed out; null: they are.")
 
 
 class AlgorithmList(BaseModel):
@@ -70,6 +83,7 @@ class AlgorithmStatus(BaseModel):
     runners: int
     tasks: TaskCounts
     waiting_for_runner: bool = Field(description="It is known, tasks of it wait, and no runner offers it now.")
+    paused: PauseInfo | None = Field(default=None, description="Its tasks are not handed out; null: they are.")
 
 
 class Status(BaseModel):
@@ -81,39 +95,44 @@ class Status(BaseModel):
     complete: bool
 
 
-def algorithm_infos(catalogue: Catalogue | None, counts: Iterable[Counts], now: float) -> list[AlgorithmInfo]:
+def algorithm_infos(
+    catalogue: Catalogue | None, counts: Iterable[Counts], paused: Mapping[str, Pause], now: float
+) -> list[AlgorithmInfo]:
     """All known algorithms, by name."""
     if catalogue is None:
         return []
     tasks = _tasks_by_algorithm(counts, now)
     return [
-        _algorithm_info(catalogue.algorithms[name], catalogue, tasks.get(name, TaskCounts()))
+        _algorithm_info(catalogue.algorithms[name], catalogue, tasks.get(name, TaskCounts()), paused.get(name))
         for name in sorted(catalogue.algorithms)
     ]
 
 
-def environment_status(catalogue: Catalogue | None, complete: bool, counts: Sequence[Counts], now: float) -> Status:
+def environment_status(
+    catalogue: Catalogue | None, complete: bool, counts: Sequence[Counts], paused: Mapping[str, Pause], now: float
+) -> Status:
     tasks = _tasks_by_algorithm(counts, now)
     known = catalogue.algorithms if catalogue is not None else {}
     runners = catalogue.runners if catalogue is not None else {}
     return Status(
         runners=[_runner_status(runners[runner_id], known) for runner_id in sorted(runners)],
         algorithms=[
-            _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()))
-            for name in sorted({*known, *tasks} - {""})
+            _algorithm_status(name, known.get(name), tasks.get(name, TaskCounts()), paused.get(name))
+            for name in sorted({*known, *tasks, *paused} - {""})
         ],
         tasks=_task_counts(counts, now),
         complete=complete,
     )
 
 
-def _algorithm_status(name: str, view: AlgorithmView | None, tasks: TaskCounts) -> AlgorithmStatus:
+def _algorithm_status(name: str, view: AlgorithmView | None, tasks: TaskCounts, pause: Pause | None) -> AlgorithmStatus:
     runners = len(view.runners) if view is not None else 0
     waits = view is not None and not runners and tasks.waiting > 0
-    return AlgorithmStatus(name=name, runners=runners, tasks=tasks, waiting_for_runner=waits)
+    info = PauseInfo.of(pause)
+    return AlgorithmStatus(name=name, runners=runners, tasks=tasks, waiting_for_runner=waits, paused=info)
 
 
-def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts) -> AlgorithmInfo:
+def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts, pause: Pause | None) -> AlgorithmInfo:
     def live(ids: Iterable[str]) -> list[RunnerInfo]:
         return [RunnerInfo(**_about(catalogue.runners[one])) for one in sorted(ids) if one in catalogue.runners]
 
@@ -131,6 +150,7 @@ def _algorithm_info(view: AlgorithmView, catalogue: Catalogue, tasks: TaskCounts
         owner=view.owner,
         clashing=live(view.clashing),
         tasks=tasks,
+        paused=PauseInfo.of(pause),
     )
 
 

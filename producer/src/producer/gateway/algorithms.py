@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter, Request
@@ -20,6 +21,7 @@ from producer.gateway.callers import caller_of
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.request_parsing import KnownQueryRoute, problem
 from runnerlib.contract import near_names
+from runnerlib.service.web import ProblemError
 from taskqueue.protocols import TaskStore
 from taskqueue.tasks import Counts
 from taskqueue.tokens import EVERYTHING, Reach
@@ -81,9 +83,7 @@ async def algorithm(request: Request) -> AlgorithmInfo:
     infos = {info.name: info for info in await _infos(request)}
     if name in infos:
         return infos[name]
-    near = near_names(name[:100].lower(), list(infos))
-    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "GET /algorithms lists them."
-    raise problem(ProblemCode.UNKNOWN_ALGORITHM, f"No runner ever offered {name[:100]!r}; {advice}")
+    raise unknown_algorithm(name, infos)
 
 
 @router.get("/status", summary="The environment at a glance", responses=openapi.problems(ProblemCode.STORE_UNAVAILABLE))
@@ -91,11 +91,18 @@ async def status(request: Request) -> Status:
     """Runners, algorithms, tasks by state, and how long the oldest waits."""
     view: CatalogueView = request.app.state.catalogue_view
     counts = await _counts(request)
-    return environment_status(view.catalogue, view.is_sure, counts, time.time())
+    return environment_status(view.catalogue, view.is_sure, counts, request.app.state.pauses.paused, time.time())
+
+
+def unknown_algorithm(name: str, known: Collection[str]) -> ProblemError:
+    near = near_names(name[:100].lower(), list(known))
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "GET /algorithms lists them."
+    return problem(ProblemCode.UNKNOWN_ALGORITHM, f"No runner ever offered {name[:100]!r}; {advice}")
 
 
 async def _infos(request: Request) -> list[AlgorithmInfo]:
-    return algorithm_infos(request.app.state.catalogue_view.catalogue, await _counts(request), time.time())
+    state = request.app.state
+    return algorithm_infos(state.catalogue_view.catalogue, await _counts(request), state.pauses.paused, time.time())
 
 
 async def _counts(request: Request) -> list[Counts]:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from producer.gateway import algorithms, dead_letters, sessions, tasks, tokens
+from producer.gateway import pauses as pausing
 from producer.gateway.access import AccessGuard, Unavailable, with_security
 from producer.gateway.admission import Admission, CatalogueView
 from producer.gateway.callers import ANYBODY
@@ -26,6 +27,7 @@ from runnerlib.service.logs import get_logger
 from runnerlib.service.web import BodyLimit, ServiceApp, create_app, problem_response
 from taskqueue.errors import StoreUnavailable, TaskQueueError
 from taskqueue.opening import STORE
+from taskqueue.pauses import PauseWatch
 from taskqueue.protocols import Replayer, TaskQueue, TaskStore, TokenStore
 from taskqueue.recorded import RecordedQueue
 
@@ -35,7 +37,15 @@ PART = "gateway"
 TITLE = "Plug & Play Workers: gateway"
 _ABOUT = "Send tasks, ask for their results, cancel them, and see what algorithms this environment has."
 #: In the order of the sections of ``/docs``.
-_ROUTERS = (tasks.payload_router, tasks.router, dead_letters.router, algorithms.router, tokens.router, sessions.router)
+_ROUTERS = (
+    tasks.payload_router,
+    tasks.router,
+    dead_letters.router,
+    algorithms.router,
+    pausing.router,
+    tokens.router,
+    sessions.router,
+)
 #: When a sender should ask again after a 503.
 RETRY_AFTER = {"Retry-After": "1"}
 CHECK_STORE_SECONDS = 2.0
@@ -75,9 +85,10 @@ def build(
     app.prefix = settings.root_path
     app.state.tasks = tasks.TaskService(queue, store, watch, admission, GatewayMetrics(registry))
     app.state.dead_letters = dead_letters.DeadLetterService(store, queue)
+    pauses = app.state.pauses = _followed_pauses(stack, store)
     app.state.counts = algorithms.CountsCache(store)
     app.state.catalogue_view = watch
-    app.state.responder = TaskResponder(watch, settings.unknown_algorithm_grace_seconds)
+    app.state.responder = TaskResponder(watch, pauses, settings.unknown_algorithm_grace_seconds)
     for router in _ROUTERS:
         app.include_router(router)
     app.document = Document(app.openapi, watch, with_security if settings.has_tokens else dict).current
@@ -87,6 +98,12 @@ def build(
     health.set(PART, True)
     stack.callback(health.set, PART, False, "stopping")
     return app
+
+
+def _followed_pauses(stack: AsyncExitStack, store: TaskStore) -> PauseWatch:
+    pauses = PauseWatch(store)
+    background(stack, pauses.watch(), "pauses")
+    return pauses
 
 
 def _ask_for_tokens(app: ServiceApp, settings: GatewaySettings, store: TokenStore, unavailable: Unavailable) -> None:

@@ -5,7 +5,17 @@ from typing import Any
 
 from fastapi import Request
 
-from taskqueue.tokens import EVERYTHING, NOBODY, AuditNote, Reach, Scope, Token, with_implied
+from taskqueue.tokens import (
+    EVERYTHING,
+    NOBODY,
+    UNLIMITED,
+    AuditNote,
+    Reach,
+    Scope,
+    SendLimits,
+    Token,
+    with_implied,
+)
 
 #: Key id of the token that ADMIN_TOKEN names. Those of other tokens are hexadecimal.
 ADMIN_KEY_ID = "admin"
@@ -19,6 +29,9 @@ class Caller:
     key_id: str | None
     scopes: frozenset[Scope]
     algorithms: tuple[str, ...] = ()
+    limits: SendLimits = UNLIMITED
+    #: who it is, for people
+    name: str = ""
 
     @property
     def reads(self) -> Reach:
@@ -42,12 +55,13 @@ class Caller:
 
 #: Where no tokens are in use.
 ANYBODY = Caller(None, frozenset(Scope))
-ADMIN = Caller(ADMIN_KEY_ID, frozenset(Scope))
+ADMIN = Caller(ADMIN_KEY_ID, frozenset(Scope), name=ADMIN_KEY_ID)
 
 
 def caller_with(token: Token) -> Caller:
     scopes = with_implied(token.scopes)
-    return Caller(token.key_id, scopes, () if Scope.ADMIN in scopes else token.algorithms)
+    algorithms = () if Scope.ADMIN in scopes else token.algorithms
+    return Caller(token.key_id, scopes, algorithms, token.limits, token.name)
 
 
 def set_caller(scope: Any, caller: Caller) -> None:

@@ -126,6 +126,16 @@ SUBMITTING = (
     ProblemCode.INVALID_PAYLOAD,
     ProblemCode.INVALID_ID,
     ProblemCode.INVALID_REQUEST,
+    ProblemCode.RATE_LIMITED,
+    ProblemCode.TOO_MANY_WAITING,
+    ProblemCode.QUEUE_UNAVAILABLE,
+    ProblemCode.STORE_UNAVAILABLE,
+)
+#: Codes of a batch as a whole.
+SUBMITTING_MANY = (
+    *READING_A_BODY,
+    ProblemCode.RATE_LIMITED,
+    ProblemCode.TOO_MANY_WAITING,
     ProblemCode.QUEUE_UNAVAILABLE,
     ProblemCode.STORE_UNAVAILABLE,
 )

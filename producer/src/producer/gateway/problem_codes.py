@@ -46,6 +46,12 @@ class ProblemCode(str, Enum):
     INVALID_ID = "invalid_id", 422, "The id is not one that a task can have."
     INVALID_REQUEST = "invalid_request", 422, "A parameter or a field of the request does not fit; `errors` names it."
     TOO_MANY_ATTEMPTS = "too_many_attempts", 429, "Wrong tokens came from this address; wait `Retry-After` seconds."
+    RATE_LIMITED = "rate_limited", 429, "The token sends too much; send the same again after `Retry-After` seconds."
+    TOO_MANY_WAITING = (
+        "too_many_waiting",
+        429,
+        "As many tasks of the token, or of the algorithm, wait as may; ask again after `Retry-After` seconds.",
+    )
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The header fields are over the limit; the connection is closed."
     INTERNAL_ERROR = "internal_error", 500, "The gateway failed; its log says why."
     STARTING = "starting", 503, "The gateway waits for its store; ask again after `Retry-After` seconds."

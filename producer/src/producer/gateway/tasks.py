@@ -16,6 +16,7 @@ from starlette.responses import Response
 from producer.gateway import openapi
 from producer.gateway.admission import Admission, CatalogueView, Refused, conflict
 from producer.gateway.callers import Caller, audit_note, caller_of
+from producer.gateway.limits import RateLimits, WaitingLimits
 from producer.gateway.metrics import GatewayMetrics
 from producer.gateway.problem_codes import ProblemCode
 from producer.gateway.query_params import MAX_LOOKUP_IDS, ExpiresQuery, TaskQuery, TasksByIds
@@ -60,6 +61,8 @@ class TaskService:
         self, queue: TaskQueue, store: TaskStore, view: CatalogueView, admission: Admission, metrics: GatewayMetrics
     ) -> None:
         self.store = store
+        self._rates = RateLimits()
+        self._waiting = WaitingLimits(store, view)
         self._queue = queue
         self._view = view
         self._admission = admission
@@ -97,12 +100,15 @@ class TaskService:
         self, caller: Caller, body: bytes, admit: Callable[..., NewTask | Refused], wait_seconds: float
     ) -> TaskRow | Refused:
         now = time.time()
-        admitted = _claimed(await self._parsed(body, partial(admit, now=now)), caller)
+        admitted = self._rates.take(caller, 1, len(body)) or _claimed(
+            await self._parsed(body, partial(admit, now=now)), caller
+        )
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
         # An outcome is recorded durably: a task that ends while its sender waits need not be durable before.
-        [outcome] = await self._publish([admitted], durable=wait_seconds <= 0)
+        published = await self._publish(caller, [admitted], durable=wait_seconds <= 0)
+        [outcome] = [published] if isinstance(published, Refused) else published
         if isinstance(outcome, Refused):
             return outcome
         row: TaskRow | None = None
@@ -128,7 +134,12 @@ class TaskService:
     ) -> list[Refused | tuple[str, TaskState]] | Refused:
         """Queues a batch with one publish. Returns (id, state) or a refusal for each message, in order."""
         admit = partial(self._admission.batch, now=time.time(), in_lines=in_lines)
-        admitted = await self._parsed(body, admit, small_bytes=0)
+        # the bytes are looked at before they cost anything, the members can be counted afterwards only
+        admitted: list[NewTask | Refused] | Refused | None = self._rates.refusal(caller, 0, len(body))
+        if admitted is None:
+            admitted = await self._parsed(body, admit, small_bytes=0)
+        if not isinstance(admitted, Refused):
+            admitted = self._rates.take(caller, len(admitted), len(body)) or admitted
         if isinstance(admitted, Refused):
             self._count(None, admitted.code.value)
             return admitted
@@ -137,7 +148,10 @@ class TaskService:
             if isinstance(entry, Refused):
                 self._count(entry.algorithm, entry.code.value)
         tasks = [entry for entry in admitted if isinstance(entry, NewTask)]
-        published = list(zip(tasks, await self._publish(tasks) if tasks else [], strict=True))
+        outcomes = await self._publish(caller, tasks) if tasks else []
+        if isinstance(outcomes, Refused):
+            return outcomes
+        published = list(zip(tasks, outcomes, strict=True))
         known = [task.id for task, outcome in published if outcome is Published.DUPLICATE]
         if known:
             await self._queue.flush()
@@ -172,9 +186,19 @@ class TaskService:
         async with self._threads:
             return await parsed(body, admit, small_bytes=small_bytes)
 
-    async def _publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published | Refused]:
-        """Refuses those whose id belongs to another task."""
-        outcomes = await self._queue.publish(tasks, durable=durable)
+    async def _publish(
+        self, caller: Caller, tasks: Sequence[NewTask], *, durable: bool = True
+    ) -> list[Published | Refused] | Refused:
+        """Refuses those whose id belongs to another task; or all, where too many would wait."""
+        entries = self._waiting.entries(caller, tasks)
+        too_many = await self._waiting.enter(entries) if entries else None
+        if too_many is not None:
+            self._count(too_many.algorithm, too_many.code.value)
+            return too_many
+        try:
+            outcomes = await self._queue.publish(tasks, durable=durable)
+        finally:
+            self._waiting.leave(entries)
         published = zip(tasks, outcomes, strict=True)
         for (algorithm, outcome), count in Counter((task.algorithm, outcome) for task, outcome in published).items():
             code = ProblemCode.ID_CONFLICT if outcome is Published.CONFLICT else outcome
@@ -263,7 +287,7 @@ async def list_tasks(request: Request) -> Response:
             list[openapi.BatchAnswer],
             "What became of each message, in order; one bad message does not stop the others.",
         ),
-        **openapi.problems(*openapi.READING_A_BODY, ProblemCode.QUEUE_UNAVAILABLE, ProblemCode.STORE_UNAVAILABLE),
+        **openapi.problems(*openapi.SUBMITTING_MANY),
     },
     openapi_extra={"requestBody": openapi.MANY_MESSAGES},
 )
@@ -403,7 +427,10 @@ def _submitted(request: Request, outcome: TaskRow | Refused) -> Response:
 def _refusal(refused: Refused) -> Response:
     """A refusal as a problem, with the message's id if it had one, and the wrong fields."""
     errors = [asdict(error) for error in refused.errors] or None
-    return _problem(refused.code, refused.message, id=refused.id, errors=errors, near=list(refused.near) or None)
+    response = _problem(refused.code, refused.message, id=refused.id, errors=errors, near=list(refused.near) or None)
+    if refused.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(refused.retry_after_seconds)
+    return response
 
 
 def _problem(code: ProblemCode, detail: str, **more: Any) -> Response:

@@ -20,13 +20,16 @@ from producer.gateway.views import iso_time
 from runnerlib.service.access import hash_of
 from taskqueue.clock import Clock
 from taskqueue.protocols import TokenStore
-from taskqueue.tokens import AuditEntry, AuditFilter, Scope, Token
+from taskqueue.tokens import AuditEntry, AuditFilter, Scope, SendLimits, Token
 
 TOKEN_CURSOR = CursorKind("k")
 AUDIT_CURSOR = CursorKind("a")
 #: Whoever gets the answer keeps the token; nothing between may.
 _NOT_STORED = {"Cache-Control": "no-store"}
 _MOST_EXPIRES_SECONDS = 10 * 365 * 86_400.0
+_MOST_A_SECOND = 1_000_000
+_MOST_BYTES_A_SECOND = 10**12
+_MOST_WAITING = 2_000_000_000
 _PATTERN = r"^[a-z0-9_*?]{1,63}$"
 _KEY_ID = r"^[0-9a-z]{1,32}$"
 
@@ -54,12 +57,34 @@ class TokenRequest(Params):
     expires_seconds: float | None = Field(
         default=None, gt=0, le=_MOST_EXPIRES_SECONDS, description="From now on; null: it does not expire."
     )
+    rate_per_second: float | None = Field(
+        default=None, gt=0, le=_MOST_A_SECOND, description="Tasks a second at each gateway; null: any number."
+    )
+    burst: int | None = Field(
+        default=None, ge=1, le=_MOST_A_SECOND, description="Tasks at once after a rest; null: those of a second."
+    )
+    bytes_per_second: int | None = Field(
+        default=None, ge=1, le=_MOST_BYTES_A_SECOND, description="Of bodies, at each gateway; null: any number."
+    )
+    most_waiting: int | None = Field(
+        default=None, ge=1, le=_MOST_WAITING, description="Its tasks that may wait; null: any number."
+    )
 
     @model_validator(mode="after")
     def _unlimited_admin(self) -> "TokenRequest":
         if Scope.ADMIN in self.scopes and self.algorithms:
             raise ValueError("a token with the scope 'admin' cannot be limited to algorithms")
         return self
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> "TokenRequest":
+        if self.burst is not None and self.rate_per_second is None:
+            raise ValueError("'burst' needs a 'rate_per_second'")
+        return self
+
+    @property
+    def limits(self) -> SendLimits:
+        return SendLimits(self.rate_per_second, self.burst, self.bytes_per_second, self.most_waiting)
 
 
 class TokenView(BaseModel):
@@ -73,6 +98,10 @@ class TokenView(BaseModel):
     expires_at: datetime | None
     last_used_at: datetime | None = Field(description="To the minute.")
     revoked_at: datetime | None
+    rate_per_second: float | None = Field(default=None, description="Tasks a second at each gateway.")
+    burst: int | None = Field(default=None, description="Tasks at once after a rest.")
+    bytes_per_second: int | None = Field(default=None, description="Of bodies, at each gateway.")
+    most_waiting: int | None = Field(default=None, description="Its tasks that may wait.")
 
 
 class NewTokenView(TokenView):
@@ -90,10 +119,12 @@ class AuditEntryView(BaseModel):
     audit_id: int
     created_at: datetime
     who: str = Field(description="Key id of a token, `admin` for ADMIN_TOKEN, or `none`.")
-    action: str = Field(description="`cancel`, `replay`, `discard`, `token.create`, `token.revoke` or `session.open`.")
+    action: str = Field(
+        description="`cancel`, `replay`, `discard`, `pause`, `resume`, `token.create`, `token.revoke`, `session.open`."
+    )
     params: dict[str, Any]
     count: int
-    ids: list[str] = Field(description="Of tasks, dead letters or tokens; at most 1,000.")
+    ids: list[str] = Field(description="Of tasks, dead letters or tokens, or names of algorithms; at most 1,000.")
     client: str | None = Field(description="Address that the call came from.")
 
 
@@ -148,6 +179,7 @@ async def create(request: Request) -> Response:
         frozenset(wanted.scopes),
         tuple(dict.fromkeys(wanted.algorithms)),
         expires_at=None if wanted.expires_seconds is None else now + wanted.expires_seconds,
+        limits=wanted.limits,
     )
     note = audit_note(request, "token.create", **wanted.model_dump(mode="json", exclude_none=True))
     view = _view(await _tokens(request).add(token, note))
@@ -238,6 +270,7 @@ def _view(token: Token) -> dict[str, Any]:
         "expires_at": iso_time(token.expires_at),
         "last_used_at": iso_time(token.last_used_at),
         "revoked_at": iso_time(token.revoked_at),
+        **asdict(token.limits),
     }
 
 

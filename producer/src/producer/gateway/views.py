@@ -9,7 +9,8 @@ from starlette.responses import Response
 from producer.gateway.admission import CatalogueView
 from producer.gateway.query_params import TASK_CURSOR
 from runnerlib.contract import AlgorithmView, TaskState, near_names
-from taskqueue.tasks import Page, TaskRow, TaskSummary
+from taskqueue.pauses import PauseWatch, pause_sentence
+from taskqueue.tasks import Page, Pause, TaskRow, TaskSummary
 
 Task = TaskRow | TaskSummary
 
@@ -17,8 +18,9 @@ Task = TaskRow | TaskSummary
 class TaskResponder:
     """Writes tasks as JSON. `unknown_grace_seconds`: how long controllers keep a task of an unknown algorithm."""
 
-    def __init__(self, view: CatalogueView, unknown_grace_seconds: float) -> None:
+    def __init__(self, view: CatalogueView, pauses: PauseWatch, unknown_grace_seconds: float) -> None:
         self._view = view
+        self._pauses = pauses
         self._unknown_grace_seconds = unknown_grace_seconds
 
     def response(self, row: TaskRow, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -53,19 +55,25 @@ class TaskResponder:
             "progress": progress,
             "cancel_requested": task.cancel_requested,
             "runner": task.runner,
-            "waiting_for": pending_reason(task, self._view, self._unknown_grace_seconds),
+            "waiting_for": self._waiting_for(task),
             "replays": task.replays,
             "created_at": iso_time(task.created_at),
             "updated_at": iso_time(task.updated_at),
             "finished_at": iso_time(task.finished_at),
         }
 
+    def _waiting_for(self, task: Task) -> str | None:
+        pause = self._pauses.paused.get(task.algorithm)
+        return pending_reason(task, self._view, self._unknown_grace_seconds, pause)
+
 
 def iso_time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
 
 
-def pending_reason(task: Task, view: CatalogueView, unknown_grace_seconds: float) -> str | None:
+def pending_reason(
+    task: Task, view: CatalogueView, unknown_grace_seconds: float, pause: Pause | None = None
+) -> str | None:
     """Why a waiting task does not run. None if it runs, has ended, or only waits its turn. Pure."""
     if task.state not in (TaskState.QUEUED, TaskState.RETRYING):
         return None
@@ -73,6 +81,8 @@ def pending_reason(task: Task, view: CatalogueView, unknown_grace_seconds: float
     # a task that has started once does not expire any more
     expires_at = task.expires_at if task.state is TaskState.QUEUED else None
     until = "" if expires_at is None else f" until {_clock(expires_at)}"
+    if pause is not None:
+        return f"{pause_sentence(name, pause)}; it waits{until}"
     nobody = f"no runner offers {name!r} now; it waits for one{until}"
     if view.catalogue is None:
         return f"discovery has not answered yet, so nobody knows who offers {name!r}; it waits{until}"

@@ -45,6 +45,9 @@ class Options:
     max_tasks_per_process: int | None = None
     max_rss_mb: int | None = None
     result_bytes: int = 1024 * 1024
+    most_waiting: int | None = None
+    most_running: int | None = None
+    rate_per_second: float | None = None
 
 
 def dotted_name(cls: type) -> str:
@@ -208,6 +211,9 @@ class Algorithm:
                 batched=self.has_batch,
                 slots=self.slots,
                 result_bytes=self.options.result_bytes,
+                most_waiting=self.options.most_waiting,
+                most_running=self.options.most_running,
+                rate_per_second=self.options.rate_per_second,
             ),
         )
 

@@ -11,7 +11,15 @@ from typing import Any
 from runnerlib.adapter.errors import did_you_mean, listed
 from runnerlib.adapter.model import Options, dotted_name
 from runnerlib.contract import is_algorithm
-from runnerlib.contract.registry import MAX_BATCH, MAX_RESULT_BYTES, MAX_RETRIES, MAX_SLOTS, MAX_TIMEOUT_SECONDS
+from runnerlib.contract.registry import (
+    MAX_BATCH,
+    MAX_RATE,
+    MAX_RESULT_BYTES,
+    MAX_RETRIES,
+    MAX_SLOTS,
+    MAX_TASKS,
+    MAX_TIMEOUT_SECONDS,
+)
 
 #: Environment variables that override: ``OPTION_<ALGORITHM>_<KEY>``.
 OVERRIDE_PREFIX = "OPTION_"
@@ -39,6 +47,12 @@ def _seconds(value: Any, _module: ModuleType) -> float:
         raise _Bad("a positive number of seconds")
     if value > MAX_TIMEOUT_SECONDS:
         raise _Bad(f"a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f} (7 days)")
+    return float(value)
+
+
+def _rate(value: Any, _module: ModuleType) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_RATE:
+        raise _Bad(f"a positive number of tasks a second, at most {MAX_RATE:.0f}")
     return float(value)
 
 
@@ -113,6 +127,9 @@ _KEYS: Mapping[str, _Key] = {
     "max_tasks_per_process": _Key(_whole(1), _int, may_be_none=True),
     "max_rss_mb": _Key(_whole(1), _int, may_be_none=True),
     "result_bytes": _Key(_whole(1, MAX_RESULT_BYTES), _int),
+    "most_waiting": _Key(_whole(1, MAX_TASKS), _int, may_be_none=True),
+    "most_running": _Key(_whole(1, MAX_TASKS), _int, may_be_none=True),
+    "rate_per_second": _Key(_rate, _float, may_be_none=True),
 }
 assert set(_KEYS) == {field.name for field in fields(Options)}
 

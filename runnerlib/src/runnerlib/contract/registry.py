@@ -18,6 +18,8 @@ MAX_BATCH = 4096
 MAX_RETRIES = 100
 MAX_TIMEOUT_SECONDS = 7 * 86_400.0
 MAX_RESULT_BYTES = 16 * 1024 * 1024
+MAX_TASKS = 1_000_000_000
+MAX_RATE = 1_000_000.0
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_EXAMPLE_BYTES = 64 * 1024
 MAX_SUMMARY_BYTES = 4 * 1024
@@ -32,6 +34,9 @@ MAX_LIMITS: dict[str, float] = {
     "batch": MAX_BATCH,
     "slots": MAX_SLOTS,
     "result_bytes": MAX_RESULT_BYTES,
+    "most_waiting": MAX_TASKS,
+    "most_running": MAX_TASKS,
+    "rate_per_second": MAX_RATE,
 }
 #: A registration nests a description two levels deep.
 _MAX_DEPTH = strict_json.MAX_DEPTH - 2
@@ -87,10 +92,17 @@ class Limits(BaseModel):
     batched: bool = Field(default=False, description="Whether the author wrote a batch handler.")
     slots: int = Field(default=1, ge=1, description="Calls this runner does at the same time; at most 1024.")
     result_bytes: int = Field(default=1024 * 1024, ge=1, description="Bytes of a result; at most 16 MiB.")
+    most_waiting: int | None = Field(default=None, ge=1, description="Tasks that may wait; null: any number.")
+    most_running: int | None = Field(
+        default=None, ge=1, description="Tasks that may run at the same time, over all runners; null: as many as can."
+    )
+    rate_per_second: float | None = Field(
+        default=None, gt=0, description="Tasks that may start in a second, over all runners; null: as many as can."
+    )
 
     def bounded(self) -> "Limits":
         """The same, cut to MAX_LIMITS: another registry may not have checked them."""
-        beyond = {name: most for name, most in MAX_LIMITS.items() if getattr(self, name) > most}
+        beyond = {name: most for name, most in MAX_LIMITS.items() if (getattr(self, name) or 0) > most}
         return self.model_copy(update=beyond) if beyond else self
 
 
@@ -242,7 +254,7 @@ def clash_sentence(algorithm: str, owner: str, name: str) -> str:
 
 def _beyond_limits(description: AlgorithmDescription) -> str | None:
     for name, most in MAX_LIMITS.items():
-        if getattr(description.limits, name) > most:
+        if (getattr(description.limits, name) or 0) > most:
             return f"its option {name!r} is {getattr(description.limits, name):g}, at most {most:g} can be registered"
     return None
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, String, bindparam, case, func, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, Integer, String, bindparam, case, func, null, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runnerlib.contract import TaskState
 from taskqueue.sql.recording import KnownRow
 from taskqueue.sql.rows import TASK_COLUMNS, task_row
-from taskqueue.sql.tables import tasks
+from taskqueue.sql.tables import paused_algorithms, tasks
 from taskqueue.tasks import Identity, NewTask, TaskRow
 
 _this = tasks.c.id == bindparam("the_id")
@@ -140,6 +140,20 @@ _own = tasks.c.submitted_by == bindparam("the_owner", type_=String)
 COUNT_OWN = (
     select(tasks.c.algorithm, tasks.c.state, func.count()).where(_own).group_by(tasks.c.algorithm, tasks.c.state)
 )
+#: How many tasks of one algorithm, or of one token, wait, up to `:the_most`; from an index of what has not ended.
+WAITING_OF_ALGORITHM, WAITING_OF_TOKEN = (
+    select(func.count()).select_from(
+        select(tasks.c.seq)
+        .where(
+            (column == bindparam("the_one", type_=String))
+            & tasks.c.available_at.is_not(None)
+            & (tasks.c.state != TaskState.RUNNING.value)
+        )
+        .limit(bindparam("the_most", type_=Integer))
+        .subquery()
+    )
+    for column in (tasks.c.algorithm, tasks.c.submitted_by)
+)
 #: Since when a waiting task waits: for a replayed one, since its replay.
 WAITS_SINCE = case((tasks.c.replays > 0, tasks.c.updated_at), else_=tasks.c.created_at)
 OLDEST_WAITING = (
@@ -165,6 +179,13 @@ NOTE = text(
     "INSERT INTO waiting_notes (algorithm, note, noted_at) VALUES (:algorithm, :note, :noted_at)"
     " ON CONFLICT (algorithm) DO UPDATE SET note = excluded.note, noted_at = excluded.noted_at"
 )
+
+#: A pause that is in force stays as it is.
+PAUSE = text(
+    "INSERT INTO paused_algorithms (algorithm, paused_by, paused_at) VALUES (:algorithm, :paused_by, :paused_at)"
+    " ON CONFLICT (algorithm) DO NOTHING"
+)
+PAUSED = select(paused_algorithms.c.algorithm, paused_algorithms.c.paused_by, paused_algorithms.c.paused_at)
 
 _FILL_TOMBSTONE = (
     update(tasks)

@@ -25,6 +25,7 @@ from taskqueue.tasks import (
     DeadSummary,
     Delivery,
     Page,
+    Pause,
     TaskFilter,
     TaskRow,
     TaskSummary,
@@ -118,8 +119,35 @@ class SqlStore:
         now = self._clock.wall()
         await self._database.write(lambda connection: _note_waiting(connection, reasons, over, now), durable=False)
 
+    async def pause(self, algorithm: str, by: str, *, note: AuditNote | None = None) -> Pause:
+        def write(connection: Connection) -> Pause:
+            now = self._clock.wall()
+            values = {"algorithm": algorithm, "paused_by": clean(by), "paused_at": now}
+            if execute(connection, statements.PAUSE, values):
+                audit.write(connection, note, [algorithm], now)
+            return _paused(connection)[algorithm]
+
+        return await self._database.write(write)
+
+    async def resume(self, algorithm: str, *, note: AuditNote | None = None) -> None:
+        pauses = tables.paused_algorithms
+
+        def write(connection: Connection) -> None:
+            if execute(connection, delete(pauses).where(pauses.c.algorithm == algorithm), {}):
+                audit.write(connection, note, [algorithm], self._clock.wall())
+
+        await self._database.write(write)
+
+    async def paused(self) -> dict[str, Pause]:
+        return await self._database.read(_paused)
+
     async def counts(self, reach: Reach = EVERYTHING) -> list[Counts]:
         return await self._database.read(lambda connection: _counts(connection, reach))
+
+    async def count_waiting(self, most: int, *, algorithm: str | None = None, submitted_by: str | None = None) -> int:
+        statement = statements.WAITING_OF_ALGORITHM if submitted_by is None else statements.WAITING_OF_TOKEN
+        values = {"the_one": algorithm if submitted_by is None else submitted_by, "the_most": most}
+        return await self._database.read(lambda connection: connection.scalar(statement, values) or 0)
 
     async def list_tasks(self, wanted: TaskFilter, *, limit: int = 100, before: int | None = None) -> Page[TaskSummary]:
         return await read_page(self._database.read, tasks_query(wanted), limit, before)
@@ -212,6 +240,10 @@ def _note_waiting(connection: Connection, reasons: Mapping[str, str], over: Coll
     if reasons:
         rows = [{"algorithm": name, "note": clean(note), "noted_at": now} for name, note in sorted(reasons.items())]
         connection.execute(statements.NOTE, rows)
+
+
+def _paused(connection: Connection) -> dict[str, Pause]:
+    return {algorithm: Pause(by, at) for algorithm, by, at in connection.execute(statements.PAUSED).all()}
 
 
 def _counts(connection: Connection, reach: Reach) -> list[Counts]:

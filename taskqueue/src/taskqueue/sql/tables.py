@@ -144,6 +144,21 @@ tokens = Table(
     Column("expires_at", sa.Double),
     Column("last_used_at", sa.Double),
     Column("revoked_at", sa.Double),
+    #: what it may send at most; NULL: as much as it likes
+    Column("rate_per_second", sa.Double),
+    Column("burst", Integer),
+    Column("bytes_per_second", sa.BigInteger),
+    Column("most_waiting", Integer),
+)
+
+#: Algorithms whose tasks are not handed out.
+paused_algorithms = Table(
+    "paused_algorithms",
+    metadata,
+    Column("algorithm", String(63), primary_key=True),
+    #: name and key id of who did it
+    Column("paused_by", Text, nullable=False),
+    Column("paused_at", sa.Double, nullable=False),
 )
 
 audit = Table(

@@ -1,7 +1,7 @@
 """Tokens and the audit, on either database."""
 
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, text, update
@@ -14,7 +14,7 @@ from taskqueue.sql.pages import KeysetQuery, audit_query, read_page
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.tables import environment_keys, sessions, tokens
 from taskqueue.tasks import Page
-from taskqueue.tokens import AuditEntry, AuditFilter, AuditNote, Scope, Session, Token
+from taskqueue.tokens import AuditEntry, AuditFilter, AuditNote, Scope, SendLimits, Session, Token
 
 #: The use of a token is written again after this long, so that it costs next to nothing.
 USED_AGAIN_SECONDS = 60.0
@@ -128,6 +128,7 @@ def _values(token: Token) -> dict[str, Any]:
         "algorithms": " ".join(token.algorithms),
         "created_at": token.created_at,
         "expires_at": token.expires_at,
+        **asdict(token.limits),
     }
 
 
@@ -136,4 +137,5 @@ def _token(row: AnyRow) -> Token:
     del values["seq"]
     values["scopes"] = frozenset(map(Scope, row.scopes.split()))
     values["algorithms"] = tuple(row.algorithms.split())
+    values["limits"] = SendLimits(**{field.name: values.pop(field.name) for field in fields(SendLimits)})
     return Token(**values)
