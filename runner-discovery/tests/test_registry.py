@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
+from runner_discovery.conflicts import Conflict
 from runner_discovery.errors import BadRegistration, OtherBoot, RegistryError, RegistryFull, TooLarge, UnknownRunner
-from runner_discovery.records import Conflict, Snapshot
+from runner_discovery.records import Snapshot
 from runner_discovery.registry import Registry
 from runnerlib.contract import PlainRegistration, RunnerRegistration
 
@@ -82,7 +83,7 @@ def test_replicas_share_an_algorithm(setup: Setup) -> None:
     setup.put("a", upper=1)
     setup.put("b", upper=1, host="h:2")
     assert sorted(setup.view("upper")[0]) == ["a", "b"]
-    assert setup.registry.conflicts() == []
+    assert setup.registry.conflicts.all() == []
 
 
 def test_a_new_boot_replaces_the_old_process(setup: Setup) -> None:
@@ -117,7 +118,7 @@ def test_another_schema_is_a_conflict_and_the_newest_registration_is_current(set
     setup.put("a", upper=1)
     setup.put("b", upper=2, host="h:2")
     assert setup.view("upper") == (["b"], ["a"])
-    assert setup.registry.conflicts() == [Conflict("upper", "b", "a")]
+    assert setup.registry.conflicts.all() == [Conflict("upper", "b", "a")]
     assert setup.registry.hosts() == {"upper": "http://h:2"}
     setup.put("a", upper=1)
     assert setup.view("upper") == (["b"], ["a"])
@@ -280,7 +281,7 @@ def test_a_changed_description_alone_is_no_conflict(setup: Setup, registration: 
     body = registration(host="h:2", upper=1)
     body["algorithms"][0]["summary"] = "Better words."
     setup.registry.register("b", RunnerRegistration.model_validate(body))
-    assert setup.registry.conflicts() == []
+    assert setup.registry.conflicts.all() == []
     assert setup.registry.catalogue().algorithms["upper"].description.summary == "Better words."
 
 

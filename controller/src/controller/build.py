@@ -46,16 +46,15 @@ async def build(
     waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
     broker's ingress; it belongs to the controller from now on.
     """
-    metrics, in_flight, directory = ControllerMetrics(registry), InFlight(), RunnerDirectory(watch)
+    metrics, directory = ControllerMetrics(registry), RunnerDirectory(watch)
+    in_flight, unknown_fields = InFlight(), UnknownFieldWarnings()
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    client = await stack.enter_async_context(
-        RunnerClient(margin, settings.keys, trusted(settings.ca_certificates_file))
-    )
+    authorities = trusted(settings.ca_certificates_file)
+    client = await stack.enter_async_context(RunnerClient(margin, settings.keys, authorities))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
-    unknown_fields = UnknownFieldWarnings()
     pauses = PauseWatch(store, lambda: consumers.wake_all())
     dependencies = ConsumerDependencies(queue, gate, in_flight, unknown_fields, calls, pauses)
     consumers = ConsumerSet(directory, watch, dependencies, health)

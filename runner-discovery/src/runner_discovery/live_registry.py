@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from runner_discovery.records import Conflict
+from runner_discovery.conflicts import Conflict
 from runner_discovery.registry import KEEP_SECONDS, Registry
 from runner_discovery.snapshot_file import SnapshotFile
 from runner_discovery.turns import Turns
@@ -167,8 +167,7 @@ class LiveRegistry(Component):
     def _tell_conflicts(self) -> None:
         """Logs one line for each runner and kind of conflict: a runner may offer hundreds of algorithms."""
         told: dict[tuple[str, bool], list[Conflict]] = {}
-        new, self.registry.new_conflicts = self.registry.new_conflicts, []
-        for conflict in new:
+        for conflict in self.registry.conflicts.take_new():
             told.setdefault((conflict.outdated, conflict.is_clash), []).append(conflict)
         for (runner, is_clash), conflicts in told.items():
             log.warning(

@@ -109,17 +109,6 @@ class RunnerRecord:
         )
 
 
-@dataclass(frozen=True, order=True)
-class Conflict:
-    """A live runner gets no tasks of an algorithm that it offers: its schema is outdated, or another name owns it."""
-
-    algorithm: str
-    #: the runner that gets the work; or, for a clash, the owner's name
-    current: str
-    outdated: str
-    is_clash: bool = False
-
-
 class RunnerStatus(RunnerView):
     """A live runner and the remaining time of its lease."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from runner_discovery.admission import PLAIN_BOOT, admitted, check_runner_id, plain_runner_id
 from runner_discovery.catalogue import Changes, catalogue_json
+from runner_discovery.conflicts import Conflicts
 from runner_discovery.errors import (
     BootMissing,
     OtherBoot,
@@ -15,7 +16,7 @@ from runner_discovery.errors import (
 )
 from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Holdings
 from runner_discovery.ownership import Owners
-from runner_discovery.records import NO_ORIGIN, Conflict, Offer, Origin, RunnerRecord, RunnerStatus, Snapshot, offers
+from runner_discovery.records import NO_ORIGIN, Offer, Origin, RunnerRecord, RunnerStatus, Snapshot, offers
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -65,12 +66,10 @@ class Registry:
         self._owners = Owners(clock, keep_seconds)
         self._views: dict[str, AlgorithmView] = {}
         self._changes = Changes()
-        self._conflicts: dict[str, list[Conflict]] = {}
+        self.conflicts = Conflicts()
         #: evicted algorithms and changed plain runners, to be published with the next change
         self._forgotten: list[str] = []
         self._dropped: list[str] = []
-        #: not logged yet
-        self.new_conflicts: list[Conflict] = []
 
     # -- what runners do
 
@@ -290,15 +289,6 @@ class Registry:
             for record in self._holdings.runners.values()
         ]
 
-    def conflicts(self) -> list[Conflict]:
-        """Returns one conflict for each live runner and algorithm that it offers but gets no tasks of."""
-        return sorted(conflict for conflicts in self._conflicts.values() for conflict in conflicts)
-
-    def conflict_counts(self) -> tuple[int, int]:
-        """Returns the number of outdated runners and of clashes over all algorithms."""
-        clashes = sum(each.is_clash for conflicts in self._conflicts.values() for each in conflicts)
-        return sum(map(len, self._conflicts.values())) - clashes, clashes
-
     @property
     def has_owners_away(self) -> bool:
         return bool(self._owners.saved()[1])
@@ -470,13 +460,5 @@ class Registry:
         )
         before = self._views.get(name)
         self._views[name] = view
-        self._note_conflicts(name, view)
+        self.conflicts.note(name, view)
         return before is None or before.description is not view.description or before != view
-
-    def _note_conflicts(self, name: str, view: AlgorithmView) -> None:
-        conflicts = [Conflict(name, view.runners[0], each) for each in view.outdated]
-        conflicts += [Conflict(name, str(view.owner), each, is_clash=True) for each in view.clashing]
-        known = {(each.outdated, each.is_clash) for each in self._conflicts.pop(name, ())}
-        self.new_conflicts += [each for each in conflicts if (each.outdated, each.is_clash) not in known]
-        if conflicts:
-            self._conflicts[name] = conflicts

@@ -82,12 +82,11 @@ def build(
 
     app = create_app(TITLE, health=health, registry=registry, description=_ABOUT)
     admission = Admission(watch, settings.max_message_bytes)
-    app.prefix = settings.root_path
     app.state.tasks = tasks.TaskService(queue, store, watch, admission, GatewayMetrics(registry))
     app.state.dead_letters = dead_letters.DeadLetterService(store, queue)
     pauses = app.state.pauses = _followed_pauses(stack, store)
     app.state.counts = algorithms.CountsCache(store)
-    app.state.catalogue_view = watch
+    app.prefix, app.state.catalogue_view = settings.root_path, watch
     app.state.responder = TaskResponder(watch, pauses, settings.unknown_algorithm_grace_seconds)
     for router in _ROUTERS:
         app.include_router(router)
