@@ -1,10 +1,11 @@
 """Validates registrations, which come from outside, against the limits of the contract. Pure."""
 
 import re
+from collections.abc import Sequence
 
 from runner_discovery.errors import BadRegistration, RegistryError, TooLarge
 from runner_discovery.records import Offer, offers
-from runnerlib.contract import RunnerRegistration, unregistrable
+from runnerlib.contract import AlgorithmDescription, RunnerLevel, RunnerRegistration, unregistrable
 from runnerlib.contract.registry import PLAIN_PREFIX
 
 #: Plain registrations have no boot id.
@@ -40,6 +41,14 @@ def _refusal(refused: dict[str, str]) -> RegistryError:
     more = f" (and {len(refused) - 1} more algorithms)" if len(refused) > 1 else ""
     kind = TooLarge if " bytes, at most " in reason else BadRegistration
     return kind(f"{name!r} cannot be registered: {reason}{more}")
+
+
+def plain_runner(host: str, name: str, algorithms: Sequence[str]) -> tuple[RunnerRegistration, dict[str, Offer]]:
+    """What a runner that registers itself would have sent, without its algorithms, and those. Raises RegistryError."""
+    called = name or host.partition("://")[2][:100]
+    head = RunnerRegistration(name=called, host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[])
+    described = [AlgorithmDescription(name=each) for each in algorithms]
+    return head, admitted(head.model_copy(update={"algorithms": described}))
 
 
 def plain_runner_id(host: str, name: str = "") -> str:

@@ -48,11 +48,23 @@ class OtherOwner(RegistryError):
 
     code = "other_owner"
 
+    def __init__(self, algorithm: str, owner: str, runner_name: str) -> None:
+        who = f"of {runner_name!r}" if runner_name else "without a name"
+        super().__init__(
+            f"{algorithm!r} belongs to runner {owner!r}, and a registration {who} does not take it from that; "
+            "register under another algorithm, or with PUT /runners/{id} under that name"
+        )
+
 
 class OtherName(RegistryError):
     """The token is that of another runner name."""
 
     code = "other_runner"
+
+    def __init__(self, runner: str, name: str, of_token: str) -> None:
+        super().__init__(
+            f"runner {runner[:250]!r} is of the name {name!r}, and this is the token of {of_token!r}; set RUNNER_NAME"
+        )
 
 
 class HostNotAllowed(RegistryError):
@@ -65,6 +77,12 @@ class BootMissing(RegistryError):
     """A removal must name the process by its boot id."""
 
     code = "boot_missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "say which process leaves: DELETE /runners/{id}?boot=… with the boot id of its registration; "
+            "a newer process of the runner may have registered meanwhile"
+        )
 
 
 class OtherBoot(RegistryError):

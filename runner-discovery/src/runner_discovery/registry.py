@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from runner_discovery.admission import PLAIN_BOOT, admitted, check_runner_id, plain_runner_id
+from runner_discovery.admission import admitted, check_runner_id, plain_runner, plain_runner_id
 from runner_discovery.catalogue import Changes, catalogue_json
 from runner_discovery.conflicts import Conflicts
 from runner_discovery.errors import (
@@ -18,11 +18,9 @@ from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Ho
 from runner_discovery.ownership import Owners
 from runner_discovery.records import NO_ORIGIN, Offer, Origin, RunnerRecord, RunnerStatus, Snapshot, offers
 from runnerlib.contract import (
-    AlgorithmDescription,
     AlgorithmView,
     Catalogue,
     PlainRegistration,
-    RunnerLevel,
     RunnerRegistration,
     unregistrable,
 )
@@ -127,23 +125,15 @@ class Registry:
         self._settle([name])
         owner = self._owners.get(name)
         if owner not in (None, runner_name) and not owner.startswith(PLAIN_PREFIX):
-            raise OtherOwner(
-                f"{name!r} belongs to runner {owner!r}, and a registration "
-                + (f"of {runner_name!r} " if runner_name else "without a name ")
-                + "does not take it from that; "
-                "register under another algorithm, or with PUT /runners/{id} under that name"
-            )
+            raise OtherOwner(name, owner, runner_name)
         runner_id = plain_runner_id(host, runner_name)
         self._check_name(runner_id, runner_name, origin)
         shown = shown_host or host
         known = self._holdings.runners.get(runner_id)
         if known is not None and name in known.offers and known.shown_host == shown and known.origin == origin:
             return False
-        names = sorted({name, *(known.offers if known else ())})
-        called = runner_name or host.partition("://")[2][:100]
-        head = RunnerRegistration(name=called, host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[])
-        described = head.model_copy(update={"algorithms": [AlgorithmDescription(name=each) for each in names]})
-        record = RunnerRecord(runner_id, head, shown, None, admitted(described), origin=origin)
+        head, offered = plain_runner(host, runner_name, sorted({name, *(known.offers if known else ())}))
+        record = RunnerRecord(runner_id, head, shown, None, offered, origin=origin)
         self._make_room_for(record)
         affected = self._put(record) | self._drop_plain(None, {name}, record)
         self._owners.give(name, record.owner_name)
@@ -161,19 +151,15 @@ class Registry:
         if record is None:
             raise UnknownRunner(f"no runner {runner_id[:250]!r} is registered; GET /runners lists those that are")
         if by is not None and by != record.head.name:
-            raise OtherName(f"runner {runner_id!r} is {record.head.name!r}, and this is the token of {by!r}")
+            raise OtherName(runner_id, record.head.name, by)
         if boot is None and record.expires_at is not None:
-            raise BootMissing(
-                "say which process leaves: DELETE /runners/{id}?boot=… with the boot id of its registration; "
-                "a newer process of the runner may have registered meanwhile"
-            )
+            raise BootMissing
         if boot is not None and boot != record.head.boot:
             raise OtherBoot(f"runner {runner_id!r} has been started anew since; its newer registration stays")
         affected = self._take(record)
         if record.expires_at is None:
-            owner = record.owner_name
-            for name in record.offers:
-                if self._owners.get(name) == owner and not self._owners.has_live(owner, name):
+            for name in self._owners.owned(record.owner_name).intersection(record.offers):
+                if not self._owners.has_live(record.owner_name, name):
                     self._owners.give(name, None)
         else:
             self._has_left(runner_id, record.head.boot)
@@ -361,7 +347,7 @@ class Registry:
         """With tokens an id belongs to the name that registered it. Raises OtherName."""
         known = self._holdings.runners.get(runner_id)
         if origin.key_id and known is not None and known.origin.key_id and known.head.name != name:
-            raise OtherName(f"runner {runner_id!r} is {known.head.name!r}, and this is the token of {name!r}")
+            raise OtherName(runner_id, known.head.name, name)
 
     def _has_left(self, runner_id: str, boot: str) -> None:
         self._left.pop(runner_id, None)

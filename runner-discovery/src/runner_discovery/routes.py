@@ -100,7 +100,7 @@ async def register_runner(
     """
     peer = peer_of(request)
     if peer is not None and peer.name != registration.name:
-        raise OtherName(f"this is the token of runner {peer.name!r}, and not of {registration.name!r}; set RUNNER_NAME")
+        raise OtherName(runner_id, registration.name, peer.name)
     registry, size = live.registry, len(await request.body())
     is_large = size > SMALL_BYTES
     offered = await asyncio.to_thread(admitted, registration) if is_large else admitted(registration)
