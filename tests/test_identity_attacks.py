@@ -97,6 +97,7 @@ def scene(
         assert [secret for secret in SECRETS if secret in said] == [], "a log tells a secret"
         assert _OBEYED.findall(said) == [], "a log holds what a terminal obeys"
         assert "Traceback" not in said
+        assert '\n{"level": "critical"}' not in said, "somebody else has written a line of a log"
 
 
 def _environment(
@@ -258,46 +259,43 @@ def test_runner_elsewhere_cannot_lead_the_controller_to_servers_inside(
     assert scene.ask("DELETE", "/runners/mallory-2?boot=mallory", OWN).status_code == 204
 
 
-#: Python's own start-up file: in a process that finds it, names stand for what a file says at that moment.
-_NAMES = """
-import json, os, socket
-_original = socket.getaddrinfo
-def getaddrinfo(host, *more, **named):
-    names = json.loads(open(os.environ["NAMES"]).read())
-    return _original(names.get(host, host), *more, **named)
-socket.getaddrinfo = getaddrinfo
-"""
+def _with_names(service: Service, hosts: Path) -> None:
+    """Names stand there for what the file says at that moment; that needs root."""
+    mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    service.command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *service.command]
 
 
 def test_controller_connects_to_the_address_that_was_checked_whatever_the_name_stands_for_later(
     tmp_path: Path,
 ) -> None:
-    names, victim_address = tmp_path / "names.json", "127.0.0.2"
-    (tmp_path / "sitecustomize.py").write_text(_NAMES)
-    names.write_text(json.dumps({"flips.test": "127.0.0.1"}))
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("names of its own need a mount namespace, and that needs root")
+    hosts, name, victim_address = tmp_path / "hosts", "flips.test", "127.0.0.2"
+    hosts.write_text(f"127.0.0.1 localhost {name}\n")
     environment = Environment(tmp_path, keys=KEY)
     environment.discovery.settings["HOST"] = "0.0.0.0"
     runner = environment.runner("steady")
-    runner.settings |= {"ADVERTISE_HOST": f"flips.test:{runner.port}", "ALLOWED_HOSTS": "flips.test"}
+    runner.settings |= {"ADVERTISE_HOST": f"{name}:{runner.port}", "ALLOWED_HOSTS": name}
     for service in (environment.discovery, environment.core):
-        service.settings |= {"PYTHONPATH": str(tmp_path), "NAMES": str(names)}
+        _with_names(service, hosts)
     victim = Mallory(victim_address, runner.port)
     try:
         with victim.listening():
             environment.start()
             runner.start()
-            algorithms = f"{environment.core.url}/algorithms"
-            until(lambda: "flips.test" in requests.get(algorithms, headers=environment.as_admin).text, "it is known")
-            names.write_text(json.dumps({"flips.test": victim_address}))
+            algorithms, headers = f"{environment.core.url}/algorithms", environment.as_admin
+            until(lambda: name in requests.get(algorithms, headers=headers, timeout=5).text, "it is known")
+            hosts.write_text(f"127.0.0.1 localhost\n{victim_address} {name}\n")
             with HonestSender(environment).sending():
                 pass
             assert victim.calls == []
             # What stands for another machine by now cannot be registered anew.
-            names.write_text(json.dumps({"flips.test": "203.0.113.9"}))
-            body = victim.registration("mallory", "mine", host="flips.test:80")
+            hosts.write_text(f"127.0.0.1 localhost\n203.0.113.9 {name}\n")
+            body = victim.registration("mallory", "mine", host=f"{name}:80")
             url = f"{environment.discovery.url}/runners/mallory-1"
             answer = requests.put(url, json=body, headers=bearer(OWN), timeout=20)
             assert (answer.status_code, answer.json()["code"]) == (403, "host_not_allowed")
+            assert "203.0.113.9" in answer.json()["detail"]
     finally:
         environment.stop()
 
@@ -392,7 +390,6 @@ def test_nothing_that_a_stranger_says_commands_a_terminal(scene: Scene, tmp_path
     # The commands colour what they say, and a terminal ends its lines with both characters.
     plain = re.sub("\x1b\\[[0-9;]*m", "", shown).replace("\r\n", "\n")
     assert _OBEYED.findall(plain) == [], ascii(plain)
-    assert not re.search(r'^\{"level": "critical"', plain, re.MULTILINE)
 
 
 def _say(scene: Scene, text: str) -> None:
