@@ -41,8 +41,10 @@ SECRETS = (KEY, ADMIN_TOKEN, STEADY, OWN, run_token_of(STEADY), run_token_of(OWN
 #: Longer than the tests: nobody has to renew.
 LEASE_SECONDS = "600"
 SLOW_SECONDS = 3
-MANY_TOKENS, AT_ONCE = 10_000, 16
+MANY_TOKENS, FIRST_TOKENS, AT_ONCE = 10_000, 500, 16
 MOST_MORE_BYTES = 32 * 1024 * 1024
+#: For a task to be taken, on a machine that is busy with other tests, too.
+MOST_SECONDS = 20.0
 #: What moves a cursor, sets a title, or looks like another line of a log.
 CONTROLS = ("\x1b[2J", "\x1b]0;mallory\x07", "\x9b2J", '\r\n{"level": "critical"}', "\u202eevil", "\u2028next")
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -307,15 +309,15 @@ def test_ten_thousand_guessed_tokens_let_nobody_in_and_slow_nobody_down(scene: S
     gateway = scene.environment.core
     assert gateway.process is not None
     process, log_size = psutil.Process(gateway.process.pid), gateway.log.stat().st_size
-    before = process.memory_info().rss
     honest = HonestSender(scene.environment)
     with honest.sending():
-        statuses = asyncio.run(_guess(gateway.url))
-    assert statuses == {401: MANY_TOKENS}
+        assert asyncio.run(_guess(gateway.url, FIRST_TOKENS)) == {401: FIRST_TOKENS}
+        before = process.memory_info().rss
+        assert asyncio.run(_guess(gateway.url, MANY_TOKENS)) == {401: MANY_TOKENS}
     assert process.memory_info().rss - before < MOST_MORE_BYTES
     assert gateway.log.stat().st_size - log_size < 64 * 1024, "each guess leaves a line"
     print(f"honest tasks meanwhile: {len(honest.ids)}, taken within {max(honest.seconds):.2f} s")
-    assert max(honest.seconds) < 5
+    assert max(honest.seconds) < MOST_SECONDS
 
 
 def _send_raw(url: str, request: bytes) -> None:
@@ -327,8 +329,8 @@ def _send_raw(url: str, request: bytes) -> None:
         connection.recv(65536)
 
 
-async def _guess(url: str) -> Counter[int]:
-    guesses = iter(f"ppw_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}" for _ in range(MANY_TOKENS))
+async def _guess(url: str, count: int) -> Counter[int]:
+    guesses = iter(f"ppw_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}" for _ in range(count))
     statuses: Counter[int] = Counter()
 
     async def guess(client: httpx.AsyncClient) -> None:
