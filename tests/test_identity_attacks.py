@@ -41,8 +41,10 @@ SECRETS = (KEY, ADMIN_TOKEN, STEADY, OWN, run_token_of(STEADY), run_token_of(OWN
 #: Longer than the tests: nobody has to renew.
 LEASE_SECONDS = "600"
 SLOW_SECONDS = 3
-MANY_TOKENS, AT_ONCE = 10_000, 16
+MANY_TOKENS, FIRST_TOKENS, AT_ONCE = 10_000, 500, 16
 MOST_MORE_BYTES = 32 * 1024 * 1024
+#: For a task to be taken, on a machine that is busy with other tests, too.
+MOST_SECONDS = 20.0
 #: What moves a cursor, sets a title, or looks like another line of a log.
 CONTROLS = ("\x1b[2J", "\x1b]0;mallory\x07", "\x9b2J", '\r\n{"level": "critical"}', "\u202eevil", "\u2028next")
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -97,6 +99,7 @@ def scene(
         assert [secret for secret in SECRETS if secret in said] == [], "a log tells a secret"
         assert _OBEYED.findall(said) == [], "a log holds what a terminal obeys"
         assert "Traceback" not in said
+        assert '\n{"level": "critical"}' not in said, "somebody else has written a line of a log"
 
 
 def _environment(
@@ -258,46 +261,43 @@ def test_runner_elsewhere_cannot_lead_the_controller_to_servers_inside(
     assert scene.ask("DELETE", "/runners/mallory-2?boot=mallory", OWN).status_code == 204
 
 
-#: Python's own start-up file: in a process that finds it, names stand for what a file says at that moment.
-_NAMES = """
-import json, os, socket
-_original = socket.getaddrinfo
-def getaddrinfo(host, *more, **named):
-    names = json.loads(open(os.environ["NAMES"]).read())
-    return _original(names.get(host, host), *more, **named)
-socket.getaddrinfo = getaddrinfo
-"""
+def _with_names(service: Service, hosts: Path) -> None:
+    """Names stand there for what the file says at that moment; that needs root."""
+    mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    service.command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *service.command]
 
 
 def test_controller_connects_to_the_address_that_was_checked_whatever_the_name_stands_for_later(
     tmp_path: Path,
 ) -> None:
-    names, victim_address = tmp_path / "names.json", "127.0.0.2"
-    (tmp_path / "sitecustomize.py").write_text(_NAMES)
-    names.write_text(json.dumps({"flips.test": "127.0.0.1"}))
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=20).returncode != 0:
+        pytest.skip("names of its own need a mount namespace, and that needs root")
+    hosts, name, victim_address = tmp_path / "hosts", "flips.test", "127.0.0.2"
+    hosts.write_text(f"127.0.0.1 localhost {name}\n")
     environment = Environment(tmp_path, keys=KEY)
     environment.discovery.settings["HOST"] = "0.0.0.0"
     runner = environment.runner("steady")
-    runner.settings |= {"ADVERTISE_HOST": f"flips.test:{runner.port}", "ALLOWED_HOSTS": "flips.test"}
+    runner.settings |= {"ADVERTISE_HOST": f"{name}:{runner.port}", "ALLOWED_HOSTS": name}
     for service in (environment.discovery, environment.core):
-        service.settings |= {"PYTHONPATH": str(tmp_path), "NAMES": str(names)}
+        _with_names(service, hosts)
     victim = Mallory(victim_address, runner.port)
     try:
         with victim.listening():
             environment.start()
             runner.start()
-            algorithms = f"{environment.core.url}/algorithms"
-            until(lambda: "flips.test" in requests.get(algorithms, headers=environment.as_admin).text, "it is known")
-            names.write_text(json.dumps({"flips.test": victim_address}))
+            algorithms, headers = f"{environment.core.url}/algorithms", environment.as_admin
+            until(lambda: name in requests.get(algorithms, headers=headers, timeout=5).text, "it is known")
+            hosts.write_text(f"127.0.0.1 localhost\n{victim_address} {name}\n")
             with HonestSender(environment).sending():
                 pass
             assert victim.calls == []
             # What stands for another machine by now cannot be registered anew.
-            names.write_text(json.dumps({"flips.test": "203.0.113.9"}))
-            body = victim.registration("mallory", "mine", host="flips.test:80")
+            hosts.write_text(f"127.0.0.1 localhost\n203.0.113.9 {name}\n")
+            body = victim.registration("mallory", "mine", host=f"{name}:80")
             url = f"{environment.discovery.url}/runners/mallory-1"
             answer = requests.put(url, json=body, headers=bearer(OWN), timeout=20)
             assert (answer.status_code, answer.json()["code"]) == (403, "host_not_allowed")
+            assert "203.0.113.9" in answer.json()["detail"]
     finally:
         environment.stop()
 
@@ -309,15 +309,15 @@ def test_ten_thousand_guessed_tokens_let_nobody_in_and_slow_nobody_down(scene: S
     gateway = scene.environment.core
     assert gateway.process is not None
     process, log_size = psutil.Process(gateway.process.pid), gateway.log.stat().st_size
-    before = process.memory_info().rss
     honest = HonestSender(scene.environment)
     with honest.sending():
-        statuses = asyncio.run(_guess(gateway.url))
-    assert statuses == {401: MANY_TOKENS}
+        assert asyncio.run(_guess(gateway.url, FIRST_TOKENS)) == {401: FIRST_TOKENS}
+        before = process.memory_info().rss
+        assert asyncio.run(_guess(gateway.url, MANY_TOKENS)) == {401: MANY_TOKENS}
     assert process.memory_info().rss - before < MOST_MORE_BYTES
     assert gateway.log.stat().st_size - log_size < 64 * 1024, "each guess leaves a line"
     print(f"honest tasks meanwhile: {len(honest.ids)}, taken within {max(honest.seconds):.2f} s")
-    assert max(honest.seconds) < 5
+    assert max(honest.seconds) < MOST_SECONDS
 
 
 def _send_raw(url: str, request: bytes) -> None:
@@ -329,8 +329,8 @@ def _send_raw(url: str, request: bytes) -> None:
         connection.recv(65536)
 
 
-async def _guess(url: str) -> Counter[int]:
-    guesses = iter(f"ppw_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}" for _ in range(MANY_TOKENS))
+async def _guess(url: str, count: int) -> Counter[int]:
+    guesses = iter(f"ppw_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}" for _ in range(count))
     statuses: Counter[int] = Counter()
 
     async def guess(client: httpx.AsyncClient) -> None:
@@ -392,7 +392,6 @@ def test_nothing_that_a_stranger_says_commands_a_terminal(scene: Scene, tmp_path
     # The commands colour what they say, and a terminal ends its lines with both characters.
     plain = re.sub("\x1b\\[[0-9;]*m", "", shown).replace("\r\n", "\n")
     assert _OBEYED.findall(plain) == [], ascii(plain)
-    assert not re.search(r'^\{"level": "critical"', plain, re.MULTILINE)
 
 
 def _say(scene: Scene, text: str) -> None:

@@ -71,11 +71,21 @@ def _restart(environment: Environment, service: Service) -> None:
     """Returns when it works again, and a runner gets tasks."""
     assert service.stop() == 0
     service.start()
+    # Else it would show when leases are over, and that is later than these tasks.
+    for each in environment.services:
+        assert _lets_in(environment, each), f"discovery does not know {each.name} any more"
     if "RUNNER_TOKEN" in service.settings:
         wanted = RunnerKeys.read(NEW).runner_of(service.settings["RUNNER_TOKEN"])
         assert wanted is not None
         until(lambda: _key_of(environment, service) == wanted.key_id, "it has registered with its new token")
         environment.wait_offered(service)
+
+
+def _lets_in(environment: Environment, service: Service) -> bool:
+    """Whether discovery knows the process by what it was started with."""
+    token = service.settings.get("RUNNER_TOKEN") or RunnerKeys.read(service.settings["RUNNER_KEYS"]).service_token()
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.get(f"{environment.discovery.url}/algorithms", headers=headers, timeout=20).ok
 
 
 def _key_of(environment: Environment, runner: Service) -> str:
