@@ -4,15 +4,20 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from runner_discovery.__main__ import may_be_remembered
+from runner_discovery.admission import known_as
 from runner_discovery.app import ROUTES, create_discovery_app
 from runner_discovery.host_rule import EVERY_HOST, HostRule
 from runner_discovery.live_registry import LiveRegistry
+from runner_discovery.name_lookup import Address, NameLookup
 from runner_discovery.snapshot_file import SnapshotFile
 from runnerlib.contract.identity import RunnerKeys, run_token_of
 from runnerlib.service.health import Health
@@ -43,7 +48,7 @@ def serve(tmp_path: Path) -> Callable[..., None]:
         async def main() -> None:
             file = SnapshotFile(tmp_path / "d.json")
             async with (
-                LiveRegistry(file, lease_seconds=30, with_tokens=keys is not None) as live,
+                LiveRegistry(file, lease_seconds=30, keeps=partial(may_be_remembered, hosts, keys)) as live,
                 HttpServer(create_discovery_app(live, Health(), hosts, keys, METRICS), "127.0.0.1", 0) as server,
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client,
             ):
@@ -141,17 +146,18 @@ def test_runner_can_be_nobody_but_itself(serve: Callable[..., None], registratio
         # With another's name, at another's id, with another's algorithm.
         refused = await put("evil-1", NLP, name="text", host="h:2", upper=1)
         assert (refused.status_code, refused.json()["code"]) == (403, "other_runner")
-        refused = await put("text-1", NLP, name="nlp", host="h:2", upper=1)
-        assert (refused.status_code, refused.json()["code"]) == (403, "other_runner")
+        assert (await put("text-1", NLP, name="nlp", host="h:2", boot="b1", junk=1)).status_code == 200
         assert (await put("nlp-1", NLP, name="nlp", host="h:2", upper=1)).json()["clashes"] == {"upper": "text"}
         # Another's lease, and another's algorithm without a lease.
-        refused = await client.delete("/runners/text-1?boot=b1", headers=bearer(NLP))
-        assert (refused.status_code, refused.json()["code"]) == (403, "other_runner")
+        assert (await client.delete("/runners/text-1?boot=b1", headers=bearer(NLP))).status_code == 204
+        assert (await client.delete("/runners/text-1?boot=b1", headers=bearer(NLP))).status_code == 404
         plain = {"algorithm": "upper", "host": "h:3"}
         assert (await client.post("/algorithms", json=plain, headers=bearer(NLP))).json()["code"] == "other_owner"
         catalogue = (await client.get("/catalogue", headers=bearer(SERVICE))).json()
-        assert catalogue["algorithms"]["upper"]["runners"] == ["text-1"]
-        assert catalogue["runners"]["text-1"]["name"] == "text"
+        [runner_id] = catalogue["algorithms"]["upper"]["runners"]
+        assert runner_id == known_as("text-1", "text", "k")
+        assert catalogue["runners"][runner_id]["name"] == "text"
+        assert list(catalogue["left"]) == [known_as("text-1", "nlp", "k")]
         assert (await client.delete("/runners/text-1?boot=b1", headers=bearer(TEXT))).status_code == 204
 
     serve(scenario)
@@ -187,7 +193,7 @@ def test_hosts_of_others_are_refused(serve: Callable[..., None], registration: M
         own = registration(name="text", host="http://localhost:9001", upper=1)
         for _ in range(2):
             assert (await client.put("/runners/a", json=own, headers=bearer(TEXT))).status_code == 200
-        runner = (await client.get("/catalogue", headers=bearer(SERVICE))).json()["runners"]["a"]
+        runner = (await client.get("/catalogue", headers=bearer(SERVICE))).json()["runners"][known_as("a", "text", "k")]
         assert (runner["host"], runner["address"]) == ("http://localhost:9001", "127.0.0.1")
 
     serve(scenario, hosts=HostRule("0.0.0.0"))
@@ -199,7 +205,11 @@ def test_catalogue_says_which_key_a_runner_has(serve: Callable[..., None], regis
         for key in (OLD, NEW):
             headers = bearer(RunnerKeys([key]).runner_token("text"))
             assert (await client.put("/runners/a", json=registration(upper=1), headers=headers)).status_code == 200
-            ids.append((await client.get("/catalogue", headers=bearer(SERVICE))).json()["runners"]["a"]["key_id"])
+            ids.append(
+                (await client.get("/catalogue", headers=bearer(SERVICE))).json()["runners"][known_as("a", "text", "k")][
+                    "key_id"
+                ]
+            )
         assert len(set(ids)) == 2
         assert NEW not in str(ids) and OLD not in str(ids)
 
@@ -221,11 +231,78 @@ def test_what_registered_without_a_token_is_forgotten_once_there_are_keys(
 
     async def again(client: httpx.AsyncClient) -> None:
         catalogue = (await client.get("/catalogue", headers=bearer(SERVICE))).json()
-        assert list(catalogue["runners"]) == ["a"] and catalogue["runners"]["a"]["key_id"]
+        assert list(catalogue["runners"]) == [known_as("a", "text", "k")]
 
     serve(without, keys=None)
     serve(with_keys)
     serve(again)
+
+
+def test_what_a_key_that_is_none_any_more_has_registered_is_forgotten(
+    serve: Callable[..., None], registration: Make
+) -> None:
+    old = bearer(RunnerKeys([OLD]).runner_token("evil"))
+
+    async def with_both(client: httpx.AsyncClient) -> None:
+        await client.post("/algorithms", json={"algorithm": "ocr", "host": "h:1"}, headers=old)
+        await client.put("/runners/a", json=registration(upper=1), headers=bearer(TEXT))
+
+    async def with_the_new_one(client: httpx.AsyncClient) -> None:
+        catalogue = (await client.get("/catalogue", headers=bearer(SERVICE))).json()
+        assert [runner["name"] for runner in catalogue["runners"].values()] == ["text"]
+        assert {name: view["owner"] for name, view in catalogue["algorithms"].items()} == {"ocr": None, "upper": "text"}
+
+    serve(with_both)
+    serve(with_the_new_one, keys=RunnerKeys([NEW]))
+
+
+def test_what_a_plain_host_owned_before_there_were_keys_is_free(serve: Callable[..., None], registration: Make) -> None:
+    async def without(client: httpx.AsyncClient) -> None:
+        await client.post("/algorithms", json={"algorithm": "upper", "host": "127.0.0.1:9001"})
+
+    async def with_keys(client: httpx.AsyncClient) -> None:
+        answer = await client.put("/runners/a", json=registration(upper=1), headers=bearer(TEXT))
+        assert answer.json()["clashes"] == {}
+
+    serve(without, keys=None)
+    serve(with_keys)
+
+
+def test_hosts_are_checked_by_the_present_rule_after_a_restart(serve: Callable[..., None], registration: Make) -> None:
+    async def freely(client: httpx.AsyncClient) -> None:
+        for name, token in (("text", TEXT), ("nlp", NLP)):
+            host = "http://postgres.invalid:5432" if name == "nlp" else "http://127.0.0.1:9001"
+            body = registration(name=name, host=host, **{name: 1})
+            assert (await client.put(f"/runners/{name}", json=body, headers=bearer(token))).status_code == 200
+
+    async def by_a_rule(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/catalogue", headers=bearer(SERVICE))).json()["runners"] == {}
+
+    serve(freely)
+    serve(by_a_rule, hosts=HostRule("0.0.0.0"))
+
+
+def test_name_that_is_not_found_in_time_holds_nobody_up(serve: Callable[..., None], registration: Make) -> None:
+    class Slow(NameLookup):
+        async def _look_up(self, name: str) -> list[Address] | None:
+            if name == "slow.invalid":
+                await asyncio.sleep(30)
+            return [ip_address("127.0.0.1")]
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        async def put(name: str, host: str, token: str) -> httpx.Response:
+            body = registration(name=name, host=host, **{f"a_{name}": 1})
+            body["algorithms"][0]["description"] = "x" * 40_000
+            return await client.put(f"/runners/{name}", json=body, headers=bearer(token))
+
+        slow = [asyncio.create_task(put("text", "http://slow.invalid:80", TEXT)) for _ in range(5)]
+        honest = await put("nlp", "http://nlp.example:80", NLP)
+        assert honest.status_code == 200
+        answers = await asyncio.gather(*slow)
+        assert {(each.status_code, each.json()["code"]) for each in answers} == {(503, "lookup_pending")}
+        assert all(each.headers["Retry-After"] == "1" for each in answers)
+
+    serve(scenario, hosts=HostRule("0.0.0.0", lookup=Slow()))
 
 
 def told(tmp_path: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":

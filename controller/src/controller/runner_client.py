@@ -256,7 +256,10 @@ class RunnerClient:
         """Under the address that discovery checked; a name could stand for another by now."""
         headers, tls_name = {}, None
         if address:
-            named = URL(host)
+            try:
+                named = URL(host)
+            except ValueError as error:
+                raise NotSent(f"{host[:100]!r} is no address: {error}") from None
             headers["Host"] = named.authority
             tls_name = named.host if named.scheme == "https" else None
             host = str(named.with_host(address)).rstrip("/")

@@ -7,7 +7,7 @@ import pytest
 import requests
 from token_senders import ADMIN_TOKEN, WAIT_SECONDS, Sender
 
-from producer.gateway.callers import ADMIN
+from producer.gateway.callers import ADMIN, without_admin
 from producer.gateway.sessions import COOKIE, FAILURE_SECONDS, MOST_FAILURES, Attempts
 from producer.gateway.verifier import TokenVerifier
 from taskqueue.tokens import Scope
@@ -71,9 +71,16 @@ def test_session_of_the_admin_token_ends_when_that_is_another(guarded: Any, brow
         verifier = TokenVerifier(guarded.store.tokens, admin_token)
         return guarded.run(verifier.session_caller(browser.cookie))
 
-    assert caller_at_gateway_with(ADMIN_TOKEN) is ADMIN
+    assert caller_at_gateway_with(ADMIN_TOKEN) == without_admin(ADMIN)
     assert caller_at_gateway_with("another-" * 8) is None
     assert caller_at_gateway_with("") is None
+
+
+def test_session_makes_and_shows_no_tokens(browser: Browser) -> None:
+    browser.log_in(ADMIN_TOKEN)
+    made = browser.ask("POST", "/tokens", json={"name": "kept", "scopes": ["admin"]})
+    assert (made.status_code, browser.ask("GET", "/tokens").status_code) == (403, 403)
+    assert browser.ask("GET", "/audit").status_code == 200
 
 
 def test_session_that_was_ended_is_of_no_use_any_more(browser: Browser) -> None:
@@ -132,7 +139,7 @@ def test_wrong_tokens_are_answered_ever_later_and_right_ones_elsewhere_at_once(b
     assert [answer.status_code for answer in answers] == [401] * MOST_FAILURES + [429] * 2
     assert answers[-1].json()["code"] == "too_many_attempts"
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= FAILURE_SECONDS
-    assert Sender(guarded.url, ADMIN_TOKEN).get("/tasks").status_code == 200
+    assert browser.log_in(ADMIN_TOKEN).status_code == 201, "who guesses wrong locks nobody else out"
 
 
 def test_attempts_are_counted_by_network_and_forgotten_in_time() -> None:
@@ -143,6 +150,8 @@ def test_attempts_are_counted_by_network_and_forgotten_in_time() -> None:
         attempts.failed("2001:db8::1")
     assert attempts.wait_seconds("2001:db8::ffff") == pytest.approx(FAILURE_SECONDS)
     assert attempts.wait_seconds("2001:db8:0:1::1") == attempts.wait_seconds("192.0.2.1") == 0
+    attempts.failed("::ffff:192.0.2.9")
+    assert attempts.wait_seconds("::ffff:192.0.2.1") == 0
     now[0] += FAILURE_SECONDS
     assert attempts.wait_seconds("2001:db8::1") == 0
     attempts.failed("2001:db8::1")

@@ -1,7 +1,10 @@
 """Validates registrations, which come from outside, against the limits of the contract. Pure."""
 
+import hashlib
 import re
 from collections.abc import Sequence
+
+from pydantic import ValidationError
 
 from runner_discovery.errors import BadRegistration, RegistryError, TooLarge
 from runner_discovery.records import Offer, offers
@@ -46,12 +49,19 @@ def _refusal(refused: dict[str, str]) -> RegistryError:
 def plain_runner(host: str, name: str, algorithms: Sequence[str]) -> tuple[RunnerRegistration, dict[str, Offer]]:
     """What a runner that registers itself would have sent, without its algorithms, and those. Raises RegistryError."""
     called = name or host.partition("://")[2][:100]
-    head = RunnerRegistration(name=called, host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[])
+    try:
+        head = RunnerRegistration(name=called, host=host, boot=PLAIN_BOOT, level=RunnerLevel.PLAIN, algorithms=[])
+    except ValidationError as error:
+        raise BadRegistration(f"the token is of a name that no runner can have: {error.errors()[0]['msg']}") from None
     described = [AlgorithmDescription(name=each) for each in algorithms]
     return head, admitted(head.model_copy(update={"algorithms": described}))
 
 
-def plain_runner_id(host: str, name: str = "") -> str:
-    """Returns the runner id that stands for all plain registrations of a host, by the name in their token."""
-    text = host.removeprefix("http://")
-    return PLAIN_PREFIX + re.sub(r"[^A-Za-z0-9._:-]", "-", f"{name}-{text}" if name else text)[:240]
+def plain_runner_id(host: str) -> str:
+    """Returns the runner id that stands for all plain registrations of a host."""
+    return PLAIN_PREFIX + re.sub(r"[^A-Za-z0-9._:-]", "-", host.removeprefix("http://"))
+
+
+def known_as(runner_id: str, name: str, key_id: str) -> str:
+    """The id by which a runner is known. With a token no other name can have it, whatever ids that asks for."""
+    return f"{runner_id}~{hashlib.sha256(name.encode()).hexdigest()[:12]}" if key_id else runner_id

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from runner_discovery.errors import (
     BootMissing,
     HostNotAllowed,
+    LookupPending,
     OtherBoot,
     OtherName,
     OtherOwner,
@@ -40,6 +41,7 @@ _STATUS: dict[type[RegistryError], int] = {
     OtherOwner: 409,
     OtherName: 403,
     HostNotAllowed: 403,
+    LookupPending: 503,
     BootMissing: 400,
     TooLarge: 413,
     RegistryFull: 507,
@@ -93,4 +95,5 @@ def create_discovery_app(
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryError)
-    return problem_response(_STATUS.get(type(error), 422), error.code, str(error))
+    status = _STATUS.get(type(error), 422)
+    return problem_response(status, error.code, str(error), {"Retry-After": "1"} if status == 503 else None)

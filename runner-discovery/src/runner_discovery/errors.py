@@ -73,6 +73,15 @@ class HostNotAllowed(RegistryError):
     code = "host_not_allowed"
 
 
+class LookupPending(RegistryError):
+    """What the host's name stands for is not known yet."""
+
+    code = "lookup_pending"
+
+    def __init__(self) -> None:
+        super().__init__("what the host's name stands for is still being looked up; send the same again in a moment")
+
+
 class BootMissing(RegistryError):
     """A removal must name the process by its boot id."""
 

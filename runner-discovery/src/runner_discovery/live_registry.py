@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from runner_discovery.conflicts import Conflict
+from runner_discovery.records import SavedRunner
 from runner_discovery.registry import KEEP_SECONDS, Registry
 from runner_discovery.snapshot_file import SnapshotFile
 from runner_discovery.turns import Turns
@@ -40,7 +41,7 @@ _CLASH = (
 class LiveRegistry(Component):
     """Use: ``async with LiveRegistry(SnapshotFile(path), lease_seconds=30) as live: live.registry``.
 
-    Call :meth:`announce` after every change of the registry.
+    Call :meth:`announce` after every change of the registry. `keeps` is as for `Registry.restore`.
     """
 
     def __init__(
@@ -49,14 +50,14 @@ class LiveRegistry(Component):
         *,
         lease_seconds: float,
         keep_seconds: float = KEEP_SECONDS,
-        with_tokens: bool = False,
+        keeps: Callable[[SavedRunner], bool] = lambda _: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = Registry(
             epoch=secrets.token_hex(8), clock=clock, lease_seconds=lease_seconds, keep_seconds=keep_seconds
         )
         self.turns = Turns(clock)
-        self._with_tokens = with_tokens
+        self._keeps = keeps
         self._file = file
         self._clock = clock
         self._changed = asyncio.Event()
@@ -78,7 +79,7 @@ class LiveRegistry(Component):
                 "set SNAPSHOT_PATH to a file that this user may read and write"
             ) from None
         if snapshot.runners or snapshot.algorithms:
-            left_out = self.registry.restore(snapshot, with_tokens=self._with_tokens)
+            left_out = self.registry.restore(snapshot, self._keeps)
             if left_out:
                 what = [each[:300] for each in left_out[:_MOST_TOLD]]
                 log.warning("left out of what was remembered", count=len(left_out), what=what)

@@ -1,8 +1,8 @@
 """Ownership of algorithms: an algorithm belongs to the first runner name that registered it. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from runner_discovery.records import RunnerRecord
+from runner_discovery.records import RunnerRecord, SavedRunner
 
 
 class Owners:
@@ -75,6 +75,16 @@ class Owners:
         if owner in self._live:
             return not self.has_live(owner, algorithm)
         return self._clock() - self._away_since.get(owner, self._clock()) > self._keep_seconds
+
+    def forget_dropped(self, dropped: Collection[SavedRunner]) -> None:
+        """Takes algorithms from those who can be nobody any more: plain ones, and who had a key that is none now.
+
+        A name that never had a token keeps its own: a runner of that name comes back with one.
+        """
+        gone = {each.id for each in dropped} | {each.registration.name for each in dropped if each.origin.key_id}
+        for algorithm, owner in list(self._owners.items()):
+            if owner in gone and not self.has_live(owner, algorithm):
+                self.give(algorithm, None)
 
     # -- memory
 

@@ -39,6 +39,10 @@ class Origin(BaseModel):
     #: the only address that its host may stand for; empty: any
     address: str = ""
 
+    def is_as_good_as(self, other: "Origin") -> bool:
+        """Whether nothing that others are told differs."""
+        return (self.key_id, self.address) == (other.key_id, other.address)
+
 
 NO_ORIGIN = Origin()
 

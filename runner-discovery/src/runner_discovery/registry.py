@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from runner_discovery.admission import admitted, check_runner_id, plain_runner, plain_runner_id
+from runner_discovery.admission import admitted, check_runner_id, known_as, plain_runner, plain_runner_id
 from runner_discovery.catalogue import Changes, catalogue_json
 from runner_discovery.conflicts import Conflicts
 from runner_discovery.errors import (
     BootMissing,
     OtherBoot,
-    OtherName,
     OtherOwner,
     RegistryError,
     UnknownAlgorithm,
@@ -16,7 +15,16 @@ from runner_discovery.errors import (
 )
 from runner_discovery.holdings import MAX_ALGORITHMS, MAX_BYTES, MAX_RUNNERS, Holdings
 from runner_discovery.ownership import Owners
-from runner_discovery.records import NO_ORIGIN, Offer, Origin, RunnerRecord, RunnerStatus, Snapshot, offers
+from runner_discovery.records import (
+    NO_ORIGIN,
+    Offer,
+    Origin,
+    RunnerRecord,
+    RunnerStatus,
+    SavedRunner,
+    Snapshot,
+    offers,
+)
 from runnerlib.contract import (
     AlgorithmView,
     Catalogue,
@@ -83,11 +91,12 @@ class Registry:
         `offered` is the result of `admitted`, if the caller has it already.
         """
         check_runner_id(runner_id)
+        runner_id = known_as(runner_id, registration.name, origin.key_id)
         offered = admitted(registration) if offered is None else dict(offered)
         expires_at = self._clock() + self.lease_seconds
-        self._check_name(runner_id, registration.name, origin)
-        if self.would_renew(runner_id, registration, offered) and self.origin_of(runner_id) == origin:
-            self._holdings.runners[runner_id].expires_at = expires_at
+        known = self._holdings.runners.get(runner_id)
+        if self.would_renew(runner_id, registration, offered) and known and known.origin.is_as_good_as(origin):
+            known.expires_at, known.origin = expires_at, origin
             return self._settle(self.clashes(runner_id))
         head = registration.model_copy(update={"algorithms": []})
         record = RunnerRecord(runner_id, head, registration.host, expires_at, offered, origin=origin)
@@ -103,9 +112,10 @@ class Registry:
         head = registration.model_copy(update={"algorithms": []})
         return known is not None and known.says_the_same(head, offered)
 
-    def origin_of(self, runner_id: str) -> Origin | None:
+    def origin_of(self, runner_id: str, host: str) -> Origin | None:
+        """Where the runner that is known for this host came from."""
         known = self._holdings.runners.get(runner_id)
-        return None if known is None else known.origin
+        return None if known is None or known.head.host != host else known.origin
 
     def register_plain(
         self,
@@ -126,8 +136,7 @@ class Registry:
         owner = self._owners.get(name)
         if owner not in (None, runner_name) and not owner.startswith(PLAIN_PREFIX):
             raise OtherOwner(name, owner, runner_name)
-        runner_id = plain_runner_id(host, runner_name)
-        self._check_name(runner_id, runner_name, origin)
+        runner_id = known_as(plain_runner_id(host), runner_name, origin.key_id)
         shown = shown_host or host
         known = self._holdings.runners.get(runner_id)
         if known is not None and name in known.offers and known.shown_host == shown and known.origin == origin:
@@ -140,18 +149,14 @@ class Registry:
         self._settle(affected, changed=[runner_id])
         return True
 
-    def remove(self, runner_id: str, boot: str | None = None, *, by: str | None = None) -> None:
+    def remove(self, runner_id: str, boot: str | None = None) -> None:
         """Removes a live runner if its boot id is `boot`; plain registrations need none. Raises RegistryError.
-
-        `by`: the name of the runner that asks for it, which must be its own; None: somebody who may remove any.
 
         Its algorithms stay known and keep their owner, except those of plain registrations.
         """
         record = self._holdings.runners.get(runner_id)
         if record is None:
             raise UnknownRunner(f"no runner {runner_id[:250]!r} is registered; GET /runners lists those that are")
-        if by is not None and by != record.head.name:
-            raise OtherName(runner_id, record.head.name, by)
         if boot is None and record.expires_at is not None:
             raise BootMissing
         if boot is not None and boot != record.head.boot:
@@ -305,10 +310,10 @@ class Registry:
             offered_seconds={name: self._holdings.offered_seconds(name) for name in self._holdings.known},
         )
 
-    def restore(self, snapshot: Snapshot, *, with_tokens: bool = False) -> list[str]:
+    def restore(self, snapshot: Snapshot, keeps: Callable[[SavedRunner], bool] = lambda _: True) -> list[str]:
         """Restores the state of an earlier process. Its runners get one fresh lease in which to renew.
 
-        `with_tokens`: those that registered without one must do it again.
+        `keeps` says whether a runner may be remembered; others must register again.
         Returns messages about what was left out because it exceeds the present limits.
         """
         expires_at = self._clock() + self.lease_seconds
@@ -317,9 +322,11 @@ class Registry:
         self._left = dict(list(snapshot.left.items())[-self._max_left :])
         self._owners.restore(snapshot.owners, snapshot.away_seconds)
         names: set[str] = set()
+        dropped: list[SavedRunner] = []
         for saved in snapshot.runners:
-            if with_tokens and not saved.origin.key_id:
-                left_out.append(f"runner {saved.id}: it registered without a token")
+            if not keeps(saved):
+                left_out.append(f"runner {saved.id}: by the present keys and RUNNER_HOSTS it must register again")
+                dropped.append(saved)
                 continue
             try:
                 offered = admitted(saved.registration)
@@ -331,6 +338,7 @@ class Registry:
                 left_out.append(f"runner {saved.id}: {error}")
                 continue
             names |= self._put(record, {name: saved.orders.get(name, 0) for name in offered})
+        self._owners.forget_dropped(dropped)
         refused = unregistrable(snapshot.algorithms, together=False)
         left_out += [f"algorithm {name}: {reason}" for name, reason in refused.items()]
         known = [offer for name, offer in offers(snapshot.algorithms).items() if name not in refused]
@@ -342,12 +350,6 @@ class Registry:
         return left_out
 
     # -- inside
-
-    def _check_name(self, runner_id: str, name: str, origin: Origin) -> None:
-        """With tokens an id belongs to the name that registered it. Raises OtherName."""
-        known = self._holdings.runners.get(runner_id)
-        if origin.key_id and known is not None and known.origin.key_id and known.head.name != name:
-            raise OtherName(runner_id, known.head.name, name)
 
     def _has_left(self, runner_id: str, boot: str) -> None:
         self._left.pop(runner_id, None)

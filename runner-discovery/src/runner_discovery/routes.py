@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from runner_discovery.admission import admitted
+from runner_discovery.admission import admitted, known_as
 from runner_discovery.errors import OtherName
 from runner_discovery.host_rule import HostRule
 from runner_discovery.live_registry import LiveRegistry
@@ -52,19 +52,19 @@ def _live(request: Request) -> LiveRegistry:
 async def _origin(request: Request, host: str, known: Origin | None = None) -> Origin:
     """Where this registration comes from. Raises HostNotAllowed.
 
-    `known`: that of an equal one; where nothing has changed since, its host was checked then.
+    `known`: where the runner came from that is known for this host; it was checked then.
     """
     peer, address = peer_of(request), "" if request.client is None else request.client.host
-    key_id = "" if peer is None else peer.key_id
+    name, key_id = ("", "") if peer is None else (peer.name, peer.key_id)
     if known is not None and (known.key_id, known.peer) == (key_id, address):
         return known
     rule = request.app.state.hosts
     assert isinstance(rule, HostRule)
-    return Origin(key_id=key_id, peer=address, address=await rule.checked_address(host, address))
+    return Origin(key_id=key_id, peer=address, address=await rule.checked_address(host, address, name))
 
 
 Live = Annotated[LiveRegistry, Depends(_live)]
-RunnerId = Annotated[str, Path(max_length=250, description="name-host-port")]
+RunnerId = Annotated[str, Path(max_length=270, description="name-host-port")]
 
 
 @router.post("/", include_in_schema=False)
@@ -101,12 +101,13 @@ async def register_runner(
     peer = peer_of(request)
     if peer is not None and peer.name != registration.name:
         raise OtherName(runner_id, registration.name, peer.name)
+    known_id = known_as(runner_id, registration.name, "" if peer is None else peer.key_id)
     registry, size = live.registry, len(await request.body())
     is_large = size > SMALL_BYTES
     offered = await asyncio.to_thread(admitted, registration) if is_large else admitted(registration)
     # A large one has its turn already; what only renews a lease costs nobody else anything.
-    renews = registry.would_renew(runner_id, registration, offered)
-    origin = await _origin(request, registration.host, registry.origin_of(runner_id) if renews else None)
+    renews = registry.would_renew(known_id, registration, offered)
+    origin = await _origin(request, registration.host, registry.origin_of(known_id, registration.host))
     async with live.turns.turn(size) if not is_large and not renews else nullcontext():
         registry.register(runner_id, registration, offered, origin)
         live.announce()
@@ -114,7 +115,7 @@ async def register_runner(
         epoch=registry.epoch,
         index=registry.index,
         lease_seconds=registry.lease_seconds,
-        clashes=registry.clashes(runner_id),
+        clashes=registry.clashes(known_id),
     )
 
 
@@ -129,8 +130,9 @@ async def remove_runner(
 ) -> None:
     """Its algorithms stay known and its own: tasks for them wait. A newer process of the runner stays registered."""
     peer = peer_of(request)
-    by = peer.name if peer is not None and peer.role is Role.RUNNER else None
-    live.registry.remove(runner_id, boot, by=by)
+    if peer is not None and peer.role is Role.RUNNER:
+        runner_id = known_as(runner_id, peer.name, peer.key_id)
+    live.registry.remove(runner_id, boot)
     live.announce()
 
 

@@ -1,10 +1,17 @@
 """Settings of the registry."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
+from runner_discovery.host_rule import read_hosts
 from runnerlib.service.settings import KeySettings
+
+
+def _checked_hosts(text: str) -> str:
+    read_hosts(text)
+    return text
 
 
 class Settings(KeySettings):
@@ -23,7 +30,7 @@ class Settings(KeySettings):
     retention_days: float = Field(
         default=7, gt=0, description="How long a runner that is away goes on owning its algorithms."
     )
-    runner_hosts: str = Field(
+    runner_hosts: Annotated[str, AfterValidator(_checked_hosts)] = Field(
         default="",
         description="Hosts that runners may register although they are not their own, names with wildcards or "
         "networks: `*.workers.example,10.1.0.0/16`. A discovery that listens on 127.0.0.1 takes every host.",

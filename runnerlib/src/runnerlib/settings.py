@@ -1,15 +1,15 @@
 """What the operator of a runner can choose, by environment variables."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 
 from runnerlib.adapter.options import OVERRIDE_PREFIX
-from runnerlib.contract.identity import name_in
 from runnerlib.fetching.addresses import MEBIBYTE, FetchRules, read_networks, read_ports
 from runnerlib.service.settings import FromFile, ServiceSettings, is_loopback
 
@@ -24,8 +24,16 @@ def _checked_ports(text: str) -> str:
     return text
 
 
+_TOKEN = re.compile(r"ppr_[A-Za-z0-9%._~-]{1,900}\.[A-Za-z0-9_-]{43}")
+
+
+def _stripped(value: object) -> object:
+    """Variables from elsewhere often end with a line end."""
+    return value.strip() if isinstance(value, str) else value
+
+
 def _checked_token(value: SecretStr) -> SecretStr:
-    if value and name_in(value.get_secret_value()) is None:
+    if value and _TOKEN.fullmatch(value.get_secret_value()) is None:
         raise ValueError("it is no runner's token, which looks like ppr_NAME.…")
     return value
 
@@ -41,7 +49,7 @@ class RunnerSettings(ServiceSettings):
     )
     port: int = Field(default=8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     runner_adapter: Path = Field(default=Path("runner_adapter.py"), description="The adapter's file, or its folder.")
-    runner_token: Annotated[SecretStr, AfterValidator(_checked_token), FromFile()] = Field(
+    runner_token: Annotated[SecretStr, BeforeValidator(_stripped), AfterValidator(_checked_token), FromFile()] = Field(
         default=SecretStr(""),
         description="The token with this runner's name: `python -m runner_discovery token NAME` prints it. With one, "
         "the runner takes runs from the controllers of its environment alone.",

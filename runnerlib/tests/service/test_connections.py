@@ -186,16 +186,36 @@ def test_silent_and_idle_connections_make_room_for_new_ones_the_oldest_first() -
     run(scenario, max_connections=3)
 
 
-def test_connection_that_had_a_request_stays_while_there_are_silent_ones() -> None:
+def test_connection_that_had_a_request_stays_while_there_are_silent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerlib.service.http_protocol.SILENT_GRACE_SECONDS", -1.0)
+
     async def scenario(served: Served) -> None:
         used = await served.connect()
         used.send(get("/echo"))
         assert (await used.answer())[0] == 200
         silent = [await served.connect() for _ in range(20)]
-        for connection in silent[:-2]:
-            assert await connection.reader.read() == b""
+        assert await until(lambda: sum(connection.reader.at_eof() for connection in silent) == len(silent) - 2)
         used.send(get("/echo"))
         assert (await used.answer())[0] == 200
+
+    run(scenario, max_connections=3)
+
+
+def test_new_connection_is_not_taken_for_a_silent_one() -> None:
+    async def scenario(served: Served) -> None:
+        idle = [await served.connect() for _ in range(3)]
+        for connection in idle:
+            began = asyncio.get_running_loop().time()
+            assert await until(lambda began=began: asyncio.get_running_loop().time() > began + 0.002)
+            connection.send(get("/echo"))
+            assert (await connection.answer())[0] == 200
+        new = await served.connect()
+        assert await idle[0].reader.read() == b"", "the one that is idle for longest"
+        another = await served.connect()
+        assert await idle[1].reader.read() == b""
+        for connection in (new, another):
+            connection.send(get("/echo"))
+            assert (await connection.answer())[0] == 200
 
     run(scenario, max_connections=3)
 

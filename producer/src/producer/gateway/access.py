@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from producer.gateway.callers import Caller, set_caller
 from producer.gateway.openapi import problems
 from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.sessions import COOKIE
+from producer.gateway.sessions import session_cookie
 from producer.gateway.verifier import TokenVerifier, looks_like_token
 from runnerlib.service.access import (
     AUTHENTICATE,
@@ -141,7 +141,11 @@ class AccessGuard:
         if scope["path"] == METRICS_PATH and self._metrics.equals(text):
             return None
         try:
-            caller = await (self._verifier.caller(text) if is_given else self._verifier.session_caller(_cookie(scope)))
+            verifier = self._verifier
+            found = (
+                verifier.caller(text) if is_given else verifier.session_caller(session_cookie(HTTPConnection(scope)))
+            )
+            caller = await found
         except TaskQueueError as error:
             return await self._unavailable(Request(scope), error)
         refusal = _refusal(rule, caller, is_given=is_given)
@@ -158,10 +162,6 @@ def _refusal(rule: Rule, caller: Caller | None, *, is_given: bool) -> Response |
     if caller.scopes.isdisjoint(rule.scopes):
         return _problem(ProblemCode.FORBIDDEN, f"This call needs {rule.words}, which this token does not have.")
     return None
-
-
-def _cookie(scope: Scope) -> str | None:
-    return HTTPConnection(scope).cookies.get(COOKIE)
 
 
 def _has_token_in_query(query: bytes) -> bool:

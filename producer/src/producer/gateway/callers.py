@@ -1,6 +1,6 @@
 """Who makes a request, and what that allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
@@ -62,6 +62,11 @@ def caller_with(token: Token) -> Caller:
     scopes = with_implied(token.scopes)
     algorithms = () if Scope.ADMIN in scopes else token.algorithms
     return Caller(token.key_id, scopes, algorithms, token.limits, token.name)
+
+
+def without_admin(caller: Caller) -> Caller:
+    """For sessions, which may fall into others' hands: what they can do ends with them."""
+    return replace(caller, scopes=caller.scopes - {Scope.ADMIN})
 
 
 def set_caller(scope: Any, caller: Caller) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from producer.gateway import openapi
@@ -62,7 +63,9 @@ def _network(client: str) -> str:
         address = ipaddress.ip_address(client)
     except ValueError:
         return client
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else client
+    if address.version == 4 or address.ipv4_mapped is not None:
+        return client
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class SessionRequest(Params):
@@ -102,7 +105,8 @@ router = APIRouter(tags=["sessions"], route_class=KnownQueryRoute, default_respo
 async def open_session(request: Request) -> Response:
     """For browsers: the answer sets a cookie that no script can read, and that no other site's page can use.
 
-    A session that the browser had before is ended.
+    A session that the browser had before is ended. It allows what the token allows, but no call about tokens: cookies
+    are sent to every port of a host, and what gets one must not have tokens for ever.
     """
     app = request.app
     if app.state.without_token is not None:
@@ -142,28 +146,37 @@ async def end_session(request: Request) -> Response:
 
 
 async def _caller(request: Request, token: str) -> Caller:
-    """Whose token it is. Raises a problem for a wrong one, and for an address that has shown too many of them."""
+    """Whose token it is. Raises a problem for a wrong one, another one where too many came from its address."""
     attempts: Attempts = request.app.state.attempts
     verifier: TokenVerifier = request.app.state.verifier
     client = "" if request.client is None else request.client.host
+    caller = await verifier.caller(token)
+    if caller is not None:
+        return caller
     if seconds := attempts.wait_seconds(client):
         detail = f"Too many wrong tokens came from this address; try again in {math.ceil(seconds)} s."
         raise problem(ProblemCode.TOO_MANY_ATTEMPTS, detail, headers={"Retry-After": str(math.ceil(seconds))})
-    caller = await verifier.caller(token)
-    if caller is None:
-        attempts.failed(client)
-        raise problem(ProblemCode.UNAUTHORIZED, "The token is not valid: it is unknown, has expired or was revoked.")
-    return caller
+    attempts.failed(client)
+    raise problem(ProblemCode.UNAUTHORIZED, "The token is not valid: it is unknown, has expired or was revoked.")
 
 
 async def _end(request: Request) -> None:
-    if text := request.cookies.get(COOKIE):
+    if text := session_cookie(request):
         await _store(request).end_session(hash_of(text))
 
 
+def session_cookie(connection: HTTPConnection) -> str | None:
+    return connection.cookies.get(_cookie_name(connection))
+
+
+def _cookie_name(connection: HTTPConnection) -> str:
+    """By HTTPS one that no other port and no other name of the domain can set."""
+    return f"__Host-{COOKIE}" if connection.url.scheme == "https" else COOKIE
+
+
 def _set_cookie(request: Request, answer: Response, value: str, seconds: int) -> None:
-    is_secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, value, max_age=seconds, path="/", secure=is_secure, httponly=True, samesite="strict")
+    name, is_secure = _cookie_name(request), request.url.scheme == "https"
+    answer.set_cookie(name, value, max_age=seconds, path="/", secure=is_secure, httponly=True, samesite="strict")
 
 
 def _store(request: Request) -> TokenStore:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-from producer.gateway.callers import ADMIN, ADMIN_KEY_ID, Caller, caller_with
+from producer.gateway.callers import ADMIN, ADMIN_KEY_ID, Caller, caller_with, without_admin
 from runnerlib.service.access import SecretHash, hash_of
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import StoreUnavailable
@@ -25,6 +25,7 @@ MOST_REMEMBERED = 1000
 #: As often as the store writes it.
 _USED_AGAIN_SECONDS = 60.0
 _SECRET_BYTES = 32
+_SESSION_OF_ADMIN = without_admin(ADMIN)
 _TOKEN = re.compile(r"ppw_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 #: What the text of an unknown key id is compared with: a refusal takes as long as any other.
 _NO_HASH = "0" * 64
@@ -76,10 +77,10 @@ class TokenVerifier:
         if session is None or session.expires_at <= now:
             return None
         if session.key_id == ADMIN_KEY_ID:
-            return ADMIN if self._admin.has_hash(session.token_hash) else None
+            return _SESSION_OF_ADMIN if self._admin.has_hash(session.token_hash) else None
         token = await store.get(session.key_id)
         is_right = token is not None and token.is_valid(now) and token.secret_hash == session.token_hash
-        return caller_with(token) if token is not None and is_right else None
+        return without_admin(caller_with(token)) if token is not None and is_right else None
 
     def forget(self, key_id: str) -> None:
         """Looks the token up at its next request: it was revoked here. What is being looked up is looked up again."""

@@ -63,6 +63,9 @@ class RunnerKeys:
                 return RunnerIdentity(name, key_id)
         return None
 
+    def has(self, key_id: str) -> bool:
+        return key_id in self._keys
+
     def is_service(self, token: str) -> bool:
         return any(
             hmac.compare_digest(token.encode(), (_SERVICE + _mac(key, "service")).encode())

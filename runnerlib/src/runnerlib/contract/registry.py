@@ -4,7 +4,9 @@ import hashlib
 import re
 from collections.abc import Iterable
 from enum import Enum
+from ipaddress import ip_address
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -57,9 +59,18 @@ def _base_url(host: str) -> str:
         text = f"http://{text}"
     scheme, _, rest = text.partition("://")
     rest = rest.rstrip("/")
-    if scheme not in ("http", "https") or not _HOST.fullmatch(rest):
+    if scheme not in ("http", "https") or not _HOST.fullmatch(rest) or not _is_possible(rest):
         raise ValueError(f"host {host[:80]!r} must look like name:port or http://name:port")
     return f"{scheme}://{rest}"
+
+
+def _is_possible(host: str) -> bool:
+    """Whether its port is one, and an address in brackets is one."""
+    try:
+        found = urlsplit(f"//{host}")
+        return (found.port or 0) >= 0 and (not host.startswith("[") or ip_address(str(found.hostname)).version == 6)
+    except ValueError:
+        return False
 
 
 def _runner_name(name: str) -> str:

@@ -26,6 +26,8 @@ MAX_PIPELINED = 64
 _FRAMING_RATIO = 8
 #: How long a refused connection stays open, unread, so that the client gets the answer before its sending fails.
 LINGER_SECONDS = 1.0
+#: From then on a connection that never had a request counts as silent.
+SILENT_GRACE_SECONDS = 2.0
 #: More than any process runs.
 _SILENT_SECONDS = 1e9
 
@@ -144,7 +146,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return None
         timer = self.timeout_keep_alive_task
         since = 0.0 if timer is None else timer.when() - self.timeout_keep_alive
-        return since if self.cycle is not None else since - _SILENT_SECONDS
+        is_young = self.loop.time() - since < SILENT_GRACE_SECONDS
+        return since if self.cycle is not None or is_young else since - _SILENT_SECONDS
 
     def close_idle(self) -> None:
         """Closes a connection without a request in progress; what its client did not read is dropped."""

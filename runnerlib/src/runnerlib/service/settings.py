@@ -258,6 +258,7 @@ def _sentence(cls: type[BaseSettings], entry: dict[str, Any]) -> str:
 
 def is_loopback(name: str) -> bool:
     """Whether a host name or an address, without a port, is always this machine."""
+    name = name.lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
