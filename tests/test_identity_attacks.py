@@ -29,6 +29,7 @@ from other_machine import OtherMachine
 from servers.rabbitmq import RabbitMQ
 from token_senders import ADMIN_TOKEN
 
+from runner_discovery.admission import known_as
 from runnerlib.contract.identity import RunnerKeys, run_token_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -124,6 +125,8 @@ def _environment(
 def test_runner_with_a_token_of_its_own_gets_its_own_tasks_and_no_others(scene: Scene) -> None:
     steady, mallory = scene.id_of("steady"), scene.mallory
     boot = scene.catalogue()["runners"][steady]["boot"]
+    # As the runner asks for it; what others may ask for, too, is another id.
+    asked = steady.partition("~")[0]
     as_steady, as_himself = mallory.registration("steady", "square"), mallory.registration("mallory", "mine", "square")
     plain = {"algorithm": "square", "host": mallory.host}
     attacks = [
@@ -135,11 +138,12 @@ def test_runner_with_a_token_of_its_own_gets_its_own_tasks_and_no_others(scene: 
         ("PUT", "/runners/evil-1", KEYS.service_token(), as_steady, "forbidden"),
         ("PUT", "/runners/evil-1", OWN, as_steady, "other_runner"),
         # the lease of another: taken, ended with and without its boot id
-        ("PUT", f"/runners/{steady}", OWN, as_steady, "other_runner"),
-        ("PUT", f"/runners/{steady}", OWN, as_himself, "other_runner"),
-        ("DELETE", f"/runners/{steady}", OWN, None, "other_runner"),
-        ("DELETE", f"/runners/{steady}?boot={boot}", OWN, None, "other_runner"),
-        ("DELETE", f"/runners/{steady}?boot={boot}", None, None, "unauthorized"),
+        ("PUT", f"/runners/{asked}", OWN, as_steady, "other_runner"),
+        ("PUT", f"/runners/{steady}", OWN, as_himself, "invalid_registration"),
+        ("DELETE", f"/runners/{asked}", OWN, None, "unknown_runner"),
+        ("DELETE", f"/runners/{asked}?boot={boot}", OWN, None, "unknown_runner"),
+        ("DELETE", f"/runners/{steady}?boot={boot}", OWN, None, "unknown_runner"),
+        ("DELETE", f"/runners/{asked}?boot={boot}", None, None, "unauthorized"),
         # the algorithm of another
         ("POST", "/algorithms", OWN, plain, "other_owner"),
         ("POST", "/", OWN, plain, "other_owner"),
@@ -150,11 +154,15 @@ def test_runner_with_a_token_of_its_own_gets_its_own_tasks_and_no_others(scene: 
         for method, path, token, body, code in attacks:
             answer = scene.ask(method, path, token, body)
             assert answer.json().get("code") == code, (method, path, answer.text)
-        answer = scene.ask("PUT", "/runners/mallory-1", OWN, as_himself)
-        assert (answer.status_code, answer.json()["clashes"]) == (200, {"square": "steady"})
+        for runner_id in (asked, "mallory-1"):
+            answer = scene.ask("PUT", f"/runners/{runner_id}", OWN, {**as_himself, "boot": boot})
+            assert (answer.status_code, answer.json()["clashes"]) == (200, {"square": "steady"})
+        assert scene.ask("DELETE", f"/runners/{asked}?boot={boot}", OWN).status_code == 204
+        assert scene.catalogue()["runners"][steady]["boot"] == boot
+        assert steady not in scene.catalogue()["left"]
     assert [call for call in mallory.calls if "square" in call] == []
     view = scene.catalogue()["algorithms"]["square"]
-    assert (view["owner"], view["runners"], view["clashing"]) == ("steady", [steady], ["mallory-1"])
+    assert (view["owner"], view["runners"], view["clashing"]) == ("steady", [steady], [scene.id_of("mallory")])
     # His own task shows that he would have been called.
     known = f"{scene.environment.core.url}/algorithms/mine"
     until(lambda: requests.get(known, headers=scene.environment.as_admin, timeout=5).ok, "his algorithm is known")
@@ -255,9 +263,10 @@ def test_runner_elsewhere_cannot_lead_the_controller_to_servers_inside(
     for inside in (*INSIDE, other_machine.here):
         status, answer = register(f"{inside}:{scene.environment.core.port}")
         assert (status, answer["code"]) == (403, "host_not_allowed"), inside
-    assert "mallory-2" not in scene.catalogue()["runners"]
+    known = known_as("mallory-2", "mallory", "with a key")
+    assert known not in scene.catalogue()["runners"]
     assert register(f"{other_machine.address}:80")[0] == 200
-    assert scene.catalogue()["runners"]["mallory-2"]["address"] == other_machine.address
+    assert scene.catalogue()["runners"][known]["address"] == other_machine.address
     assert scene.ask("DELETE", "/runners/mallory-2?boot=mallory", OWN).status_code == 204
 
 
@@ -363,7 +372,7 @@ def test_page_of_another_site_does_nothing_even_with_a_token(scene: Scene) -> No
         answer = requests.request(method, url + path, json=body, headers={"Host": "evil.example"}, timeout=20)
         expected = 401 if url == scene.environment.discovery.url else 421
         assert answer.status_code == expected, path
-    assert "mallory-3" not in scene.catalogue()["runners"]
+    assert not any(each.startswith("mallory-3") for each in scene.catalogue()["runners"])
     assert scene.catalogue()["algorithms"]["square"]["owner"] == "steady"
 
 

@@ -180,6 +180,19 @@ def test_plain_registrations_of_two_names_do_not_take_from_one_another(serve: Ca
     serve(scenario)
 
 
+def test_one_name_does_not_fill_the_registry(serve: Callable[..., None], registration: Make) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        statuses = []
+        for port in range(1, 252):
+            plain = {"algorithm": f"junk_{port}", "host": f"10.0.0.9:{port}"}
+            statuses.append((await client.post("/algorithms", json=plain, headers=bearer(TEXT))).status_code)
+        assert statuses == [200] * 250 + [507]
+        nlp = registration(name="nlp", **{f"a{number}": 1 for number in range(3)})
+        assert (await client.put("/runners/nlp-1", json=nlp, headers=bearer(NLP))).status_code == 200
+
+    serve(scenario)
+
+
 def test_hosts_of_others_are_refused(serve: Callable[..., None], registration: Make) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         for host in ("http://169.254.169.254:80", "http://203.0.113.9:5432"):

@@ -8,6 +8,8 @@ from runner_discovery.records import Offer, RunnerRecord
 
 MAX_RUNNERS = 1000
 MAX_ALGORITHMS = 5000
+#: One token takes no more than this part of the runners.
+PART_OF_ONE_NAME = 0.25
 #: Size of the whole catalogue; its readers accept more than this and hold it in memory.
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -92,6 +94,10 @@ class Holdings:
 
     def make_room_for(self, record: RunnerRecord) -> list[str]:
         """Evicts algorithms without a runner until `record` fits, and returns their names. Raises RegistryFull."""
+        if record.id not in self.runners and record.origin.key_id:
+            of_name = sum(each.head.name == record.head.name for each in self.runners.values())
+            if of_name >= self._max_runners * PART_OF_ONE_NAME:
+                raise RegistryFull(f"{of_name} runners of the name {record.head.name!r} are registered already")
         if record.id not in self.runners and len(self.runners) >= self._max_runners:
             raise RegistryFull(f"{self._max_runners} runners are registered already; stop some, or run a registry more")
         surplus = len(self.known) + len(record.offers.keys() - self.known.keys()) - self._max_algorithms

@@ -13,7 +13,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 WAIT_SECONDS = 0.5
 #: Look-ups at the same time: the system's take as long as they take, and their threads are few.
 MOST_PENDING = 3
-#: An answer is used again for so long.
+#: An answer that came too late for whoever asked is kept for so long: it is asked for again.
 FRESH_SECONDS = 5.0
 _MOST_ANSWERS = 256
 
@@ -43,6 +43,7 @@ class NameLookup:
         found = pending.result() if done else None
         if found is None:
             raise LookupPending
+        self._answers.pop(name, None)
         return found
 
     async def _look_up(self, name: str) -> list[Address] | None:

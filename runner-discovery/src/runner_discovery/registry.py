@@ -109,8 +109,7 @@ class Registry:
     def would_renew(self, runner_id: str, registration: RunnerRegistration, offered: Mapping[str, Offer]) -> bool:
         """Returns whether the registration equals the known one, so that `register` only renews the lease."""
         known = self._holdings.runners.get(runner_id)
-        head = registration.model_copy(update={"algorithms": []})
-        return known is not None and known.says_the_same(head, offered)
+        return known is not None and known.says_the_same(registration.model_copy(update={"algorithms": []}), offered)
 
     def origin_of(self, runner_id: str, host: str) -> Origin | None:
         """Where the runner that is known for this host came from."""
@@ -321,8 +320,7 @@ class Registry:
         self._sequence = snapshot.sequence
         self._left = dict(list(snapshot.left.items())[-self._max_left :])
         self._owners.restore(snapshot.owners, snapshot.away_seconds)
-        names: set[str] = set()
-        dropped: list[SavedRunner] = []
+        names, dropped = set[str](), list[SavedRunner]()
         for saved in snapshot.runners:
             if not keeps(saved):
                 left_out.append(f"runner {saved.id}: by the present keys and RUNNER_HOSTS it must register again")

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from runnerlib.contract.identity import RunnerKeys
 from runnerlib.service.settings import is_loopback
@@ -75,7 +76,7 @@ def _read(file: str | Path | None) -> str:
 
 
 def _given(environment: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.upper() in names and value}
+    return {name.upper(): value for name, value in environment.items() if name.upper() in names and value}
 
 
 def _keys(variables: Mapping[str, str]) -> RunnerKeys | None:
@@ -94,8 +95,11 @@ def _make(file: Path) -> str | None:
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(f"{secret}\n")
+        with NamedTemporaryFile("w", dir=file.parent, encoding="utf-8") as written:
+            written.write(f"{secret}\n")
+            written.flush()
+            # It is there whole, or not at all, whoever makes it.
+            os.link(written.name, file)
     except FileExistsError:
         return None
     except OSError as error:

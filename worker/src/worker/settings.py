@@ -21,8 +21,8 @@ _TLS = ("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE")
 _OTHER_TOKENS = ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE", "RUNNER_TOKEN", "RUNNER_TOKEN_FILE")
 #: Where the broker and the database are, passwords included; only controller and gateway get them.
 _SERVERS = re.compile(r"QUEUE_URL(_FILE)?|DATABASE_URL(_FILE)?|RABBITMQ_.*|PG[A-Z]+")
-#: Of names that hold secrets of whoever started us. `TOKENIZERS_PARALLELISM` is none.
-_SECRET = re.compile(r"(?!OPTION_).*(PASSWORD|SECRET|(^|_)TOKENS?(_|$)).*")
+#: Of names that hold secrets of whoever started us. Those of tokenizers' settings do not.
+_SECRET = re.compile(r"(?!OPTION_|TOKENIZERS_).*(PASSW(OR)?D|SECRET|TOKEN).*")
 
 
 class WorkerSettings(SecretSettings):

@@ -229,8 +229,9 @@ def load_settings(cls: type[S]) -> S:
 def forget_secrets(cls: type[BaseSettings]) -> None:
     """Takes the secrets that were read out of this process's environment: what it starts inherits them otherwise."""
     for field, info in cls.model_fields.items():
-        for name in variables_of(field, info) if has_file(info) else ():
-            os.environ.pop(name, None)
+        secret = set(variables_of(field, info)) if has_file(info) else set()
+        for name in [name for name in os.environ if name.upper() in secret]:
+            del os.environ[name]
 
 
 def variables_of(field: str, info: FieldInfo) -> list[str]:
