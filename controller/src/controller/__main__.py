@@ -17,7 +17,7 @@ from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.lifecycle import run_service
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.tls import trusted
+from runnerlib.service.tls import client_trust
 from runnerlib.service.web import create_app
 from taskqueue.opening import opened, opened_when_there
 from taskqueue.postgres import open_postgres
@@ -50,7 +50,7 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
         queue = await opened(stack, broker)
         store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)
         watch = await stack.enter_async_context(
-            CatalogueWatch(settings.discovery, settings.service_token, tls=trusted(settings.ca_certificates_file))
+            CatalogueWatch(settings.discovery, settings.service_token, tls=client_trust(settings.ca_certificates_file))
         )
         door = await queue.ingress_feed()
         await build(stack, settings, queue, store, watch, health, registry, sweeper=store, door=door)

@@ -21,7 +21,7 @@ from controller.settings import ControllerSettings
 from controller.unknown_fields import UnknownFieldWarnings
 from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
-from runnerlib.service.tls import trusted
+from runnerlib.service.tls import client_trust
 from taskqueue.clock import GuardedWall
 from taskqueue.pauses import PauseWatch
 from taskqueue.protocols import IngressFeed, Sweeper, TaskQueue, TaskStore
@@ -51,7 +51,7 @@ async def build(
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    authorities = trusted(settings.ca_certificates_file)
+    authorities = client_trust(settings.ca_certificates_file)
     client = await stack.enter_async_context(RunnerClient(margin, settings.keys, authorities))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from token_senders import ADMIN_TOKEN, Sender
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from producer.cli import app
+from producer.cli import app, token_option
 from producer.cli.exit_codes import BAD_INPUT
 from producer.cli.token_option import given_token
 
@@ -131,6 +132,8 @@ def test_admin_token_of_the_data_folder_is_sent_to_this_machine_alone(
     monkeypatch.setenv("DATA_FOLDER", str(tmp_path))
     for name in ("PRODUCER_TOKEN", "PRODUCER_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
+    # What another test's command was given.
+    monkeypatch.setattr(token_option, "_given", ContextVar("given token", default=""))
     assert given_token(gateway) == (ADMIN_TOKEN if is_here else "")
 
 

@@ -110,7 +110,8 @@ class Runner:
         stack.push_async_callback(self._drain)
         log.info("serving", docs=f"{self._address()}/docs", algorithms=list(self._adapter.algorithms))
         if settings.discovery:
-            tls = trusted(settings.ca_certificates_file)
+            # A context takes 3 MB.
+            tls = trusted(settings.ca_certificates_file) if settings.discovery.startswith("https:") else None
             self._registration = Registration(settings.discovery, self._described(), self._health, settings.token, tls)
             self._ready_changed()
             self._registration.start()

@@ -17,7 +17,7 @@ from runnerlib.service.lifecycle import StartupError, run_service
 from runnerlib.service.logs import configure_logging
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.settings import load_settings
-from runnerlib.service.tls import trusted
+from runnerlib.service.tls import client_trust
 from taskqueue.connect import open_embedded
 from taskqueue.errors import TaskQueueError
 from worker.plan import CORE
@@ -38,7 +38,7 @@ def build(
         except TaskQueueError as error:
             raise StartupError(str(error)) from None
         watch = await stack.enter_async_context(
-            CatalogueWatch(gateway.discovery, gateway.service_token, tls=trusted(gateway.ca_certificates_file))
+            CatalogueWatch(gateway.discovery, gateway.service_token, tls=client_trust(gateway.ca_certificates_file))
         )
         await build_controller(stack, controller, queue, store, watch, health, registry, sweeper=queue)
         app = build_gateway(stack, gateway, queue, store, watch, health, registry)

@@ -17,7 +17,7 @@ from runnerlib.service.catalogue_watch import CatalogueWatch
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 from runnerlib.service.metrics import new_registry
-from runnerlib.service.tls import trusted
+from runnerlib.service.tls import client_trust
 from runnerlib.service.web import create_app, problem_response
 from taskqueue.opening import STORE, opened, opened_when_there
 from taskqueue.postgres import open_postgres
@@ -47,7 +47,7 @@ class GatewayService:
         self.server = await stack.enter_async_context(HttpServer.of(app, settings))
         store = await opened_when_there(used, lambda: open_postgres(settings.database_url), health.set)
         watch = await used.enter_async_context(
-            CatalogueWatch(settings.discovery, settings.service_token, tls=trusted(settings.ca_certificates_file))
+            CatalogueWatch(settings.discovery, settings.service_token, tls=client_trust(settings.ca_certificates_file))
         )
         gate.open(build(stack, settings, RecordedQueue(broker, store), store, watch, health, registry))
 

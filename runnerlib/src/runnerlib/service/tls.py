@@ -113,6 +113,11 @@ def trusted(ca_certificates: Path | None) -> ssl.SSLContext:
     return context
 
 
+def client_trust(ca_certificates: Path | None) -> ssl.SSLContext | bool:
+    """The same for an HTTP client that trusts the system's by itself: it is told so by True. A context takes 3 MB."""
+    return True if ca_certificates is None else trusted(ca_certificates)
+
+
 async def accept(
     listener: socket.socket,
     context: ssl.SSLContext,
