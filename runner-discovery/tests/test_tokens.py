@@ -17,9 +17,10 @@ from runner_discovery.admission import known_as
 from runner_discovery.app import ROUTES, create_discovery_app
 from runner_discovery.host_rule import EVERY_HOST, HostRule
 from runner_discovery.live_registry import LiveRegistry
-from runner_discovery.name_lookup import Address, NameLookup
+from runner_discovery.name_lookup import NameLookup
 from runner_discovery.snapshot_file import SnapshotFile
 from runnerlib.contract.identity import RunnerKeys, run_token_of
+from runnerlib.service.addresses import Address
 from runnerlib.service.health import Health
 from runnerlib.service.http_server import HttpServer
 

@@ -5,28 +5,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
 import requests
 
 
-class Mallory:
-    """Answers each run of a batch with what `tells` says; `calls` are the paths that he was asked for."""
+class _Server:
+    """`host` is where it listens while `listening` is entered."""
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
-        self.calls: list[str] = []
-        self.tells: dict[str, Any] = {"state": "succeeded", "result": "stolen"}
-        self.server = ThreadingHTTPServer((address, port), _handler(self))
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.server = ThreadingHTTPServer(address, handler)
         self.host = "{}:{}".format(*self.server.server_address)
 
     @contextmanager
-    def listening(self) -> Iterator["Mallory"]:
+    def listening(self) -> Iterator[Self]:
         Thread(target=self.server.serve_forever, daemon=True).start()
         try:
             yield self
         finally:
             self.server.shutdown()
             self.server.server_close()
+
+
+class Mallory(_Server):
+    """Answers each run of a batch with what `tells` says; `calls` are the paths that he was asked for."""
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        self.calls: list[str] = []
+        self.tells: dict[str, Any] = {"state": "succeeded", "result": "stolen"}
+        super().__init__((address, port), _handler(self))
 
     def registration(self, name: str, /, *algorithms: str, **parts: Any) -> dict[str, Any]:
         offered = [{"name": algorithm} for algorithm in algorithms]
@@ -58,22 +65,13 @@ def _handler(mallory: Mallory) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class RecordingProxy:
+class RecordingProxy(_Server):
     """Between a runner and discovery: passes everything on, and keeps what it could send again."""
 
     def __init__(self, target: str) -> None:
         self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _recorder(target, self.sent))
-        self.url = "http://{}:{}".format(*self.server.server_address)
-
-    @contextmanager
-    def listening(self) -> Iterator["RecordingProxy"]:
-        Thread(target=self.server.serve_forever, daemon=True).start()
-        try:
-            yield self
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
+        super().__init__(("127.0.0.1", 0), _recorder(target, self.sent))
+        self.url = f"http://{self.host}"
 
 
 def _recorder(target: str, sent: list[tuple[str, str, dict[str, str], bytes]]) -> type[BaseHTTPRequestHandler]:

@@ -6,11 +6,10 @@ import socket
 from urllib.parse import urlsplit
 
 from runner_discovery.errors import HostNotAllowed
-from runner_discovery.name_lookup import Address, NameLookup, address_of
+from runner_discovery.name_lookup import NameLookup
 from runner_discovery.records import Origin
+from runnerlib.service.addresses import Address, Network, address_of
 from runnerlib.service.settings import is_loopback
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class HostRule:

@@ -1,14 +1,13 @@
 """What names of runners' hosts stand for, without anybody being held up by somebody's slow names."""
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections.abc import Callable
 
 from runner_discovery.errors import LookupPending
+from runnerlib.service.addresses import Address, address_of
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: A registration waits no longer for a name. Its runner sends it again, and finds what was found meanwhile.
 WAIT_SECONDS = 0.5
 #: Look-ups at the same time: the system's take as long as they take, and their threads are few.
@@ -61,12 +60,3 @@ class NameLookup:
             self._answers.clear()
         self._answers[name] = self._clock(), list(dict.fromkeys(addresses))
         return self._answers[name][1]
-
-
-def address_of(text: str) -> Address | None:
-    """An IPv4 address in IPv6 is that IPv4 address. None for a name."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

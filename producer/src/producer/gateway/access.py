@@ -17,6 +17,7 @@ from producer.gateway.sessions import session_cookie
 from producer.gateway.verifier import TokenVerifier, looks_like_token
 from runnerlib.service.access import (
     AUTHENTICATE,
+    COMMON_RULES,
     METRICS_PATH,
     RouteTable,
     SecretHash,
@@ -53,12 +54,8 @@ OPEN = Rule()
 ROUTES = RouteTable(
     {
         ("GET", "/"): OPEN,
-        ("GET", "/docs"): OPEN,
-        ("GET", "/swagger/{file}"): OPEN,
-        ("GET", "/openapi.json"): OPEN,
         ("GET", "/schemas"): OPEN,
-        ("GET", "/healthz/live"): OPEN,
-        ("GET", "/healthz/ready"): OPEN,
+        **dict.fromkeys(COMMON_RULES, OPEN),
         ("GET", METRICS_PATH): Rule((_READ,)),
         ("POST", "/tasks"): Rule((_SUBMIT,)),
         ("POST", "/tasks/batch"): Rule((_SUBMIT,)),

@@ -24,6 +24,8 @@ from producer.gateway.tokens import require_tokens
 from producer.gateway.verifier import TokenVerifier
 from producer.gateway.views import iso_time
 from runnerlib.service.access import hash_of
+from runnerlib.service.addresses import address_of
+from runnerlib.service.token_bucket import TokenBucket
 from taskqueue.clock import Clock
 from taskqueue.protocols import TokenStore
 from taskqueue.tokens import Scope, Session
@@ -41,29 +43,28 @@ class Attempts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: address → when its last failure is forgotten; the latest last
-        self._until: OrderedDict[str, float] = OrderedDict()
+        #: of addresses with failures; the latest last
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def wait_seconds(self, client: str) -> float:
         """How long this address must wait before it may try; 0: it may."""
-        allowed = self._clock() + (MOST_FAILURES - 1) * FAILURE_SECONDS
-        return max(0.0, self._until.get(_network(client), 0.0) - allowed)
+        bucket = self._buckets.get(_network(client))
+        return 0.0 if bucket is None else bucket.wait_seconds(1, self._clock())
 
     def failed(self, client: str) -> None:
-        network, now = _network(client), self._clock()
-        self._until[network] = max(now, self._until.get(network, now)) + FAILURE_SECONDS
-        self._until.move_to_end(network)
-        if len(self._until) > _MOST_ADDRESSES:
-            self._until.popitem(last=False)
+        network = _network(client)
+        if network not in self._buckets:
+            self._buckets[network] = TokenBucket(1 / FAILURE_SECONDS, MOST_FAILURES, self._clock())
+        self._buckets[network].take(1)
+        self._buckets.move_to_end(network)
+        if len(self._buckets) > _MOST_ADDRESSES:
+            self._buckets.popitem(last=False)
 
 
 def _network(client: str) -> str:
     """Whoever has an IPv6 address has the 2⁶⁴ around it."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return client
-    if address.version == 4 or address.ipv4_mapped is not None:
+    address = address_of(client)
+    if address is None or address.version == 4:
         return client
     return str(ipaddress.ip_network((address, 64), strict=False))
 
@@ -108,12 +109,8 @@ async def open_session(request: Request) -> Response:
     A session that the browser had before is ended. It allows what the token allows, but no call about tokens: cookies
     are sent to every port of a host, and what gets one must not have tokens for ever.
     """
-    app = request.app
-    if app.state.without_token is not None:
-        set_caller(request.scope, app.state.without_token)
-    else:
-        wanted = await body_of(request, {"token": SessionRequest})
-        set_caller(request.scope, await _caller(request, wanted.token))
+    wanted = await body_of(request, {"token": SessionRequest})
+    set_caller(request.scope, request.app.state.without_token or await _caller(request, wanted.token))
     require_tokens(request)
     caller, text = caller_of(request), secrets.token_urlsafe(_COOKIE_BYTES)
     expires_at = Clock().wall() + SESSION_SECONDS

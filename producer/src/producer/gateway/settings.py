@@ -4,8 +4,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from producer.gateway.proxies import Network, checked_root_path, read_proxies
+from producer.gateway.proxies import checked_root_path, read_proxies
 from runnerlib.contract.envelope import DEFAULT_MESSAGE_BYTES, MAX_MESSAGE_BYTES
+from runnerlib.service.addresses import Network
 from runnerlib.service.settings import SecretToken
 from taskqueue.settings import QueueServiceSettings
 
