@@ -32,6 +32,10 @@ class NewTask:
     correlation_id: str | None = None
     #: more than 1 for a replay: runners and stores ignore attempts below one they have seen
     attempt: int = 1
+    #: whose turn it waits for; None: it waits for its own
+    group: str | None = None
+    #: when its first attempt may start
+    not_before: float | None = None
     #: key id of the token that submits it, if any
     submitted_by: str | None = None
     #: proves that to controllers; see `taskqueue.tokens.OwnerSeal`
@@ -40,6 +44,11 @@ class NewTask:
     @property
     def identity(self) -> Identity:
         return self.digest, self.submitted_by
+
+    @property
+    def waits_in_store(self) -> bool:
+        """Whether it needs a queue in which tasks take turns and may be late: a broker has none."""
+        return self.group is not None or self.not_before is not None
 
 
 class Published(Enum):
@@ -96,6 +105,7 @@ class Delivery:
     unknown_fields: tuple[UnknownField, ...] = ()
     #: the queue has read the task's row, and nothing there forbids a start
     is_clear_to_start: bool = False
+    group: str | None = None
     #: what its message says of its owner, unchecked, and what the store has found proven by that
     seal: str | None = None
     submitted_by: str | None = None
@@ -161,6 +171,8 @@ class TaskRow:
     updated_at: float
     finished_at: float | None = None
     expires_at: float | None = None
+    not_before: float | None = None
+    group: str | None = None
     result: bytes | None = None
     error_code: FailureCode | None = None
     error_message: str | None = None

@@ -25,12 +25,14 @@ from runnerlib.contract.models import TaskState as TaskState
 from runnerlib.contract.models import TaskSummaryView as TaskSummaryView
 from runnerlib.contract.models import TaskView as TaskView
 from runnerlib.contract.names import ALGORITHM_PATTERN as ALGORITHM_PATTERN
+from runnerlib.contract.names import GROUP_PATTERN as GROUP_PATTERN
 from runnerlib.contract.names import HEADER_BOOT as HEADER_BOOT
 from runnerlib.contract.names import HEADER_TASK_ATTEMPT as HEADER_TASK_ATTEMPT
 from runnerlib.contract.names import HEADER_TASK_DEADLINE as HEADER_TASK_DEADLINE
 from runnerlib.contract.names import HEADER_TASK_ID as HEADER_TASK_ID
 from runnerlib.contract.names import TASK_ID_PATTERN as TASK_ID_PATTERN
 from runnerlib.contract.names import is_algorithm as is_algorithm
+from runnerlib.contract.names import is_group as is_group
 from runnerlib.contract.names import is_task_id as is_task_id
 from runnerlib.contract.names import near_names as near_names
 from runnerlib.contract.names import new_task_id as new_task_id

@@ -10,7 +10,7 @@ from typing import Any
 from runnerlib.contract import strict_json
 from runnerlib.contract.immutable import immutable
 from runnerlib.contract.models import FailureCode
-from runnerlib.contract.names import is_algorithm, is_task_id
+from runnerlib.contract.names import is_algorithm, is_group, is_task_id
 from runnerlib.contract.strict_json import StrictJsonError
 
 #: Default limit of one message; a setting may raise it up to :data:`MAX_MESSAGE_BYTES`.
@@ -19,12 +19,14 @@ DEFAULT_MESSAGE_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: Ten years; anything longer is a mistake in units.
 MAX_EXPIRES_SECONDS = 10 * 366 * 86_400
+#: A week; what is to happen later than that is better kept by whoever plans it.
+MAX_DELAY_SECONDS = 7 * 86_400
 
 #: Every field that a message may have.
-FIELDS = ("algorithm", "payload", "id", "expires_seconds")
+FIELDS = ("algorithm", "payload", "id", "expires_seconds", "delay_seconds", "group")
 #: Names that are planned but not supported yet. Ignoring them would break what they promise.
 _UNSUPPORTED = ("callback_url", "priority")
-#: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `delay_seconds`
+#: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `retry_seconds`
 #: is no misspelt `expires_seconds`.
 _NEAR = 0.75
 #: Characters of an unknown field's name that a sentence repeats.
@@ -69,6 +71,8 @@ class Envelope:
     digest: str
     id: str | None = None
     expires_seconds: float | None = None
+    delay_seconds: float | None = None
+    group: str | None = None
     unknown: tuple[UnknownField, ...] = ()
 
 
@@ -102,13 +106,21 @@ def envelope_from(value: Any) -> Envelope:
     task_id = value.get("id")
     if task_id is not None and not is_task_id(task_id):
         raise _malformed("'id' must be 1 to 128 of A-Z a-z 0-9 . _ : -")
+    group = value.get("group")
+    if group is not None and not is_group(group):
+        raise _malformed("'group' must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+    expires, delay = _expires(value.get("expires_seconds")), _delay(value.get("delay_seconds"))
+    if expires is not None and delay is not None and delay >= expires:
+        raise _malformed("'expires_seconds' must be more than 'delay_seconds': it would expire before it may start")
     payload = value["payload"]
     return Envelope(
         algorithm=algorithm,
         payload=strict_json.compact(payload),
         digest=task_digest(algorithm, payload),
         id=task_id,
-        expires_seconds=_expires(value.get("expires_seconds")),
+        expires_seconds=expires,
+        delay_seconds=delay,
+        group=group,
         unknown=unknown_fields(value),
     )
 
@@ -138,6 +150,14 @@ def _expires(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_EXPIRES_SECONDS:
         raise _malformed("'expires_seconds' must be a positive number of seconds")
     return float(value)
+
+
+def _delay(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DELAY_SECONDS:
+        raise _malformed(f"'delay_seconds' must be a number of seconds from 0 to {MAX_DELAY_SECONDS} (7 days)")
+    return float(value) or None
 
 
 def _malformed(message: str) -> EnvelopeError:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 ALGORITHM_PATTERN = r"[a-z][a-z0-9_]{0,62}"
 #: A task id, given by the producer or by us.
 TASK_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
+#: Whom a task is done for: groups take turns.
+GROUP_PATTERN = r"[A-Za-z0-9._:-]{1,64}"
 
 HEADER_TASK_ID = "Task-Id"
 HEADER_TASK_ATTEMPT = "Task-Attempt"
@@ -26,6 +28,7 @@ _MOST_COMPARED = 1000
 
 _ALGORITHM = re.compile(ALGORITHM_PATTERN)
 _TASK_ID = re.compile(TASK_ID_PATTERN)
+_GROUP = re.compile(GROUP_PATTERN)
 
 
 def is_algorithm(name: object) -> bool:
@@ -34,6 +37,10 @@ def is_algorithm(name: object) -> bool:
 
 def is_task_id(text: object) -> bool:
     return isinstance(text, str) and _TASK_ID.fullmatch(text) is not None
+
+
+def is_group(text: object) -> bool:
+    return isinstance(text, str) and _GROUP.fullmatch(text) is not None
 
 
 def new_task_id() -> str:

@@ -38,6 +38,7 @@ MAX_LIMITS: dict[str, float] = {
     "result_bytes": MAX_RESULT_BYTES,
     "most_waiting": MAX_TASKS,
     "most_running": MAX_TASKS,
+    "group_slots": MAX_TASKS,
     "rate_per_second": MAX_RATE,
 }
 #: A registration nests a description two levels deep.
@@ -106,6 +107,9 @@ class Limits(BaseModel):
     most_waiting: int | None = Field(default=None, ge=1, description="Tasks that may wait; null: any number.")
     most_running: int | None = Field(
         default=None, ge=1, description="Tasks that may run at the same time, over all runners; null: as many as can."
+    )
+    group_slots: int | None = Field(
+        default=None, ge=1, description="Tasks of one group that may run at the same time; null: as many as can."
     )
     rate_per_second: float | None = Field(
         default=None, gt=0, description="Tasks that may start in a second, over all runners; null: as many as can."
