@@ -31,6 +31,7 @@ SIZES: dict[str, tuple[str, int | str, int | str]] = {
     "adversary": ("short or full: full waits for what is only found out by waiting", "short", "full"),
     "attack-seconds": ("how long each attack on the listening ports lasts", 3, 15),
     "silent-connections": ("open connections of one of these attacks, to each port", 3_000, 9_000),
+    "hog-tasks": ("tasks that one tenant queues before another's are sent", 5_000, 100_000),
     "fuzz-seconds": ("how long the gateway and a runner are fuzzed", 30, 300),
 }
 

@@ -292,6 +292,8 @@ class World:
         self.sweeper = sweeper or queue
         #: opens the ingress for each controller that starts
         self.open_door = open_door
+        #: takes in what comes by it and waits in the store
+        self.ledger: Any = None
         self.source = FakeSource()
         self.health = Health()
         self.registry = CollectorRegistry()
@@ -321,6 +323,7 @@ class World:
             self.registry,
             sweeper=self.sweeper,
             door=await self.open_door() if self.open_door else None,
+            ledger=self.ledger or self.store,
         )
 
     def tell(self, *runners: ScriptedRunner, known: Sequence[str] = ()) -> None:

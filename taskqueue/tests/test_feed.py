@@ -17,7 +17,10 @@ def test_feed_claims_again_whenever_the_next_task_is_due():
             self.claims = 0
             self.enough = asyncio.Event()
 
-        async def claim(self, algorithm, room, holder):
+        def takes_turns(self, algorithm):
+            return False
+
+        async def claim(self, algorithm, room, holder, group_slots):
             self.claims += 1
             if self.claims == most:
                 self.enough.set()

@@ -19,6 +19,7 @@ from runnerlib.service.lifecycle import run_service
 from runnerlib.service.metrics import new_registry
 from runnerlib.service.tls import client_trust
 from runnerlib.service.web import create_app
+from taskqueue.lanes import LanedQueue
 from taskqueue.opening import opened, opened_when_there
 from taskqueue.postgres import open_postgres
 from taskqueue.rabbitmq.queue import INGRESS_PART, open_rabbitmq
@@ -49,11 +50,12 @@ def service(settings: ControllerSettings) -> Callable[[AsyncExitStack], Awaitabl
         broker = open_rabbitmq(settings.queue, retry_steps_seconds=settings.retry_steps_seconds, report=health.set)
         queue = await opened(stack, broker)
         store = await opened_when_there(stack, lambda: open_postgres(settings.database_url), health.set)
+        lanes = LanedQueue(queue, await stack.enter_async_context(store.open_queue()))
         watch = await stack.enter_async_context(
             CatalogueWatch(settings.discovery, settings.service_token, tls=client_trust(settings.ca_certificates_file))
         )
         door = await queue.ingress_feed()
-        await build(stack, settings, queue, store, watch, health, registry, sweeper=store, door=door)
+        await build(stack, settings, lanes, store, watch, health, registry, sweeper=store, door=door, ledger=store)
 
     return enter
 

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from controller.outcomes import Conflict, Fail, Ignore, id_conflict
-from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, poison
+from controller.outcomes import AwaitDuplicate, Conflict, Fail, Ignore, id_conflict
+from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, poison, settled_by
 from runnerlib.contract import (
     EnvelopeError,
     FailureCode,
@@ -48,6 +48,10 @@ class _Admitted:
     arrival: Arrival
     task: NewTask
     unknown_fields: tuple[UnknownField, ...] = ()
+
+    @property
+    def delivery(self) -> Delivery:
+        return _delivery(self.arrival, self.task)
 
 
 class Forward(_Admitted):
@@ -115,6 +119,15 @@ def check_rejection(rejected: Reject, row: TaskRow | None) -> Fail | Ignore | Co
     return Fail(rejected.code, rejected.message)
 
 
+def already_kept(delivery: Delivery, row: TaskRow) -> Conflict | Ignore | AwaitDuplicate | None:
+    """What becomes of a message whose task the store had before; None: nothing is left to do for it."""
+    settled = settled_by(delivery, row)
+    if settled is not None or delivery.reply_to is None:
+        return settled
+    same_sender = (delivery.reply_to, delivery.correlation_id) == (row.reply_to, row.correlation_id)
+    return None if same_sender else AwaitDuplicate("another sender's message with it waits")
+
+
 def unknown_algorithm(algorithm: str, known: Iterable[str]) -> Fail:
     """For a task whose algorithm was not registered in time."""
     near = near_names(algorithm, known)
@@ -144,6 +157,7 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> tuple[Ne
     if expires_at is None and envelope.expires_seconds is not None:
         # Counted from the first sight, which is carried on.
         expires_at = rules.now + envelope.expires_seconds
+    seen_at = rules.now if arrival.first_seen_at is None else arrival.first_seen_at
     task = NewTask(
         id=envelope.id if envelope.id is not None else arrival.message_id or new_id(),
         algorithm=envelope.algorithm,
@@ -152,6 +166,8 @@ def _read(arrival: Arrival, rules: Rules, new_id: Callable[[], str]) -> tuple[Ne
         expires_at=expires_at,
         reply_to=arrival.reply_to,
         correlation_id=arrival.correlation_id,
+        group=envelope.group,
+        not_before=None if envelope.delay_seconds is None else seen_at + envelope.delay_seconds,
     )
     return task, envelope.unknown
 

@@ -24,7 +24,7 @@ from runnerlib.service.lifecycle import background
 from runnerlib.service.tls import client_trust
 from taskqueue.clock import GuardedWall
 from taskqueue.pauses import PauseWatch
-from taskqueue.protocols import IngressFeed, Sweeper, TaskQueue, TaskStore
+from taskqueue.protocols import IngressFeed, Ledger, Sweeper, TaskQueue, TaskStore
 
 
 async def build(
@@ -38,13 +38,15 @@ async def build(
     *,
     sweeper: Sweeper,
     door: IngressFeed | None = None,
+    ledger: Ledger | None = None,
 ) -> None:
     """Starts a controller on `stack`. Leaving the stack stops it in order, and hands back, uncounted, the tasks that
     do not end within the grace.
 
     The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
     waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
-    broker's ingress; it belongs to the controller from now on.
+    broker's ingress; it belongs to the controller from now on. `ledger`, which comes with it, takes those of its tasks
+    that wait in the store.
     """
     metrics, directory = ControllerMetrics(registry), RunnerDirectory(watch)
     in_flight, unknown_fields = InFlight(), UnknownFieldWarnings()
@@ -64,6 +66,6 @@ async def build(
     Maintenance(sweeper, store, gate, directory, completer, settings, consumers.pending_reasons, wall).start(stack)
     background(stack, pauses.watch(), "pauses")
     background(stack, consumers.follow_catalogue(), "catalogue")
-    if door is not None:
-        ingress = IngressConsumer(door, completer, directory, health, metrics, settings, unknown_fields, wall)
+    if door is not None and ledger is not None:
+        ingress = IngressConsumer(door, ledger, completer, directory, health, metrics, settings, unknown_fields, wall)
         await stack.enter_async_context(ingress)

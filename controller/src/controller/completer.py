@@ -6,7 +6,7 @@ get their replies. 4. Deliveries are acknowledged. What stops in between comes a
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,7 @@ from runnerlib.contract import HistoryEntry
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueUnavailable
 from taskqueue.protocols import TaskQueue, TaskStore
-from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Record, Retrying, Succeeded, TaskRow
+from taskqueue.tasks import Cancelled, Conflicting, Delivery, Failed, Published, Record, Retrying, Succeeded, TaskRow
 
 log = get_logger(__name__)
 
@@ -120,12 +120,18 @@ class Completer:
         self._in_flight.remove(runs)
         self._in_flight.end_commit(runs)
         await self._replies.send(sources)
-        deliveries = [delivery for run in runs for delivery in run.deliveries]
+        await self.acknowledge([delivery for run in runs for delivery in run.deliveries])
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """A failure does no harm: the delivery comes again and meets what was committed."""
         try:
             await self._queue.ack(deliveries)
         except QueueUnavailable as error:
-            # No harm is done: the delivery comes again and meets its committed outcome.
             log.warning("tasks could not be acknowledged; they come again", count=len(deliveries), reason=str(error))
+
+    async def admitted(self, admit: Callable[[], Awaitable[list[Published]]]) -> list[Published]:
+        """What became of tasks that are put into the store, however long it takes to answer."""
+        return await self._gate.retry_until_available("taking tasks in", admit, stops_intake=False)
 
     async def lookup(self, ids: Iterable[str]) -> dict[str, TaskRow]:
         """What the store knows of these tasks, however long it takes to answer."""

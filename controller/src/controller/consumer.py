@@ -78,7 +78,8 @@ class AlgorithmConsumer:
         self._wake = asyncio.Event()
         self._is_sorting = False
         self._stopping = False
-        self._prefetch = -1
+        #: what the feed was last told
+        self._prefetch: tuple[int, int, int | None] | None = None
         self._checked_at = self._context.clock()
         self._look_around = LOOK_AROUND_SECONDS
 
@@ -99,7 +100,7 @@ class AlgorithmConsumer:
 
     async def _consume(self) -> None:
         feed = self._feed = await self._queue.feed(self.algorithm)
-        self._prefetch = -1
+        self._prefetch = None
         try:
             while not self._stopping:
                 await self._turn(feed)
@@ -127,11 +128,12 @@ class AlgorithmConsumer:
         runners, limits = self._directory.known(self.algorithm), self._directory.limits(self.algorithm)
         live = {runner.id for runner in runners}
         stranded = sum(len(runs) for runs, runner_id in self._calls.values() if runner_id not in live)
+        size = self._latency.batch_size(limits)
         calls_at_once = self._latency.calls_at_once(limits)
         if self._latency.is_short:
             # As many again, whose outcomes are being committed.
             calls_at_once *= 2
-        count = batching.prefetch(self._latency.batch_size(limits), calls_at_once, len(runners), stranded)
+        count = batching.prefetch(size, calls_at_once, len(runners), stranded)
         if self._directory.is_unreachable(self.algorithm):
             # One task at a time finds out whether a runner can be reached again; none during a quarantine.
             count = 1 if self._directory.loads(self.algorithm) else 0
@@ -140,9 +142,11 @@ class AlgorithmConsumer:
         if limits.most_running is not None:
             # of short ones as many again, as above
             count = min(count, limits.most_running * (2 if self._latency.is_short else 1))
-        if count != self._prefetch:
-            self._prefetch = count
-            await feed.set_prefetch(count)
+        # Whoever has a turn waits for what was taken before: no more than can start.
+        in_turn = min(count, batching.prefetch(size, limits.slots, len(runners), stranded))
+        if (count, in_turn, limits.group_slots) != self._prefetch:
+            self._prefetch = count, in_turn, limits.group_slots
+            await feed.set_prefetch(count, in_turn=in_turn, group_slots=limits.group_slots)
 
     async def _hand_back(self) -> None:
         """What no runner will take soon waits in the queue, where another controller may take it."""
@@ -208,7 +212,7 @@ class AlgorithmConsumer:
         if self._taking is not None or not self._gate.is_open or self._stopping or self._is_held:
             return
         calls = self._room().calls
-        if self._latency.is_short:
+        if self._latency.is_short and not feed.has_groups:
             # One more is looked up meanwhile, so that the next runner that has room need not wait for the store.
             calls += 1
         most = calls * self._latency.batch_size(self._directory.limits(self.algorithm))
@@ -220,7 +224,9 @@ class AlgorithmConsumer:
 
     def _room(self) -> batching.Room:
         limits = self._directory.limits(self.algorithm)
-        return batching.room(self._directory.loads(self.algorithm), limits, self._latency.calls_at_once(limits))
+        in_turn = self._feed is not None and self._feed.has_groups
+        at_once = limits.slots if in_turn else self._latency.calls_at_once(limits)
+        return batching.room(self._directory.loads(self.algorithm), limits, at_once)
 
     async def _pause(self) -> None:
         """Until tasks are here, or something changed."""

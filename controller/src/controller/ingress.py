@@ -5,7 +5,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
-from controller.admission import Forward, Reject, Rules, Verdict, check_rejection, judge, reject_unread
+from controller.admission import (
+    Forward,
+    Reject,
+    Rules,
+    Verdict,
+    already_kept,
+    check_rejection,
+    judge,
+    reject_unread,
+)
 from controller.completer import Completer, Decided
 from controller.directory import RunnerDirectory
 from controller.metrics import ControllerMetrics
@@ -19,8 +28,8 @@ from runnerlib.service.health import Health
 from runnerlib.service.lifecycle import background
 from runnerlib.service.logs import get_logger
 from taskqueue.errors import QueueClosed, QueueUnavailable, TaskQueueError
-from taskqueue.protocols import IngressFeed
-from taskqueue.tasks import Arrival, Delivery, NewTask
+from taskqueue.protocols import IngressFeed, Ledger
+from taskqueue.tasks import Arrival, Delivery, NewTask, Published
 
 log = get_logger(__name__)
 
@@ -44,6 +53,7 @@ class IngressConsumer(Component):
     def __init__(
         self,
         door: IngressFeed,
+        ledger: Ledger,
         completer: Completer,
         directory: RunnerDirectory,
         health: Health,
@@ -53,6 +63,7 @@ class IngressConsumer(Component):
         wall: Callable[[], float],
     ) -> None:
         self._door = door
+        self._ledger = ledger
         self._completer = completer
         self._rejections = RejectionHandler(door, completer)
         self._directory = directory
@@ -135,7 +146,8 @@ class IngressConsumer(Component):
                 self._unknown_fields.warn(verdict.task.id, verdict.unknown_fields)
         counts = {"forwarded": len(forwarded), "parked": len(parked), "refused": len(rejected)}
         surplus = [each for each in rejected if not self._rejections.accept(each)]
-        await self._send(self._door.forward, forwarded)
+        await self._send(self._door.forward, [each for each in forwarded if not each.task.waits_in_store])
+        await self._keep([each for each in forwarded if each.task.waits_in_store])
         await self._send(self._door.park, [*parked, *surplus])
         for name, count in counts.items():
             self._metrics.arrivals.labels(name).inc(count)
@@ -160,6 +172,25 @@ class IngressConsumer(Component):
             else:
                 self._health.set(INGRESS, True)
                 return
+
+    async def _keep(self, verdicts: Sequence[Verdict]) -> None:
+        """Puts tasks into the store, where they wait for their turn or their time, and acknowledges them."""
+        if not verdicts:
+            return
+        tasks = [each.task for each in verdicts]
+        published = await self._completer.admitted(lambda: self._ledger.admit(tasks))
+        arrivals = [each.delivery for each in verdicts]
+        outcomes = list(zip(arrivals, published, strict=True))
+        before = [delivery for delivery, outcome in outcomes if outcome is not Published.ACCEPTED]
+        rows = await self._completer.lookup([each.id for each in before]) if before else {}
+        decided = [
+            (Run(each), decision)
+            for each in before
+            if each.id in rows and (decision := already_kept(each, rows[each.id])) is not None
+        ]
+        await self._completer.complete(decided)
+        over = {id(run.delivery) for run, _ in decided}
+        await self._completer.acknowledge([each for each in arrivals if id(each) not in over])
 
     async def _drain(self, flow: "asyncio.Task[None]") -> None:
         """Takes nothing more; messages that are being handled get a moment."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,12 +101,13 @@ class ScriptedBroker:
 
 class ScriptedFeed:
     trouble = ""
+    has_groups = False
 
     def __init__(self, broker: ScriptedBroker, algorithm: str, changed: asyncio.Condition) -> None:
         self._waiting = broker.waiting.setdefault(algorithm, deque())
         self._changed = changed
 
-    async def set_prefetch(self, count: int) -> None:
+    async def set_prefetch(self, count: int, *, in_turn: int | None = None, group_slots: int | None = None) -> None:
         pass
 
     async def take(self, most: int) -> list[Delivery]:
@@ -190,6 +192,7 @@ def broker_world(worlds: Callable[..., Any], tmp_path: Path) -> Callable[..., An
             open_embedded(tmp_path / "rows.db") as (broker.rows, store),
             worlds(parts=(broker, store, broker, open_door)) as world,
         ):
+            world.ledger = SimpleNamespace(admit=broker.rows.publish)
             yield world, broker
 
     return opened

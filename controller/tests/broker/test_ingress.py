@@ -316,3 +316,67 @@ def test_task_admitted_by_a_gateway_that_then_expired_fails(broker_world, go):
             assert (await world.ended_soon("t1")).error_code is FailureCode.EXPIRED
 
     go(scenario())
+
+
+def test_task_that_waits_for_its_turn_or_its_time_goes_into_the_store(broker_world, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            world.tell_none()
+            await world.start_controller()
+            receipts = broker.door.bring(
+                task(1, id="t1", group="a"), task(2, id="t2", delay_seconds=600), task(3, id="t3"), reply_to="answers"
+            )
+            await wait_until(lambda: set(receipts) <= set(broker.acked))
+            assert [[each.id for each in call] for call in broker.door.forwarded] == [["t3"]]
+            first, second = await world.row("t1"), await world.row("t2")
+            assert (first.state, first.group, first.reply_to) == (TaskState.QUEUED, "a", "answers")
+            assert second.not_before == pytest.approx(second.created_at + 600, abs=60)
+
+    go(scenario())
+
+
+def test_message_of_a_kept_task_that_comes_again_is_only_acknowledged(broker_world, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            world.tell_none()
+            await world.start_controller()
+            for _ in range(2):
+                (receipt,) = broker.door.bring(task(1, id="t1", group="a"), reply_to="answers", correlation_id="c")
+                await wait_until(lambda receipt=receipt: receipt in broker.acked)
+            assert (await world.row("t1")).state is TaskState.QUEUED
+            assert (broker.replies, broker.retried) == ([], [])
+
+    go(scenario())
+
+
+def test_second_sender_of_a_kept_task_is_answered_when_it_has_ended(broker_world, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            world.tell_none()
+            await world.start_controller()
+            broker.door.bring(task(1, id="t1", group="a"), reply_to="first")
+            (receipt,) = broker.door.bring(task(1, id="t1", group="a"), reply_to="second")
+            await wait_until(lambda: receipt in broker.acked)
+            assert broker.retried, "it looks again later"
+            await world.store.cancel("t1")
+            broker.door.bring(task(1, id="t1", group="a"), reply_to="second")
+            await wait_until(lambda: broker.replies)
+            ((reply_to, _, told),) = broker.replies
+            assert (reply_to, told["state"]) == ("second", "cancelled")
+
+    go(scenario())
+
+
+def test_kept_task_with_another_s_id_becomes_a_dead_letter(broker_world, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            world.tell_none()
+            await world.start_controller()
+            broker.door.bring(task(1, id="t1", group="a"))
+            (receipt,) = broker.door.bring(task(2, id="t1", group="b"))
+            await wait_until(lambda: receipt in broker.acked)
+            (line,) = await world.store.dead_letters()
+            assert (line.task_id, line.code) == ("t1", FailureCode.ID_CONFLICT)
+            assert (await world.row("t1")).group == "a"
+
+    go(scenario())

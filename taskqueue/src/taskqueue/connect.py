@@ -14,10 +14,11 @@ from taskqueue.feed import LeaseTable
 from taskqueue.sql.database import READERS, Database
 from taskqueue.sql.errors import translate_errors
 from taskqueue.sql.migrate import current_revision, is_usable, migrate
+from taskqueue.sql.table_queue import LeaseTimes
 from taskqueue.sqlite.engine import BUSY_SECONDS, SqliteHooks, reading_engine, writing_engine
 from taskqueue.sqlite.file import back_up, owned_file
-from taskqueue.sqlite.queue import LeaseTimes, SqliteQueue
-from taskqueue.sqlite.queue_statements import CAP_DELAYS, VOID_LEASES
+from taskqueue.sqlite.queue import SqliteQueue
+from taskqueue.sqlite.queue_statements import CAP_DELAYS, KEEP_DELAYS, VOID_LEASES, grouped_algorithms
 from taskqueue.sqlite.store import SqliteStore
 from taskqueue.waiters import Waiters
 
@@ -50,18 +51,19 @@ async def open_embedded(
     async with AsyncExitStack() as stack:
         with translate_errors(StoreUnavailable):
             file = stack.enter_context(owned_file(path))
-            connection = await asyncio.to_thread(_open, file, clock, busy_seconds)
+            connection, grouped = await asyncio.to_thread(_open, file, clock, busy_seconds)
         hooks = SqliteHooks(busy_seconds=busy_seconds)
         database = Database(connection, hooks, reading_engine(file, READERS, busy_seconds))
         stack.push_async_callback(database.close)
         table, waiters = LeaseTable(), Waiters()
-        queue = SqliteQueue(database, clock=clock, leases=table, waiters=waiters, times=leases or LeaseTimes())
+        times = leases or LeaseTimes()
+        queue = SqliteQueue(database, clock=clock, leases=table, waiters=waiters, times=times, grouped=grouped)
         stack.push_async_callback(queue.close)
         yield queue, SqliteStore(database, clock=clock, leases=table, waiters=waiters, arrived=queue.arrived)
 
 
-def _open(path: Path, clock: Clock, busy_seconds: float) -> Connection:
-    """The writing connection, with the file upgraded and without leases."""
+def _open(path: Path, clock: Clock, busy_seconds: float) -> tuple[Connection, set[str]]:
+    """The writing connection, with the file upgraded and without leases; the algorithms whose groups take turns."""
     connection = writing_engine(path, busy_seconds).connect()
     try:
         if _is_foreign(connection):
@@ -76,10 +78,11 @@ def _open(path: Path, clock: Clock, busy_seconds: float) -> Connection:
         with connection.begin():
             connection.execute(VOID_LEASES)
             connection.execute(CAP_DELAYS, {"the_latest": clock.steady() + _MAX_DELAY_SECONDS})
+            connection.execute(KEEP_DELAYS)
+            return connection, grouped_algorithms(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _is_foreign(connection: Connection) -> bool:

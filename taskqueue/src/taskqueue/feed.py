@@ -22,6 +22,8 @@ POLL_SECONDS = 10.0
 MAX_POLL_SECONDS = 600.0
 #: Tasks claimed at once, whatever the prefetch: others want to write meanwhile.
 MAX_CLAIM = 1000
+#: An algorithm's tasks that wait because enough of their groups are out are looked for so often.
+HELD_BACK_SECONDS = 1.0
 #: How long a feed waits after the queue could not be reached.
 UNAVAILABLE_SECONDS = 1.0
 
@@ -51,6 +53,9 @@ class LeaseTable:
 
     def __init__(self) -> None:
         self._leases: dict[Receipt, Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._leases)
 
     def add(self, deliveries: Iterable[Delivery], holder: LeaseHolder | None) -> None:
         for delivery in deliveries:
@@ -86,17 +91,30 @@ class LeaseTable:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """`next_in_seconds`: when the next delayed or leased task comes due, if there is one."""
+    """`next_in_seconds`: when the next delayed or leased task comes due, if there is one.
+
+    `held_back`: tasks wait because enough of their groups are out; when one is settled there may be more to claim.
+    """
 
     deliveries: list[Delivery]
     next_in_seconds: float | None = None
+    held_back: bool = False
 
 
 class ClaimSource(Protocol):
     """Where a feed's tasks come from."""
 
-    async def claim(self, algorithm: str, most: int, holder: LeaseHolder) -> Claimed:
-        """Takes up to `most` tasks, oldest first, without waiting for any."""
+    def has_groups(self, algorithm: str) -> bool:
+        """Whether tasks of groups wait or are out, as far as is known here."""
+
+    def takes_turns(self, algorithm: str) -> bool:
+        """Whether its tasks are claimed in turn, so that no more are claimed than can start."""
+
+    async def claim(self, algorithm: str, most: int, holder: LeaseHolder, group_slots: int | None = None) -> Claimed:
+        """Takes up to `most` tasks, oldest first or in their groups' turns, without waiting for any.
+
+        `group_slots`: the most of one group that may be out, here and elsewhere.
+        """
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Gives these back, uncounted, and tells their holder that they are settled."""
@@ -105,14 +123,25 @@ class ClaimSource(Protocol):
 class PullFeed:
     """The tasks of one algorithm: keeps up to `prefetch` claimed. See `taskqueue.protocols.Feed`."""
 
-    def __init__(self, algorithm: str, source: ClaimSource, on_close: Callable[["PullFeed"], None]) -> None:
+    def __init__(
+        self,
+        algorithm: str,
+        source: ClaimSource,
+        on_close: Callable[["PullFeed"], None],
+        filled: asyncio.Event | None = None,
+    ) -> None:
+        """`filled` is set when there is something to take; its owner clears it."""
         self.algorithm = algorithm
         self._source = source
         self._on_close = on_close
         self._prefetch = 0
+        #: the same while groups take turns
+        self._prefetch_in_turn = 0
+        self._group_slots: int | None = None
+        self._held_back = False
         self._out = 0
         self._buffer: deque[Delivery] = deque()
-        self._filled = asyncio.Event()
+        self._filled = filled or asyncio.Event()
         self._wake = asyncio.Event()
         self._something_arrived = False
         self._is_claiming = False
@@ -126,27 +155,39 @@ class PullFeed:
         self._closed = False
         self._filling = asyncio.create_task(self._run(), name=f"feed {algorithm}")
 
-    async def set_prefetch(self, count: int) -> None:
+    async def set_prefetch(self, count: int, *, in_turn: int | None = None, group_slots: int | None = None) -> None:
         self._prefetch = count
+        self._prefetch_in_turn = count if in_turn is None else min(count, in_turn)
+        self._something_arrived |= group_slots != self._group_slots
+        self._group_slots = group_slots
         self._wake.set()
         await self._give_back_surplus()
 
     async def take(self, most: int) -> list[Delivery]:
-        while not self._buffer:
+        while not (taken := self.take_here(most)):
+            self._filled.clear()
+            await self._filled.wait()
+        return taken
+
+    def take_here(self, most: int) -> list[Delivery]:
+        """The same without waiting, maybe nothing."""
+        if not self._buffer:
             if self._closed:
                 raise QueueClosed(f"the feed of {self.algorithm!r} is closed")
             if self._filling.done():
                 self._filling.result()
-            self._filled.clear()
-            await self._filled.wait()
-        taken = [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
+            return []
         self._wake.set()
-        return taken
+        return [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
 
     @property
     def trouble(self) -> str:
         """Always empty: when the database is away, so is the whole queue."""
         return ""
+
+    @property
+    def has_groups(self) -> bool:
+        return self._source.has_groups(self.algorithm)
 
     def waiting(self) -> int:
         return len(self._buffer)
@@ -155,7 +196,7 @@ class PullFeed:
         """Waits until what was not taken is given back. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._prefetch = 0
+            self._prefetch = self._prefetch_in_turn = 0
             self._wake.set()
             self._filled.set()
             self._on_close(self)
@@ -175,7 +216,7 @@ class PullFeed:
             seconds is not None
             and seconds > 0
             and not self._is_claiming
-            and self._out + self._expected < self._prefetch
+            and self._out + self._expected < self._most_out
         )
 
     @contextlib.contextmanager
@@ -199,7 +240,12 @@ class PullFeed:
     def settled(self, count: int) -> None:
         """Called by the queue when so many are no longer out."""
         self._out -= count
+        self._something_arrived |= self._held_back
         self._wake.set()
+
+    @property
+    def _most_out(self) -> int:
+        return self._prefetch_in_turn if self._source.takes_turns(self.algorithm) else self._prefetch
 
     async def _run(self) -> None:
         try:
@@ -218,18 +264,19 @@ class PullFeed:
 
         Claims in bulk: not for every single task that is settled, unless the buffer is empty.
         """
-        room = self._prefetch - self._out
-        if self._closed or room <= 0 or (self._buffer and room * 4 < self._prefetch):
+        most = self._most_out
+        room = most - self._out
+        if self._closed or room <= 0 or (self._buffer and room * 4 < most):
             return None
         # The clock is read once: between two readings the time may have come, and nobody would wake this feed any more.
         return 0.0 if self._something_arrived else self._claim_again_at - self._time()
 
     async def _fill(self) -> None:
-        room = min(self._prefetch - self._out, MAX_CLAIM)
-        self._something_arrived = False
+        room = min(self._most_out - self._out, MAX_CLAIM)
+        self._something_arrived = self._held_back = False
         self._is_claiming = True
         try:
-            claimed = await self._source.claim(self.algorithm, room, self)
+            claimed = await self._source.claim(self.algorithm, room, self, self._group_slots)
         except QueueUnavailable as error:
             _log.warning("no tasks of %s for now: %s", self.algorithm, error)
             self._claim_again_at = self._time() + UNAVAILABLE_SECONDS
@@ -238,8 +285,12 @@ class PullFeed:
             self._is_claiming = False
         self._out += len(claimed.deliveries)
         self._claim_again_at = 0.0
+        self._held_back = claimed.held_back
         if len(claimed.deliveries) < room:
             due = claimed.next_in_seconds
+            if claimed.held_back:
+                # what another process settles is not told here
+                due = HELD_BACK_SECONDS if due is None else min(due, HELD_BACK_SECONDS)
             self._claim_again_at = self._time() + min(self._poll_seconds, MAX_POLL_SECONDS if due is None else due)
             self._poll_seconds = min(MAX_POLL_SECONDS, self._poll_seconds * 2)
         if claimed.deliveries:
@@ -259,7 +310,7 @@ class PullFeed:
         """Releases what is buffered beyond the prefetch, newest first."""
         async with self._surplus_lock:
             surplus: list[Delivery] = []
-            while self._buffer and self._out - len(surplus) > self._prefetch:
+            while self._buffer and self._out - len(surplus) > self._most_out:
                 surplus.append(self._buffer.pop())
             if not surplus:
                 return

@@ -25,7 +25,8 @@ def original(delivery: Delivery) -> bytes:
     """The message as its sender wrote it, or as a producer would write it if that is not known."""
     if delivery.body is not None:
         return delivery.body
-    head = strict_json.dumps({"id": delivery.id, "algorithm": delivery.algorithm})
+    group = {} if delivery.group is None else {"group": delivery.group}
+    head = strict_json.dumps({"id": delivery.id, "algorithm": delivery.algorithm, **group})
     return head[:-1] + b',"payload":' + delivery.payload + b"}"
 
 

@@ -34,8 +34,12 @@ from taskqueue.tokens import EVERYTHING, AuditEntry, AuditFilter, AuditNote, Rea
 class Feed(Protocol):
     """The tasks of one algorithm, flowing to one controller. One owner; close it when done."""
 
-    async def set_prefetch(self, count: int) -> None:
-        """The most tasks that may be out at the same time (buffered here, or taken and not yet settled). 0 pauses."""
+    async def set_prefetch(self, count: int, *, in_turn: int | None = None, group_slots: int | None = None) -> None:
+        """The most tasks that may be out at the same time (buffered here, or taken and not yet settled). 0 pauses.
+
+        `in_turn`: the same while groups take turns: what is out cannot be overtaken any more. `group_slots`: the most
+        tasks of one group that may be out, over all feeds of the algorithm.
+        """
 
     async def take(self, most: int) -> list[Delivery]:
         """Waits for at least one task, then returns up to `most`, oldest first.
@@ -46,6 +50,10 @@ class Feed(Protocol):
     @property
     def trouble(self) -> str:
         """Why no tasks have come for some time; empty if all is well."""
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether groups take turns now: some of their tasks wait, or are out."""
 
     def waiting(self) -> int:
         """How many tasks are buffered here and not taken."""

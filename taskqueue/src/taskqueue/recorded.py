@@ -43,8 +43,10 @@ class RecordedQueue:
             if before in (None, ("", task.submitted_by)):
                 known[task.id] = task.identity
                 (unknown if before is None else tombstones).append(task)
-        if unknown:
-            await self._queue.publish([self._ledger.sealed(task) for task in unknown])
+        # One that waits in the store is in its queue as soon as it is admitted.
+        sent = [self._ledger.sealed(task) for task in unknown if not task.waits_in_store]
+        if sent:
+            await self._queue.publish(sent)
         if unknown or tombstones:
             admitted = [*unknown, *tombstones]
             outcomes = await self._ledger.admit(admitted)
@@ -80,10 +82,12 @@ class RecordedQueue:
 
     async def _replay(self, dead_ids: Sequence[int], reach: Reach, note: AuditNote | None) -> dict[int, DeadAnswer]:
         revived = dict(zip(dead_ids, await self._ledger.revive(dead_ids, reach=reach, note=note), strict=True))
-        sent = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
+        tasks = {dead_id: each.task for dead_id, each in revived.items() if each.task is not None}
+        sent = [self._ledger.sealed(task) for task in tasks.values() if not task.waits_in_store]
         if sent:
-            await self._queue.publish([self._ledger.sealed(task) for task in sent.values()])
-            await self._ledger.mark_replayed(list(sent))
+            await self._queue.publish(sent)
+        if tasks:
+            await self._ledger.mark_replayed(list(tasks))
         return {dead_id: each.answer for dead_id, each in revived.items()}
 
     async def flush(self) -> None:

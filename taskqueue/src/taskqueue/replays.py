@@ -44,6 +44,7 @@ def task_of(letter: DeadLetter) -> NewTask | None:
         envelope.payload,
         envelope.digest,
         attempt=attempt,
+        group=envelope.group,
         submitted_by=letter.submitted_by,
     )
 

@@ -6,7 +6,7 @@ other: publishing makes no row, and recording settles nothing, as far as these t
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import pytest
 from servers.fixtures import Broker
 
 from taskqueue.connect import open_embedded
+from taskqueue.lanes import LanedQueue
 from taskqueue.postgres import open_postgres
 from taskqueue.protocols import TaskQueue, TaskStore
 from taskqueue.recorded import RecordedQueue
 
 OpenPair = Callable[[], AbstractAsyncContextManager[tuple[TaskQueue, TaskStore]]]
 OpenQueue = Callable[[], AbstractAsyncContextManager[TaskQueue]]
+MakeOpen = Callable[[str], OpenQueue]
 OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
 
 
@@ -35,20 +37,44 @@ def open_table_queue(open_pair: OpenPair) -> OpenQueue:
     return opened
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq3", "rabbitmq4"])
-def open_queue(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenQueue:
+@pytest.fixture
+def open_kind(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> MakeOpen:
+    """Opens a queue of a kind, on a fresh server."""
+
+    def make(kind: str) -> OpenQueue:
+        # before the event loop runs: a server takes its time to start
+        broker = request.getfixturevalue("make_broker")(kind[len("rabbitmq")]) if "rabbitmq" in kind else None
+        url = request.getfixturevalue("database_url") if "postgres" in kind else None
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[TaskQueue]:
+            async with AsyncExitStack() as stack:
+                if kind == "sqlite":
+                    yield (await stack.enter_async_context(open_embedded(tmp_path / "tasks.db")))[0]
+                    return
+                rabbit = None if broker is None else await stack.enter_async_context(open_rabbit(broker.url))
+                if url is None:
+                    yield rabbit
+                    return
+                store = await stack.enter_async_context(open_postgres(url))
+                table = await stack.enter_async_context(store.open_queue())
+                yield table if rabbit is None else LanedQueue(rabbit, table)
+
+        return opened
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq3", "rabbitmq4", "postgres", "rabbitmq4+postgres"])
+def open_queue(request: pytest.FixtureRequest, open_kind: MakeOpen) -> OpenQueue:
     """Every queue there is."""
-    kind = request.param
-    if kind.startswith("rabbitmq"):
-        broker = request.getfixturevalue("make_broker")(kind[-1])
-        return lambda: open_rabbit(broker.url)
+    return open_kind(request.param)
 
-    @asynccontextmanager
-    async def sqlite() -> AsyncIterator[TaskQueue]:
-        async with open_embedded(tmp_path / "tasks.db") as (queue, _):
-            yield queue
 
-    return sqlite
+@pytest.fixture(params=["sqlite", "postgres", "rabbitmq4+postgres"])
+def open_turns(request: pytest.FixtureRequest, open_kind: MakeOpen) -> OpenQueue:
+    """Every queue whose tasks wait for turns and times."""
+    return open_kind(request.param)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from taskqueue.postgres import open_postgres
 from taskqueue.postgres.engine import parameters_from
 from taskqueue.postgres.engine import writing_engine as postgres_engine
 from taskqueue.sql import migrate as migrations
-from taskqueue.sql import statements
+from taskqueue.sql import groups, statements
 from taskqueue.sql.tables import metadata
 from taskqueue.sqlite import queue_statements
 from taskqueue.sqlite.engine import writing_engine
@@ -150,8 +150,15 @@ def test_migrating_twice_changes_nothing(connection):
         (queue_statements.CLAIM.statement, "COVERING INDEX tasks_claim (algorithm=? AND available_at=?)"),
         (
             queue_statements.CLAIM.statement,
-            "COVERING INDEX tasks_claim (algorithm=? AND available_at>? AND available_at<?)",
+            "INDEX tasks_claim (algorithm=? AND available_at>? AND available_at<?)",
         ),
+        (queue_statements.ANY_WITHOUT_GROUP.statement, "INDEX tasks_claim (algorithm=? AND available_at>? AND"),
+        (groups.GROUPS, "COVERING INDEX tasks_groups (algorithm=? AND available_at=? AND task_group>?)"),
+        (groups.CLAIM_OF_GROUP, "COVERING INDEX tasks_groups (algorithm=? AND available_at=? AND task_group=?)"),
+        (groups.NOW_DUE, "COVERING INDEX tasks_groups (algorithm=? AND available_at>? AND available_at<?)"),
+        (groups.NEXT_DUE, "COVERING INDEX tasks_groups (algorithm=? AND available_at>?)"),
+        (groups.ANY_GROUPED, "COVERING INDEX tasks_groups (algorithm=?"),
+        (groups.ANY_OUT, "INDEX tasks_groups_out (algorithm=?"),
         (queue_statements.NEXT_AVAILABLE.statement, "COVERING INDEX tasks_claim (algorithm=? AND available_at>?)"),
         (queue_statements.NEXT_ALGORITHM, "COVERING INDEX tasks_claim (algorithm>?)"),
         (queue_statements.UNCLAIMED, "INDEX tasks_claim (algorithm=? AND available_at>?)"),

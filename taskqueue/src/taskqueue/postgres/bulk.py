@@ -50,7 +50,7 @@ def _repeated(word: str, times: int) -> str:
 #: By column: the type of its array in PostgreSQL, and how the array is written. All others are text.
 _ARRAYS: Mapping[str, tuple[str, Callable[[Sequence[Any]], str]]] = MappingProxyType(
     {"attempt": ("int", number_array)}
-    | dict.fromkeys(("available_at", "expires_at", "created_at"), ("float8", number_array))
+    | dict.fromkeys(("available_at", "expires_at", "not_before", "created_at"), ("float8", number_array))
     | dict.fromkeys(("payload", "result", "body"), ("bytea", bytes_array))
 )
 _TEXT = ("text", text_array)
@@ -141,6 +141,7 @@ ON CONFLICT (id) DO UPDATE SET
     updated_at = excluded.updated_at, finished_at = excluded.finished_at, result = excluded.result,
     error_code = excluded.error_code, error_message = excluded.error_message,
     history = coalesce(excluded.history, tasks.history), runner = coalesce(excluded.runner, tasks.runner),
+    delivery_count = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.delivery_count ELSE 0 END,
     placed_attempt = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_attempt END,
     placed_runner = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_runner END,
     placed_boot = CASE WHEN excluded.finished_at IS NOT NULL THEN tasks.placed_boot END,
@@ -180,7 +181,25 @@ RETURNING id
     *_TASK,
 )
 
+#: Tasks that wait here for their turn or their time.
+ADMIT_IN_TURN = BulkStatement(
+    """
+INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
+                   expires_at, reply_to, correlation_id, submitted_by, task_group, not_before)
+SELECT id, algorithm, payload, digest, 'queued', 1,
+       CASE WHEN not_before > %(now)s THEN extract(epoch FROM clock_timestamp()) + not_before - %(now)s ELSE -1 END,
+       %(now)s, %(now)s, expires_at, reply_to, correlation_id, submitted_by, task_group, not_before
+FROM <new>
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+""",
+    *_TASK,
+    "task_group",
+    "not_before",
+)
+
 #: Runs that have a runner; with an empty boot id no controller can attach to them, without a runner they wait again.
+#: The lease of a task that was claimed here is not touched.
 PLACE = BulkStatement(
     """
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, created_at, updated_at,
@@ -192,7 +211,8 @@ SELECT id, algorithm, payload, digest, CASE WHEN runner <> '' THEN 'running' ELS
        nullif(runner, ''), reply_to, correlation_id, submitted_by
 FROM <new>
 ON CONFLICT (id) DO UPDATE SET
-    state = excluded.state, attempt = excluded.attempt, available_at = excluded.available_at,
+    state = excluded.state, attempt = excluded.attempt,
+    available_at = CASE WHEN tasks.task_group IS NULL THEN excluded.available_at ELSE tasks.available_at END,
     placed_attempt = excluded.placed_attempt, placed_runner = excluded.placed_runner,
     placed_boot = excluded.placed_boot, runner = excluded.runner, updated_at = excluded.updated_at
 WHERE tasks.finished_at IS NULL AND tasks.digest = excluded.digest AND tasks.attempt <= excluded.attempt

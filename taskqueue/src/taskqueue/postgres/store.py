@@ -4,7 +4,8 @@ An outcome is one statement for all records of a call, in the order of their ids
 one another: whichever comes second finds the fence closed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -14,11 +15,21 @@ from sqlalchemy import Connection, bindparam, func, select
 from runnerlib.contract import TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.clock import Clock, Now
+from taskqueue.feed import LeaseTable
 from taskqueue.messages import clean, clean_or_none
 from taskqueue.postgres.batch_loader import BatchLoader
-from taskqueue.postgres.bulk import ADMIT, INSERT_DEAD_LETTERS, PLACE, RECORD, UNUSUAL, IdArray
+from taskqueue.postgres.bulk import (
+    ADMIT,
+    ADMIT_IN_TURN,
+    INSERT_DEAD_LETTERS,
+    PLACE,
+    RECORD,
+    UNUSUAL,
+    IdArray,
+)
 from taskqueue.postgres.engine import Parameters
 from taskqueue.postgres.notifications import EndListener
+from taskqueue.postgres.queue import PostgresQueue
 from taskqueue.postgres.writer import PostgresHooks
 from taskqueue.sql import dead_letters
 from taskqueue.sql.database import Database
@@ -31,9 +42,10 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
-from taskqueue.sql.statements import EXPLAIN, IdStatements, fill_tombstones
+from taskqueue.sql.statements import EXPLAIN, WAITS_SINCE, IdStatements, fill_tombstones
 from taskqueue.sql.store import SqlStore
-from taskqueue.sql.tables import tasks
+from taskqueue.sql.table_queue import LeaseTimes
+from taskqueue.sql.tables import NO_GROUP, tasks
 from taskqueue.tasks import (
     Conflicting,
     Delivery,
@@ -60,20 +72,22 @@ EXPIRED_SINCE_SECONDS = 5.0
 
 _these = tasks.c.id == func.any(bindparam("the_ids", type_=IdArray()))
 BY_IDS = IdStatements(_these, list)
+_waits_in_turn = tasks.c.task_group.is_not(None) & tasks.c.available_at.is_not(None)
 ENDED = select(tasks.c.id).where(_these & tasks.c.finished_at.is_not(None))
 IDENTITIES = select(tasks.c.id, tasks.c.digest, tasks.c.submitted_by).where(_these)
 #: Waiting, and expired for a while.
+_SWEPT = (
+    tasks.c.id,
+    tasks.c.algorithm,
+    tasks.c.payload,
+    tasks.c.digest,
+    tasks.c.attempt,
+    tasks.c.expires_at,
+    tasks.c.reply_to,
+    tasks.c.correlation_id,
+)
 EXPIRED = (
-    select(
-        tasks.c.id,
-        tasks.c.algorithm,
-        tasks.c.payload,
-        tasks.c.digest,
-        tasks.c.attempt,
-        tasks.c.expires_at,
-        tasks.c.reply_to,
-        tasks.c.correlation_id,
-    )
+    select(*_SWEPT)
     .where(
         (tasks.c.expires_at < bindparam("the_wall"))
         & tasks.c.available_at.is_not(None)
@@ -81,6 +95,22 @@ EXPIRED = (
     )
     .order_by(tasks.c.expires_at)
     .limit(bindparam("the_most"))
+)
+#: Of an algorithm that nobody offers; what a broker has is looked after by its ingress.
+UNCLAIMED = (
+    select(*_SWEPT)
+    .where(
+        _waits_in_turn
+        & (tasks.c.algorithm == bindparam("the_algorithm"))
+        & (bindparam("the_waiting_before") > WAITS_SINCE)
+        & (tasks.c.delivery_count == 0)
+    )
+    .order_by(tasks.c.available_at)
+    .limit(bindparam("the_most"))
+)
+#: One step of a walk over the algorithms that have tasks here that wait for their turn.
+NEXT_IN_TURN = select(func.min(tasks.c.algorithm)).where(
+    _waits_in_turn & (tasks.c.algorithm > bindparam("the_algorithm"))
 )
 
 
@@ -92,7 +122,10 @@ class PostgresStore(SqlStore):
     ) -> None:
         """`hooks` are those of the writer of `database`."""
         super().__init__(database, BY_IDS, clock, Waiters())
+        #: what the queue that claims rows here has claimed
+        self._leases = LeaseTable()
         self._hooks = hooks
+        self._parameters = parameters
         self._seals = seals
         self._loader = BatchLoader(self.lookup)
         self._listener = EndListener(parameters, self._waiters, self._find_ended)
@@ -122,7 +155,12 @@ class PostgresStore(SqlStore):
             self._announce(ended_ids(records, written))
             return written
 
-        return await self._database.write(write, then=lambda written: self._waiters.ended(ended_ids(records, written)))
+        def then(written: list[bool]) -> None:
+            if self._leases:
+                self._leases.mark_over(each.delivery for each, done in zip(records, written, strict=True) if done)
+            self._waiters.ended(ended_ids(records, written))
+
+        return await self._database.write(write, then=then)
 
     async def place(self, placements: Sequence[tuple[Delivery, Placement]]) -> None:
         if placements:
@@ -132,7 +170,13 @@ class PostgresStore(SqlStore):
     async def admit(self, tasks: Sequence[NewTask]) -> list[Published]:
         if not tasks:
             return []
-        return await self._database.write(lambda connection: _admit(connection, tasks, self._clock.wall()))
+
+        def write(connection: Connection) -> list[Published]:
+            published = _admit(connection, tasks, self._clock.wall())
+            self._hooks.arrived(task.algorithm for task in tasks if task.waits_in_store)
+            return published
+
+        return await self._database.write(write)
 
     def sealed(self, task: NewTask) -> NewTask:
         owner = task.submitted_by
@@ -153,7 +197,10 @@ class PostgresStore(SqlStore):
         def write(connection: Connection) -> dict[int, Revived]:
             now = self._clock.wall()
             limit = _MAX_PAYLOAD_BYTES
-            return dead_letters.revive(connection, dead_ids, now, reach, note, max_payload_bytes=limit)
+            revived = dead_letters.revive(connection, dead_ids, now, reach, note, max_payload_bytes=limit)
+            tasks = [each.task for each in revived.values() if each.task is not None]
+            self._hooks.arrived(task.algorithm for task in tasks if task.waits_in_store)
+            return revived
 
         revived = await self._database.write(write)
         return [revived[dead_id] for dead_id in dead_ids]
@@ -165,13 +212,39 @@ class PostgresStore(SqlStore):
             )
 
     async def sweep(self, known: Collection[str], unknown_before: float, limit: int) -> list[Delivery]:
-        """Expired tasks only, without receipts: the broker has the messages, and its ingress the unknown algorithms."""
+        """Without receipts: nobody has claimed them, or the broker has their messages.
+
+        Of those that the broker has only the expired ones: its ingress looks after unknown algorithms.
+        """
 
         def read(connection: Connection) -> list[Delivery]:
             where = {"the_wall": self._clock.wall() - EXPIRED_SINCE_SECONDS, "the_most": limit}
-            return [Delivery(**row, receipt=None) for row in connection.execute(EXPIRED, where).mappings()]
+            found = list(connection.execute(EXPIRED, where).mappings())
+            ids = {row["id"] for row in found}
+            for name in _algorithms_in_turn(connection):
+                if name not in known and len(found) < limit:
+                    of = {"the_algorithm": name, "the_waiting_before": unknown_before, "the_most": limit}
+                    found += [row for row in connection.execute(UNCLAIMED, of).mappings() if row["id"] not in ids]
+            return [Delivery(**row, receipt=None) for row in found[:limit]]
 
         return await self._database.read(read)
+
+    @asynccontextmanager
+    async def open_queue(self, times: LeaseTimes | None = None) -> AsyncIterator[PostgresQueue]:
+        """The queue of the tasks that wait here until the end of the block; at most one of a store."""
+        queue = PostgresQueue(
+            self._database,
+            self._parameters,
+            self.admit,
+            clock=self._clock,
+            leases=self._leases,
+            waiters=self._waiters,
+            times=times or LeaseTimes(),
+        )
+        try:
+            yield queue
+        finally:
+            await queue.close()
 
     async def close(self) -> None:
         """Stops listening; waiters wait until their time is over. Idempotent."""
@@ -241,8 +314,11 @@ def _place(connection: Connection, placements: Sequence[tuple[Delivery, Placemen
 
 def _admit(connection: Connection, new: Sequence[NewTask], now: float) -> list[Published]:
     first = {task.id: task for task in reversed(new)}
-    rows = [_task_values(task) for _, task in sorted(first.items(), key=itemgetter(0))]
+    in_order = [task for _, task in sorted(first.items(), key=itemgetter(0))]
+    rows = [_task_values(task) for task in in_order if not task.waits_in_store]
     inserted = ADMIT.execute(connection, rows, now=now)
+    rows = [(*_task_values(task), task.group or NO_GROUP, task.not_before) for task in in_order if task.waits_in_store]
+    inserted |= ADMIT_IN_TURN.execute(connection, rows, now=now)
     known = {task_id: task.identity for task_id, task in first.items()}
     if len(inserted) < len(first):
         known |= _known_identities(connection, [task for task in first.values() if task.id not in inserted], now)
@@ -255,6 +331,13 @@ def _known_identities(connection: Connection, arrived: Sequence[NewTask], now: f
     known: dict[str, Identity] = {task_id: (digest, submitted_by) for task_id, digest, submitted_by in found}
     fill_tombstones(connection, arrived, known, now)
     return known
+
+
+def _algorithms_in_turn(connection: Connection) -> Iterator[str]:
+    algorithm = ""
+    while (name := connection.scalar(NEXT_IN_TURN, {"the_algorithm": algorithm})) is not None:
+        algorithm = name
+        yield name
 
 
 def _task_values(task: NewTask | Delivery) -> tuple[Any, ...]:

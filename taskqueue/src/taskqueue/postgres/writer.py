@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from taskqueue.postgres.engine import has_been_cut
-from taskqueue.postgres.notifications import NOTIFY, payloads
+from taskqueue.postgres.notifications import ARRIVED, ENDED, NOTIFY, payloads
 from taskqueue.sql.database import Stage, WriterHooks
 from taskqueue.sql.errors import ROLLED_BACK, sqlstate
 
@@ -30,27 +30,33 @@ class PostgresHooks(WriterHooks):
 
     def __init__(self) -> None:
         self._ended: list[str] = []
+        self._arrived: set[str] = set()
 
     def ended(self, ids: Iterable[str]) -> None:
         """Announces these after the commit. One too many is harmless: a waiter looks at the row."""
         self._ended.extend(ids)
 
+    def arrived(self, algorithms: Iterable[str]) -> None:
+        """Announces after the commit that tasks of these have come, which wait for their turn. As harmless."""
+        self._arrived.update(algorithms)
+
     def after_group(self, connection: Connection) -> None:
-        if not self._ended:
+        if not (self._ended or self._arrived):
             return
-        ended, self._ended = self._ended, []
+        words = {ENDED: self._ended, ARRIVED: sorted(self._arrived)}
+        self._ended, self._arrived = [], set()
         try:
             driver = connection.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
             driver.autocommit = True
             try:
-                for payload in payloads(ended):
-                    driver.execute(NOTIFY, (payload,))
+                for channel, payload in ((name, each) for name in words for each in payloads(words[name])):
+                    driver.execute(NOTIFY, (channel, payload))
             finally:
                 if not driver.closed:
                     driver.autocommit = False
         except (psycopg.Error, DBAPIError) as error:
-            _log.warning("the end of %d tasks could not be announced; waiters see it a second later", len(ended))
+            _log.warning("what was written could not be announced; others see it a second later")
             connection.invalidate(error)
 
     def repeat_after(self, error: BaseException, stage: Stage, times: int) -> float | None:

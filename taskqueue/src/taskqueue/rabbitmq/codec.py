@@ -8,11 +8,12 @@ messages whose `x-death` says they went in a circle.
 """
 
 import re
+import time
 from typing import Any
 
 from pika import BasicProperties
 
-from runnerlib.contract import EnvelopeError, FailureCode, is_task_id, parse_envelope
+from runnerlib.contract import EnvelopeError, FailureCode, is_task_id, parse_envelope, strict_json
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.messages import fits_property, original
 from taskqueue.rabbitmq.channel import IncomingMessage, OutgoingMessage
@@ -39,8 +40,12 @@ _JSON = "application/json"
 
 
 def new_message(task: NewTask) -> OutgoingMessage:
-    """A task on its way to its algorithm's queue. Raises EnvelopeError if it is larger than brokers accept."""
-    body = b'{"algorithm":"%b","payload":%b}' % (task.algorithm.encode(), task.payload)
+    """A task on its way to its algorithm's queue. Raises EnvelopeError if it is larger than brokers accept.
+
+    From there one that waits for its turn or its time comes to the ingress, and from there into the store.
+    """
+    more = b"" if not task.waits_in_store else _turn_and_time(task, time.time())
+    body = b'{"algorithm":"%b","payload":%b%b}' % (task.algorithm.encode(), task.payload, more)
     if len(body) > MAX_MESSAGE_BYTES:
         raise EnvelopeError(
             FailureCode.TOO_LARGE,
@@ -96,6 +101,8 @@ def read_delivery(
     task_id = envelope.id or properties.message_id
     if envelope.algorithm != algorithm or not is_task_id(task_id):
         return None
+    if envelope.group is not None or envelope.delay_seconds is not None:
+        return None  # it waits for its turn or its time elsewhere
     headers = properties.headers or {}
     attempt = _count(headers.get(_ATTEMPT), 1) or 1
     expires_at = _time(headers.get(_EXPIRES_AT))
@@ -140,6 +147,13 @@ def read_arrival(message: IncomingMessage, unacked: UnackedDeliveries, *, dead: 
         dead_reason=_dead_reason(headers) if dead else None,
         seal=_seal(headers),
     )
+
+
+def _turn_and_time(task: NewTask, now: float) -> bytes:
+    """The rest of a message's object."""
+    delay = None if task.not_before is None else round(max(0.0, task.not_before - now), 6)
+    fields = (("group", task.group), ("delay_seconds", delay))
+    return b"".join(b',"%b":%b' % (name.encode(), strict_json.dumps(value)) for name, value in fields if value)
 
 
 def _can_reply_to(reply_to: str | None) -> bool:

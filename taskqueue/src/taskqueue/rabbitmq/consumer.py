@@ -56,6 +56,7 @@ class Consumer(Generic[Item]):
         report: Report,
         *,
         awaited: bool = False,
+        here: asyncio.Event | None = None,
     ) -> None:
         self._queue = queue
         self._title = title
@@ -67,7 +68,7 @@ class Consumer(Generic[Item]):
         self._cancelled = False
         self._buffer: deque[Item] = deque()
         #: wakes `take`, and the task that serves a channel
-        self._here = asyncio.Event()
+        self._here = here or asyncio.Event()
         self._wake = asyncio.Event()
         #: set when it is closing and has given back what was not taken
         self._gave_back = asyncio.Event()
@@ -77,17 +78,19 @@ class Consumer(Generic[Item]):
 
     async def take(self, most: int) -> list[Item]:
         """Waits until something is here. Raises QueueClosed once the consumer or the queue is closed."""
-        while True:
-            if self._closing:
-                raise QueueClosed(f"{self._title} is closed")
-            if self._task.done():
-                self._task.result()
-                raise QueueClosed("the queue is closed")
-            taken = list(itertools.islice(self._fresh(), most))
-            if taken:
-                return taken
+        while not (taken := self.take_here(most)):
             self._here.clear()
             await self._here.wait()
+        return taken
+
+    def take_here(self, most: int) -> list[Item]:
+        """The same without waiting, maybe nothing."""
+        if self._closing:
+            raise QueueClosed(f"{self._title} is closed")
+        if self._task.done():
+            self._task.result()
+            raise QueueClosed("the queue is closed")
+        return list(itertools.islice(self._fresh(), most))
 
     def waiting(self) -> int:
         """Messages that are here and were not taken."""

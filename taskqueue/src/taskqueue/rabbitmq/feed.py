@@ -52,8 +52,9 @@ class BrokerFeed(Consumer[Delivery]):
         topology: TopologyCache,
         requeuer: "Requeuer",
         on_misfit: Callable[[Arrival], None],
+        here: asyncio.Event | None = None,
     ) -> None:
-        super().__init__(algorithm_queue(algorithm), f"the feed of {algorithm!r}", pool, report)
+        super().__init__(algorithm_queue(algorithm), f"the feed of {algorithm!r}", pool, report, here=here)
         self.algorithm = algorithm
         self._topology = topology
         self._requeuer = requeuer
@@ -63,7 +64,12 @@ class BrokerFeed(Consumer[Delivery]):
         #: beyond the prefetch, to be given back
         self._surplus: list[Delivery] = []
 
-    async def set_prefetch(self, count: int) -> None:
+    @property
+    def has_groups(self) -> bool:
+        """Never: a broker hands tasks out in their order."""
+        return False
+
+    async def set_prefetch(self, count: int, *, in_turn: int | None = None, group_slots: int | None = None) -> None:
         if count != self._prefetch.count and not self._closing:
             self._prefetch.count = max(0, count)
             self._set_surplus_aside()

@@ -68,7 +68,8 @@ class RabbitQueue:
     async def flush(self) -> None:
         """Does nothing: what the broker has confirmed is durable."""
 
-    async def feed(self, algorithm: str) -> BrokerFeed:
+    async def feed(self, algorithm: str, *, here: asyncio.Event | None = None) -> BrokerFeed:
+        """`here` is set when there is something to take; its owner clears it."""
         await self._connect()
         self._feeds = [feed for feed in self._feeds if not feed.is_over]
         feed = BrokerFeed(
@@ -78,6 +79,7 @@ class RabbitQueue:
             topology=self._topology,
             requeuer=self._requeuer,
             on_misfit=self._on_misfit,
+            here=here,
         )
         self._feeds.append(feed)
         return feed

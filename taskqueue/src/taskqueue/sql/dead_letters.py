@@ -11,7 +11,7 @@ from taskqueue.messages import parse_history
 from taskqueue.replays import decided, objection, task_of
 from taskqueue.sql import audit
 from taskqueue.sql.rows import AnyRow
-from taskqueue.sql.statements import CANCELLED, INSERT_ONE, NEXT_ATTEMPT, NOW_CLAIMABLE, execute
+from taskqueue.sql.statements import CANCELLED, CLAIMABLE, IN_TURN, INSERT_ONE, NEXT_ATTEMPT, NOW_CLAIMABLE, execute
 from taskqueue.sql.tables import dead_letters, tasks
 from taskqueue.tasks import DeadAnswer, DeadLetter, NewTask, Revived
 from taskqueue.tokens import AuditNote, Reach
@@ -35,7 +35,15 @@ _LOCK_DECISIONS = _LOCK_LETTERS.with_only_columns(
     dead_letters.c.submitted_by,
 )
 _LOCK_TASKS = (
-    select(tasks.c.id, tasks.c.digest, tasks.c.state, tasks.c.attempt, tasks.c.reply_to, tasks.c.correlation_id)
+    select(
+        tasks.c.id,
+        tasks.c.digest,
+        tasks.c.state,
+        tasks.c.attempt,
+        tasks.c.reply_to,
+        tasks.c.correlation_id,
+        tasks.c.task_group,
+    )
     .where(tasks.c.id.in_(bindparam("the_ids", expanding=True)))
     .order_by(tasks.c.id)
     .with_for_update()
@@ -48,7 +56,7 @@ _REVIVE = (
         **NEXT_ATTEMPT,
         state=TaskState.QUEUED.value,
         replays=tasks.c.replays + 1,
-        available_at=NOW_CLAIMABLE,
+        available_at=CLAIMABLE,
         finished_at=null(),
         expires_at=null(),
         result=null(),
@@ -153,6 +161,7 @@ class _TaskState:
     attempt: int
     reply_to: str | None = None
     correlation_id: str | None = None
+    group: str | None = None
 
 
 class _Reviver:
@@ -178,7 +187,7 @@ class _Reviver:
         row = self._tasks.get(letter.task.id)
         if row is None:
             return self._insert(letter, letter.task)
-        task = replace(letter.task, reply_to=row.reply_to, correlation_id=row.correlation_id)
+        task = replace(letter.task, reply_to=row.reply_to, correlation_id=row.correlation_id, group=row.group)
         if letter.begun is not None and row.digest == task.digest and row.attempt >= letter.begun:
             return self._finish(letter, letter.begun, task, row)
         answer = objection(task, digest=row.digest, state=row.state)
@@ -206,10 +215,11 @@ class _Reviver:
             "state": TaskState.QUEUED.value,
             "attempt": task.attempt,
             "replays": 1,
-            "available_at": NOW_CLAIMABLE,
+            "available_at": NOW_CLAIMABLE if task.group is None else IN_TURN,
             "created_at": self._now,
             "updated_at": self._now,
             "submitted_by": task.submitted_by,
+            "task_group": task.group,
         }
         if self._connection.scalar(INSERT_ONE[self._connection.dialect.name], new_row) is None:
             # just inserted by others: a replay of another dead letter, or a sender that sent the task again

@@ -7,7 +7,7 @@ from sqlalchemy import Double, LargeBinary, Row, bindparam, case, cast, select
 
 from runnerlib.contract import FailureCode, Progress, TaskState
 from taskqueue.messages import parse_history
-from taskqueue.sql.tables import tasks, waiting_notes
+from taskqueue.sql.tables import NO_GROUP, tasks, waiting_notes
 from taskqueue.tasks import Placement, TaskRow, notes_valid_since
 
 #: A row of any columns.
@@ -45,7 +45,7 @@ def notes_valid_now() -> dict[str, float]:
 def task_row(row: AnyRow) -> TaskRow:
     task_id, algorithm, payload, digest, state, attempt, created_at, updated_at, finished_at, expires_at, *rest = row
     result, code, message, history, placed_attempt, placed_runner, placed_boot, runner, cancel_requested, *rest = rest
-    fraction, progress_message, replays, reply_to, correlation_id, submitted_by, pending_reason = rest
+    fraction, progress_message, replays, reply_to, correlation_id, submitted_by, group, not_before, reason = rest
     return TaskRow(
         id=task_id,
         algorithm=algorithm,
@@ -57,6 +57,8 @@ def task_row(row: AnyRow) -> TaskRow:
         updated_at=updated_at,
         finished_at=finished_at,
         expires_at=expires_at,
+        not_before=not_before,
+        group=group_name(group),
         result=result,
         error_code=failure_code(code),
         error_message=message,
@@ -69,8 +71,12 @@ def task_row(row: AnyRow) -> TaskRow:
         reply_to=reply_to,
         correlation_id=correlation_id,
         submitted_by=submitted_by,
-        pending_reason=pending_reason,
+        pending_reason=reason,
     )
+
+
+def group_name(group: str | None) -> str | None:
+    return None if group == NO_GROUP else group
 
 
 def failure_code(code: str | None) -> FailureCode | None:

@@ -18,6 +18,10 @@ _this = tasks.c.id == bindparam("the_id")
 FENCED = _this & tasks.c.finished_at.is_(None) & (tasks.c.attempt <= bindparam("the_attempt"))
 #: `available_at` of a task that may be claimed at once; these are claimed strictly by `seq`.
 NOW_CLAIMABLE = 0.0
+#: ... of one that may be claimed in its group's turn.
+IN_TURN = -1.0
+#: One of both for a row that is there.
+CLAIMABLE = case((tasks.c.task_group.is_(None), NOW_CLAIMABLE), else_=IN_TURN)
 
 #: SET of a task that ends without an outcome.
 CANCELLED: Mapping[str, Any] = MappingProxyType(
@@ -117,7 +121,7 @@ CANCEL_WAITING = (
         _this
         & (
             tasks.c.state.in_((TaskState.QUEUED.value, TaskState.RETRYING.value))
-            | (tasks.c.available_at == NOW_CLAIMABLE)
+            | (tasks.c.available_at <= NOW_CLAIMABLE)
         )
     )
     .values(**CANCELLED)
@@ -158,7 +162,7 @@ WAITING_OF_ALGORITHM, WAITING_OF_TOKEN = (
 WAITS_SINCE = case((tasks.c.replays > 0, tasks.c.updated_at), else_=tasks.c.created_at)
 OLDEST_WAITING = (
     select(WAITS_SINCE)
-    .where((tasks.c.algorithm == bindparam("the_algorithm")) & (tasks.c.available_at == NOW_CLAIMABLE))
+    .where((tasks.c.algorithm == bindparam("the_algorithm")) & (tasks.c.available_at == bindparam("the_kind")))
     .order_by(tasks.c.seq)
     .limit(1)
 )

@@ -255,18 +255,24 @@ def _counts(connection: Connection, reach: Reach) -> list[Counts]:
             # a tombstone has no algorithm
             if algorithm and (not reach.others or fits(algorithm, reach.algorithms)):
                 by_algorithm.setdefault(algorithm, {})[TaskState(state)] = count
-    oldest = statements.OLDEST_WAITING if reach.others else statements.OLDEST_OWN_WAITING
     return [
         Counts(
             name,
             by_state,
             # for one token's tasks it passes over those of others
-            connection.scalar(oldest, {"the_algorithm": name, **values})
+            _oldest_waiting(connection, reach, {"the_algorithm": name, **values})
             if reach.others or TaskState.QUEUED in by_state
             else None,
         )
         for name, by_state in sorted(by_algorithm.items())
     ]
+
+
+def _oldest_waiting(connection: Connection, reach: Reach, values: dict[str, Any]) -> float | None:
+    statement = statements.OLDEST_WAITING if reach.others else statements.OLDEST_OWN_WAITING
+    kinds = (statements.NOW_CLAIMABLE, statements.IN_TURN)
+    oldest = [connection.scalar(statement, {"the_kind": kind, **values}) for kind in kinds]
+    return min((at for at in oldest if at is not None), default=None)
 
 
 def _purge(connection: Connection, finished_before: float, limit: int) -> int:

@@ -5,6 +5,9 @@ from sqlalchemy import Column, Index, Integer, String, Table, Text
 
 metadata = sa.MetaData()
 
+#: The group of tasks without one: they take turns with the groups. No group has this name.
+NO_GROUP = "*"
+
 _KEY = sa.BigInteger().with_variant(Integer, "sqlite")
 
 tasks = Table(
@@ -20,8 +23,8 @@ tasks = Table(
     Column("state", String(16), nullable=False),
     #: of the current or next run; 1 is the first
     Column("attempt", Integer, nullable=False),
-    #: when it may be claimed: 0 at once, later for a delay or a lease (an expired lease is a redelivery by itself);
-    #: NULL exactly when the task has ended
+    #: when it may be claimed: 0 at once, -1 in its group's turn, later for a delay or a lease (an expired lease is a
+    #: redelivery by itself); NULL exactly when the task has ended
     Column("available_at", sa.Double),
     #: random number of the last claim; fences settling
     Column("receipt", sa.BigInteger),
@@ -48,6 +51,10 @@ tasks = Table(
     Column("correlation_id", Text),
     #: key id of the token that submitted it, if any; also of a tombstone
     Column("submitted_by", String(32)),
+    #: whose turn it waits for; beside a broker every task that waits here has one (`NO_GROUP`), no other has
+    Column("task_group", String(64)),
+    #: when its first attempt may start
+    Column("not_before", sa.Double),
 )
 
 _waiting = tasks.c.available_at.is_not(None)
@@ -82,6 +89,30 @@ _owned_by = (tasks.c.submitted_by, tasks.c.algorithm)
 Index("tasks_owned_states", *_owned_by, tasks.c.state, sqlite_where=_owned, postgresql_where=_owned)
 _owned_waiting = _owned & _waiting
 Index("tasks_owned_waiting", *_owned_by, tasks.c.seq, sqlite_where=_owned_waiting, postgresql_where=_owned_waiting)
+
+# The groups that have a turn, one after the other, and each one's oldest task; then those that are late.
+_grouped = tasks.c.task_group.is_not(None)
+_grouped_waiting = _grouped & _waiting
+Index(
+    "tasks_groups",
+    tasks.c.algorithm,
+    tasks.c.available_at,
+    tasks.c.task_group,
+    tasks.c.seq,
+    sqlite_where=_grouped_waiting,
+    postgresql_where=_grouped_waiting,
+)
+# How many of a group are claimed.
+#: The number is part of the text: only so can SQLite tell that a query is about the rows of the index.
+IS_OUT = tasks.c.receipt.is_not(None) & (tasks.c.delivery_count > sa.literal_column("0"))
+_grouped_out = _grouped & IS_OUT
+Index(
+    "tasks_groups_out",
+    tasks.c.algorithm,
+    tasks.c.task_group,
+    sqlite_where=_grouped_out,
+    postgresql_where=_grouped_out,
+)
 
 dead_letters = Table(
     "dead_letters",

@@ -1,128 +1,86 @@
-"""The queue in the table of tasks: publishing, claiming, settling, sweeping. All runs inside a transaction.
+"""The queue in the table of tasks: publishing, claiming what has no group, sweeping. All runs inside a transaction.
 
-`available_at` is 0 for a task that may be claimed at once, so that these are claimed strictly by `seq`, and a time for
-one that is delayed or leased. Binds are named `the_*` in WHERE and `new_*` in SET.
+`available_at` is 0 for a task that may be claimed at once, so that these are claimed strictly by `seq`, -1 for one that
+waits for its group's turn, and a time for one that is delayed or leased. Binds are named `the_*` in WHERE and `new_*`
+in SET.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Boolean,
-    Connection,
-    bindparam,
-    case,
-    func,
-    null,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import BindParameter, Boolean, Connection, bindparam, func, null, select, union_all, update
 
 from runnerlib.contract import TaskState
-from taskqueue.sql.rows import PAYLOAD
-from taskqueue.sql.statements import (
-    CANCELLED,
-    NEXT_ATTEMPT,
-    NOW_CLAIMABLE,
-    WAITS_SINCE,
-    fill_tombstones,
-)
+from taskqueue.clock import Now
+from taskqueue.sql.groups import ANY_GROUPED
+from taskqueue.sql.leases import CLAIMED, DELIVERY
+from taskqueue.sql.statements import CLAIMABLE, IN_TURN, NOW_CLAIMABLE, WAITS_SINCE, fill_tombstones
 from taskqueue.sql.tables import tasks
 from taskqueue.sqlite.engine import DriverStatement, padded
 from taskqueue.tasks import Identity, NewTask, Published, publish_results
 
 _of_algorithm = tasks.c.algorithm == bindparam("the_algorithm")
 _at_once = tasks.c.available_at == NOW_CLAIMABLE
-_due = (tasks.c.available_at > NOW_CLAIMABLE) & (tasks.c.available_at <= bindparam("the_now"))
-_most: BindParameter[int] = bindparam("the_most")
-
-#: The state stays as it is: a task runs once a runner has it, which `TaskStore.place` writes.
-_CLAIMED = {
-    "available_at": bindparam("new_available_at"),
-    "receipt": bindparam("new_receipt"),
-    "delivery_count": tasks.c.delivery_count + 1,
-    "updated_at": bindparam("new_now"),
-}
-#: The columns of a Delivery, in the order `SqliteQueue` reads them.
-_DELIVERY = (
-    tasks.c.seq,
-    tasks.c.id,
-    tasks.c.algorithm,
-    PAYLOAD,
-    tasks.c.digest,
-    tasks.c.attempt,
-    tasks.c.delivery_count,
-    tasks.c.expires_at,
-    tasks.c.reply_to,
-    tasks.c.correlation_id,
-    # not whether they are NULL: SQLite 3.40 answers that wrongly after an update
-    tasks.c.history,
-    tasks.c.placed_attempt,
+_due = (
+    (tasks.c.available_at > NOW_CLAIMABLE)
+    & (tasks.c.available_at <= bindparam("the_now"))
+    & tasks.c.task_group.is_(None)
 )
+_most: BindParameter[int] = bindparam("the_most")
 
 _ready = select(tasks.c.seq).where(_of_algorithm & _at_once).order_by(tasks.c.seq).limit(_most).subquery()
 _late = select(tasks.c.seq).where(_of_algorithm & _due).order_by(tasks.c.available_at).limit(_most).subquery()
 _either = union_all(select(_ready.c.seq), select(_late.c.seq)).subquery()
 _oldest = select(_either.c.seq).order_by(_either.c.seq).limit(_most)
 
-CLAIM = DriverStatement(update(tasks).where(tasks.c.seq.in_(_oldest)).values(_CLAIMED).returning(*_DELIVERY))
+CLAIM = DriverStatement(update(tasks).where(tasks.c.seq.in_(_oldest)).values(CLAIMED).returning(*DELIVERY))
 CLAIM_THESE = (
-    update(tasks).where(tasks.c.seq.in_(bindparam("the_seqs", expanding=True))).values(_CLAIMED).returning(*_DELIVERY)
+    update(tasks).where(tasks.c.seq.in_(bindparam("the_seqs", expanding=True))).values(CLAIMED).returning(*DELIVERY)
+)
+ANY_WITHOUT_GROUP = DriverStatement(
+    select(tasks.c.seq)
+    .where(
+        _of_algorithm
+        & (tasks.c.available_at >= NOW_CLAIMABLE)
+        & (tasks.c.available_at <= bindparam("the_now"))
+        & tasks.c.task_group.is_(None)
+    )
+    .order_by(tasks.c.available_at)
+    .limit(1)
 )
 NEXT_AVAILABLE = DriverStatement(
     select(func.min(tasks.c.available_at)).where(_of_algorithm & (tasks.c.available_at > bindparam("the_now")))
 )
 
-#: An old receipt matches no row.
-_held = (
-    (tasks.c.seq == bindparam("the_seq"))
-    & (tasks.c.receipt == bindparam("the_receipt"))
-    & (tasks.c.finished_at.is_(None))
-)
-RENEW = update(tasks).where(_held).values(available_at=bindparam("new_available_at"))
-RELEASE = (
-    update(tasks)
-    .where(_held)
-    .values(
-        state=case(
-            (tasks.c.placed_attempt.is_(None) & (tasks.c.state == TaskState.RUNNING.value), TaskState.QUEUED.value),
-            else_=tasks.c.state,
-        ),
-        available_at=NOW_CLAIMABLE,
-        receipt=null(),
-        delivery_count=tasks.c.delivery_count - 1,
-        updated_at=bindparam("new_now"),
-    )
-)
-RETRY = (
-    update(tasks)
-    .where(_held)
-    .values(**NEXT_ATTEMPT, state=TaskState.RETRYING.value, available_at=bindparam("new_available_at"))
-)
-DROP = update(tasks).where(_held).values(**CANCELLED)
-
-_has_receipt = tasks.c.receipt.is_not(None)
+#: One that was published with a delay has the receipt of that.
+_is_leased = (tasks.c.available_at > NOW_CLAIMABLE) & tasks.c.receipt.is_not(None) & (tasks.c.delivery_count > 0)
 #: What a new owner does first: the leases of the previous one are over.
 VOID_LEASES = (
     update(tasks)
-    .where(
-        tasks.c.available_at.is_not(None)
-        & ((tasks.c.state == TaskState.RUNNING.value) | (tasks.c.available_at > NOW_CLAIMABLE) & _has_receipt)
-    )
-    .values(available_at=NOW_CLAIMABLE, receipt=null())
+    .where(tasks.c.available_at.is_not(None) & ((tasks.c.state == TaskState.RUNNING.value) | _is_leased))
+    .values(available_at=CLAIMABLE, receipt=null())
 )
 #: ... and no delay lasts longer than the longest there can be, whatever the clock said when it was written.
 CAP_DELAYS = (
     update(tasks).where(tasks.c.available_at > bindparam("the_latest")).values(available_at=bindparam("the_latest"))
 )
+#: ... but those that a sender wished, which are by the wall's clock.
+KEEP_DELAYS = (
+    update(tasks)
+    .where(
+        (tasks.c.available_at > NOW_CLAIMABLE)
+        & tasks.c.not_before.is_not(None)
+        & (tasks.c.attempt == 1)
+        & (tasks.c.delivery_count == 0)
+    )
+    .values(available_at=tasks.c.not_before)
+)
 
 #: As text for the driver: SQLAlchemy takes longer for the parameters of a row than SQLite takes to write it.
 _INSERT = f"""
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, delivery_count, created_at,
-                   updated_at, expires_at, reply_to, correlation_id, submitted_by)
-VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   updated_at, expires_at, reply_to, correlation_id, submitted_by, task_group, not_before)
+VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
 _PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.submitted_by, tasks.c.receipt).where(
@@ -164,9 +122,9 @@ NEXT_ALGORITHM = (
 )
 
 
-def publish(connection: Connection, new: Sequence[NewTask], token: int, now: float) -> list[Published]:
+def publish(connection: Connection, new: Sequence[NewTask], token: int, now: Now) -> list[Published]:
     """Inserts tasks; `token` is a fresh random number that tells the rows of this call from older ones."""
-    rows = [_row(task, token, now) for task in new]
+    rows = [_row(task, token, now.wall, available_at=_available_at(task, now)) for task in new]
     inserted = connection.exec_driver_sql(_INSERT, rows).rowcount
     if inserted == len(new):
         return [Published.ACCEPTED] * len(new)
@@ -177,7 +135,7 @@ def publish(connection: Connection, new: Sequence[NewTask], token: int, now: flo
         known[task_id] = digest, submitted_by
         if receipt == token:
             accepted.add(task_id)
-    fill_tombstones(connection, new, known, now)
+    fill_tombstones(connection, new, known, now.wall)
     return publish_results(new, known, accepted)
 
 
@@ -187,9 +145,13 @@ def publish_claimed(connection: Connection, task: NewTask, token: int, now: floa
     return result.lastrowid if result.rowcount else None
 
 
-def _row(
-    task: NewTask, token: int, now: float, *, available_at: float = NOW_CLAIMABLE, delivery_count: int = 0
-) -> tuple[Any, ...]:
+def _available_at(task: NewTask, now: Now) -> float:
+    if task.not_before is not None and task.not_before > now.wall:
+        return now.steady + task.not_before - now.wall
+    return NOW_CLAIMABLE if task.group is None else IN_TURN
+
+
+def _row(task: NewTask, token: int, now: float, *, available_at: float, delivery_count: int = 0) -> tuple[Any, ...]:
     """The values of `_INSERT`."""
     return (
         task.id,
@@ -206,6 +168,8 @@ def _row(
         task.reply_to,
         task.correlation_id,
         task.submitted_by,
+        task.group,
+        task.not_before,
     )
 
 
@@ -245,3 +209,9 @@ def _waiting_algorithms(connection: Connection) -> Iterator[str]:
     algorithm: str | None = ""
     while (algorithm := connection.scalar(NEXT_ALGORITHM, {"the_algorithm": algorithm})) is not None:
         yield algorithm
+
+
+def grouped_algorithms(connection: Connection) -> set[str]:
+    """The algorithms that have tasks of groups that have not ended."""
+    names = _waiting_algorithms(connection)
+    return {name for name in names if connection.scalar(ANY_GROUPED, {"the_algorithm": name})}

@@ -1,0 +1,99 @@
+"""Tasks that wait in PostgreSQL, for their group's turn or for their time, beside those that a broker has.
+
+Any number of controllers claim them: each passes over rows that another is about to claim.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from sqlalchemy import Connection, bindparam, column, exists, func, select
+
+from taskqueue.clock import Clock
+from taskqueue.errors import StoreUnavailable
+from taskqueue.feed import LeaseTable
+from taskqueue.postgres.bulk import IdArray
+from taskqueue.postgres.engine import Parameters
+from taskqueue.postgres.notifications import ARRIVED, POLL_SECONDS, Listener
+from taskqueue.sql.database import Database
+from taskqueue.sql.groups import Claim
+from taskqueue.sql.statements import IN_TURN
+from taskqueue.sql.table_queue import LeaseTimes, TableQueue
+from taskqueue.sql.tables import NO_GROUP, tasks
+from taskqueue.tasks import NewTask, Published
+from taskqueue.waiters import Waiters
+
+#: The server's: controllers' clocks may differ, and leases must not.
+TIME = select(func.extract("epoch", func.clock_timestamp()))
+#: While it is held, nobody else counts what is out of the groups of this algorithm.
+LOCK_GROUPS = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("the_algorithm"))))
+_name = func.unnest(bindparam("the_names", type_=IdArray())).table_valued(column("name"), name="names")
+#: Those of the algorithms that have tasks whose turn may have come.
+WITH_TASKS = select(_name.c.name).where(
+    exists().where(
+        (tasks.c.algorithm == _name.c.name) & tasks.c.task_group.is_not(None) & (tasks.c.available_at == IN_TURN)
+    )
+)
+
+
+class PostgresQueue(TableQueue):
+    """See `taskqueue.protocols.TaskQueue`. `PostgresStore.open_queue` makes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        parameters: Parameters,
+        admit: Callable[[Sequence[NewTask]], Awaitable[list[Published]]],
+        *,
+        clock: Clock,
+        leases: LeaseTable,
+        waiters: Waiters,
+        times: LeaseTimes,
+    ) -> None:
+        super().__init__(database, clock=clock, leases=leases, waiters=waiters, times=times)
+        self._admit = admit
+        self._listener = Listener(parameters, ARRIVED, self.arrived, self._look)
+        self._listener.start()
+        self._looking = asyncio.create_task(self._look_around(), name="look for tasks in turn")
+
+    async def publish(self, tasks: Sequence[NewTask], *, durable: bool = True) -> list[Published]:
+        return await self._admit([replace(task, group=task.group or NO_GROUP) for task in tasks])
+
+    async def flush(self) -> None:
+        """Does nothing: what is committed here is durable."""
+
+    async def close(self) -> None:
+        await self._listener.close()
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
+        await super().close()
+
+    def takes_turns(self, algorithm: str) -> bool:
+        """Always: only tasks that take turns or are late are here."""
+        return True
+
+    def _time(self, connection: Connection) -> float:
+        return float(connection.scalar(TIME) or 0.0)
+
+    def _new_claim(self, connection: Connection, algorithm: str, token: int, slots: int | None) -> Claim:
+        if slots is not None:
+            connection.execute(LOCK_GROUPS, {"the_algorithm": algorithm})
+        now = self._time(connection)
+        return Claim(connection, algorithm, now, self._lease(token, now), slots)
+
+    async def _look_around(self) -> None:
+        """For ever: notifications may be lost, and what is late tells nobody when its time comes elsewhere."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        names = list(self._feeds)
+        if names:
+            with suppress(StoreUnavailable):
+                self.arrived(
+                    await self._database.read(
+                        lambda connection: list(connection.scalars(WITH_TASKS, {"the_names": names}))
+                    )
+                )
