@@ -1,4 +1,4 @@
-"""Tenants that share an algorithm: whoever has queued a hundred thousand tasks does not hold up another's single one."""
+"""Tenants that share an algorithm: who has queued a hundred thousand tasks holds up nobody else's single one."""
 
 import json
 import os

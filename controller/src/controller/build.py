@@ -40,21 +40,19 @@ async def build(
     door: IngressFeed | None = None,
     ledger: Ledger | None = None,
 ) -> None:
-    """Starts a controller on `stack`. Leaving the stack stops it in order, and hands back, uncounted, the tasks that
-    do not end within the grace.
+    """Starts a controller on `stack`. Leaving it stops in order, and hands back, uncounted, what outlasts the grace.
 
     The queue, the store and the watch must have been entered before, so that they are left after it. `sweeper` finds
     waiting tasks that no controller will take: the queue itself where it is a table, else the store. `door` is a
-    broker's ingress; it belongs to the controller from now on. `ledger`, which comes with it, takes those of its tasks
-    that wait in the store.
+    broker's ingress; it belongs to the controller from now on. `ledger` keeps those of its tasks that wait for turns.
     """
     metrics, directory = ControllerMetrics(registry), RunnerDirectory(watch)
     in_flight, unknown_fields = InFlight(), UnknownFieldWarnings()
     metrics.count_in_flight(lambda: len(in_flight))
     gate, wall, margin = CommitGate(health), GuardedWall(), settings.runner_margin_seconds
     completer = Completer(queue, store, gate, in_flight, metrics, lambda name: name in directory.algorithms())
-    authorities = client_trust(settings.ca_certificates_file)
-    client = await stack.enter_async_context(RunnerClient(margin, settings.keys, authorities))
+    trust = client_trust(settings.ca_certificates_file)
+    client = await stack.enter_async_context(RunnerClient(margin, settings.keys, trust))
     policy = OutcomePolicy(settings.retry_steps_seconds, random.Random(), wall)  # noqa: S311 - jitter, nothing secret
     calls = CallContext(client, directory, completer, policy, metrics, margin, wall)
     pauses = PauseWatch(store, lambda: consumers.wake_all())
@@ -67,5 +65,5 @@ async def build(
     background(stack, pauses.watch(), "pauses")
     background(stack, consumers.follow_catalogue(), "catalogue")
     if door is not None and ledger is not None:
-        ingress = IngressConsumer(door, ledger, completer, directory, health, metrics, settings, unknown_fields, wall)
-        await stack.enter_async_context(ingress)
+        parts = door, ledger, completer, directory, health, metrics, settings, unknown_fields, wall
+        await stack.enter_async_context(IngressConsumer(*parts))

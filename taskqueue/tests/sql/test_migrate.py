@@ -20,8 +20,8 @@ from taskqueue.errors import UnsuitableFile
 from taskqueue.postgres import open_postgres
 from taskqueue.postgres.engine import parameters_from
 from taskqueue.postgres.engine import writing_engine as postgres_engine
-from taskqueue.sql import migrate as migrations
 from taskqueue.sql import groups, statements
+from taskqueue.sql import migrate as migrations
 from taskqueue.sql.tables import metadata
 from taskqueue.sqlite import queue_statements
 from taskqueue.sqlite.engine import writing_engine

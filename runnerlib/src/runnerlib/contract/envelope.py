@@ -75,6 +75,11 @@ class Envelope:
     group: str | None = None
     unknown: tuple[UnknownField, ...] = ()
 
+    @property
+    def waits_in_store(self) -> bool:
+        """Whether it waits for its group's turn, or its time: not in a broker's queue."""
+        return self.group is not None or self.delay_seconds is not None
+
 
 def parse_envelope(body: bytes, *, max_bytes: int = DEFAULT_MESSAGE_BYTES) -> Envelope:
     """Reads one message. Raises EnvelopeError with a sentence for the sender."""

@@ -99,10 +99,8 @@ def read_delivery(
     except EnvelopeError:
         return None
     task_id = envelope.id or properties.message_id
-    if envelope.algorithm != algorithm or not is_task_id(task_id):
+    if envelope.algorithm != algorithm or not is_task_id(task_id) or envelope.waits_in_store:
         return None
-    if envelope.group is not None or envelope.delay_seconds is not None:
-        return None  # it waits for its turn or its time elsewhere
     headers = properties.headers or {}
     attempt = _count(headers.get(_ATTEMPT), 1) or 1
     expires_at = _time(headers.get(_EXPIRES_AT))
