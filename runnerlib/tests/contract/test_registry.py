@@ -67,12 +67,19 @@ def test_names_have_one_spelling() -> None:
 
 def test_limits_of_a_registry_that_checks_nothing_are_read_within_the_bounds() -> None:
     told = Limits(
-        slots=10**9, batch=10**6, retries=10**6, timeout_seconds=float("inf"), result_bytes=10**15, most_running=10**15
+        slots=10**9,
+        batch=10**6,
+        retries=10**6,
+        timeout_seconds=float("inf"),
+        result_bytes=10**15,
+        most_running=10**15,
+        group_slots=10**15,
     )
     bounded = told.bounded()
     assert (bounded.slots, bounded.batch, bounded.retries) == (1024, 4096, 100)
     assert (bounded.timeout_seconds, bounded.result_bytes) == (7 * 86_400, 16 * 2**20)
-    assert (bounded.most_running, bounded.most_waiting, bounded.rate_per_second) == (10**9, None, None)
+    assert (bounded.most_running, bounded.group_slots) == (10**9, 10**9)
+    assert (bounded.most_waiting, bounded.rate_per_second) == (None, None)
     assert Limits().bounded() == Limits()
 
 
