@@ -7,6 +7,7 @@ from runnerlib.contract import (
     PlainRegistration,
     RunnerRegistration,
     is_algorithm,
+    is_group,
     is_task_id,
     near_names,
     registry,
@@ -62,6 +63,7 @@ def test_schema_digest_sees_fields_and_not_prose() -> None:
 def test_names_have_one_spelling() -> None:
     assert is_algorithm("language_detection") and not is_algorithm("Language") and not is_algorithm("tasks-unrouted")
     assert is_task_id("a.b_c:d-1") and not is_task_id("a b") and not is_task_id("")
+    assert is_group("a.B_c:d-1") and not is_group("a/b") and not is_group("") and not is_group("a" * 65)
     assert near_names("langauge_detection", ["upper", "language_detection"]) == ["language_detection"]
 
 
