@@ -42,7 +42,7 @@ MAX_DEAD_ID = 2**53 - 1
 
 #: What the fields of a task mean, in a message and as parameters.
 EXPIRES_MEANING = "A task that has not started by then fails as `expired`."
-DELAY_MEANING = "Its first attempt starts no earlier, counted from now."
+DELAY_MEANING = "Its first attempt starts no earlier than so many seconds after it was submitted."
 GROUP_MEANING = "Whom it is for: the groups of an algorithm take turns."
 
 #: A little more than half a microsecond.
@@ -158,7 +158,7 @@ class Params(BaseModel):
 class SubmitQuery(Params):
     """Where the payload alone is the body: the other fields of a message, but for its id."""
 
-    # before what must be more
+    # comes first: what expires is compared with it
     delay_seconds: Delay | None = Field(default=None, description=DELAY_MEANING)
     expires_seconds: float | None = Field(default=None, gt=0, le=MAX_EXPIRES_SECONDS, description=EXPIRES_MEANING)
     group: Group | None = Field(default=None, description=GROUP_MEANING)
