@@ -76,6 +76,7 @@ _OPTIONS = {
     "result_bytes": "A larger result fails as `bad_result`. At most 16 MiB.",
     "most_waiting": "Tasks that may [wait](limits.md#of-an-algorithm); the gateway refuses more.",
     "most_running": "Tasks that may run at the same time, over [all its runners](limits.md#of-an-algorithm).",
+    "group_slots": "Tasks of one [group](limits.md#groups-take-turns) that may run at the same time.",
     "rate_per_second": "Tasks that may start in a second, over [all its runners](limits.md#of-an-algorithm).",
 }
 

@@ -16,6 +16,10 @@ _STRICT_JSON = ("does not fit in 64 bits", "nested deeper than", "lone surrogate
 _NO_INTEGER = ("valid integer", "a whole number from 1")
 
 
+#: What a field may be depends on another one, in a message as in a query.
+_EXPIRES_LATER = "it would expire before it may start"
+
+
 @schemathesis.hook
 def filter_failure(context: Any, failure: Failure, case: Any, response: Any) -> bool:
     """False: it is none."""
@@ -46,7 +50,7 @@ def _is_right(path: str, status: int, problem: dict[str, Any]) -> bool:
     detail = problem["detail"]
     match status:
         case 400:
-            return any(words in detail for words in (*_STRICT_JSON, *_NO_INTEGER))
+            return any(words in detail for words in (*_STRICT_JSON, *_NO_INTEGER, _EXPIRES_LATER))
         case 408:
             # No schema can say how many seconds it takes until a run can start.
             return problem["code"] == "expired"
@@ -58,5 +62,5 @@ def _is_right(path: str, status: int, problem: dict[str, Any]) -> bool:
             # Nor that one field forbids or needs another, nor which characters can be printed.
             fields = ("cannot be limited to algorithms", "'burst' needs a 'rate_per_second'", "must be printable")
             tokens = path == "/tokens" and any(words in detail for words in fields)
-            return any_payload or two_ids or tokens or any(words in detail for words in _NO_INTEGER)
+            return any_payload or two_ids or tokens or any(words in detail for words in (*_NO_INTEGER, _EXPIRES_LATER))
     return False

@@ -99,6 +99,10 @@ class _Task:
     waiting_for: str | None = None
     #: how often it was put back into the queue after it had failed
     replays: int = 0
+    #: whom it is for: groups of one algorithm take turns; lists leave it out
+    group: str | None = None
+    #: its first attempt starts no earlier; lists leave it out
+    not_before: datetime | None = None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None

@@ -52,6 +52,7 @@ def test_how_a_task_stands() -> None:
 def test_outcome_has_a_result_or_an_error() -> None:
     assert outcome(task(TaskState.SUCCEEDED, result=None)) == {"id": "a", "state": "succeeded", "result": None}
     assert outcome(task(TaskState.CANCELLED)) == {"id": "a", "state": "cancelled"}
+    assert outcome(task(TaskState.CANCELLED, group="acme")) == {"id": "a", "state": "cancelled", "group": "acme"}
     assert outcome(task(TaskState.FAILED, error=TIMEOUT)) == {
         "id": "a",
         "state": "failed",

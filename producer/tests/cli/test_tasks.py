@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ def test_send_with_wait_prints_the_result_alone(gateway: Any, call: Any) -> None
     done = call("send", "upper", '{"text": "ä"}', "--wait", "--id", "mine")
     runner.join()
     assert (done.exit_code, done.stdout, done.stderr) == (0, '"Ä"\n', "")
+
+
+def test_send_with_a_group_and_a_delay(gateway: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, usual = [], gateway.queue.publish
+
+    async def publish(tasks: Any, **options: Any) -> Any:
+        sent.extend(tasks)
+        return await usual(tasks, **options)
+
+    monkeypatch.setattr(gateway.queue, "publish", publish)
+    before = time.time()
+    done = call("send", "upper", '{"text": "a"}', "--group", "acme", "--delay", "60.5", "--expires", "90")
+    assert (done.exit_code, done.stderr) == (0, "")
+    [task] = sent
+    assert (task.id, task.group) == (done.stdout.strip(), "acme")
+    assert before + 60.5 <= task.not_before <= time.time() + 60.5
+    assert task.expires_at == pytest.approx(task.not_before + 29.5)
 
 
 def test_failed_task_is_told_in_a_sentence(gateway: Any, call: Any) -> None:
@@ -100,6 +118,9 @@ def test_cancel(gateway: Any, call: Any) -> None:
         (("upper", '{"txt": "a"}'), "text is missing"),
         (("uper", "{}"), "did you mean 'upper'?"),
         (("upper", '{"text": "a"}', "--id", "a b"), "'id' must be"),
+        (("upper", '{"text": "a"}', "--group", "a b"), "'group' must be 1 to 64"),
+        (("upper", '{"text": "a"}', "--delay", "604801"), "'delay_seconds' must be a number"),
+        (("upper", '{"text": "a"}', "--delay", "9", "--expires", "9"), "'expires_seconds' must be more than"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(call: Any, arguments: tuple[str, ...], words: str) -> None:

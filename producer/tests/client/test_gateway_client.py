@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -35,6 +36,22 @@ def test_submit_can_wait_for_the_result(gateway: Any) -> None:
     with GatewayClient(gateway.url) as client:
         assert client.submit("upper", {"text": "a"}, wait_seconds=10, expires_seconds=60).result == "A"
     runner.join()
+
+
+def test_submit_can_name_a_group_and_a_delay(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, usual = [], gateway.queue.publish
+
+    async def publish(tasks: Any, **options: Any) -> Any:
+        sent.extend(tasks)
+        return await usual(tasks, **options)
+
+    monkeypatch.setattr(gateway.queue, "publish", publish)
+    before = time.time()
+    with GatewayClient(gateway.url) as client:
+        client.submit("upper", {"text": "a"}, delay_seconds=3600, group="acme")
+    [task] = sent
+    assert task.group == "acme"
+    assert before + 3600 <= task.not_before <= time.time() + 3600
 
 
 def test_refusal_carries_code_and_fields(gateway: Any) -> None:

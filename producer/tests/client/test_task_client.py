@@ -127,6 +127,26 @@ def test_refused_ones_of_many_are_told_by_position_and_the_others_are_queued(gat
     assert rows["mine"].expires_at is not None
 
 
+def test_group_and_delay_are_told_for_one_task_and_for_those_of_many_that_have_none(
+    gateway: Any, client: TaskClient, monkeypatch: Any
+) -> None:
+    sent, usual = [], gateway.queue.publish
+
+    async def publish(tasks: Any, **options: Any) -> Any:
+        sent.extend(tasks)
+        return await usual(tasks, **options)
+
+    monkeypatch.setattr(gateway.queue, "publish", publish)
+    client.submit("upper", {"text": "a"}, delay_seconds=60, expires_seconds=90, group="acme")
+    own = {"algorithm": "upper", "payload": {"text": "c"}, "delay_seconds": 0, "group": "other"}
+    client.submit_many([("upper", {"text": "b"}), own], delay_seconds=3600, group="acme")
+    client.submit("upper", {"text": "d"})
+    assert [task.group for task in sent] == ["acme", "acme", "other", None]
+    assert [task.not_before is not None for task in sent] == [True, True, False, False]
+    assert sent[0].expires_at - sent[0].not_before == pytest.approx(30)
+    assert sent[1].not_before - sent[0].not_before == pytest.approx(3540, abs=30)
+
+
 def test_many_tasks_that_break_off_tell_what_is_queued(gateway: Any, client: TaskClient, monkeypatch: Any) -> None:
     published, usual = [], gateway.queue.publish
 
@@ -253,6 +273,9 @@ def _forked(client: TaskClient, number: int) -> int:
         ("upper", float("nan"), {}, "cannot be sent as JSON"),
         ("upper", {}, {"task_id": "no spaces"}, "'id' must be"),
         ("upper", {}, {"expires_seconds": -1}, "'expires_seconds' must be"),
+        ("upper", {}, {"delay_seconds": 604_801}, "'delay_seconds' must be"),
+        ("upper", {}, {"delay_seconds": 9, "expires_seconds": 9}, "'expires_seconds' must be more than"),
+        ("upper", {}, {"group": "no spaces"}, "'group' must be"),
     ],
 )
 @pytest.mark.parametrize("way", ["gateway", "broker"])

@@ -29,6 +29,8 @@ nearly = st.fixed_dictionaries(
         "payload": anything,
         "id": st.text(max_size=140) | anything,
         "expires_seconds": anything,
+        "delay_seconds": anything,
+        "group": st.text(max_size=70) | anything,
         "priority": anything,
         "ids": st.lists(st.integers(), max_size=3) | anything,
         "filter": st.dictionaries(st.sampled_from(["algorithm", "codes", "created_from"]), anything, max_size=2),

@@ -10,6 +10,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from producer.gateway import openapi
 from producer.gateway.openapi import Document
 from runnerlib.contract import AlgorithmView, Catalogue, Example
+from runnerlib.contract.envelope import FIELDS
 
 ITEM = {"$defs": {"Item": {"type": "string"}}, "properties": {"item": {"$ref": "#/$defs/Item"}}, "required": ["item"]}
 OTHER = {"$defs": {"Item": {"type": "integer"}}, "properties": {"item": {"$ref": "#/$defs/Item"}}, "required": ["item"]}
@@ -66,6 +67,20 @@ def test_every_algorithm_has_calls_with_its_own_fields(gateway: Any) -> None:
     assert [tag["name"] for tag in document["tags"]][:2] == ["algorithm one", "algorithm two"]
     run = document["paths"]["/algorithms/one/run"]["post"]
     assert (run["operationId"], document["tags"][0]["description"]) == ("run_one", "Does one.")
+
+
+def test_the_fields_of_a_message_are_those_of_the_contract_and_parameters_where_the_payload_is_the_body(
+    gateway: Any,
+) -> None:
+    paths = document_of(gateway)["paths"]
+    message = paths["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert message["properties"].keys() == set(FIELDS)
+    for call in ("run", "tasks"):
+        parameters = paths[f"/algorithms/upper/{call}"]["post"]["parameters"]
+        found = {each["name"]: each["schema"] for each in parameters if each["in"] == "query"}
+        assert found.keys() == set(FIELDS) - {"algorithm", "payload", "id"}
+        assert found["delay_seconds"] == {"type": "number", "minimum": 0, "maximum": 604_800}
+        assert found["group"] == {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"}
 
 
 def test_document_changes_as_runners_come_and_go(gateway: Any) -> None:

@@ -109,7 +109,10 @@ def test_waiting_task_says_what_it_waits_for(gateway: Any) -> None:
 
 UNKNOWN_FIELDS = [
     ({"expire_seconds": 1}, "unknown field 'expire_seconds'; did you mean 'expires_seconds'?"),
-    ({"run_at": "2026-05-31"}, "unknown field 'run_at'; a message has algorithm, payload, id, expires_seconds"),
+    (
+        {"run_at": "2026-05-31"},
+        "unknown field 'run_at'; a message has algorithm, payload, id, expires_seconds, delay_seconds, group",
+    ),
     ({"Payload": {}}, "unknown field 'Payload'; did you mean 'payload'?"),
 ]
 

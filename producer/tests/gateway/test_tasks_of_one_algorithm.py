@@ -2,10 +2,13 @@
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
 import requests
+
+from runnerlib.contract.envelope import DELAY_RULE, EXPIRES_LATER_RULE, GROUP_RULE
 
 
 def send(gateway: Any, path: str, payload: Any = None, *, data: bytes | None = None, **headers: str) -> Any:
@@ -120,22 +123,56 @@ def test_name_that_no_algorithm_can_have_is_404(gateway: Any) -> None:
         assert name != "UPPER" or answer.json()["near"] == ["upper"]
 
 
+def test_group_and_delay_are_parameters_beside_the_expiry(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, usual = [], gateway.queue.publish
+
+    async def publish(tasks: Any, **options: Any) -> Any:
+        sent.extend(tasks)
+        return await usual(tasks, **options)
+
+    monkeypatch.setattr(gateway.queue, "publish", publish)
+    before = time.time()
+    query = "expires_seconds=90&delay_seconds=60.5&group=tenant:A-1"
+    for call in ("tasks", "run"):
+        assert send(gateway, f"upper/{call}?{query}", {"text": "a"}, Prefer="wait=0").status_code == 202
+    send(gateway, "upper/tasks?delay_seconds=0", {"text": "a"})
+    first, second, at_once = sent
+    for task in (first, second):
+        assert before + 60.5 <= task.not_before <= time.time() + 60.5
+        assert (task.group, task.expires_at - task.not_before) == ("tenant:A-1", pytest.approx(29.5))
+    assert (at_once.group, at_once.not_before, at_once.expires_at) == (None, None, None)
+
+
+#: query, the parameter at fault, words of the sentence
 BAD_QUERIES = [
-    ("expires_seconds=0", "expires_seconds must be greater than 0"),
-    ("expires_seconds=nan", "expires_seconds"),
-    ("expires_seconds=1e12", "expires_seconds must be less than"),
-    ("expires_seconds=soon", "expires_seconds must be a valid number"),
-    ("expire_seconds=5", "did you mean 'expires_seconds'?"),
-    ("expires_seconds=5&expires_seconds=6", "more than once"),
+    ("expires_seconds=0", "expires_seconds", "must be greater than 0"),
+    ("expires_seconds=nan", "expires_seconds", ""),
+    ("expires_seconds=1e12", "expires_seconds", "must be less than"),
+    ("expires_seconds=soon", "expires_seconds", "must be a valid number"),
+    ("expire_seconds=5", "expire_seconds", "did you mean 'expires_seconds'?"),
+    ("expires_seconds=5&expires_seconds=6", "expires_seconds", "more than once"),
+    ("delay_seconds=-1", "delay_seconds", DELAY_RULE),
+    ("delay_seconds=604801", "delay_seconds", DELAY_RULE),
+    ("delay_seconds=nan", "delay_seconds", DELAY_RULE),
+    ("delay_seconds=soon", "delay_seconds", "must be a valid number"),
+    ("expires_seconds=5&delay_seconds=5", "expires_seconds", EXPIRES_LATER_RULE),
+    ("group=", "group", GROUP_RULE),
+    ("group=a%20b", "group", GROUP_RULE),
+    ("group=a%0A", "group", GROUP_RULE),
+    ("group=" + "a" * 65, "group", GROUP_RULE),
+    ("group=a&group=b", "group", "more than once"),
+    ("delay_second=5", "delay_second", "did you mean 'delay_seconds'?"),
 ]
 
 
 def test_bad_parameter_is_named(gateway: Any) -> None:
-    for query, words in BAD_QUERIES:
+    for query, field, words in BAD_QUERIES:
         answer = send(gateway, f"upper/tasks?{query}", {"text": "a"})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), query
-        assert words in answer.json()["detail"]
-        assert answer.json()["errors"][0]["field"] in ("expires_seconds", "expire_seconds")
+        [error] = answer.json()["errors"]
+        assert error["field"] == field
+        assert words in error["message"] and f"{field} {error['message']}" in answer.json()["detail"]
+    assert gateway.get("/tasks").json()["tasks"] == []
 
 
 def test_other_methods_are_refused(gateway: Any) -> None:

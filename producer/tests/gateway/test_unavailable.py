@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from runnerlib.contract import TaskView
 from taskqueue.errors import QueueUnavailable, StoreUnavailable
 
 
@@ -71,6 +72,21 @@ def test_sender_of_a_durable_task_gets_its_id_when_the_store_goes_away_meanwhile
         answer = requests.post(f"{gateway.url}/algorithms/upper/{call}", json={"text": "a"}, timeout=5)
         assert (answer.status_code, answer.json()["state"]) == (202, "queued")
     assert gateway.get(answer.headers["Location"]).json()["id"] == answer.json()["id"]
+
+
+def test_task_that_cannot_be_read_back_is_told_with_its_group_and_its_time(
+    gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(*_args: Any, **_options: Any) -> Any:
+        raise StoreUnavailable("disk I/O error")
+
+    monkeypatch.setattr(gateway.store, "get", unreadable)
+    answer = gateway.post("upper", {"text": "a"}, group="acme", delay_seconds=3600)
+    task = TaskView.model_validate(answer.json())
+    assert (answer.status_code, task.group) == (202, "acme")
+    assert task.not_before is not None
+    assert (task.not_before - task.created_at).total_seconds() == pytest.approx(3600)
+    assert task.waiting_for == f"it was sent to start not before {task.not_before:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_task_whose_sender_waits_in_vain_is_accepted_only_when_it_is_durable(

@@ -1,11 +1,13 @@
 """Why a task waits, told from its row and the catalogue."""
 
+import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from producer.gateway.views import pending_reason
+from producer.gateway.views import TaskResponder, pending_reason
 from runnerlib.contract import (
     AlgorithmDescription,
     AlgorithmView,
@@ -14,7 +16,7 @@ from runnerlib.contract import (
     RunnerView,
     TaskState,
 )
-from taskqueue.tasks import TaskSummary
+from taskqueue.tasks import Page, Pause, TaskRow, TaskSummary
 
 CREATED_AT = 1_780_000_000.0  # 2026-05-28T20:26:40Z
 
@@ -47,8 +49,14 @@ def known(runners: list[str] | None = None, outdated: list[str] | None = None, *
     return View(catalogue, **more)
 
 
-def why(waiting: TaskSummary, environment: View) -> str | None:
-    return pending_reason(waiting, environment, unknown_grace_seconds=600)
+def why(waiting: TaskSummary | TaskRow, environment: View, pause: Pause | None = None, now: float = 0) -> str | None:
+    return pending_reason(waiting, environment, 600, pause, now=now)
+
+
+def delayed(state: TaskState = TaskState.QUEUED, algorithm: str = "upper", **more: Any) -> TaskRow:
+    """A task that may start a minute after it was sent."""
+    times = {"created_at": CREATED_AT, "updated_at": CREATED_AT, "not_before": CREATED_AT + 60}
+    return TaskRow("id", algorithm, b"{}", "d", state, 1, **times, **more)
 
 
 def test_task_with_a_runner_waits_for_nothing_but_its_turn() -> None:
@@ -101,6 +109,38 @@ def test_pause_between_two_attempts_is_told_and_does_not_expire() -> None:
     retrying = task(TaskState.RETRYING, attempt=2, expires_at=CREATED_AT + 1)
     assert why(retrying, known(["text-1"])) == "attempt 2 comes after a pause: attempt 1 failed"
     assert why(retrying, known()) == "no runner offers 'upper' now; it waits for one"
+
+
+def test_delayed_task_says_when_it_may_start_and_then_nothing() -> None:
+    sentence = "it was sent to start not before 2026-05-28T20:27:40Z"
+    assert why(delayed(), known(["text-1"]), now=CREATED_AT + 59.9) == sentence
+    assert why(delayed(), known(["text-1"]), now=CREATED_AT + 60) is None
+    # what keeps others waiting now does not matter to it yet
+    assert why(delayed(pending_reason="3 tasks run"), known(["text-1"]), now=CREATED_AT) == sentence
+    assert why(delayed(pending_reason="3 tasks run"), known(["text-1"]), now=CREATED_AT + 60) == "3 tasks run; it waits"
+    for state in (TaskState.RUNNING, TaskState.CANCELLED):
+        assert why(delayed(state), known(["text-1"]), now=CREATED_AT) is None
+
+
+def test_delayed_task_also_says_what_would_keep_it_waiting_afterwards() -> None:
+    sentence = "it was sent to start not before 2026-05-28T20:27:40Z; "
+    nobody = "no runner offers 'upper' now; it waits for one until 2026-05-28T20:33:20Z"
+    assert why(delayed(expires_at=CREATED_AT + 400), known(), now=CREATED_AT) == sentence + nobody
+    assert why(delayed(expires_at=CREATED_AT + 400), known(), now=CREATED_AT + 60) == nobody
+    paused = why(delayed(), known(["text-1"]), Pause("ann", CREATED_AT), now=CREATED_AT) or ""
+    assert paused.startswith(sentence) and "'upper' is paused by ann" in paused
+    unknown = why(delayed(algorithm="uper"), known(), now=CREATED_AT) or ""
+    assert unknown.startswith(f"{sentence}unknown algorithm") and "did you mean 'upper'?" in unknown
+
+
+def test_task_tells_its_group_and_its_time_and_a_list_leaves_both_out() -> None:
+    responder = TaskResponder(known(["text-1"]), SimpleNamespace(paused={}), 600)
+    told = json.loads(responder.task(delayed(group="acme")))
+    assert (told["group"], told["not_before"]) == ("acme", "2026-05-28T20:27:40Z")
+    plain = json.loads(responder.task(TaskRow("id", "upper", b"{}", "d", TaskState.QUEUED, 1, CREATED_AT, CREATED_AT)))
+    assert (plain["group"], plain["not_before"]) == (None, None)
+    [listed] = json.loads(responder.page(Page((task(),))))["tasks"]
+    assert not {"group", "not_before"} & listed.keys()
 
 
 def test_an_algorithm_whose_owner_is_away_waits_for_it_though_another_runner_offers_it() -> None:

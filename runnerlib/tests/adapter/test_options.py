@@ -25,14 +25,15 @@ def test_every_key_is_taken(adapter_of):
         "result_bytes": 10,
         "most_waiting": 11,
         "most_running": 12,
+        "group_slots": 13,
         "rate_per_second": 0.5,
     }
     adapter = adapter_of(f"OPTIONS = {{'upper': {written!r}}}" + RUN)
     assert options(adapter) == Options(
-        2.0, 0, ("builtins.KeyError",), ("builtins.ValueError",), 8, 2, "words", 100, 500, 10, 11, 12, 0.5
+        2.0, 0, ("builtins.KeyError",), ("builtins.ValueError",), 8, 2, "words", 100, 500, 10, 11, 12, 13, 0.5
     )
     limits = adapter.algorithms["upper"].describe().limits
-    assert (limits.most_waiting, limits.most_running, limits.rate_per_second) == (11, 12, 0.5)
+    assert (limits.most_waiting, limits.most_running, limits.group_slots, limits.rate_per_second) == (11, 12, 13, 0.5)
     assert adapter.algorithms["lower"].options == Options()
     assert adapter.algorithms["upper"].slots == 2
 
@@ -82,6 +83,18 @@ MISTAKES = {
     "nobody may run": (
         "OPTIONS = {'upper': {'most_running': 0}}",
         "OPTIONS['upper']['most_running'] must be a whole number, 1 or more, not 0.",
+    ),
+    "no slots for a group": (
+        "OPTIONS = {'upper': {'group_slots': 0}}",
+        "OPTIONS['upper']['group_slots'] must be a whole number, 1 or more, not 0.",
+    ),
+    "a part of a slot for a group": (
+        "OPTIONS = {'upper': {'group_slots': 1.5}}",
+        "OPTIONS['upper']['group_slots'] must be a whole number, 1 or more, not 1.5.",
+    ),
+    "more slots for a group than can be registered": (
+        "OPTIONS = {'upper': {'group_slots': 10**10}}",
+        "OPTIONS['upper']['group_slots'] must be a whole number, 1000000000 at most, not 10000000000",
     ),
     "no dict for an algorithm": ("OPTIONS = {'upper': 3}", "OPTIONS['upper'] is a int; write a dict"),
     "unknown key": (
@@ -188,13 +201,15 @@ def test_invalid_payload_on_takes_what_retry_on_takes(adapter_of):
 
 def test_environment_variables_override(adapter_of):
     adapter = adapter_of(
-        "OPTIONS = {'upper': {'timeout_seconds': 30, 'slots': 3, 'retries': 1}}" + RUN,
+        "OPTIONS = {'upper': {'timeout_seconds': 30, 'slots': 3, 'retries': 1, 'group_slots': 5}}" + RUN,
         {
             "OPTION_UPPER_TIMEOUT_SECONDS": "0.5",
             "OPTION_UPPER_SLOTS": "",
             "OPTION_UPPER_RETRY_ON": "KeyError, json.JSONDecodeError",
             "OPTION_UPPER_PROCESS": "words",
             "OPTION_UPPER_MAX_RSS_MB": "100",
+            "OPTION_UPPER_MOST_RUNNING": "4",
+            "OPTION_UPPER_GROUP_SLOTS": "none",
             "OPTION_SOMEBODY_ELSES_BATCH": "x",
             "PATH": "/bin",
         },
@@ -205,6 +220,7 @@ def test_environment_variables_override(adapter_of):
         retry_on=("builtins.KeyError", "json.decoder.JSONDecodeError"),
         process="words",
         max_rss_mb=100,
+        most_running=4,
     )
 
 

@@ -13,13 +13,30 @@ def test_algorithm_and_payload_are_enough() -> None:
     assert envelope.payload == '{"text":"café"}'.encode()
     assert envelope.id is None
     assert envelope.expires_seconds is None
+    assert (envelope.delay_seconds, envelope.group) == (None, None)
+
+
+def test_a_group_and_a_delay_are_read_and_are_no_part_of_the_content() -> None:
+    plain = {"algorithm": "upper", "payload": {}, "expires_seconds": 60.5}
+    envelope = parse_envelope(json.dumps(plain | {"delay_seconds": 60, "group": "tenant:A-1_b.c"}).encode())
+    assert (envelope.delay_seconds, envelope.expires_seconds) == (60.0, 60.5)
+    assert (envelope.group, envelope.unknown) == ("tenant:A-1_b.c", ())
+    assert envelope.digest == parse_envelope(json.dumps(plain).encode()).digest
+
+
+def test_a_delay_of_nothing_is_none_and_one_of_a_week_is_the_longest() -> None:
+    delays = [
+        parse_envelope(json.dumps({"algorithm": "upper", "payload": {}, "delay_seconds": seconds}).encode())
+        for seconds in (None, 0, 0.0, 604_800)
+    ]
+    assert [envelope.delay_seconds for envelope in delays] == [None, None, None, 604_800.0]
 
 
 def test_unknown_fields_of_a_message_are_named_and_change_nothing_else() -> None:
     envelope = parse_envelope(b'{"algorithm": "upper", "payload": {}, "sent_by": "cron", "id": "a:1"}')
     assert envelope.id == "a:1"
     assert [each.sentence for each in envelope.unknown] == [
-        "unknown field 'sent_by'; a message has algorithm, payload, id, expires_seconds"
+        "unknown field 'sent_by'; a message has algorithm, payload, id, expires_seconds, delay_seconds, group"
     ]
 
 
@@ -31,7 +48,10 @@ def test_unknown_fields_of_a_message_are_named_and_change_nothing_else() -> None
         ("Expires-Seconds", "expires_seconds"),
         ("algorithms", "algorithm"),
         ("Payload", "payload"),
-        ("delay_seconds", None),
+        ("delay", "delay_seconds"),
+        ("delay_second", "delay_seconds"),
+        ("groups", "group"),
+        ("timeout_seconds", None),
         ("run_at", None),
         ("x" * 5000, None),
     ],
@@ -66,6 +86,19 @@ def test_of_a_message_with_thousands_of_unknown_fields_the_first_few_are_told() 
         ({"algorithm": "upper", "payload": {}, "expires_seconds": 0}, "'expires_seconds' must be"),
         ({"algorithm": "upper", "payload": {}, "expires_seconds": True}, "'expires_seconds' must be"),
         ({"algorithm": "upper", "payload": {}, "expires_seconds": "9"}, "'expires_seconds' must be"),
+        ({"algorithm": "upper", "payload": {}, "delay_seconds": -1}, "'delay_seconds' must be a number"),
+        ({"algorithm": "upper", "payload": {}, "delay_seconds": 604_801}, "604800 .7 days."),
+        ({"algorithm": "upper", "payload": {}, "delay_seconds": True}, "'delay_seconds' must be"),
+        ({"algorithm": "upper", "payload": {}, "delay_seconds": "9"}, "'delay_seconds' must be"),
+        (
+            {"algorithm": "upper", "payload": {}, "delay_seconds": 9, "expires_seconds": 9},
+            "'expires_seconds' must be more than 'delay_seconds'",
+        ),
+        ({"algorithm": "upper", "payload": {}, "group": ""}, "'group' must be 1 to 64"),
+        ({"algorithm": "upper", "payload": {}, "group": "a" * 65}, "'group' must be"),
+        ({"algorithm": "upper", "payload": {}, "group": "a b"}, "'group' must be"),
+        ({"algorithm": "upper", "payload": {}, "group": "a\n"}, "'group' must be"),
+        ({"algorithm": "upper", "payload": {}, "group": 7}, "'group' must be"),
         ({"algorithm": "upper", "payload": {}, "callback_url": None}, "'callback_url' is not supported"),
         ({"algorithm": "upper", "payload": {}, "priority": 3}, "'priority' is not supported"),
     ],

@@ -7,6 +7,7 @@ from runnerlib.contract import (
     PlainRegistration,
     RunnerRegistration,
     is_algorithm,
+    is_group,
     is_task_id,
     near_names,
     registry,
@@ -62,17 +63,25 @@ def test_schema_digest_sees_fields_and_not_prose() -> None:
 def test_names_have_one_spelling() -> None:
     assert is_algorithm("language_detection") and not is_algorithm("Language") and not is_algorithm("tasks-unrouted")
     assert is_task_id("a.b_c:d-1") and not is_task_id("a b") and not is_task_id("")
+    assert is_group("a.B_c:d-1") and not is_group("a/b") and not is_group("") and not is_group("a" * 65)
     assert near_names("langauge_detection", ["upper", "language_detection"]) == ["language_detection"]
 
 
 def test_limits_of_a_registry_that_checks_nothing_are_read_within_the_bounds() -> None:
     told = Limits(
-        slots=10**9, batch=10**6, retries=10**6, timeout_seconds=float("inf"), result_bytes=10**15, most_running=10**15
+        slots=10**9,
+        batch=10**6,
+        retries=10**6,
+        timeout_seconds=float("inf"),
+        result_bytes=10**15,
+        most_running=10**15,
+        group_slots=10**15,
     )
     bounded = told.bounded()
     assert (bounded.slots, bounded.batch, bounded.retries) == (1024, 4096, 100)
     assert (bounded.timeout_seconds, bounded.result_bytes) == (7 * 86_400, 16 * 2**20)
-    assert (bounded.most_running, bounded.most_waiting, bounded.rate_per_second) == (10**9, None, None)
+    assert (bounded.most_running, bounded.group_slots) == (10**9, 10**9)
+    assert (bounded.most_waiting, bounded.rate_per_second) == (None, None)
     assert Limits().bounded() == Limits()
 
 

@@ -86,9 +86,10 @@ def send_many(
 ) -> None:
     """Queue every line of a file as a task. The same command can be run again at any time, and no task runs twice.
 
-    A line is {"algorithm": ..., "payload": ...}, if wanted with "id" and "expires_seconds", or with --algorithm the
-    payload alone. A line without an id gets one from the file's name, the line's number and its text, so a line that
-    was corrected is a new task, and the others are not. --again and --run make new tasks of all.
+    A line is {"algorithm": ..., "payload": ...}, if wanted with "id", "expires_seconds", "delay_seconds" and "group",
+    or with --algorithm the payload alone. A line without an id gets one from the file's name, the line's number and
+    its text, so a line that was corrected is a new task, and the others are not. --again and --run make new tasks of
+    all.
     """
     path = None if str(file) == "-" else file
     new_run = uuid.uuid4().hex if again and run is None else None

@@ -41,8 +41,10 @@ def activity(task: TaskView | TaskSummaryView) -> str:
 
 
 def outcome(task: TaskView) -> dict[str, Any]:
-    """Id, state, and result or error, as JSON values."""
+    """Id, group if it has one, state, and result or error, as JSON values."""
     entry: dict[str, Any] = {"id": task.id, "state": task.state.value}
+    if task.group is not None:
+        entry["group"] = task.group
     if task.state is TaskState.SUCCEEDED:
         entry["result"] = task.result
     elif task.error is not None:

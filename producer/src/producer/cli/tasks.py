@@ -32,6 +32,12 @@ TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of task
 ExpiresOption = Annotated[
     float | None, typer.Option("--expires", metavar="SECONDS", help="It fails unless it has started by then.")
 ]
+DelayOption = Annotated[
+    float | None, typer.Option("--delay", metavar="SECONDS", help="It starts no earlier; up to 604800 (7 days).")
+]
+GroupOption = Annotated[
+    str | None, typer.Option("--group", metavar="NAME", help="Whom it is for: groups of one algorithm take turns.")
+]
 AlgorithmArgument = Annotated[str, typer.Argument(metavar="ALGORITHM", help="As `producer algorithms` lists it.")]
 StatesOption = Annotated[
     list[TaskState] | None, typer.Option("--state", help="Only in this state; may be given several times.")
@@ -43,6 +49,8 @@ def send(
     payload: Annotated[str, typer.Argument(help="JSON, or - for standard input, or @file.")],
     id: Annotated[str | None, typer.Option("--id", help="Id of your own; sent twice, it is still one task.")] = None,
     expires: ExpiresOption = None,
+    delay: DelayOption = None,
+    group: GroupOption = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = 300,
     gateway: GatewayOption = "",
@@ -52,7 +60,9 @@ def send(
     with exit_on_errors(), connect(gateway) as client:
         value = read_payload(payload, sys.stdin.buffer)
         with on_interrupt(f"interrupted; whether task {task_id} was queued tells: producer result {task_id}"):
-            task = client.submit(algorithm, value, task_id=task_id, expires_seconds=expires)
+            task = client.submit(
+                algorithm, value, task_id=task_id, expires_seconds=expires, delay_seconds=delay, group=group
+            )
         if not wait:
             typer.echo(task.id)
             return

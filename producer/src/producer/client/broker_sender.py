@@ -148,4 +148,6 @@ def _new_task(task: TaskMessage, now: float) -> NewTask | Refused:
         payload=envelope.payload,
         digest=envelope.digest,
         expires_at=None if envelope.expires_seconds is None else now + envelope.expires_seconds,
+        group=envelope.group,
+        not_before=None if envelope.delay_seconds is None else now + envelope.delay_seconds,
     )

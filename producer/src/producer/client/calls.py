@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from producer.client.steps import (
     Call,
     Emit,
+    Fields,
     Publish,
     Query,
     Request,
@@ -75,14 +76,23 @@ class Calls:
     # one task
 
     def submit(
-        self, algorithm: str, payload: Any, *, task_id: str | None = None, expires_seconds: float | None = None
+        self,
+        algorithm: str,
+        payload: Any,
+        *,
+        task_id: str | None = None,
+        expires_seconds: float | None = None,
+        delay_seconds: float | None = None,
+        group: str | None = None,
     ) -> Call[str]:
         """Queues a task and returns its id, once the task is durable.
 
         With a `task_id` of your own it can be sent again after any error and is still one task. A task that has not
-        started `expires_seconds` later fails as `expired`.
+        started `expires_seconds` later fails as `expired`; its first attempt starts no earlier than `delay_seconds`
+        later, up to 7 days. `group` says whom it is for: the groups of an algorithm take turns.
         """
-        task = task_message((algorithm, payload), task_id, expires_seconds)
+        fields = {"expires_seconds": expires_seconds, "delay_seconds": delay_seconds, "group": group}
+        task = task_message((algorithm, payload), task_id, fields)
         if self._by_broker:
             [refused] = yield Publish([task])
             if refused is not None:
@@ -98,13 +108,16 @@ class Calls:
         *,
         task_id: str | None = None,
         expires_seconds: float | None = None,
+        delay_seconds: float | None = None,
+        group: str | None = None,
         wait_seconds: float = 0,
     ) -> Call[TaskView]:
         """Queues a task; returns when it is durable, or with `wait_seconds` when it has ended or after that long.
 
         The id is chosen here when none is given, so that sending it again after a lost connection makes one task.
         """
-        return (yield from _submit(task_message((algorithm, payload), task_id, expires_seconds), wait_seconds))
+        fields = {"expires_seconds": expires_seconds, "delay_seconds": delay_seconds, "group": group}
+        return (yield from _submit(task_message((algorithm, payload), task_id, fields), wait_seconds))
 
     def get(self, task_id: str, *, wait_seconds: float = 0) -> Call[TaskView]:
         """The task as it is now, or with `wait_seconds` when it has ended or after that long."""
@@ -159,16 +172,25 @@ class Calls:
             raise GatewayUnreachable("the gateway answered with something that is not a batch; check its address")
         return [refusal(entry["problem"]) if "problem" in entry else TaskState(entry["state"]) for entry in entries]
 
-    def submit_many(self, tasks: Iterable[TaskInput], *, expires_seconds: float | None = None) -> Call[list[str]]:
+    def submit_many(
+        self,
+        tasks: Iterable[TaskInput],
+        *,
+        expires_seconds: float | None = None,
+        delay_seconds: float | None = None,
+        group: str | None = None,
+    ) -> Call[list[str]]:
         """Queues tasks, ``("upper", {"text": "a"})`` or messages ``{"algorithm", "payload", "id", …}``, in parts.
 
-        Returns their ids, in order. Raises SomeRefused at the end when some were refused, the others are queued then;
-        and NotAllSent when sending breaks off, which says what was queued until then.
+        `expires_seconds`, `delay_seconds` and `group` are for those that have none of their own. Returns their ids, in
+        order. Raises SomeRefused at the end when some were refused, the others are queued then; and NotAllSent when
+        sending breaks off, which says what was queued until then.
         """
         ids: list[str] = []
         accepted: set[int] = set()
         refused: dict[int, Refused] = {}
-        messages = _messages(tasks, expires_seconds, ids, refused)
+        fields = {"expires_seconds": expires_seconds, "delay_seconds": delay_seconds, "group": group}
+        messages = _messages(tasks, fields, ids, refused)
         for batch in batches(messages, lambda numbered: len(numbered[1].body)):
             positions, sent = zip(*batch, strict=True)
             try:
@@ -320,12 +342,12 @@ def _submit(task: TaskMessage, wait_seconds: float = 0) -> Call[TaskView]:
 
 
 def _messages(
-    tasks: Iterable[TaskInput], expires_seconds: float | None, ids: list[str], refused: dict[int, Refused]
+    tasks: Iterable[TaskInput], fields: Fields, ids: list[str], refused: dict[int, Refused]
 ) -> Iterator[tuple[int, TaskMessage]]:
     """The tasks that can be sent, with their positions. Appends each one's id to `ids` (empty if it has none)."""
     for position, given in enumerate(tasks):
         try:
-            task = task_message(given, expires_seconds=expires_seconds)
+            task = task_message(given, fields=fields)
         except Refused as error:
             ids.append("")
             refused[position] = error

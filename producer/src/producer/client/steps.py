@@ -16,6 +16,8 @@ from producer.models import MAX_MESSAGE_BYTES, new_task_id
 
 #: A task as callers give it: ``("upper", {"text": "a"})``, or a message with `algorithm`, `payload` and more.
 TaskInput = tuple[str, Any] | Mapping[str, Any]
+#: Fields of a message besides, by name; None: without it.
+Fields = Mapping[str, float | str | None]
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 2.0
 #: Parameters of a URL's query; one with several values is repeated.
@@ -139,10 +141,11 @@ def retry_pauses(patience_seconds: float, since: float | None = None) -> Iterato
         pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
-def task_message(given: TaskInput, task_id: str | None = None, expires_seconds: float | None = None) -> TaskMessage:
+def task_message(given: TaskInput, task_id: str | None = None, fields: Fields | None = None) -> TaskMessage:
     """Writes a task as JSON. Raises Refused for what cannot be sent; the gateway decides on the rest.
 
-    A task without an id gets one here, so that sending it again after a lost connection makes one task.
+    A task without an id gets one here, so that sending it again after a lost connection makes one task. `fields`
+    are for messages that do not have them.
     """
     if isinstance(given, Mapping):
         message = dict(given)
@@ -153,8 +156,7 @@ def task_message(given: TaskInput, task_id: str | None = None, expires_seconds: 
         raise Refused(400, "malformed", f"a task is given as {shape}, not as {type(given).__name__}")
     if task_id is not None:
         message["id"] = task_id
-    if expires_seconds is not None:
-        message.setdefault("expires_seconds", expires_seconds)
+    message |= {name: value for name, value in (fields or {}).items() if value is not None and name not in message}
     if message.get("id") is None:
         message["id"] = new_task_id()
     body = as_body(message)

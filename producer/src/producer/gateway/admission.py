@@ -1,6 +1,7 @@
 """Decides which messages become tasks. Pure: no socket, no clock, no queue."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -90,9 +91,9 @@ class Admission:
         body: bytes,
         now: float,
         idempotency_key: str | None = None,
-        expires_seconds: float | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> NewTask | Refused:
-        """Checks a payload that was sent alone, as if it had come in a message."""
+        """Checks a payload that was sent alone, as if it had come in a message with these other fields."""
         if len(body) > self._max_bytes:
             return self._too_large(len(body))
         if not is_algorithm(algorithm):
@@ -102,8 +103,7 @@ class Admission:
             value = strict_json.loads(body, max_depth=strict_json.MAX_DEPTH - 1, max_values=strict_json.MAX_VALUES)
         except StrictJsonError as error:
             return Refused(ProblemCode.MALFORMED, f"the payload is {error}", algorithm, idempotency_key)
-        message = {"algorithm": algorithm, "payload": value, "expires_seconds": expires_seconds}
-        return self._message(message, now, idempotency_key)
+        return self._message({**(fields or {}), "algorithm": algorithm, "payload": value}, now, idempotency_key)
 
     def batch(self, body: bytes, now: float, *, in_lines: bool) -> list[NewTask | Refused] | Refused:
         """Checks each message of a JSON array, or of NDJSON `in_lines`. One Refused for the batch as a whole."""
@@ -136,6 +136,8 @@ class Admission:
             payload=envelope.payload,
             digest=envelope.digest,
             expires_at=None if envelope.expires_seconds is None else now + envelope.expires_seconds,
+            group=envelope.group,
+            not_before=None if envelope.delay_seconds is None else now + envelope.delay_seconds,
         )
 
     def _refused(self, envelope: Envelope, payload: Any, task_id: str | None, key: str | None) -> Refused | None:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producer.gateway.admission import CatalogueView
 from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.query_params import MAX_DEAD_ID, ExpiresQuery
+from producer.gateway.query_params import DELAY_MEANING, EXPIRES_MEANING, GROUP_MEANING, MAX_DEAD_ID, SubmitQuery
 from producer.gateway.schema_placing import COMPONENTS, Unplaceable, has_reference, place
 from runnerlib.contract import (
     ALGORITHM_PATTERN,
+    GROUP_PATTERN,
     PROBLEM_MEDIA_TYPE,
     TASK_ID_PATTERN,
     AlgorithmDescription,
@@ -28,7 +29,7 @@ from runnerlib.contract import (
     TaskView,
     strict_json,
 )
-from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
+from runnerlib.contract.envelope import MAX_DELAY_SECONDS, MAX_EXPIRES_SECONDS
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -53,12 +54,9 @@ class Message(BaseModel):
         pattern=f"^{TASK_ID_PATTERN}$",
         description="The same id with the same content is one task, however often it is sent.",
     )
-    expires_seconds: float | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_EXPIRES_SECONDS,
-        description="A task that has not started by then fails as `expired`.",
-    )
+    expires_seconds: float | None = Field(default=None, gt=0, le=MAX_EXPIRES_SECONDS, description=EXPIRES_MEANING)
+    delay_seconds: float | None = Field(default=None, ge=0, le=MAX_DELAY_SECONDS, description=DELAY_MEANING)
+    group: str | None = Field(default=None, pattern=f"^{GROUP_PATTERN}$", description=GROUP_MEANING)
 
 
 class BatchAnswer(BaseModel):
@@ -263,7 +261,7 @@ class Document:
 
 
 _CODES = (*SUBMITTING, ProblemCode.UNKNOWN_ALGORITHM, ProblemCode.INVALID_REQUEST)
-_PARAMETERS = [PREFER, IDEMPOTENCY_KEY, *query_parameters(ExpiresQuery)]
+_PARAMETERS = [PREFER, IDEMPOTENCY_KEY, *query_parameters(SubmitQuery)]
 _RUN_PREFER = {**PREFER, "description": "`wait=5`: how long to wait, in seconds; 20 without it, 60 at most."}
 
 

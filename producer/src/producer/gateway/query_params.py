@@ -5,16 +5,45 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
-from runnerlib.contract import ALGORITHM_PATTERN, TASK_ID_PATTERN, FailureCode, TaskState, is_algorithm, is_task_id
-from runnerlib.contract.envelope import MAX_EXPIRES_SECONDS
+from runnerlib.contract import (
+    ALGORITHM_PATTERN,
+    GROUP_PATTERN,
+    TASK_ID_PATTERN,
+    FailureCode,
+    TaskState,
+    is_algorithm,
+    is_group,
+    is_task_id,
+)
+from runnerlib.contract.envelope import (
+    DELAY_RULE,
+    EXPIRES_LATER_RULE,
+    GROUP_RULE,
+    MAX_DELAY_SECONDS,
+    MAX_EXPIRES_SECONDS,
+)
 from taskqueue.tasks import DeadFilter, TaskFilter
 
 MAX_PAGE_SIZE = 1000
 MAX_LOOKUP_IDS = 100
 #: No counter gets this far, and every JSON reader keeps integers up to here exact.
 MAX_DEAD_ID = 2**53 - 1
+
+#: What the fields of a task mean, in a message and as parameters.
+EXPIRES_MEANING = "A task that has not started by then fails as `expired`."
+DELAY_MEANING = "Its first attempt starts no earlier than so many seconds after it was submitted."
+GROUP_MEANING = "Whom it is for: the groups of an algorithm take turns."
 
 #: A little more than half a microsecond.
 _ROUNDING_SECONDS = 0.75e-6
@@ -75,6 +104,18 @@ def _task_id(value: str) -> str:
     return value
 
 
+def _group(value: str) -> str:
+    if not is_group(value):
+        raise ValueError(GROUP_RULE)
+    return value
+
+
+def _delay(value: float) -> float:
+    if not 0 <= value <= MAX_DELAY_SECONDS:
+        raise ValueError(DELAY_RULE)
+    return value
+
+
 def _number(value: Any) -> Any:
     """In JSON 1.0 is an integer, too; "1" and true are not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -97,6 +138,12 @@ Algorithm = Annotated[
     str, AfterValidator(_algorithm), WithJsonSchema({"type": "string", "pattern": f"^{ALGORITHM_PATTERN}$"})
 ]
 TaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "string", "pattern": f"^{TASK_ID_PATTERN}$"})]
+Group = Annotated[str, AfterValidator(_group), WithJsonSchema({"type": "string", "pattern": f"^{GROUP_PATTERN}$"})]
+Delay = Annotated[
+    float,
+    AfterValidator(_delay),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_DELAY_SECONDS}),
+]
 TaskCursor = Annotated[int, BeforeValidator(TASK_CURSOR.read), cursor_schema(TASK_CURSOR)]
 DeadLetterCursor = Annotated[int, BeforeValidator(DEAD_LETTER_CURSOR.read), cursor_schema(DEAD_LETTER_CURSOR)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE)]
@@ -108,15 +155,21 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ExpiresQuery(Params):
-    """Where the payload alone is the body."""
+class SubmitQuery(Params):
+    """Where the payload alone is the body: the other fields of a message, but for its id."""
 
-    expires_seconds: float | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_EXPIRES_SECONDS,
-        description="A task that has not started by then fails as `expired`.",
-    )
+    # comes first: what expires is compared with it
+    delay_seconds: Delay | None = Field(default=None, description=DELAY_MEANING)
+    expires_seconds: float | None = Field(default=None, gt=0, le=MAX_EXPIRES_SECONDS, description=EXPIRES_MEANING)
+    group: Group | None = Field(default=None, description=GROUP_MEANING)
+
+    @field_validator("expires_seconds")
+    @classmethod
+    def _is_after_the_delay(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        delay = info.data.get("delay_seconds")
+        if seconds is not None and delay is not None and delay >= seconds:
+            raise ValueError(EXPIRES_LATER_RULE)
+        return seconds
 
 
 class TaskQuery(Params):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from producer.gateway.callers import Caller, audit_note, caller_of
 from producer.gateway.limits import RateLimits, WaitingLimits
 from producer.gateway.metrics import GatewayMetrics
 from producer.gateway.problem_codes import ProblemCode
-from producer.gateway.query_params import MAX_LOOKUP_IDS, ExpiresQuery, TaskQuery, TasksByIds
+from producer.gateway.query_params import MAX_LOOKUP_IDS, SubmitQuery, TaskQuery, TasksByIds
 from producer.gateway.request_parsing import (
     JSON,
     NDJSON,
@@ -83,18 +83,12 @@ class TaskService:
         algorithm: str,
         body: bytes,
         idempotency_key: str | None,
-        expires_seconds: float | None,
+        fields: Mapping[str, Any],
         wait_seconds: float = 0,
     ) -> TaskRow | Refused:
-        """Queues a task whose payload is the whole body, as `submit` does."""
-        return await self._submit(
-            caller,
-            body,
-            partial(
-                self._admission.payload, algorithm, idempotency_key=idempotency_key, expires_seconds=expires_seconds
-            ),
-            wait_seconds,
-        )
+        """Queues a task whose payload is the whole body, as `submit` does; `fields` are the others of its message."""
+        admit = partial(self._admission.payload, algorithm, idempotency_key=idempotency_key, fields=fields)
+        return await self._submit(caller, body, admit, wait_seconds)
 
     async def _submit(
         self, caller: Caller, body: bytes, admit: Callable[..., NewTask | Refused], wait_seconds: float
@@ -226,8 +220,12 @@ def _claimed(admitted: NewTask | Refused, caller: Caller) -> NewTask | Refused:
 
 def _queued_row(task: NewTask, now: float) -> TaskRow:
     """A task that was queued this moment, as the store will have it."""
-    state, expires_at = TaskState.QUEUED, task.expires_at
-    return TaskRow(task.id, task.algorithm, task.payload, task.digest, state, 1, now, now, expires_at=expires_at)
+    return TaskRow(
+        *(task.id, task.algorithm, task.payload, task.digest, TaskState.QUEUED, 1, now, now),
+        expires_at=task.expires_at,
+        not_before=task.not_before,
+        group=task.group,
+    )
 
 
 router = APIRouter(tags=["tasks"], route_class=KnownQueryRoute, default_response_class=Response)
@@ -402,10 +400,10 @@ def _responder(request: Request) -> TaskResponder:
 async def _submit_payload(request: Request, default_seconds: float) -> Response:
     require_type(request, JSON)
     key, asked = idempotency_key_of(request), wait_seconds(request)
-    expires_seconds = query_of(request, ExpiresQuery).expires_seconds
+    fields = query_of(request, SubmitQuery).model_dump()
     algorithm, seconds = str(request.path_params["algorithm"]), default_seconds if asked is None else asked
     caller, body = caller_of(request), await request.body()
-    outcome = await _service(request).submit_payload(caller, algorithm, body, key, expires_seconds, seconds)
+    outcome = await _service(request).submit_payload(caller, algorithm, body, key, fields, seconds)
     return _submitted(request, outcome)
 
 

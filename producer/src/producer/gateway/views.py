@@ -1,5 +1,6 @@
 """How responses show tasks, and why a task waits."""
 
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,7 +33,8 @@ class TaskResponder:
         Its result is embedded as stored: it was checked then, and may have megabytes.
         """
         result = row.result if row.state is TaskState.SUCCEEDED and row.result is not None else b"null"
-        return orjson.dumps(self._fields(row), option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
+        fields = {**self._fields(row), "group": row.group, "not_before": iso_time(row.not_before)}
+        return orjson.dumps(fields, option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
 
     def page(self, page: Page[TaskSummary]) -> bytes:
         """A page of the list of tasks, in the shape of the contract's TaskListView."""
@@ -64,7 +66,7 @@ class TaskResponder:
 
     def _waiting_for(self, task: Task) -> str | None:
         pause = self._pauses.paused.get(task.algorithm)
-        return pending_reason(task, self._view, self._unknown_grace_seconds, pause)
+        return pending_reason(task, self._view, self._unknown_grace_seconds, pause, now=time.time())
 
 
 def iso_time(seconds: float | None) -> datetime | None:
@@ -72,15 +74,36 @@ def iso_time(seconds: float | None) -> datetime | None:
 
 
 def pending_reason(
-    task: Task, view: CatalogueView, unknown_grace_seconds: float, pause: Pause | None = None
+    task: Task, view: CatalogueView, unknown_grace_seconds: float, pause: Pause | None = None, *, now: float
 ) -> str | None:
-    """Why a waiting task does not run. None if it runs, has ended, or only waits its turn. Pure."""
+    """Why a waiting task does not run. None if it runs, has ended, or only waits its turn. Pure.
+
+    `now` is in seconds since the epoch. A delayed task also tells what would keep it waiting after its delay.
+    """
     if task.state not in (TaskState.QUEUED, TaskState.RETRYING):
         return None
-    name = task.algorithm
     # a task that has started once does not expire any more
     expires_at = task.expires_at if task.state is TaskState.QUEUED else None
     until = "" if expires_at is None else f" until {_clock(expires_at)}"
+    obstacle = _obstacle(task, view, unknown_grace_seconds, pause, until)
+    not_before = task.not_before if isinstance(task, TaskRow) and task.state is TaskState.QUEUED else None
+    if not_before is not None and not_before > now:
+        delay = f"it was sent to start not before {_clock(not_before)}"
+        return delay if obstacle is None else f"{delay}; {obstacle}"
+    if obstacle is not None:
+        return obstacle
+    if task.pending_reason is not None:
+        return f"{task.pending_reason}; it waits{until}"
+    if task.state is TaskState.RETRYING:
+        return f"attempt {task.attempt} comes after a pause: attempt {task.attempt - 1} failed"
+    return None
+
+
+def _obstacle(
+    task: Task, view: CatalogueView, unknown_grace_seconds: float, pause: Pause | None, until: str
+) -> str | None:
+    """What keeps every task of its algorithm waiting: a pause, or that no runner gets them."""
+    name = task.algorithm
     if pause is not None:
         return f"{pause_sentence(name, pause)}; it waits{until}"
     nobody = f"no runner offers {name!r} now; it waits for one{until}"
@@ -93,10 +116,6 @@ def pending_reason(
         return _unknown_reason(task, near_names(name, view.catalogue.algorithms), unknown_grace_seconds)
     if not algorithm.runners:
         return _ineligible_reason(algorithm, until) or nobody
-    if task.pending_reason is not None:
-        return f"{task.pending_reason}; it waits{until}"
-    if task.state is TaskState.RETRYING:
-        return f"attempt {task.attempt} comes after a pause: attempt {task.attempt - 1} failed"
     return None
 
 

@@ -47,6 +47,7 @@ class Options:
     result_bytes: int = 1024 * 1024
     most_waiting: int | None = None
     most_running: int | None = None
+    group_slots: int | None = None
     rate_per_second: float | None = None
 
 
@@ -213,6 +214,7 @@ class Algorithm:
                 result_bytes=self.options.result_bytes,
                 most_waiting=self.options.most_waiting,
                 most_running=self.options.most_running,
+                group_slots=self.options.group_slots,
                 rate_per_second=self.options.rate_per_second,
             ),
         )

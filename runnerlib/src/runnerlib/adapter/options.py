@@ -129,6 +129,7 @@ _KEYS: Mapping[str, _Key] = {
     "result_bytes": _Key(_whole(1, MAX_RESULT_BYTES), _int),
     "most_waiting": _Key(_whole(1, MAX_TASKS), _int, may_be_none=True),
     "most_running": _Key(_whole(1, MAX_TASKS), _int, may_be_none=True),
+    "group_slots": _Key(_whole(1, MAX_TASKS), _int, may_be_none=True),
     "rate_per_second": _Key(_rate, _float, may_be_none=True),
 }
 assert set(_KEYS) == {field.name for field in fields(Options)}

@@ -22,11 +22,16 @@ MAX_EXPIRES_SECONDS = 10 * 366 * 86_400
 #: A week; what is to happen later than that is better kept by whoever plans it.
 MAX_DELAY_SECONDS = 7 * 86_400
 
+#: What fields must be; each follows the name of its field.
+GROUP_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ : -"
+DELAY_RULE = f"must be a number of seconds from 0 to {MAX_DELAY_SECONDS} (7 days)"
+EXPIRES_LATER_RULE = "must be more than 'delay_seconds': it would expire before it may start"
+
 #: Every field that a message may have.
 FIELDS = ("algorithm", "payload", "id", "expires_seconds", "delay_seconds", "group")
 #: Names that are planned but not supported yet. Ignoring them would break what they promise.
 _UNSUPPORTED = ("callback_url", "priority")
-#: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `retry_seconds`
+#: How much alike (0 to 1) an unknown field and a known one are before one is suggested for the other: `timeout_seconds`
 #: is no misspelt `expires_seconds`.
 _NEAR = 0.75
 #: Characters of an unknown field's name that a sentence repeats.
@@ -113,10 +118,10 @@ def envelope_from(value: Any) -> Envelope:
         raise _malformed("'id' must be 1 to 128 of A-Z a-z 0-9 . _ : -")
     group = value.get("group")
     if group is not None and not is_group(group):
-        raise _malformed("'group' must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+        raise _malformed(f"'group' {GROUP_RULE}")
     expires, delay = _expires(value.get("expires_seconds")), _delay(value.get("delay_seconds"))
     if expires is not None and delay is not None and delay >= expires:
-        raise _malformed("'expires_seconds' must be more than 'delay_seconds': it would expire before it may start")
+        raise _malformed(f"'expires_seconds' {EXPIRES_LATER_RULE}")
     payload = value["payload"]
     return Envelope(
         algorithm=algorithm,
@@ -161,7 +166,7 @@ def _delay(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DELAY_SECONDS:
-        raise _malformed(f"'delay_seconds' must be a number of seconds from 0 to {MAX_DELAY_SECONDS} (7 days)")
+        raise _malformed(f"'delay_seconds' {DELAY_RULE}")
     return float(value) or None
 
 
