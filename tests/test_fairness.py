@@ -84,11 +84,9 @@ def test_single_task_of_one_group_passes_all_that_another_has_queued(
         waits.append(result - began)
         time.sleep(max(0.0, EVERY_SECONDS - (time.time() - began)))
     p95 = quantiles(waits, n=20)[-1]
-    print(
-        f"{many:,} tasks queued; {len(waits)} single ones waited {min(waits):.3f} to {max(waits):.3f} s, p95 {p95:.3f}"
-    )
-    left = requests.get(f"{environment.core.url}/status", timeout=60).json()
-    assert left["algorithms"]["tenant_call"]["queued"] > 0 if "algorithms" in left else left
+    print(f"{many:,} queued; {len(waits)} single ones waited {min(waits):.3f} to {max(waits):.3f} s, p95 {p95:.3f}")
+    left = requests.get(f"{environment.core.url}/status", timeout=60).json()["tasks"]["waiting"]
+    assert left > many / 2, "the tenant had tasks that waited all the time"
     assert p95 <= CALL_SECONDS + MOST_LATE_SECONDS
 
 

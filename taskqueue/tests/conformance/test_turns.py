@@ -57,7 +57,10 @@ def test_a_thousand_waiting_tasks_of_one_group_do_not_hold_up_another(run, open_
     run(scenario())
 
 
-def test_tasks_without_a_group_take_turns_with_the_groups(run, open_turns, make_task, take_all):
+def test_tasks_without_a_group_take_turns_with_the_groups(run, open_turns, make_task, take_all, eventually, request):
+    # a broker's lane and that of the groups are filled each by itself
+    full = 4 if "rabbitmq" in request.node.callspec.id else 2
+
     async def scenario():
         async with open_turns() as queue:
             feed = await start(queue, 0)
@@ -66,10 +69,11 @@ def test_tasks_without_a_group_take_turns_with_the_groups(run, open_turns, make_
             await feed.set_prefetch(2)
             order = []
             while len(order) < 20:
+                await eventually(lambda: feed.waiting() == full)
                 taken = await take_all(feed, 2)
                 order += ids(taken)
                 await queue.ack(taken)
-            assert sum(each.startswith("n") for each in order) == pytest.approx(10, abs=2)
+            assert sum(each.startswith("n") for each in order) == pytest.approx(10, abs=1)
 
     run(scenario())
 
