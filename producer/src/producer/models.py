@@ -99,9 +99,9 @@ class _Task:
     waiting_for: str | None = None
     #: how often it was put back into the queue after it had failed
     replays: int = 0
-    #: whom it is for: groups of one algorithm take turns; lists leave it out
+    #: whom it is for: groups of one algorithm take turns
     group: str | None = None
-    #: its first attempt starts no earlier; lists leave it out
+    #: its first attempt starts no earlier
     not_before: datetime | None = None
     created_at: datetime
     updated_at: datetime

@@ -385,6 +385,8 @@ class TaskSummary:
     cancel_requested: bool = False
     progress: Progress | None = None
     replays: int = 0
+    group: str | None = None
+    not_before: float | None = None
     pending_reason: str | None = None
 
 

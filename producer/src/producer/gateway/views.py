@@ -33,8 +33,7 @@ class TaskResponder:
         Its result is embedded as stored: it was checked then, and may have megabytes.
         """
         result = row.result if row.state is TaskState.SUCCEEDED and row.result is not None else b"null"
-        fields = {**self._fields(row), "group": row.group, "not_before": iso_time(row.not_before)}
-        return orjson.dumps(fields, option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
+        return orjson.dumps(self._fields(row), option=orjson.OPT_UTC_Z)[:-1] + b',"result":' + result + b"}"
 
     def page(self, page: Page[TaskSummary]) -> bytes:
         """A page of the list of tasks, in the shape of the contract's TaskListView."""
@@ -59,6 +58,8 @@ class TaskResponder:
             "runner": task.runner,
             "waiting_for": self._waiting_for(task),
             "replays": task.replays,
+            "group": task.group,
+            "not_before": iso_time(task.not_before),
             "created_at": iso_time(task.created_at),
             "updated_at": iso_time(task.updated_at),
             "finished_at": iso_time(task.finished_at),
@@ -86,7 +87,7 @@ def pending_reason(
     expires_at = task.expires_at if task.state is TaskState.QUEUED else None
     until = "" if expires_at is None else f" until {_clock(expires_at)}"
     obstacle = _obstacle(task, view, unknown_grace_seconds, pause, until)
-    not_before = task.not_before if isinstance(task, TaskRow) and task.state is TaskState.QUEUED else None
+    not_before = task.not_before if task.state is TaskState.QUEUED else None
     if not_before is not None and not_before > now:
         delay = f"it was sent to start not before {_clock(not_before)}"
         return delay if obstacle is None else f"{delay}; {obstacle}"

@@ -148,11 +148,9 @@ class _Task(BaseModel):
         default=None, description="Why a waiting task is not running; null when a runner takes it as soon as it can."
     )
     replays: int = Field(default=0, description="How often it was put back into the queue after it had failed.")
-    group: str | None = Field(
-        default=None, description="Whom it is for: groups take turns. Null without one; lists leave it out."
-    )
+    group: str | None = Field(default=None, description="Whom it is for: groups take turns. Null without one.")
     not_before: datetime | None = Field(
-        default=None, description="Its first attempt starts no earlier. Null without a delay; lists leave it out."
+        default=None, description="Its first attempt starts no earlier. Null without a delay."
     )
     created_at: datetime
     updated_at: datetime

@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, false, fu
 
 from runnerlib.contract import FailureCode, TaskState, strict_json
 from taskqueue.messages import parse_history
-from taskqueue.sql.rows import PENDING_REASON, AnyRow, failure_code, progress
+from taskqueue.sql.rows import PENDING_REASON, AnyRow, failure_code, group_name, progress
 from taskqueue.sql.tables import audit, dead_letters, tasks
 from taskqueue.tasks import (
     MAX_SUMMARY_CHARACTERS,
@@ -176,6 +176,8 @@ _TASK_SUMMARY: tuple[ColumnElement[Any], ...] = (
     tasks.c.progress_fraction,
     tasks.c.progress_message,
     tasks.c.replays,
+    tasks.c.task_group,
+    tasks.c.not_before,
     PENDING_REASON,
 )
 _DEAD_SUMMARY: tuple[ColumnElement[Any], ...] = (
@@ -253,6 +255,7 @@ def _task_summary(row: AnyRow) -> TaskSummary:
     values["state"] = TaskState(row.state)
     values["error_code"] = failure_code(row.error_code)
     values["error_message"] = None if row.error_message is None else shortened(row.error_message)
+    values["group"] = group_name(values.pop("task_group"))
     values["progress"] = progress(values.pop("progress_fraction"), values.pop("progress_message"))
     return TaskSummary(**values)
 
