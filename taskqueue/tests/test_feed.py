@@ -17,6 +17,9 @@ def test_feed_claims_again_whenever_the_next_task_is_due():
             self.claims = 0
             self.enough = asyncio.Event()
 
+        def has_groups(self, algorithm):
+            return False
+
         def takes_turns(self, algorithm):
             return False
 

@@ -42,7 +42,7 @@ def test_as_many_as_wanted_or_all_there_is(waiting, most, last):
     assert Counter(taken.items) + Counter(table.waiting) == Counter(waiting)
 
 
-@given(WAITING, st.lists(st.integers(1, 40), min_size=1, max_size=10))
+@given(WAITING, st.lists(st.integers(1, 90), min_size=1, max_size=10))
 def test_no_group_gets_a_second_turn_before_each_that_waits_had_one(waiting, sizes):
     table = Table(waiting)
     last = START
@@ -79,3 +79,13 @@ def test_turns_begin_behind_the_group_that_was_the_last():
     table = Table({"a": 5, "b": 5, "c": 5})
     assert table.turns.take(2, "b").items == ["c", "a"]
     assert table.turns.take(1, "zz").last == "a"
+
+
+def test_claims_of_more_than_all_groups_of_a_round_pass_over_none():
+    table = Table({f"g{n:03}": 50 for n in range(200)})
+    last, served = START, []
+    for _ in range(4):
+        taken = table.turns.take(65, last)
+        last = taken.last
+        served += taken.items
+    assert len(set(served)) == 200

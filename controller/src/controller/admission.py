@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from controller.outcomes import AwaitDuplicate, Conflict, Fail, Ignore, id_conflict
-from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, poison, settled_by
+from controller.triage import EXPIRED, POISON_AFTER_DELIVERIES, already_waits, poison, settled_by
 from runnerlib.contract import (
     EnvelopeError,
     FailureCode,
@@ -104,7 +104,7 @@ def reject_unread(arrival: Arrival, code: FailureCode, message: str, new_id: Cal
     return Reject(arrival, task, delivery, code, message)
 
 
-def check_rejection(rejected: Reject, row: TaskRow | None) -> Fail | Ignore | Conflict | Forward:
+def check_rejection(rejected: Reject, row: TaskRow | None) -> Fail | Ignore | Conflict | Forward | AwaitDuplicate:
     """What a rejection becomes, given the store's row: it changes no other task, and none that has ended."""
     if row is not None:
         if row.digest and row.digest != rejected.delivery.digest:
@@ -115,17 +115,15 @@ def check_rejection(rejected: Reject, row: TaskRow | None) -> Fail | Ignore | Co
             return Ignore(f"it is {row.state.value} already")
         if row.state is TaskState.RUNNING and rejected.code is FailureCode.EXPIRED:
             # this one came too late, but another message with the same task was in time
+            if row.in_turn:
+                return already_waits(rejected.delivery, row) or Ignore("it runs already")
             return Forward(rejected.arrival, rejected.task)
     return Fail(rejected.code, rejected.message)
 
 
 def already_kept(delivery: Delivery, row: TaskRow) -> Conflict | Ignore | AwaitDuplicate | None:
     """What becomes of a message whose task the store had before; None: nothing is left to do for it."""
-    settled = settled_by(delivery, row)
-    if settled is not None or delivery.reply_to is None:
-        return settled
-    same_sender = (delivery.reply_to, delivery.correlation_id) == (row.reply_to, row.correlation_id)
-    return None if same_sender else AwaitDuplicate("another sender's message with it waits")
+    return settled_by(delivery, row) or already_waits(delivery, row)
 
 
 def unknown_algorithm(algorithm: str, known: Iterable[str]) -> Fail:

@@ -50,6 +50,8 @@ def triage(delivery: Delivery, row: TaskRow | None, ours: Run | None, now: float
         over = settled_by(delivery, row)
         if over is not None:
             return over
+        if row.in_turn and not delivery.in_turn:
+            return already_waits(delivery, row) or Ignore("it waits for its turn or its time")
         if row.placement is not None and row.placement.attempt == delivery.attempt:
             return Attach(row.placement)
         cancelled = row.cancel_requested
@@ -68,8 +70,18 @@ def settled_by(delivery: Delivery, row: TaskRow) -> Conflict | Ignore | AwaitDup
     if delivery.attempt >= row.attempt:
         return None
     why = f"attempt {row.attempt} is on record already"
-    same_sender = (delivery.reply_to, delivery.correlation_id) == (row.reply_to, row.correlation_id)
-    return Ignore(why) if delivery.reply_to is None or same_sender else AwaitDuplicate(why)
+    return Ignore(why) if delivery.reply_to is None or _same_sender(delivery, row) else AwaitDuplicate(why)
+
+
+def already_waits(delivery: Delivery, row: TaskRow) -> AwaitDuplicate | None:
+    """What becomes of another message of an open task that waits in the table; None: nothing is left to do for it."""
+    if delivery.reply_to is None or _same_sender(delivery, row):
+        return None
+    return AwaitDuplicate("it waits for its turn or its time, by another sender's message")
+
+
+def _same_sender(delivery: Delivery, row: TaskRow) -> bool:
+    return (delivery.reply_to, delivery.correlation_id) == (row.reply_to, row.correlation_id)
 
 
 def before_start(delivery: Delivery, *, cancelled: bool, now: float) -> Fail | Cancel | None:

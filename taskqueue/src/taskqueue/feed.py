@@ -240,7 +240,8 @@ class PullFeed:
     def settled(self, count: int) -> None:
         """Called by the queue when so many are no longer out."""
         self._out -= count
-        self._something_arrived |= self._held_back
+        # When all is settled, a claim finds out whether groups still take turns.
+        self._something_arrived |= self._held_back or (self._out == 0 and self.has_groups)
         self._wake.set()
 
     @property

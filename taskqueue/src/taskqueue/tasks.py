@@ -106,6 +106,8 @@ class Delivery:
     #: the queue has read the task's row, and nothing there forbids a start
     is_clear_to_start: bool = False
     group: str | None = None
+    #: it was claimed in the table of tasks: beside a broker, where `TaskRow.in_turn` tasks wait
+    in_turn: bool = False
     #: what its message says of its owner, unchecked, and what the store has found proven by that
     seal: str | None = None
     submitted_by: str | None = None
@@ -173,6 +175,8 @@ class TaskRow:
     expires_at: float | None = None
     not_before: float | None = None
     group: str | None = None
+    #: it waits in the table of tasks for its turn or its time, also beside a broker
+    in_turn: bool = False
     result: bytes | None = None
     error_code: FailureCode | None = None
     error_message: str | None = None

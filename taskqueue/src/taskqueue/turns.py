@@ -54,18 +54,21 @@ class Turns(Generic[Item]):
         """Whether anything was taken."""
         room = self._next_groups(min(most, MOST_GROUPS), taken)
         got: dict[str, list[Item]] = {group: [] for group in room}
-        open_groups, left = list(room), most
+        open_groups, left, is_first = list(room), most, True
         while open_groups and left > 0:
             share = max(1, left // len(open_groups))
             for group in list(open_groups):
                 wanted = min(share, left, room[group] - len(got[group]))
                 items = self._take(group, wanted) if wanted > 0 else ()
                 got[group].extend(items)
-                taken.last = group if items else taken.last
+                if items and (is_first or len(room) < MOST_GROUPS):
+                    # where not all groups fit into a round, the next one begins behind those that did
+                    taken.last = group
                 if len(items) < share:
                     taken.held_back |= wanted == len(items) < min(share, left)
                     open_groups.remove(group)
                 left -= len(items)
+            is_first = False
         taken.items.extend(item for item in chain.from_iterable(zip_longest(*got.values())) if item is not None)
         # groups of which others have just taken all: those behind them may have more
         taken.held_back |= bool(got) and left == most
@@ -77,7 +80,7 @@ class Turns(Generic[Item]):
         seen: set[str] = set()
         position, is_second_lap = taken.last, taken.last == START
         while len(found) < count:
-            page = [group for group in self._groups_after(position, count) if group not in seen]
+            page = [group for group in self._groups_after(position, MOST_GROUPS) if group not in seen]
             seen.update(page)
             room = self._room(page)
             taken.held_back |= any(free <= 0 for free in room.values())

@@ -161,6 +161,7 @@ UNUSUAL = BulkStatement(
 SELECT tasks.id FROM <new> JOIN tasks ON tasks.id = new.id
 WHERE tasks.finished_at IS NOT NULL OR tasks.cancel_requested OR tasks.placed_attempt IS NOT NULL
    OR tasks.history IS NOT NULL OR tasks.attempt <> new.attempt OR tasks.digest <> new.digest
+   OR tasks.task_group IS NOT NULL
 """,
     "id",
     "attempt",

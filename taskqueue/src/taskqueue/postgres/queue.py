@@ -18,23 +18,44 @@ from taskqueue.postgres.engine import Parameters
 from taskqueue.postgres.notifications import ARRIVED, POLL_SECONDS, Listener
 from taskqueue.sql.database import Database
 from taskqueue.sql.groups import Claim
+from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.statements import IN_TURN
 from taskqueue.sql.table_queue import LeaseTimes, TableQueue
 from taskqueue.sql.tables import NO_GROUP, tasks
 from taskqueue.tasks import NewTask, Published
+from taskqueue.turns import Taken
 from taskqueue.waiters import Waiters
 
 #: The server's: controllers' clocks may differ, and leases must not.
 TIME = select(func.extract("epoch", func.clock_timestamp()))
-#: While it is held, nobody else counts what is out of the groups of this algorithm.
-LOCK_GROUPS = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("the_algorithm"))))
+#: While it is held, nobody else counts what is out of the groups of this algorithm. It is never waited for: the same
+#: transaction has the work of others, too.
+TRY_LOCK_GROUPS = select(func.pg_try_advisory_xact_lock(func.hashtext(bindparam("the_algorithm"))))
+#: When another holds it.
+BUSY_SECONDS = 0.02
 _name = func.unnest(bindparam("the_names", type_=IdArray())).table_valued(column("name"), name="names")
 #: Those of the algorithms that have tasks whose turn may have come.
+_of_name = (tasks.c.algorithm == _name.c.name) & tasks.c.task_group.is_not(None)
+_now = func.extract("epoch", func.clock_timestamp())
 WITH_TASKS = select(_name.c.name).where(
-    exists().where(
-        (tasks.c.algorithm == _name.c.name) & tasks.c.task_group.is_not(None) & (tasks.c.available_at == IN_TURN)
-    )
+    exists().where(_of_name & (tasks.c.available_at == IN_TURN))
+    | exists().where(_of_name & (tasks.c.available_at > 0) & (tasks.c.available_at <= _now))
 )
+
+
+class ClaimBesideOthers(Claim):
+    """See `taskqueue.sql.groups.Claim`."""
+
+    _is_busy = False
+
+    def take(self, most: int, last: str) -> Taken[AnyRow]:
+        if self._slots is not None and not self._connection.scalar(TRY_LOCK_GROUPS, self._where):
+            self._is_busy = True
+            return Taken(last=last, held_back=True)
+        return super().take(most, last)
+
+    def next_due_in(self) -> float | None:
+        return BUSY_SECONDS if self._is_busy else super().next_due_in()
 
 
 class PostgresQueue(TableQueue):
@@ -77,10 +98,8 @@ class PostgresQueue(TableQueue):
         return float(connection.scalar(TIME) or 0.0)
 
     def _new_claim(self, connection: Connection, algorithm: str, token: int, slots: int | None) -> Claim:
-        if slots is not None:
-            connection.execute(LOCK_GROUPS, {"the_algorithm": algorithm})
         now = self._time(connection)
-        return Claim(connection, algorithm, now, self._lease(token, now), slots)
+        return ClaimBesideOthers(connection, algorithm, now, self._lease(token, now), slots)
 
     async def _look_around(self) -> None:
         """For ever: notifications may be lost, and what is late tells nobody when its time comes elsewhere."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
 from runnerlib.contract import TaskState
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
@@ -42,6 +42,7 @@ from taskqueue.sql.recording import (
     with_history,
     without_repetition,
 )
+from taskqueue.sql.rows import group_name
 from taskqueue.sql.statements import EXPLAIN, WAITS_SINCE, IdStatements, fill_tombstones
 from taskqueue.sql.store import SqlStore
 from taskqueue.sql.table_queue import LeaseTimes
@@ -85,6 +86,7 @@ _SWEPT = (
     tasks.c.expires_at,
     tasks.c.reply_to,
     tasks.c.correlation_id,
+    tasks.c.task_group,
 )
 EXPIRED = (
     select(*_SWEPT)
@@ -97,16 +99,15 @@ EXPIRED = (
     .limit(bindparam("the_most"))
 )
 #: Of an algorithm that nobody offers; what a broker has is looked after by its ingress.
-UNCLAIMED = (
-    select(*_SWEPT)
-    .where(
-        _waits_in_turn
-        & (tasks.c.algorithm == bindparam("the_algorithm"))
-        & (bindparam("the_waiting_before") > WAITS_SINCE)
-        & (tasks.c.delivery_count == 0)
-    )
-    .order_by(tasks.c.available_at)
+#: Looks at the oldest few only: if these came too lately, so did all behind them.
+_oldest = (
+    select(tasks.c.seq)
+    .where(_waits_in_turn & (tasks.c.algorithm == bindparam("the_algorithm")))
+    .order_by(tasks.c.available_at, tasks.c.task_group, tasks.c.seq)
     .limit(bindparam("the_most"))
+)
+UNCLAIMED = select(*_SWEPT).where(
+    tasks.c.seq.in_(_oldest) & (bindparam("the_waiting_before") > WAITS_SINCE) & (tasks.c.delivery_count == 0)
 )
 #: One step of a walk over the algorithms that have tasks here that wait for their turn.
 NEXT_IN_TURN = select(func.min(tasks.c.algorithm)).where(
@@ -225,7 +226,7 @@ class PostgresStore(SqlStore):
                 if name not in known and len(found) < limit:
                     of = {"the_algorithm": name, "the_waiting_before": unknown_before, "the_most": limit}
                     found += [row for row in connection.execute(UNCLAIMED, of).mappings() if row["id"] not in ids]
-            return [Delivery(**row, receipt=None) for row in found[:limit]]
+            return [_swept(row) for row in found[:limit]]
 
         return await self._database.read(read)
 
@@ -331,6 +332,12 @@ def _known_identities(connection: Connection, arrived: Sequence[NewTask], now: f
     known: dict[str, Identity] = {task_id: (digest, submitted_by) for task_id, digest, submitted_by in found}
     fill_tombstones(connection, arrived, known, now)
     return known
+
+
+def _swept(row: RowMapping) -> Delivery:
+    values = dict(row)
+    group = group_name(values.pop("task_group"))
+    return Delivery(**values, group=group, receipt=None)
 
 
 def _algorithms_in_turn(connection: Connection) -> Iterator[str]:

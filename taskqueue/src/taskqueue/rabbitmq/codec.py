@@ -17,7 +17,7 @@ from runnerlib.contract import EnvelopeError, FailureCode, is_task_id, parse_env
 from runnerlib.contract.envelope import MAX_MESSAGE_BYTES
 from taskqueue.messages import fits_property, original
 from taskqueue.rabbitmq.channel import IncomingMessage, OutgoingMessage
-from taskqueue.rabbitmq.topology import INGRESS_QUEUE, PARK_SECONDS, TASKS_EXCHANGE, delay_queue
+from taskqueue.rabbitmq.topology import INGRESS_QUEUE, PARK_SECONDS, TASKS_EXCHANGE, UNROUTED_EXCHANGE, delay_queue
 from taskqueue.rabbitmq.unacked import Receipt, ReturnCounter, UnackedDeliveries
 from taskqueue.tasks import Arrival, Delivery, NewTask, Reply
 
@@ -42,7 +42,7 @@ _JSON = "application/json"
 def new_message(task: NewTask) -> OutgoingMessage:
     """A task on its way to its algorithm's queue. Raises EnvelopeError if it is larger than brokers accept.
 
-    From there one that waits for its turn or its time comes to the ingress, and from there into the store.
+    One that waits for its turn or its time goes to the ingress, and from there into the store.
     """
     more = b"" if not task.waits_in_store else _turn_and_time(task, time.time())
     body = b'{"algorithm":"%b","payload":%b%b}' % (task.algorithm.encode(), task.payload, more)
@@ -52,7 +52,8 @@ def new_message(task: NewTask) -> OutgoingMessage:
             f"the message has {len(body)} bytes, a broker takes {MAX_MESSAGE_BYTES}; "
             "store the data elsewhere and send a reference",
         )
-    return _outgoing(TASKS_EXCHANGE, task, body, _headers(task.attempt, task.expires_at, 0, task.seal))
+    exchange = UNROUTED_EXCHANGE if task.waits_in_store else TASKS_EXCHANGE
+    return _outgoing(exchange, task, body, _headers(task.attempt, task.expires_at, 0, task.seal))
 
 
 def retry_message(delivery: Delivery, step_seconds: float) -> OutgoingMessage:

@@ -59,6 +59,7 @@ _REVIVE = (
         available_at=CLAIMABLE,
         finished_at=null(),
         expires_at=null(),
+        not_before=null(),
         result=null(),
         error_code=null(),
         error_message=null(),

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, func, literal, null, select, update
 
@@ -66,11 +66,16 @@ ANY_GROUPED, ANY_IN_TURN, ANY_OUT = (
 )
 
 
+class Groups(NamedTuple):
+    """What a claim has found out about an algorithm: whether any task of a group has not ended; whether any waits for
+    its turn, or is out."""
+
+    are_there: bool
+    take_turns: bool
+
+
 class Claim:
     """One claim of an algorithm's tasks, in turn. Call `take` first."""
-
-    #: what tells whether groups take turns
-    groups_are_there: tuple[Select[int], ...] = (ANY_IN_TURN, ANY_OUT)
 
     def __init__(
         self, connection: Connection, algorithm: str, now: float, lease: Mapping[str, Any], slots: int | None = None
@@ -87,11 +92,12 @@ class Claim:
         execute(self._connection, NOW_DUE, {**self._where, "the_now": self._now})
         return Turns(self._groups_after, self._take, self._room).take(most, last)
 
-    def has_groups(self, *, is_all: bool) -> bool | None:
-        """Whether groups take turns; None: this claim cannot tell. `is_all`: it has taken all there is."""
-        return not is_all or any(
-            self._connection.scalar(each, self._where) is not None for each in self.groups_are_there
-        )
+    def groups(self, *, is_all: bool) -> Groups | None:
+        """`is_all`: this claim has taken all there is. None: it cannot tell."""
+        return Groups(are_there=True, take_turns=not is_all or self._any(ANY_IN_TURN) or self._any(ANY_OUT))
+
+    def _any(self, statement: Select[int]) -> bool:
+        return self._connection.scalar(statement, self._where) is not None
 
     def next_due_in(self) -> float | None:
         """Seconds until the next delay or lease is over."""

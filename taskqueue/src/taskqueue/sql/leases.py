@@ -90,4 +90,5 @@ def _delivery(row: AnyRow, token: int) -> Delivery:
         # A later attempt may be claimed before the failure of the earlier one is recorded.
         is_clear_to_start=attempt == 1 and count == 1 and history is None and placed_attempt is None,
         group=group_name(group),
+        in_turn=group is not None,
     )

@@ -59,6 +59,7 @@ def task_row(row: AnyRow) -> TaskRow:
         expires_at=expires_at,
         not_before=not_before,
         group=group_name(group),
+        in_turn=group is not None,
         result=result,
         error_code=failure_code(code),
         error_message=message,

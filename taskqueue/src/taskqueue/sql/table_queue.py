@@ -19,7 +19,7 @@ from taskqueue.errors import QueueClosed, QueueUnavailable
 from taskqueue.feed import Claimed, LeaseHolder, LeaseTable, PullFeed, Receipt
 from taskqueue.sql import leases as statements
 from taskqueue.sql.database import Database, Value
-from taskqueue.sql.groups import Claim
+from taskqueue.sql.groups import Claim, Groups
 from taskqueue.sql.leases import deliveries
 from taskqueue.sql.statements import execute
 from taskqueue.tasks import Delivery, Reply
@@ -54,8 +54,9 @@ class TableQueue:
         self._times = times
         #: by algorithm: publishing wakes only the feeds concerned
         self._feeds: defaultdict[str, set[PullFeed]] = defaultdict(set)
-        #: the algorithms whose groups take turns
+        #: the algorithms that have tasks of groups, and those whose groups take turns now: some may not yet be due
         self._grouped: set[str] = set()
+        self._in_turn: set[str] = set()
         #: by algorithm: the group whose turn was the last
         self._last_turns: dict[str, str] = {}
         self._closed = False
@@ -69,10 +70,10 @@ class TableQueue:
         raise NotImplementedError
 
     def has_groups(self, algorithm: str) -> bool:
-        return algorithm in self._grouped
+        return algorithm in self._in_turn
 
     def takes_turns(self, algorithm: str) -> bool:
-        return algorithm in self._grouped
+        return algorithm in self._in_turn
 
     async def feed(self, algorithm: str, *, here: asyncio.Event | None = None) -> PullFeed:
         """`here` is set when there is something to take; its owner clears it."""
@@ -138,18 +139,19 @@ class TableQueue:
         """For this queue's feeds; see `taskqueue.feed.ClaimSource`."""
         token, last = new_token(), self._last_turns.get(algorithm, START)
 
-        def write(connection: Connection) -> tuple[Claimed, str, bool | None]:
+        def write(connection: Connection) -> tuple[Claimed, str, Groups | None]:
             claim = self._new_claim(connection, algorithm, token, group_slots)
             taken = claim.take(most, last)
             is_all = len(taken.items) < most
             next_in = claim.next_due_in() if is_all else None
             claimed = Claimed(deliveries(taken.items, token), next_in, taken.held_back)
-            return claimed, taken.last, claim.has_groups(is_all=is_all)
+            return claimed, taken.last, claim.groups(is_all=is_all)
 
-        def then(outcome: tuple[Claimed, str, bool | None]) -> None:
-            claimed, self._last_turns[algorithm], has_groups = outcome
-            if has_groups is not None:
-                (self._grouped.add if has_groups else self._grouped.discard)(algorithm)
+        def then(outcome: tuple[Claimed, str, Groups | None]) -> None:
+            claimed, self._last_turns[algorithm], groups = outcome
+            if groups is not None:
+                (self._grouped.add if groups.are_there else self._grouped.discard)(algorithm)
+                (self._in_turn.add if groups.take_turns else self._in_turn.discard)(algorithm)
             self._leases.add(claimed.deliveries, holder)
 
         claimed, _, _ = await self._write(write, then=then, durable=False)

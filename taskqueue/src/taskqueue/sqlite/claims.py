@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from taskqueue.sql.groups import ANY_GROUPED, Claim, oldest_first
+from taskqueue.sql.groups import ANY_GROUPED, ANY_IN_TURN, ANY_OUT, Claim, Groups, oldest_first
 from taskqueue.sql.rows import AnyRow
 from taskqueue.sql.tables import NO_GROUP
 from taskqueue.sqlite.queue_statements import ANY_WITHOUT_GROUP, CLAIM, NEXT_AVAILABLE
@@ -12,8 +12,10 @@ from taskqueue.turns import Taken
 class ClaimInTurn(Claim):
     """See `taskqueue.sql.groups.Claim`."""
 
-    # Also if all of them are late: only in turn are such tasks found when their time has come.
-    groups_are_there = (ANY_GROUPED,)
+    def groups(self, *, is_all: bool) -> Groups | None:
+        # Also if all of them are late: only in turn are such tasks found when their time has come.
+        are_there = self._any(ANY_GROUPED)
+        return Groups(are_there, take_turns=are_there and (self._any(ANY_IN_TURN) or self._any(ANY_OUT)))
 
     def next_due_in(self) -> float | None:
         next_at = NEXT_AVAILABLE.execute(self._connection, {**self._where, "the_now": self._now}).scalar()
@@ -41,5 +43,5 @@ class ClaimInOrder(ClaimInTurn):
     def take(self, most: int, last: str) -> Taken[AnyRow]:
         return Taken(self._take_without_group(most), last)
 
-    def has_groups(self, *, is_all: bool) -> bool | None:
+    def groups(self, *, is_all: bool) -> Groups | None:
         return None

@@ -37,6 +37,7 @@ class SqliteQueue(TableQueue):
         super().__init__(database, clock=clock, leases=leases, waiters=waiters, times=times)
         # No other has tasks of groups that have not ended: all others are claimed in the order of their arrival.
         self._grouped.update(grouped)
+        self._in_turn.update(grouped)
         #: until then, feeds may still claim what a dead owner left running
         self._abandoned_at = clock.steady() + times.seconds
 
@@ -123,7 +124,9 @@ class SqliteQueue(TableQueue):
         return kind(connection, algorithm, now, self._lease(token, now), slots)
 
     def _note_groups(self, tasks: Iterable[NewTask]) -> None:
-        self._grouped.update(task.algorithm for task in tasks if task.group is not None)
+        algorithms = {task.algorithm for task in tasks if task.group is not None}
+        self._grouped |= algorithms
+        self._in_turn |= algorithms
 
     async def _replay(self, dead_ids: Sequence[int], reach: Reach, note: AuditNote | None) -> dict[int, DeadAnswer]:
         def write(connection: Connection) -> dict[int, Revived]:

@@ -77,12 +77,15 @@ KEEP_DELAYS = (
 )
 
 #: As text for the driver: SQLAlchemy takes longer for the parameters of a row than SQLite takes to write it.
-_INSERT = f"""
+_INSERT, _INSERT_IN_TURN = (
+    f"""
 INSERT INTO tasks (id, algorithm, payload, digest, state, attempt, available_at, receipt, delivery_count, created_at,
-                   updated_at, expires_at, reply_to, correlation_id, submitted_by, task_group, not_before)
-VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   updated_at, expires_at, reply_to, correlation_id, submitted_by{columns})
+VALUES (?, ?, ?, ?, '{TaskState.QUEUED.value}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{values})
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
+    for columns, values in (("", ""), (", task_group, not_before", ", ?, ?"))
+)
 _PUBLISHED = select(tasks.c.id, tasks.c.digest, tasks.c.submitted_by, tasks.c.receipt).where(
     tasks.c.id.in_(bindparam("the_ids", expanding=True))
 )
@@ -96,7 +99,7 @@ EXPIRED = (
     .where(
         (tasks.c.expires_at <= bindparam("the_wall"))
         & tasks.c.available_at.is_not(None)
-        & (_untouched | (bindparam("the_abandoned_too", type_=Boolean) & _at_once))
+        & (_untouched | (bindparam("the_abandoned_too", type_=Boolean) & (tasks.c.available_at <= NOW_CLAIMABLE)))
     )
     .order_by(tasks.c.expires_at)
     .limit(_most)
@@ -124,8 +127,11 @@ NEXT_ALGORITHM = (
 
 def publish(connection: Connection, new: Sequence[NewTask], token: int, now: Now) -> list[Published]:
     """Inserts tasks; `token` is a fresh random number that tells the rows of this call from older ones."""
-    rows = [_row(task, token, now.wall, available_at=_available_at(task, now)) for task in new]
-    inserted = connection.exec_driver_sql(_INSERT, rows).rowcount
+    if any(task.waits_in_store for task in new):
+        statement, rows = _INSERT_IN_TURN, [_row_in_turn(task, token, now) for task in new]
+    else:
+        statement, rows = _INSERT, [_row(task, token, now.wall) for task in new]
+    inserted = connection.exec_driver_sql(statement, rows).rowcount
     if inserted == len(new):
         return [Published.ACCEPTED] * len(new)
     known: dict[str, Identity] = {}
@@ -145,13 +151,17 @@ def publish_claimed(connection: Connection, task: NewTask, token: int, now: floa
     return result.lastrowid if result.rowcount else None
 
 
-def _available_at(task: NewTask, now: Now) -> float:
+def _row_in_turn(task: NewTask, token: int, now: Now) -> tuple[Any, ...]:
+    """The values of `_INSERT_IN_TURN`."""
+    available_at = NOW_CLAIMABLE if task.group is None else IN_TURN
     if task.not_before is not None and task.not_before > now.wall:
-        return now.steady + task.not_before - now.wall
-    return NOW_CLAIMABLE if task.group is None else IN_TURN
+        available_at = now.steady + task.not_before - now.wall
+    return (*_row(task, token, now.wall, available_at=available_at), task.group, task.not_before)
 
 
-def _row(task: NewTask, token: int, now: float, *, available_at: float, delivery_count: int = 0) -> tuple[Any, ...]:
+def _row(
+    task: NewTask, token: int, now: float, *, available_at: float = NOW_CLAIMABLE, delivery_count: int = 0
+) -> tuple[Any, ...]:
     """The values of `_INSERT`."""
     return (
         task.id,
@@ -168,8 +178,6 @@ def _row(task: NewTask, token: int, now: float, *, available_at: float, delivery
         task.reply_to,
         task.correlation_id,
         task.submitted_by,
-        task.group,
-        task.not_before,
     )
 
 
