@@ -133,14 +133,16 @@ def test_delayed_task_also_says_what_would_keep_it_waiting_afterwards() -> None:
     assert unknown.startswith(f"{sentence}unknown algorithm") and "did you mean 'upper'?" in unknown
 
 
-def test_task_tells_its_group_and_its_time_and_a_list_leaves_both_out() -> None:
+def test_task_and_list_tell_group_and_time() -> None:
     responder = TaskResponder(known(["text-1"]), SimpleNamespace(paused={}), 600)
     told = json.loads(responder.task(delayed(group="acme")))
     assert (told["group"], told["not_before"]) == ("acme", "2026-05-28T20:27:40Z")
     plain = json.loads(responder.task(TaskRow("id", "upper", b"{}", "d", TaskState.QUEUED, 1, CREATED_AT, CREATED_AT)))
     assert (plain["group"], plain["not_before"]) == (None, None)
-    [listed] = json.loads(responder.page(Page((task(),))))["tasks"]
-    assert not {"group", "not_before"} & listed.keys()
+    summary = task(group="acme", not_before=CREATED_AT + 60)
+    [listed] = json.loads(responder.page(Page((summary,))))["tasks"]
+    assert (listed["group"], listed["not_before"]) == ("acme", "2026-05-28T20:27:40Z")
+    assert listed["waiting_for"] is None or "start not before" in listed["waiting_for"]
 
 
 def test_an_algorithm_whose_owner_is_away_waits_for_it_though_another_runner_offers_it() -> None:

@@ -39,6 +39,7 @@ _MOST_NAME = 64
 #: Unknown fields of one message that are reported; finding what each resembles takes time.
 _MOST_UNKNOWN = 8
 _FIELDS = frozenset(FIELDS)
+_PLAIN_FIELDS = frozenset(("algorithm", "payload", "id"))
 
 
 class EnvelopeError(ValueError):
@@ -105,7 +106,8 @@ def envelope_from(value: Any) -> Envelope:
     """Like :func:`parse_envelope` for a message that the strict parser has already read. Raises EnvelopeError."""
     if not isinstance(value, dict):
         raise _malformed('the message must be a JSON object: {"algorithm": ..., "payload": ...}')
-    for name in _UNSUPPORTED:
+    is_plain = value.keys() <= _PLAIN_FIELDS
+    for name in () if is_plain else _UNSUPPORTED:
         if name in value:
             raise _malformed(f"{name!r} is not supported; leave it out")
     algorithm = value.get("algorithm")
@@ -116,23 +118,31 @@ def envelope_from(value: Any) -> Envelope:
     task_id = value.get("id")
     if task_id is not None and not is_task_id(task_id):
         raise _malformed("'id' must be 1 to 128 of A-Z a-z 0-9 . _ : -")
-    group = value.get("group")
-    if group is not None and not is_group(group):
-        raise _malformed(f"'group' {GROUP_RULE}")
-    expires, delay = _expires(value.get("expires_seconds")), _delay(value.get("delay_seconds"))
-    if expires is not None and delay is not None and delay >= expires:
-        raise _malformed(f"'expires_seconds' {EXPIRES_LATER_RULE}")
+    others = {} if is_plain else _others(value)
     payload = value["payload"]
     return Envelope(
         algorithm=algorithm,
         payload=strict_json.compact(payload),
         digest=task_digest(algorithm, payload),
         id=task_id,
-        expires_seconds=expires,
-        delay_seconds=delay,
-        group=group,
-        unknown=unknown_fields(value),
+        **others,
     )
+
+
+def _others(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What most messages do not have."""
+    group = value.get("group")
+    if group is not None and not is_group(group):
+        raise _malformed(f"'group' {GROUP_RULE}")
+    expires, delay = _expires(value.get("expires_seconds")), _delay(value.get("delay_seconds"))
+    if expires is not None and delay is not None and delay >= expires:
+        raise _malformed(f"'expires_seconds' {EXPIRES_LATER_RULE}")
+    return {
+        "expires_seconds": expires,
+        "delay_seconds": delay,
+        "group": group,
+        "unknown": unknown_fields(value),
+    }
 
 
 def unknown_fields(message: Mapping[str, Any]) -> tuple[UnknownField, ...]:
