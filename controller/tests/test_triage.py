@@ -95,3 +95,30 @@ def test_task_handed_out_twenty_times_without_a_run_is_given_up(delivery):
     step = before_start(delivery(delivery_count=20), cancelled=False, now=0)
     assert step.code is FailureCode.CONTROLLER_LOST
     assert before_start(delivery(delivery_count=19), cancelled=False, now=0) is None
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "retrying"])
+@pytest.mark.parametrize("more", [{}, {"delivery_count": 1}, {"attempt": 2}, {"expires_at": -1.0}])
+def test_broker_s_message_of_a_task_that_waits_in_the_store_never_starts_it(delivery, row, state, more):
+    kept = row(state, reply_to="a", correlation_id="1", in_turn=True)
+    assert isinstance(triage(delivery(**more), kept, None, 0), Ignore)
+    assert isinstance(triage(delivery(reply_to="a", correlation_id="1", **more), kept, None, 0), Ignore)
+    assert isinstance(triage(delivery(reply_to="b", correlation_id="1", **more), kept, None, 0), AwaitDuplicate)
+    assert isinstance(triage(delivery(reply_to="a", correlation_id="2", **more), kept, None, 0), AwaitDuplicate)
+
+
+def test_broker_s_message_with_the_id_of_another_task_in_the_store_is_a_conflict(delivery, row):
+    assert isinstance(triage(delivery(), row("queued", digest="other", in_turn=True), None, 0), Conflict)
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_broker_s_message_of_a_task_that_has_ended_in_the_store_is_only_acknowledged(delivery, row, state):
+    assert isinstance(triage(delivery(reply_to="b"), row(state, in_turn=True), None, 0), Ignore)
+
+
+def test_task_that_was_claimed_in_its_turn_starts(delivery, row):
+    assert triage(delivery(in_turn=True), row("queued", in_turn=True), None, 0) == Start()
+    assert triage(delivery(in_turn=True, delivery_count=1), row("queued", in_turn=True), None, 0) == AskAll()
+    assert triage(delivery(in_turn=True, expires_at=-1.0), row("queued", in_turn=True), None, 0).code is (
+        FailureCode.EXPIRED
+    )

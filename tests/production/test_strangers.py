@@ -12,8 +12,12 @@ import pika
 import pytest
 from environments import until
 
+from producer import TaskClient
+
 pytestmark = pytest.mark.timeout(240)
 
+#: Tasks of `tenant_call`: five seconds for its two slots.
+BACKLOG = 100
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 
 
@@ -96,6 +100,20 @@ def test_node_gets_an_answer(production: Any, amqplib: Path) -> None:
     script = amqplib / "send.mjs"
     shutil.copy(EXAMPLES / "send.mjs", script)
     _run_example(["node", str(script)], production.queue_url, {})
+
+
+def test_message_with_a_group_passes_what_waits_in_the_broker(
+    production_on: Any, broker: Any, database_url: str
+) -> None:
+    production = production_on(broker.url, database_url).start("tenants")
+    with TaskClient(production.core.url, queue_url=broker.url) as client:
+        backlog = client.submit_many([("tenant_call", {})] * BACKLOG)
+        mine = client.submit("tenant_call", {}, group="mine")
+        began = client.result(mine, 60)
+        ended = [view.result for view in client.wait_many(backlog, 60)]
+    behind = sum(other > began for other in ended)
+    print(f"{behind} of {BACKLOG} began later than the one with a group")
+    assert behind > BACKLOG / 2
 
 
 def _run_example(command: list[str], queue_url: str, more: dict[str, str]) -> None:

@@ -380,3 +380,22 @@ def test_kept_task_with_another_s_id_becomes_a_dead_letter(broker_world, go, wai
             assert (await world.row("t1")).group == "a"
 
     go(scenario())
+
+
+def test_message_that_has_expired_while_its_kept_task_runs_is_not_sent_round_in_circles(broker_world, go, wait_until):
+    async def scenario():
+        async with broker_world() as (world, broker):
+            world.tell_none()
+            await world.start_controller()
+            (first,) = broker.door.bring(task(1, id="t1", group="a"), reply_to="first")
+            await wait_until(lambda: first in broker.acked)
+            running = Delivery("t1", "echo", b'{"value":1}', task_digest("echo", {"value": 1}), attempt=1, receipt=None)
+            await world.store.place([(running, Placement("t1", 1, "r1", "boot"))])
+            (second,) = broker.door.bring(task(1, id="t1", group="a"), reply_to="second", expires_at=1.0)
+            await wait_until(lambda: second in broker.acked)
+            row = await world.row("t1")
+            assert (row.state, row.error_code, row.group) == (TaskState.RUNNING, None, "a")
+            assert broker.door.forwarded == []
+            assert (broker.replies, list(await world.store.dead_letters())) == ([], [])
+
+    go(scenario())

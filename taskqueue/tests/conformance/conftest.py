@@ -124,3 +124,23 @@ def open_replaying(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: 
     # before the event loop runs: a server takes its time to start
     request.getfixturevalue("make_broker"), request.getfixturevalue("database_url")
     return recorded
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq4+postgres"])
+def open_replaying_in_turn(request: pytest.FixtureRequest, tmp_path: Path, open_rabbit: Callable[..., Any]) -> OpenPair:
+    """The same with a queue whose tasks take turns."""
+
+    @asynccontextmanager
+    async def recorded() -> AsyncIterator[tuple[TaskQueue, TaskStore]]:
+        async with (
+            open_rabbit(broker.url) as rabbit,
+            open_postgres(database_url) as store,
+            store.open_queue() as table,
+        ):
+            yield RecordedQueue(LanedQueue(rabbit, table), store), store
+
+    if request.param == "sqlite":
+        return lambda: open_embedded(tmp_path / "tasks.db")
+    # before the event loop runs: a server takes its time to start
+    broker, database_url = request.getfixturevalue("make_broker")("4"), request.getfixturevalue("database_url")
+    return recorded

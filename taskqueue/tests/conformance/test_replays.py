@@ -286,3 +286,47 @@ def test_any_number_of_dead_letters_is_one_call(run, open_replaying, make_delive
             assert not await store.dead_letters()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("is_dropped", [False, True], ids=["row", "no row"])
+def test_replayed_task_of_a_group_is_claimed_in_its_group_s_turn(
+    run, open_replaying_in_turn, make_task, begin, take_all, is_dropped
+):
+    async def scenario():
+        async with open_replaying_in_turn() as (queue, store):
+            feed, (first,) = await begin(queue, make_task("b0", group="b", expires_at=time.time() + 60))
+            dead_id = await failing(queue, store, first)
+            await feed.set_prefetch(0)
+            if is_dropped:
+                assert await store.purge(time.time() + 60, 10) == 1
+            await queue.publish([make_task(f"a{n}", group="a") for n in range(3)])
+            assert await queue.replay([dead_id]) == [REPLAYED]
+            row = await store.get("b0")
+            assert (row.state, row.group, row.attempt, row.replays) == (TaskState.QUEUED, "b", 2, 1)
+            await feed.set_prefetch(1)
+            order = []
+            for _ in range(4):
+                (taken,) = await take_all(feed, 1)
+                order.append((taken.id, taken.group, taken.attempt))
+                assert await store.record([Succeeded(taken, b"1")]) == [True]
+                await queue.ack([taken])
+            assert order == [("a0", "a", 1), ("b0", "b", 2), ("a1", "a", 1), ("a2", "a", 1)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_dropped", [False, True], ids=["row", "no row"])
+def test_replayed_task_that_was_late_once_starts_at_once(
+    run, open_replaying_in_turn, make_task, begin, take_all, is_dropped
+):
+    async def scenario():
+        async with open_replaying_in_turn() as (queue, store):
+            feed, (first,) = await begin(queue, make_task("a", not_before=time.time() + 1))
+            dead_id = await failing(queue, store, first)
+            if is_dropped:
+                assert await store.purge(time.time() + 60, 10) == 1
+            assert await queue.replay([dead_id]) == [REPLAYED]
+            (again,) = await take_all(feed, 1, 8)
+            assert (again.id, again.group, again.attempt) == ("a", None, 2)
+
+    run(scenario())
