@@ -46,6 +46,12 @@ def test_run_waits_for_the_result_unless_told_otherwise(gateway: Any) -> None:
         assert send(gateway, "upper/run", {"text": "a"}, Prefer=preference).status_code == 202
 
 
+def test_run_does_not_wait_for_a_task_that_starts_later_than_it_would_wait(gateway: Any) -> None:
+    # waiting it would take longer than `send` does
+    answer = send(gateway, "upper/run?delay_seconds=3600", {"text": "a"})
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+
+
 def test_run_tells_a_failure_as_an_ended_task(gateway: Any) -> None:
     runner = threading.Thread(target=gateway.fail, args=("upper", "no"))
     runner.start()

@@ -100,6 +100,8 @@ class TaskService:
         if isinstance(admitted, Refused):
             self._count(admitted.algorithm, admitted.code.value)
             return admitted
+        if admitted.not_before is not None and admitted.not_before >= now + wait_seconds:
+            wait_seconds = 0  # it cannot end while its sender waits
         # An outcome is recorded durably: a task that ends while its sender waits need not be durable before.
         published = await self._publish(caller, [admitted], durable=wait_seconds <= 0)
         [outcome] = [published] if isinstance(published, Refused) else published
