@@ -34,9 +34,9 @@ TRY_LOCK_GROUPS = select(func.pg_try_advisory_xact_lock(func.hashtext(bindparam(
 #: When another holds it.
 BUSY_SECONDS = 0.02
 _name = func.unnest(bindparam("the_names", type_=IdArray())).table_valued(column("name"), name="names")
-#: Those of the algorithms that have tasks whose turn may have come.
 _of_name = (tasks.c.algorithm == _name.c.name) & tasks.c.task_group.is_not(None)
 _now = func.extract("epoch", func.clock_timestamp())
+#: Those of the algorithms that have tasks whose turn may have come.
 WITH_TASKS = select(_name.c.name).where(
     exists().where(_of_name & (tasks.c.available_at == IN_TURN))
     | exists().where(_of_name & (tasks.c.available_at > 0) & (tasks.c.available_at <= _now))
