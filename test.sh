@@ -69,6 +69,7 @@ step "ruff"
 "$bin/ruff" format --check "${ours[@]}"
 step "mypy"
 "$bin/mypy"
+"$bin/mypy" --python-version 3.10 --package runnerlib  # runners may be older
 step "import-linter"
 "$bin/lint-imports"
 step "the form of the packages"

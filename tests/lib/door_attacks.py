@@ -1,6 +1,6 @@
 """Attacks on whatever listens: ``python door_attacks.py ATTACK SECONDS URL...``; as the least urgent process.
 
-Each is bounded in rate and time, goes to addresses of this machine only, and ends by itself. When it has begun on
+With AUTHORIZATION its requests have that header. Each is bounded in rate and time, goes to addresses of this machine only, and ends by itself. When it has begun on
 every URL it prints one line.
 """
 
@@ -14,6 +14,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 SILENT_CONNECTIONS = int(os.environ.get("SILENT_CONNECTIONS", "9000"))
+_AUTHORIZATION = os.environ.get("AUTHORIZATION", "")
 SLOW_CONNECTIONS = 64
 NESTED_BYTES = 16 * 1000 * 1000
 NESTED_AT_ONCE = 6
@@ -41,6 +42,7 @@ class Target:
     def head(self, length: int | None, *fields: str) -> bytes:
         method = "PUT" if "/runners/" in self.path else "POST"
         lines = [f"{method} {self.path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *fields]
+        lines += [f"Authorization: {_AUTHORIZATION}"] if _AUTHORIZATION else []
         lines += [] if length is None else [f"Content-Length: {length}", "", ""]
         return "\r\n".join(lines).encode()
 

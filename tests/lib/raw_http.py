@@ -91,11 +91,11 @@ class Connection:
 class Served:
     def __init__(self, app: Echo, port: int) -> None:
         self.app = app
-        self._port = port
+        self.port = port
         self._writers: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> Connection:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self._writers.append(writer)
         return Connection(reader, writer)
 
@@ -116,14 +116,19 @@ async def serving(**options: Any) -> AsyncIterator[Served]:
             served.close()
 
 
-def run(scenario: Callable[[Served], Awaitable[None]], seconds: float = 20, **options: Any) -> None:
+def run(
+    scenario: Callable[[Served], Awaitable[None]],
+    seconds: float = 20,
+    start: Callable[..., Any] = uvloop.run,
+    **options: Any,
+) -> None:
     """`options` are those of HttpServer."""
 
     async def main() -> None:
         async with serving(**options) as served:
             await asyncio.wait_for(scenario(served), seconds)
 
-    uvloop.run(main())
+    start(main())
 
 
 def get(path: str, size: int = 0) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from runnerlib.contract import strict_json
-from runnerlib.contract.strict_json import StrictJsonError
+from runnerlib.contract.strict_json import StrictJsonError, ValueCount
 
 
 @pytest.mark.parametrize(
@@ -239,3 +239,28 @@ def test_counting_ends_whatever_the_text_is(text: bytes) -> None:
 def test_a_million_numbers_and_dense_text_of_16_mib_are_not_too_many_values() -> None:
     strict_json.check_values(b"[" + b"0.123456789012," * 1_000_000 + b"1]")
     strict_json.check_values(b'["' + b"1,2," * 4_000_000 + b'"]')
+
+
+@pytest.mark.parametrize("text", [b'["a\\"[,b\\\\",[[1,2],{}]]', b'{"a":"\\\\\\",{[","b":[]}', b'["\\u005b,","[",[]]'])
+def test_values_are_counted_however_the_text_is_cut(text: bytes) -> None:
+    def counts(max_values: int, size: int, **options: bool) -> bool:
+        values = ValueCount(max_values, **options)
+        try:
+            for start in range(0, len(text), size):
+                values.add(text[start : start + size])
+        except StrictJsonError:
+            return False
+        return True
+
+    whole = next(most for most in range(100) if counts(most, len(text)))
+    assert whole > 2
+    for size in range(1, len(text)):
+        assert counts(whole, size) and not counts(whole - 1, size)
+
+
+def test_values_of_lines_are_counted_in_each_line() -> None:
+    values = ValueCount(10, in_lines=True)
+    for part in (b'[1,2,3,4,5]\n["\\', b'"[,[,",2,3]\n[[', b"],{}]\n" * 1000, b"[1,2"):
+        values.add(part)
+    with pytest.raises(StrictJsonError, match="more than 10 values"):
+        values.add(b",3,4,5,6,7,8,9,0,1")

@@ -9,6 +9,7 @@ from raw_http import Connection
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from runnerlib.contract.strict_json import MAX_VALUES
 from runnerlib.service import body_budget
 from runnerlib.service.body_budget import HUGE_BYTES, SMALL_BYTES, BodyBudget, parsed
 from runnerlib.service.health import Health
@@ -55,13 +56,14 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     scenario: Callable[[httpx.AsyncClient, Service], Awaitable[None]],
     wait_seconds: float = 20,
+    max_bytes: int = MAX_BYTES,
 ) -> None:
-    """`wait_seconds`: how long bodies wait for a share of MAX_BYTES."""
+    """`wait_seconds`: how long bodies wait for a share of `max_bytes`."""
 
     service = Service()
 
     def budget(app: Any) -> BodyBudget:
-        service.budget = BodyBudget(app, MAX_BYTES, wait_seconds)
+        service.budget = BodyBudget(app, max_bytes, wait_seconds)
         return service.budget
 
     monkeypatch.setattr("runnerlib.service.http_guard.BodyBudget", budget)
@@ -148,7 +150,7 @@ def test_several_who_wait_cut_a_slow_body_once(monkeypatch: pytest.MonkeyPatch) 
 
         budget = BodyBudget(never, MAX_BYTES)
         monkeypatch.setattr(budget, "hurry_seconds", -1.0)
-        share = body_budget._Share(budget, MAX_BYTES, never)
+        share = body_budget._Share(budget, MAX_BYTES, never, None)
         slow = asyncio.create_task(share.receive())
         await until(lambda: budget.receiving)
         share.hurry()
@@ -258,3 +260,50 @@ def test_a_body_that_is_refused_unread_takes_no_share() -> None:
         return statuses[0]
 
     assert asyncio.run(main()) == 413
+
+
+DENSE = b"[" + b"[]," * (MAX_VALUES // 2) + b"[]]"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_of_too_many_values_is_refused_before_it_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, is_chunked: bool
+) -> None:
+    async def parts() -> Any:
+        for _ in range(3):
+            yield DENSE
+
+    monkeypatch.setattr(body_budget, "_PART_COUNTING", 1.0)
+
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        refused = await client.post("/parse", content=parts() if is_chunked else DENSE * 3)
+        assert (refused.status_code, refused.json()["code"]) == (400, "malformed")
+        assert f"more than {MAX_VALUES} values" in refused.json()["detail"]
+        assert service.begun == []
+
+    run(monkeypatch, scenario, max_bytes=4 * len(DENSE))
+
+
+def test_values_are_counted_slowly_and_others_are_served_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        dense = asyncio.ensure_future(client.post("/parse", content=DENSE * 3))
+        served = 0
+        while not dense.done():
+            assert (await client.post("/parse", content=b"x")).json() == 1
+            served += 1
+        assert (await dense).status_code == 400
+        assert served >= 20
+
+    run(monkeypatch, scenario, max_bytes=4 * len(DENSE))
+
+
+def test_values_of_messages_in_lines_are_counted_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (b"[" + b"[]," * 1000 + b"[]]\n") * (MAX_VALUES // 1000)
+
+    async def scenario(client: httpx.AsyncClient, service: Service) -> None:
+        service.release.set()
+        headers = {"Content-Type": "application/x-ndjson"}
+        assert (await client.post("/parse", content=lines, headers=headers)).json() == len(lines)
+        assert (await client.post("/parse", content=DENSE * 3, headers=headers)).status_code == 400
+
+    run(monkeypatch, scenario, max_bytes=4 * len(DENSE))

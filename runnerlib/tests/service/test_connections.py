@@ -167,16 +167,17 @@ def test_only_so_many_requests_wait_behind_another() -> None:
     run(scenario)
 
 
-def test_silent_and_idle_connections_make_room_for_new_ones_the_oldest_first() -> None:
+def test_connections_without_a_request_make_room_for_new_ones_the_oldest_first() -> None:
     async def scenario(served: Served) -> None:
-        silent, idle, held = [await served.connect() for _ in range(3)]
+        begun, idle, held = [await served.connect() for _ in range(3)]
+        begun.send(b"GET /")
         began = asyncio.get_running_loop().time()
         assert await until(lambda: asyncio.get_running_loop().time() > began)
         idle.send(get("/echo"))
         assert (await idle.answer())[0] == 200
         held.send(get("/held"))
         await served.app.holding.wait()
-        for oldest in (silent, idle):
+        for oldest in (begun, idle):
             newest = await served.connect()
             newest.send(get("/held"))
             assert await oldest.reader.read() == b""
@@ -186,22 +187,25 @@ def test_silent_and_idle_connections_make_room_for_new_ones_the_oldest_first() -
     run(scenario, max_connections=3)
 
 
-def test_connection_that_had_a_request_stays_while_there_are_silent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runnerlib.service.http_protocol.SILENT_GRACE_SECONDS", -1.0)
+def test_connection_that_had_a_request_stays_while_there_are_some_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerlib.service.connection_limit.GRACE_SECONDS", -1.0)
 
     async def scenario(served: Served) -> None:
         used = await served.connect()
         used.send(get("/echo"))
         assert (await used.answer())[0] == 200
-        silent = [await served.connect() for _ in range(20)]
-        assert await until(lambda: sum(connection.reader.at_eof() for connection in silent) == len(silent) - 2)
+        others = []
+        for _ in range(20):
+            others.append(await served.connect())
+            others[-1].send(b"GET /")
+        assert await until(lambda: sum(connection.reader.at_eof() for connection in others) == len(others) - 2)
         used.send(get("/echo"))
         assert (await used.answer())[0] == 200
 
     run(scenario, max_connections=3)
 
 
-def test_new_connection_is_not_taken_for_a_silent_one() -> None:
+def test_new_connection_is_not_closed_for_the_next_one() -> None:
     async def scenario(served: Served) -> None:
         idle = [await served.connect() for _ in range(3)]
         for connection in idle:
@@ -210,11 +214,13 @@ def test_new_connection_is_not_taken_for_a_silent_one() -> None:
             connection.send(get("/echo"))
             assert (await connection.answer())[0] == 200
         new = await served.connect()
+        new.send(get("/echo")[:-1])
         assert await idle[0].reader.read() == b"", "the one that is idle for longest"
         another = await served.connect()
+        another.send(get("/echo")[:-1])
         assert await idle[1].reader.read() == b""
         for connection in (new, another):
-            connection.send(get("/echo"))
+            connection.send(b"\n")
             assert (await connection.answer())[0] == 200
 
     run(scenario, max_connections=3)
@@ -290,8 +296,9 @@ def test_a_process_may_have_as_many_connections_as_its_files_allow_for() -> None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
-        assert ConnectionLimit().most == 300
-        assert ConnectionLimit(7).most == 7
+        assert (ConnectionLimit().most, ConnectionLimit().most_silent) == (200, 100)
+        assert (ConnectionLimit(7).most, ConnectionLimit(7).most_silent) == (7, 28)
+        assert (ConnectionLimit(400).most, ConnectionLimit(400).most_silent) == (400, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -162,7 +162,8 @@ def _for_pydantic(hint: Any, seen: dict[Any, Any]) -> Any:
     if not parts or origin is typing.Literal or origin is collections.abc.Callable:
         return hint
     if origin is Annotated:
-        return Annotated[(_for_pydantic(parts[0], seen), *hint.__metadata__)]
+        annotated = (_for_pydantic(parts[0], seen), *hint.__metadata__)
+        return Annotated[annotated]
     new = tuple(_for_pydantic(part, seen) for part in parts)
     if new == parts:
         return hint

@@ -60,26 +60,58 @@ def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH, max_values: int | No
 
 def check_values(data: bytes | str, max_values: int = MAX_VALUES) -> None:
     """Counts values before they are made, a list twice, an object four times. Raises StrictJsonError for too many."""
-    if 4 * len(data) <= 3 * max_values:
-        return  # the densest is {},{},{}
-    text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-    if _weight(text) > max_values and _weight_outside_strings(text, max_values) > max_values:
-        raise StrictJsonError(
-            f"too much at once: it has more than {max_values} values, a list counted twice, an object four times; "
-            "send less, or store the data elsewhere and send a reference"
-        )
+    if can_have_too_many(len(data), max_values):
+        text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+        values = ValueCount(max_values)
+        for start in range(0, len(text), _PART_BYTES):  # between parts others have the interpreter
+            values.add(text[start : start + _PART_BYTES])
 
 
-def _weight(text: bytes) -> int:
-    return text.count(b",") + text.count(b"[") + 3 * text.count(b"{")
+def can_have_too_many(size: int, max_values: int = MAX_VALUES) -> bool:
+    """Whether a text of so many bytes can have too many values: the densest is {},{},{}."""
+    return 4 * size > 3 * max_values
 
 
-def _weight_outside_strings(text: bytes, enough: int) -> int:
-    weight = start = 0
-    while weight <= enough and (part := _STRINGS.match(text, start)):
-        weight += _weight(_STRING.sub(b"", part.group()))
-        start = part.end()
-    return weight + _weight(text[start:])
+class ValueCount:
+    """Counts the values of a document as it comes in, in parts of much less than MAX_VALUES bytes.
+
+    With `in_lines` each line is a document.
+    """
+
+    def __init__(self, max_values: int = MAX_VALUES, *, in_lines: bool = False) -> None:
+        self._max = max_values
+        self._in_lines = in_lines
+        self._begin()
+
+    def _begin(self) -> None:
+        self._weight = 0
+        self._is_in_string = False
+        self._half_escape = b""
+
+    def add(self, part: bytes) -> None:
+        """Raises StrictJsonError for too many, as :func:`check_values`."""
+        if self._in_lines and b"\n" in part:
+            ended, _, part = part.partition(b"\n")
+            self._add(ended)
+            self._begin()
+            part = part[part.rfind(b"\n") + 1 :]  # lines in between are too short to have too many
+        self._add(part)
+
+    def _add(self, part: bytes) -> None:
+        part = self._half_escape + part
+        self._half_escape = b""
+        if b"\\" in part:
+            part = _ESCAPE.sub(b"", part)
+            self._half_escape = part[-1:] if part.endswith(b"\\") else b""
+        between_quotes = part.split(b'"')
+        text = b"".join(between_quotes[self._is_in_string :: 2])
+        self._is_in_string ^= len(between_quotes) % 2 == 0
+        self._weight += text.count(b",") + text.count(b"[") + 3 * text.count(b"{")
+        if self._weight > self._max:
+            raise StrictJsonError(
+                f"too much at once: it has more than {self._max} values, a list counted twice, an object four times; "
+                "send less, or store the data elsewhere and send a reference"
+            )
 
 
 def _loads_slowly(data: bytes | str, max_depth: int) -> Any:
@@ -195,9 +227,8 @@ _ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG_INTEGER = b"0" * 19
 #: An exponent of three digits in what may be a number: before it stands what stands before values.
 _LARGE_EXPONENT = re.compile(rb"(?:^|[\[:,\s])-?[0-9][0-9.]*[eE]\+?[0-9]{3}")
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-#: Some thousands of them, and what is between: a piece of bounded memory, however short they are.
-_STRINGS = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"){1,10000}', re.DOTALL)
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_PART_BYTES = 64 * 1024
 #: An escaped quote, which is written with one quote, and halves of character pairs.
 _DOUBTFUL_ESCAPE = re.compile(rb"\\u(?:0022|[dD][89a-fA-F])")
 

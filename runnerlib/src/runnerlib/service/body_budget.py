@@ -1,6 +1,7 @@
 """Bounds the memory of large request bodies, from when they are received until they are parsed."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -8,7 +9,10 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runnerlib.service.problems import ProblemError, announced_bytes
+from runnerlib.contract import StrictJsonError
+from runnerlib.contract.strict_json import ValueCount, can_have_too_many
+from runnerlib.service.pace import Pace
+from runnerlib.service.problems import ProblemError, announced_bytes, reading_on
 
 T = TypeVar("T")
 
@@ -25,6 +29,9 @@ HURRY_SECONDS = 10.0
 HURRY_BYTES_PER_SECOND = 64 * 1024
 #: What the largest body of any service takes. Who announces more is refused by the service itself, unread.
 _LARGEST_BYTES = 17 * MEBIBYTE
+#: Of the time, for counting the values of large bodies; those of many values come as slowly as that.
+_PART_COUNTING = 0.1
+_LINES = b"application/x-ndjson"
 #: A body whose length is not announced takes more in such steps.
 _STEP_BYTES = MEBIBYTE
 
@@ -45,19 +52,24 @@ class BodyBudget:
         self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.receiving: set[_Share] = set()
         self.huge_parsing = asyncio.Lock()
+        self._counting, self._reading_on = Pace(), Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        announced, is_announced = announced_bytes(scope), b"content-length" in dict(scope["headers"])
+        headers = dict(scope["headers"])
+        announced, is_announced = announced_bytes(scope), b"content-length" in headers
         if is_announced and not SMALL_BYTES < announced <= _LARGEST_BYTES:
             await self._app(scope, receive, send)
             return
-        share = _Share(self, announced, receive)
+        values = None
+        if not is_announced or can_have_too_many(announced):
+            values = ValueCount(in_lines=headers.get(b"content-type", b"").lower().startswith(_LINES))
+        share = _Share(self, announced, receive, values)
         token = _share.set(share)
 
         async def answering(message: Message) -> None:
             # What is read after the answer has begun is dropped.
             share.stop_counting()
-            await send(message)
+            await (reading_on(receive, send, self._reading_on) if share.has_unread else send)(message)
 
         try:
             await self._app(scope, share.receive, answering)
@@ -98,6 +110,15 @@ class BodyBudget:
                 self._free_bytes -= wanted
                 turn.set_result(None)
 
+    async def count(self, values: ValueCount, part: bytes) -> None:
+        """Raises ProblemError for too many, and a little at a time."""
+        began_at = time.monotonic()
+        try:
+            values.add(part)
+        except StrictJsonError as error:
+            raise ProblemError(400, "malformed", f"The body is {error}.", {"Connection": "close"}) from None
+        await self._counting.take((time.monotonic() - began_at) / _PART_COUNTING)
+
 
 async def parsed(body: bytes, parse: Callable[[bytes], T], *, small_bytes: int = SMALL_BYTES) -> T:
     """What `parse` makes of the body of the current request: in a thread if it is large, and a huge one by itself.
@@ -120,12 +141,15 @@ async def parsed(body: bytes, parse: Callable[[bytes], T], *, small_bytes: int =
 class _Share:
     """The bytes of one request's body in the budget."""
 
-    def __init__(self, budget: BodyBudget, announced: int, receive: Receive) -> None:
+    def __init__(self, budget: BodyBudget, announced: int, receive: Receive, values: ValueCount | None) -> None:
         self.budget = budget
         self._announced = announced
         self._receive = receive
+        self._values = values
+        self.has_unread = False
         self._began_at: float | None = None
-        self._time_limit: asyncio.Timeout | None = None
+        self._part: asyncio.Future[Message] | None = None
+        self._is_cut = False
         self._taken = 0
         self._seen = 0
         self._counts = True
@@ -144,14 +168,22 @@ class _Share:
             step = max(_STEP_BYTES, self._seen - self._taken)
             self.budget.take_now(step)
             self._taken += step
+        if self._values is not None and (part := message.get("body")):
+            try:
+                await self.budget.count(self._values, part)
+            except ProblemError:
+                self.has_unread = message.get("more_body", False)
+                raise
         return message
 
     async def _next_part(self) -> Message:
         self.budget.receiving.add(self)
+        self._part = asyncio.ensure_future(self._receive())
         try:
-            async with asyncio.timeout(None) as self._time_limit:
-                return await self._receive()
-        except TimeoutError:
+            return await self._part
+        except asyncio.CancelledError:
+            if not self._is_cut:
+                raise
             detail = "The body comes slowly, and others wait for its place; send it again, faster."
             raise ProblemError(408, "request_timeout", detail, {"Connection": "close"}) from None
         finally:
@@ -159,13 +191,10 @@ class _Share:
 
     def hurry(self) -> None:
         """Cuts the body if it comes slowly."""
-        assert self._began_at is not None and self._time_limit is not None
-        now = asyncio.get_running_loop().time()
-        seconds = now - self._began_at
+        assert self._began_at is not None and self._part is not None
+        seconds = asyncio.get_running_loop().time() - self._began_at
         if seconds > self.budget.hurry_seconds and self._seen < seconds * HURRY_BYTES_PER_SECOND:
-            # Once: a limit that has passed cannot be moved again.
-            self.budget.receiving.discard(self)
-            self._time_limit.reschedule(now)
+            self._is_cut |= self._part.cancel()
 
     def stop_counting(self) -> None:
         self._counts = False

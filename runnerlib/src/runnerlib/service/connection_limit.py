@@ -2,9 +2,9 @@
 
 import asyncio
 import resource
+import socket
 import time
-from collections.abc import Collection
-from operator import itemgetter
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,25 +21,33 @@ SPARE_CONNECTIONS = 32
 #: Descriptors that are left when a connection counts as one too many.
 _SPARE_DESCRIPTORS = 16
 _LOG_SECONDS = 60.0
-_LOOK_SECONDS = 0.1
-#: One in so many connections is closed at once.
+#: From then on a connection that has not had a request is closed before all that had one.
+GRACE_SECONDS = 2.0
+#: Of connections that have not sent anything, there may be so many times as many.
+_SILENT_RATIO = 4
+#: One in so many connections is closed at once when descriptors run out: other things need them, too.
 _PART_CLOSED = 64
+#: Connections whose clients have yet to read an answer are passed over, so many at once.
+_MOST_SENDING = 16
 
 
 class Connection(Protocol):
     """What the limit needs to know of a connection."""
 
     @property
-    def idle_since(self) -> float | None: ...
+    def is_sending(self) -> bool: ...
 
     def close_idle(self) -> None: ...
 
 
 class ConnectionLimit:
-    """Makes room for a new connection by closing some of those that have been idle for longest.
+    """Makes room for a new connection by closing the one that has been idle for longest.
+
+    Those whose first request does not begin for some time are closed before all others. Each tells when a request
+    begins, when none is left, and when it is gone: with thousands of connections there is no time to look at all.
 
     Parameters:
-        most: open connections; 0 for three quarters of the process's descriptors, at most DEFAULT_CONNECTIONS.
+        most: open connections; 0 for half of the process's descriptors, at most DEFAULT_CONNECTIONS.
     """
 
     #: How long a connection that had no room may be idle.
@@ -49,37 +57,68 @@ class ConnectionLimit:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if descriptors == resource.RLIM_INFINITY:
             descriptors = 2**31
-        self.most = most or min(DEFAULT_CONNECTIONS, descriptors * 3 // 4)
+        self.most = most or min(DEFAULT_CONNECTIONS, descriptors // 2)
+        #: of those that have not sent anything
+        self.most_silent = min(_SILENT_RATIO * self.most, max(1, descriptors * 3 // 4 - self.most))
         self._last_descriptor = descriptors - _SPARE_DESCRIPTORS
-        self._look_again_at = self._log_again_at = 0.0
+        self._log_again_at = 0.0
+        #: closes some of those that have not sent anything; False: there are none. For the acceptor to set.
+        self.close_silent: Callable[[], bool] = lambda: False
+        #: since when (monotonic); in that order
+        self._new: dict[Connection, float] = {}
+        self._idle: dict[Connection, float] = {}
 
     def admit(self, new: Connection, transport: asyncio.Transport, connections: Collection[Connection]) -> bool:
         """Whether there is room for a new connection, which is among `connections`. Without any, it is cut."""
-        is_last_descriptor = transport.get_extra_info("socket").fileno() >= self._last_descriptor
-        if len(connections) <= self.most and not is_last_descriptor:
-            return True
-        self._log(len(connections), is_last_descriptor)
-        if self._close_idle(new, connections):
-            return len(connections) <= self.most
-        if len(connections) > self.most + SPARE_CONNECTIONS:
-            transport.abort()
-        return False
+        is_last_descriptor = self.is_last_descriptor(transport.get_extra_info("socket"))
+        if len(connections) > self.most or is_last_descriptor:
+            self.log(len(connections), is_last_descriptor)
+            has_closed = self.close_silent() if is_last_descriptor else False
+            has_closed = has_closed or self._close_idle(1 + self.most // _PART_CLOSED if is_last_descriptor else 1)
+            if len(connections) > self.most + SPARE_CONNECTIONS:
+                transport.abort()
+                return False
+            has_room = has_closed and len(connections) <= self.most
+        else:
+            has_room = True
+        self._new[new] = time.monotonic()
+        return has_room
 
-    def _close_idle(self, new: Connection, connections: Collection[Connection]) -> bool:
-        """All are looked at, so many are closed at once, and when there is none, the next look waits."""
-        now = time.monotonic()
-        if now < self._look_again_at:
-            return False
-        others = ((one.idle_since, one) for one in connections if one is not new)
-        idle = sorted(((since, one) for since, one in others if since is not None), key=itemgetter(0))
-        closed = idle[: 1 + self.most // _PART_CLOSED]
-        for _, connection in closed:
-            connection.close_idle()
-        if not closed:
-            self._look_again_at = now + _LOOK_SECONDS
-        return bool(closed)
+    def is_last_descriptor(self, connection: socket.socket) -> bool:
+        return connection.fileno() >= self._last_descriptor
 
-    def _log(self, connections: int, is_last_descriptor: bool) -> None:
+    def request_begins(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        self._new.pop(connection, None)
+
+    def request_ends(self, connection: Connection) -> None:
+        """It has no other."""
+        self._idle[connection] = time.monotonic()
+
+    #: the connection is gone
+    forget = request_begins
+
+    def _close_idle(self, count: int) -> bool:
+        now, closed = time.monotonic(), 0
+        for _ in range(count + _MOST_SENDING):
+            oldest = self._oldest(now)
+            if oldest is None or closed == count:
+                break
+            self.forget(oldest)
+            if oldest.is_sending:
+                self._idle[oldest] = now
+            else:
+                oldest.close_idle()
+                closed += 1
+        return closed > 0
+
+    def _oldest(self, now: float) -> Connection | None:
+        new, new_since = next(iter(self._new.items()), (None, now))
+        idle, idle_since = next(iter(self._idle.items()), (None, now))
+        is_new = idle is None or new_since < idle_since or now - new_since > GRACE_SECONDS
+        return new if new is not None and is_new else idle
+
+    def log(self, connections: int, is_last_descriptor: bool) -> None:
         now = time.monotonic()
         if now < self._log_again_at:
             return

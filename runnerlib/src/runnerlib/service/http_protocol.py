@@ -26,10 +26,6 @@ MAX_PIPELINED = 64
 _FRAMING_RATIO = 8
 #: How long a refused connection stays open, unread, so that the client gets the answer before its sending fails.
 LINGER_SECONDS = 1.0
-#: From then on a connection that never had a request counts as silent.
-SILENT_GRACE_SECONDS = 2.0
-#: More than any process runs.
-_SILENT_SECONDS = 1e9
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -87,6 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._limit.forget(self)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves it, and all that it holds, after a reset
 
@@ -130,9 +127,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_idle()
+        elif not self._is_in_progress:
+            self._limit.request_ends(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._started = cycle
+        self._limit.request_begins(self)
         super()._start_asgi_task(cycle, app)
 
     @property
@@ -140,14 +140,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
-    def idle_since(self) -> float | None:
-        """For comparing; None while a request is in progress. One that never had a request comes before all others."""
-        if self._is_in_progress or self.transport.get_write_buffer_size():
-            return None
-        timer = self.timeout_keep_alive_task
-        since = 0.0 if timer is None else timer.when() - self.timeout_keep_alive
-        is_young = self.loop.time() - since < SILENT_GRACE_SECONDS
-        return since if self.cycle is not None or is_young else since - _SILENT_SECONDS
+    def is_sending(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
 
     def close_idle(self) -> None:
         """Closes a connection without a request in progress; what its client did not read is dropped."""

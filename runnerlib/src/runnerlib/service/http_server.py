@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runnerlib.service.acceptor import Acceptor
 from runnerlib.service.component import Component
 from runnerlib.service.connection_limit import ConnectionLimit
 from runnerlib.service.http_guard import DEFAULT_HEADERS, Guard, add_page_headers
@@ -18,7 +19,7 @@ from runnerlib.service.http_protocol import BoundedHttpProtocol
 from runnerlib.service.lifecycle import StartupError, background
 from runnerlib.service.problems import problem_response
 from runnerlib.service.settings import ServiceSettings
-from runnerlib.service.tls import Certificate, accept
+from runnerlib.service.tls import Certificate, shake_hands
 
 #: How long requests in progress may take after the stop began; held long polls are then answered 503.
 DRAIN_SECONDS = 1.0
@@ -88,28 +89,27 @@ class HttpServer(Component):
                 proxy_headers=False,
                 server_header=False,
                 headers=DEFAULT_HEADERS,
-                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
         stack.callback(listener.close)
-        sockets = [listener] if self._certificate is None else []
-        task = background(stack, server.serve(sockets=sockets), f"HTTP server on port {self.port}")
+        task = background(stack, server.serve(sockets=[]), f"HTTP server on port {self.port}")
         stack.push_async_callback(self._stop, server, task)
         await _listening(server, task)
         if self._certificate is not None:
-            self._accept_tls(stack, listener, server, self._certificate)
+            background(stack, self._certificate.follow(), "certificate")
+        let_in = partial(self._let_in, server)
+        await stack.enter_async_context(Acceptor(listener, let_in, self._limit, KEEP_ALIVE_SECONDS))
 
-    def _accept_tls(
-        self, stack: AsyncExitStack, listener: socket.socket, server: "_Server", certificate: Certificate
-    ) -> None:
+    async def _let_in(self, server: "_Server", connection: socket.socket) -> None:
         protocol: Any = server.config.http_protocol_class
         make_protocol = partial(protocol, config=server.config, server_state=server.server_state, app_state={})
-        connections: Any = server.server_state.connections
-        accepting = accept(listener, certificate.context, make_protocol, self._limit, connections)
-        background(stack, accepting, f"HTTPS on port {self.port}")
-        background(stack, certificate.follow(), "certificate")
+        if self._certificate is None:
+            await asyncio.get_running_loop().connect_accepted_socket(make_protocol, connection)
+        else:
+            connections: Any = server.server_state.connections
+            await shake_hands(connection, self._certificate.context, make_protocol, self._limit, connections)
 
     async def _stop(self, server: "_Server", task: "asyncio.Task[None]") -> None:
         server.should_exit = True
@@ -118,7 +118,7 @@ class HttpServer(Component):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers (ours decide) and with an event for when it listens."""
+    """uvicorn without its signal handlers and sockets (ours decide), and with an event for when it can serve."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runnerlib.contract import PROBLEM_MEDIA_TYPE, Problem
 from runnerlib.service.logs import get_logger
+from runnerlib.service.pace import Pace
 
 log = get_logger(__name__)
 
@@ -29,6 +30,8 @@ MAX_ERRORS = 20
 #: connection ends report the broken connection and not the answer.
 READ_ON_SECONDS = 5.0
 READ_ON_BYTES = 64 * 1024 * 1024
+#: Of all refused bodies together.
+_READ_ON_BYTES_PER_SECOND = 32 * 1024 * 1024
 #: Longest part of a header that is looked at, and that is repeated.
 _MAX_TYPE_CHARACTERS = 500
 _MAX_SHOWN_CHARACTERS = 80
@@ -235,6 +238,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._reading_on = Pace()
         self._detail = (
             f"The body is larger than {max_bytes} bytes; send less, or store the data elsewhere and send a reference."
         )
@@ -246,7 +250,7 @@ class BodyLimit:
         if announced_bytes(scope) > self._max_bytes:
             # The connection cannot be used again: the body is not read to its end.
             refusal = problem_response(413, "too_large", self._detail, {"Connection": "close"})
-            await refusal(scope, receive, _reading_on(receive, send))
+            await refusal(scope, receive, reading_on(receive, send, self._reading_on))
             return
         seen, has_more = 0, True
 
@@ -261,12 +265,12 @@ class BodyLimit:
 
         async def last_send(message: Message) -> None:
             is_refused = seen > self._max_bytes and has_more
-            await (_reading_on(receive, send) if is_refused else send)(message)
+            await (reading_on(receive, send, self._reading_on) if is_refused else send)(message)
 
         await self._app(scope, limited_receive, last_send)
 
 
-def _reading_on(receive: Receive, send: Send) -> Send:
+def reading_on(receive: Receive, send: Send, pace: Pace) -> Send:
     """Like `send`, but reads on after the answer, before its end closes the connection."""
 
     async def reading_on(message: Message) -> None:
@@ -275,18 +279,20 @@ def _reading_on(receive: Receive, send: Send) -> Send:
             return
         await send({**message, "more_body": True})
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(_read_on(receive), READ_ON_SECONDS)
+            await asyncio.wait_for(_read_on(receive, pace), READ_ON_SECONDS)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return reading_on
 
 
-async def _read_on(receive: Receive) -> None:
-    size, has_more = 0, True
-    while has_more and size < READ_ON_BYTES:
+async def _read_on(receive: Receive, pace: Pace) -> None:
+    read, has_more = 0, True
+    while has_more and read < READ_ON_BYTES:
         message = await receive()
-        size += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        read += size
         has_more = message.get("more_body", False)
+        await pace.take(size / _READ_ON_BYTES_PER_SECOND)
 
 
 def announced_bytes(scope: Scope) -> int:

@@ -134,7 +134,7 @@ class ServiceSettings(SecretSettings):
     max_connections: int = Field(
         default=0,
         ge=0,
-        description="Most open connections; 0: three quarters of the files that the process may open, at most 4096.",
+        description="Most open connections; 0: half of the files that the process may open, at most 4096.",
     )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         default="INFO", description="Least severe level that is logged."

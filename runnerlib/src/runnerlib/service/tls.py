@@ -1,7 +1,6 @@
 """TLS on both sides: the certificate that a service shows, how it lets connections in, and whom its calls trust."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import sys
@@ -17,8 +16,6 @@ from runnerlib.service.logs import get_logger
 HANDSHAKE_SECONDS = 10.0
 #: How often the files are looked at: a certificate is renewed days before it ends.
 LOOK_SECONDS = 10.0
-#: After a connection could not be taken.
-ACCEPT_AGAIN_SECONDS = 0.1
 _TIMES: dict[str, Any] = {"ssl_handshake_timeout": HANDSHAKE_SECONDS}
 if sys.version_info >= (3, 11):
     #: A peer that does not say goodbye keeps its connection no longer than this.
@@ -118,57 +115,38 @@ def client_trust(ca_certificates: Path | None) -> ssl.SSLContext | bool:
     return True if ca_certificates is None else trusted(ca_certificates)
 
 
-async def accept(
-    listener: socket.socket,
+async def shake_hands(
+    connection: socket.socket,
     context: ssl.SSLContext,
     make_protocol: Callable[[], asyncio.Protocol],
     limit: ConnectionLimit,
     connections: set[Connection],
 ) -> None:
-    """Takes connections from a listening socket until cancelled; `make_protocol`'s have those that speak TLS.
+    """Gives a connection that speaks TLS to `make_protocol`'s. Raises OSError for others, and CancelledError.
 
-    The event loop's own servers tell nobody of a connection before its handshake is over: nothing would bound those.
+    The event loop tells nobody of a connection before its handshake is over: nothing would bound those.
     """
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            connection, _ = await loop.sock_accept(listener)
-        except OSError as error:  # no more descriptors, or whoever came has gone
-            log.warning("a connection could not be taken", reason=error.strerror)
-            await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
-        else:
-            _Handshake(connection, connections).begin(context, make_protocol, limit)
+    task = asyncio.current_task()
+    assert task is not None
+    handshake = _Handshake(connection, task)
+    connections.add(handshake)
+    try:
+        limit.admit(handshake, cast(asyncio.Transport, handshake), connections)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(make_protocol, connection, ssl=context, **_TIMES)
+    finally:
+        connections.discard(handshake)
+        limit.forget(handshake)
 
 
 class _Handshake:
     """A connection until its handshake is over. It counts as an idle one."""
 
-    def __init__(self, connection: socket.socket, connections: set[Connection]) -> None:
+    is_sending = False
+
+    def __init__(self, connection: socket.socket, task: "asyncio.Task[None]") -> None:
         self._connection = connection
-        self._connections = connections
-        self._task: asyncio.Task[None]
-        self.idle_since = asyncio.get_running_loop().time()
-
-    def begin(
-        self, context: ssl.SSLContext, make_protocol: Callable[[], asyncio.Protocol], limit: ConnectionLimit
-    ) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._shake_hands(context, make_protocol))
-        self._task.add_done_callback(self._end)
-        self._connections.add(self)
-        limit.admit(self, cast(asyncio.Transport, self), self._connections)
-
-    async def _shake_hands(self, context: ssl.SSLContext, make_protocol: Callable[[], asyncio.Protocol]) -> None:
-        loop = asyncio.get_running_loop()
-        # What is no TLS, other versions, silence, a connection that is gone.
-        with contextlib.suppress(OSError):
-            await loop.connect_accepted_socket(make_protocol, self._connection, ssl=context, **_TIMES)
-            return
-        self._connection.close()
-
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        self._connections.discard(self)
-        if task.cancelled():
-            self._connection.close()
+        self._task = task
 
     def get_extra_info(self, name: str) -> socket.socket:
         """As of a transport, which there is none of yet."""
@@ -176,7 +154,6 @@ class _Handshake:
         return self._connection
 
     def abort(self) -> None:
-        self._connections.discard(self)
         self._task.cancel()
 
     close_idle = shutdown = abort
