@@ -1,4 +1,4 @@
-"""The attacks of tests/test_door_attacks.py on the ports that Compose publishes, within the limits of its containers."""
+"""The attacks of tests/test_door_attacks.py on the ports that Compose publishes, within its containers' limits."""
 
 import os
 import subprocess

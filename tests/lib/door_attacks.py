@@ -1,7 +1,7 @@
 """Attacks on whatever listens: ``python door_attacks.py ATTACK SECONDS URL...``; as the least urgent process.
 
-With AUTHORIZATION its requests have that header. Each is bounded in rate and time, goes to addresses of this machine only, and ends by itself. When it has begun on
-every URL it prints one line.
+With AUTHORIZATION its requests have that header. Each is bounded in rate and time, goes to addresses of this machine
+only, and ends by itself. When it has begun on every URL it prints one line.
 """
 
 import asyncio
