@@ -1,8 +1,5 @@
 """What strangers can send to any listening port ends no process, takes no memory to speak of, and costs no task."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,15 +67,9 @@ def test_attack_on_every_port_costs_nobody_anything(
     services = [environment.core, environment.discovery, environment.services[-1]]
     urls = [service.url + path for service, path in zip(services, PATHS, strict=True)]
     pids = [service.process.pid for service in services if service.process is not None]
-    command = [sys.executable, door_attacks.__file__, attack, str(seconds), *urls]
-    with HonestSender(environment) as sender:
-        attacker = subprocess.Popen(
-            command, stdout=subprocess.PIPE, env={**os.environ, "SILENT_CONNECTIONS": str(silent)}
-        )
-        assert attacker.stdout is not None
-        with attacker.stdout:
-            assert attacker.stdout.readline() == b"begun\n"
-        assert attacker.wait(seconds + 60) == 0
+    attacking = door_attacks.attacking(attack, seconds, urls, SILENT_CONNECTIONS=str(silent))
+    with HonestSender(environment) as sender, attacking as attackers:
+        assert [attacker.wait(seconds + 60) for attacker in attackers] == [0, 0, 0]
     assert len(sender.ids) > seconds
     for number, task_id in enumerate(sender.ids):
         view = environment.finished(task_id)

@@ -8,9 +8,11 @@ import asyncio
 import gzip
 import os
 import resource
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 SILENT_CONNECTIONS = int(os.environ.get("SILENT_CONNECTIONS", "9000"))
@@ -26,18 +28,39 @@ _ONCE_SECONDS = 40.0
 _BOMB = gzip.compress(b"[" + b"0," * 5_000_000 + b"0]")
 
 
+@contextmanager
+def attacking(
+    name: str, seconds: float, urls: Sequence[str], **variables: str
+) -> "Iterator[list[subprocess.Popen[bytes]]]":
+    """Each URL by a process of its own, once all have begun: one alone may not have as many connections."""
+    command = [sys.executable, __file__, name, str(seconds)]
+    environment = {**os.environ, **variables}
+    attackers = [subprocess.Popen([*command, url], stdout=subprocess.PIPE, env=environment) for url in urls]
+    try:
+        for attacker in attackers:
+            assert attacker.stdout is not None
+            with attacker.stdout:
+                assert attacker.stdout.readline() == b"begun\n"
+        yield attackers
+    finally:
+        for attacker in attackers:
+            attacker.kill()
+            attacker.wait()
+
+
 class Target:
     """Opens connections to one URL, and writes to them at a bounded rate."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        assert parts.hostname in ("127.0.0.1", "localhost") and parts.port is not None
-        self.port = parts.port
+        assert parts.hostname is not None and parts.port is not None
+        assert ip_address(parts.hostname).is_private, "this machine, and its containers"
+        self.host, self.port = parts.hostname, parts.port
         self.path = parts.path or "/"
         self._last = 0.0
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection(self.host, self.port)
 
     def head(self, length: int | None, *fields: str) -> bytes:
         method = "PUT" if "/runners/" in self.path else "POST"

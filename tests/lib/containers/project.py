@@ -107,6 +107,11 @@ class Project:
         address = self.compose("port", "--index", str(index), service, str(port)).strip()
         return f"http://{address}"
 
+    def inner_url(self, service: str, port: int) -> str:
+        """Of the only container of a service, where the other containers reach it."""
+        networks = self.container(service).details["NetworkSettings"]["Networks"]
+        return f"http://{next(iter(networks.values()))['IPAddress']}:{port}"
+
     def run_in(self, service: str, *command: str, within_seconds: float = 60.0) -> str:
         """Runs a command inside a container, as its own user."""
         return self.compose("exec", "--no-TTY", service, *command, within_seconds=within_seconds)
