@@ -105,7 +105,7 @@ def test_silent_connections_leave_descriptors_for_others(capsys: pytest.CaptureF
 class Troubled(socket.socket):
     """A listening socket that cannot take connections for a while."""
 
-    trouble = 2
+    trouble = 0
 
     def accept(self) -> Any:
         if self.trouble:
@@ -115,7 +115,7 @@ class Troubled(socket.socket):
 
 
 @LOOPS
-def test_connections_that_cannot_be_taken_wait_and_others_are_let_in_later(
+def test_connections_that_cannot_be_taken_wait_until_silent_ones_have_made_room(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(acceptor, "ACCEPT_AGAIN_SECONDS", 0.01)
@@ -135,12 +135,16 @@ def test_connections_that_cannot_be_taken_wait_and_others_are_let_in_later(
         listener.setblocking(False)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        async with Acceptor(listener, let_in, ConnectionLimit(), 75):
+        async with Acceptor(listener, let_in, ConnectionLimit(), 75) as accepts:
+            silent = Connection(*await asyncio.open_connection(*listener.getsockname()))
+            await until(lambda: accepts._silent)
+            listener.trouble = 2
             for said in (b"a stranger", b"a friend"):
                 client = Connection(*await asyncio.open_connection(*listener.getsockname()))
                 client.send(said)
                 assert await client.reader.read() == b""
             assert entered == [b"a stranger", b"a friend"] and closed.is_set()
+            assert await silent.reader.read() == b"", "it made room"
 
     start(main())
     assert "".join(capsys.readouterr()).count("a connection could not be taken") == 2

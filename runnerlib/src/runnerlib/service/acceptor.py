@@ -67,6 +67,7 @@ class Acceptor(Component):
             pass
         except OSError as error:  # no more descriptors, or memory
             log.warning("a connection could not be taken", reason=error.strerror)
+            self._close_oldest()
             self._loop.remove_reader(self._listener)
             self._waits = self._loop.call_later(ACCEPT_AGAIN_SECONDS, self._watch)
 
