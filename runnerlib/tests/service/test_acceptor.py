@@ -71,6 +71,26 @@ def test_silent_connections_are_closed_after_a_time(start: Callable[..., Any], m
     run(scenario, start=start)
 
 
+@LOOPS
+def test_silent_connections_that_end_take_no_place(
+    start: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario(served: Served) -> None:
+        kept = await served.connect()
+        assert await is_served(kept)
+        for end in ("write_eof", "abort"):
+            silent = [await served.connect() for _ in range(8)]
+            for connection in silent:
+                getattr(connection.writer.transport, end)()
+            if end == "write_eof":
+                for connection in silent:
+                    assert await connection.reader.read() == b""
+            assert await is_served(kept)
+
+    run(scenario, start=start, max_connections=2)
+    assert "runs out of" not in "".join(capsys.readouterr())
+
+
 OPEN_MANY = """
 import socket, sys
 connections = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(60)]

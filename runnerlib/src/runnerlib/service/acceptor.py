@@ -97,6 +97,9 @@ class Acceptor(Component):
 
     def _begins(self, connection: socket.socket) -> None:
         self._remove(connection)
+        if not _says_something(connection):
+            connection.close()
+            return
         task = self._loop.create_task(self._enter(connection))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
@@ -129,3 +132,13 @@ class Acceptor(Component):
         for connection in list(self._silent):
             self._remove(connection)
             connection.close()
+
+
+def _says_something(connection: socket.socket) -> bool:
+    """False for one that has ended: thousands may do so at once, and would take the places of others."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
